@@ -1,1 +1,14 @@
-//! To come.
+//! The log format: bytes to records and back, and nothing above records.
+//!
+//! [`layout`] has the bytes, [`page`] cuts one page into pieces, [`reader`] joins these into records and never stops.
+
+pub mod compress;
+pub mod crc;
+pub mod layout;
+pub mod page;
+pub mod reader;
+pub mod source;
+
+pub use layout::{Compression, FragmentType, HEADER_SIZE, PAGE, PAGE_SIZE};
+pub use reader::{Correction, Damage, Event, Fault, Record, SegmentReader};
+pub use source::ReadAt;

@@ -1,0 +1,119 @@
+//! Unpacking a record. Compression is applied to the whole record, before it is cut into fragments
+//! (`tsdb/compression`, `tsdb/wlog/wlog.go`).
+
+use super::layout::Compression;
+
+/// The largest record that is unpacked, in bytes. Prometheus sets no bound; a record beyond this is a hostile
+/// length in a header: the largest scrapes make records of a few tens of MiB.
+pub const MAX_RECORD: usize = 256 << 20;
+
+/// What one stored byte can unpack to at the most: zstd's run-length blocks hold 128 KiB in 4 bytes.
+const MAX_RATIO: usize = 32 * 1024;
+
+/// Why a record does not unpack.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnpackError {
+    /// No snappy block, or one that ends early, late or says a wrong length.
+    #[error("snappy: {0}")]
+    Snappy(String),
+    /// No zstd frame, or one whose content checksum fails.
+    #[error("zstd: {0}")]
+    Zstd(String),
+    /// It would be larger than [`MAX_RECORD`].
+    #[error("the record claims to unpack to {0} bytes, more than walfix reads (256 MiB)")]
+    TooLarge(u64),
+}
+
+/// Unpacks records; one for each thread, since its buffers are used again.
+#[derive(Default)]
+pub struct Unpacker {
+    snappy: snap::raw::Decoder,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    buffer: Vec<u8>,
+    unpacked: usize,
+}
+
+impl std::fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unpacker").field("buffer", &self.buffer.len()).finish_non_exhaustive()
+    }
+}
+
+impl Unpacker {
+    /// The record that `stored` holds: `stored` itself where it is not compressed.
+    ///
+    /// # Errors
+    /// If `stored` is not exactly what the compression says, or too large.
+    pub fn unpack<'a>(&'a mut self, compression: Compression, stored: &'a [u8]) -> Result<&'a [u8], UnpackError> {
+        match compression {
+            Compression::None => Ok(stored),
+            // Prometheus's decoder calls an empty block corrupt; `snap` lets it pass.
+            Compression::Snappy if stored.is_empty() => Err(UnpackError::Snappy("empty block".into())),
+            Compression::Snappy => self.snappy(stored),
+            // An empty input holds no frame and unpacks to nothing (klauspost/compress `DecodeAll`).
+            Compression::Zstd if stored.is_empty() => {
+                self.unpacked = 0;
+                Ok(&[])
+            }
+            Compression::Zstd => self.zstd(stored),
+        }
+    }
+
+    /// What the last call of [`Self::unpack`] made of a compressed record.
+    #[must_use]
+    pub fn unpacked(&self) -> &[u8] {
+        self.buffer.get(..self.unpacked).unwrap_or_default()
+    }
+
+    fn snappy(&mut self, stored: &[u8]) -> Result<&[u8], UnpackError> {
+        let failed = |e: snap::Error| UnpackError::Snappy(e.to_string());
+        let length = snap::raw::decompress_len(stored).map_err(failed)?;
+        // One snappy element of three bytes yields 64 at the most: a longer claim cannot be kept.
+        if length / 64 > stored.len() {
+            return Err(UnpackError::Snappy("the block claims more than its bytes can hold".into()));
+        }
+        let out = grow(&mut self.buffer, length)?;
+        self.unpacked = self.snappy.decompress(stored, out).map_err(failed)?;
+        Ok(self.unpacked())
+    }
+
+    fn zstd(&mut self, stored: &[u8]) -> Result<&[u8], UnpackError> {
+        let failed = |e: std::io::Error| UnpackError::Zstd(e.to_string());
+        if self.zstd.is_none() {
+            self.zstd = Some(zstd::bulk::Decompressor::new().map_err(failed)?);
+        }
+        let Some(decompressor) = self.zstd.as_mut() else { return Ok(&[]) };
+        let bound = stored.len().saturating_mul(MAX_RATIO).min(MAX_RECORD);
+        let mut room = content_size(stored)?.min(bound);
+        loop {
+            let out = grow(&mut self.buffer, room)?;
+            match decompressor.decompress_to_buffer(stored, out) {
+                Ok(length) => {
+                    self.unpacked = length;
+                    return Ok(self.unpacked());
+                }
+                // Several frames, or one that does not say its size: ask again with more room.
+                Err(e) if e.to_string().contains("too small") && room < bound => room = room.max(1024).saturating_mul(2).min(bound),
+                Err(e) => return Err(failed(e)),
+            }
+        }
+    }
+}
+
+fn content_size(stored: &[u8]) -> Result<usize, UnpackError> {
+    match zstd::zstd_safe::get_frame_content_size(stored) {
+        Ok(Some(size)) => usize::try_from(size).map_err(|_| UnpackError::TooLarge(size)),
+        Ok(None) => Ok(stored.len().saturating_mul(4)),
+        Err(_) => Err(UnpackError::Zstd("no zstd frame".into())),
+    }
+}
+
+fn grow(buffer: &mut Vec<u8>, length: usize) -> Result<&mut [u8], UnpackError> {
+    if length > MAX_RECORD {
+        return Err(UnpackError::TooLarge(length as u64));
+    }
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    Ok(&mut buffer[..length])
+}
