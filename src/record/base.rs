@@ -1,0 +1,69 @@
+//! How records of many entries save room: refs and times relative to the first or the previous entry.
+
+use super::cursor::{Cursor, Cut};
+
+/// What the entries of types 2, 4, 7 to 10 count from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Base {
+    series_ref: u64,
+    t: i64,
+}
+
+impl Base {
+    /// BE64 ref, BE64 time. A record that ends after its type byte has no base and no entries. On failure at
+    /// least one byte is left in the cursor, so that the entries begin with the error.
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Cut> {
+        if cursor.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut ahead = *cursor;
+        let base = Self { series_ref: ahead.be64()?, t: ahead.be64_signed()? };
+        *cursor = ahead;
+        Ok(base)
+    }
+
+    /// The ref and time of the next entry, which wrap around in 64 bits.
+    pub(crate) fn absolute(&self, cursor: &mut Cursor<'_>) -> Result<(u64, i64), Cut> {
+        Ok((self.series_ref.wrapping_add_signed(cursor.varint64()?), self.t.wrapping_add(cursor.varint64()?)))
+    }
+}
+
+/// What the entries of types 11 to 13 count from: the previous entry's ref and start timestamp, the first one's
+/// time and start timestamp (`readSTMarker`, `tsdb/record/record.go`).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chain {
+    pub(crate) first_t: i64,
+    pub(crate) first_st: i64,
+    pub(crate) prev_ref: u64,
+    pub(crate) prev_st: i64,
+}
+
+impl Chain {
+    /// The first entry's ref, time and start timestamp, all zigzag. On failure nothing is read.
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Cut> {
+        let mut ahead = *cursor;
+        let mut chain = Self {
+            prev_ref: ahead.varint64()?.cast_unsigned(),
+            first_t: ahead.varint64()?,
+            ..Self::default()
+        };
+        chain.first_st = ahead.varint64()?;
+        chain.prev_st = chain.first_st;
+        *cursor = ahead;
+        Ok(chain)
+    }
+
+    /// Ref, time and start timestamp of a later entry.
+    pub(crate) fn advance(&mut self, cursor: &mut Cursor<'_>) -> Result<(u64, i64, i64), Cut> {
+        let series_ref = self.prev_ref.wrapping_add_signed(cursor.varint64()?);
+        let t = self.first_t.wrapping_add(cursor.varint64()?);
+        let st = match cursor.byte()? {
+            0 => 0,
+            1 => self.prev_st,
+            _ => self.first_st.wrapping_add(cursor.varint64()?),
+        };
+        self.prev_ref = series_ref;
+        self.prev_st = st;
+        Ok((series_ref, t, st))
+    }
+}

@@ -1,0 +1,135 @@
+//! A checked reader of bytes, with the arithmetic of Prometheus's `encoding.Decbuf` (`tsdb/encoding/encoding.go`).
+
+/// Why a read failed: Prometheus's `ErrInvalidSize`, which is the only error its primitives have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Prometheus does not get as far as reporting this: it panics, runs out of memory, or loops for hours.
+    pub(crate) crashes: bool,
+}
+
+impl Cut {
+    pub(crate) const SHORT: Self = Self { crashes: false };
+    pub(crate) const ABSURD: Self = Self { crashes: true };
+}
+
+/// What Prometheus allocates at once, in bytes, from which on a count that its record cannot hold is called
+/// a crash: few machines that run Prometheus give it 8 GiB for one record.
+const ABSURD_BYTES: u64 = 8 << 30;
+
+/// Bytes not yet read. A failed read consumes nothing that matters: readers stop at the first failure.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) const fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    /// The bytes after the record's type byte.
+    pub(crate) fn body_of(record: &'a [u8]) -> Self {
+        Self { rest: record.get(1..).unwrap_or_default() }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The bytes between `start`, an earlier state of this cursor, and here.
+    pub(crate) fn since(&self, start: &Self) -> &'a [u8] {
+        start.rest.get(..start.rest.len().saturating_sub(self.rest.len())).unwrap_or_default()
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8, Cut> {
+        let (&byte, rest) = self.rest.split_first().ok_or(Cut::SHORT)?;
+        self.rest = rest;
+        Ok(byte)
+    }
+
+    pub(crate) fn be64(&mut self) -> Result<u64, Cut> {
+        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(Cut::SHORT)?;
+        self.rest = rest;
+        Ok(u64::from_be_bytes(*bytes))
+    }
+
+    pub(crate) fn be64_signed(&mut self) -> Result<i64, Cut> {
+        self.be64().map(u64::cast_signed)
+    }
+
+    pub(crate) fn uvarint64(&mut self) -> Result<u64, Cut> {
+        match self.rest.split_first() {
+            Some((&byte, rest)) if byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_uvarint64(),
+        }
+    }
+
+    fn long_uvarint64(&mut self) -> Result<u64, Cut> {
+        let mut value = 0_u64;
+        let mut shift = 0_u32;
+        for (index, &byte) in self.rest.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                // The tenth byte holds the 64th bit and no other.
+                if index == 9 && byte > 1 {
+                    break;
+                }
+                self.rest = self.rest.get(index + 1..).unwrap_or_default();
+                return Ok(value);
+            }
+        }
+        Err(Cut::SHORT)
+    }
+
+    /// A zigzag varint.
+    pub(crate) fn varint64(&mut self) -> Result<i64, Cut> {
+        let zigzag = self.uvarint64()?;
+        Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+    }
+
+    /// A zigzag varint of which Prometheus keeps the low 32 bits.
+    #[allow(clippy::cast_possible_truncation, reason = "Prometheus writes int32(buf.Varint64())")]
+    pub(crate) fn varint32(&mut self) -> Result<i32, Cut> {
+        self.varint64().map(|value| value as i32)
+    }
+
+    /// A varint of which Prometheus keeps the low 32 bits (`Decbuf.Uvarint32`).
+    #[allow(clippy::cast_possible_truncation, reason = "Prometheus writes uint32(d.Uvarint64())")]
+    pub(crate) fn uvarint32(&mut self) -> Result<u32, Cut> {
+        self.uvarint64().map(|value| value as u32)
+    }
+
+    /// A string with its length before it (`Decbuf.UvarintBytes`).
+    pub(crate) fn string(&mut self) -> Result<&'a [u8], Cut> {
+        let length = self.uvarint64()?;
+        // int(length) is negative, so the length check passes and the slice expression panics.
+        if length.cast_signed() < 0 {
+            return Err(Cut::ABSURD);
+        }
+        let length = usize::try_from(length).map_err(|_| Cut::SHORT)?;
+        let (string, rest) = self.rest.split_at_checked(length).ok_or(Cut::SHORT)?;
+        self.rest = rest;
+        Ok(string)
+    }
+
+    /// How many elements follow. From 2^63 on the count is negative for Prometheus, whose loops then run
+    /// zero times.
+    pub(crate) fn count(&mut self) -> Result<u64, Cut> {
+        let count = self.uvarint64()?;
+        Ok(if count.cast_signed() < 0 { 0 } else { count })
+    }
+
+    /// Whether Prometheus dies on `count` elements for which it takes `size` bytes each: only if the record
+    /// cannot hold them, for what it does hold was paid for once already.
+    pub(crate) const fn is_absurd(&self, count: u64, size: u64) -> bool {
+        count > self.rest.len() as u64 && count.saturating_mul(size) >= ABSURD_BYTES
+    }
+}

@@ -1,0 +1,76 @@
+//! Type 4, exemplars: BE64 base ref; BE64 base time; repeat { zigzag ref; zigzag time; BE64 value; labels }.
+
+use super::base::Base;
+use super::cursor::{Cursor, Cut};
+use super::{DecodeError, Labels};
+
+/// An exemplars record.
+#[derive(Clone, Copy, Debug)]
+pub struct ExemplarsRecord<'a>(pub(crate) Cursor<'a>);
+
+/// An exemplar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExemplarEntry<'a> {
+    /// The series.
+    pub series_ref: u64,
+    /// Timestamp, ms.
+    pub t: i64,
+    /// The bits of the value, a 64-bit float.
+    pub value_bits: u64,
+    /// Its labels.
+    pub labels: Labels<'a>,
+}
+
+impl ExemplarEntry<'_> {
+    /// The value.
+    #[must_use]
+    pub const fn value(&self) -> f64 {
+        f64::from_bits(self.value_bits)
+    }
+}
+
+impl<'a> ExemplarsRecord<'a> {
+    /// Its entries, up to the first that cannot be decoded.
+    #[must_use]
+    pub fn entries(&self) -> ExemplarIter<'a> {
+        let mut cursor = self.0;
+        let base = Base::decode(&mut cursor);
+        ExemplarIter { cursor, base, count: 0 }
+    }
+}
+
+/// Walks over an [`ExemplarsRecord`].
+#[derive(Clone, Debug)]
+pub struct ExemplarIter<'a> {
+    cursor: Cursor<'a>,
+    base: Result<Base, Cut>,
+    count: u64,
+}
+
+impl<'a> ExemplarIter<'a> {
+    fn entry(&mut self) -> Result<ExemplarEntry<'a>, Cut> {
+        let base = self.base?;
+        self.count += 1;
+        let (series_ref, t) = base.absolute(&mut self.cursor)?;
+        Ok(ExemplarEntry {
+            series_ref,
+            t,
+            value_bits: self.cursor.be64()?,
+            labels: Labels::decode(&mut self.cursor)?,
+        })
+    }
+}
+
+impl<'a> Iterator for ExemplarIter<'a> {
+    type Item = Result<ExemplarEntry<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.cursor.is_empty() {
+            return None;
+        }
+        Some(self.entry().map_err(|cut| {
+            self.cursor = Cursor::default();
+            DecodeError::after(cut, self.count, "exemplars")
+        }))
+    }
+}

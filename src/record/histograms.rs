@@ -1,0 +1,509 @@
+//! Types 7, 9 and 12, histograms with integer counts; types 8, 10 and 13, histograms with float counts.
+//!
+//! Types 7 to 10: BE64 base ref; BE64 base time; repeat { zigzag ref; zigzag time; histogram }.
+//! Types 12 and 13: zigzag ref, time and start timestamp of the first, histogram; then repeat { zigzag ref from the
+//! previous; zigzag time from the first; start timestamp; histogram }.
+//!
+//! A histogram: u8 hint; zigzag schema; BE64 zero threshold; zero count; count; BE64 sum; positive spans; negative
+//! spans; positive buckets; negative buckets; custom bounds if the schema is -53. Each list has a uvarint count
+//! before it (`DecodeHistogram`, `DecodeFloatHistogram`, `tsdb/record/record.go`).
+
+use super::DecodeError;
+use super::base::{Base, Chain};
+use super::cursor::{Cursor, Cut};
+use super::error::ResolutionProblem;
+
+/// The schema of histograms with custom bucket bounds (`model/histogram/generic.go`).
+pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
+
+/// What a span, a bucket and a custom bound cost Prometheus each while it decodes.
+const ELEMENT_BYTES: u64 = 8;
+
+/// A record of integer histograms, of any of its three types.
+#[derive(Clone, Copy, Debug)]
+pub struct HistogramsRecord<'a> {
+    pub(crate) body: Cursor<'a>,
+    pub(crate) v2: bool,
+}
+
+/// A record of float histograms, of any of its three types.
+#[derive(Clone, Copy, Debug)]
+pub struct FloatHistogramsRecord<'a> {
+    pub(crate) body: Cursor<'a>,
+    pub(crate) v2: bool,
+}
+
+/// A sample that is a histogram with integer counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistogramEntry<'a> {
+    /// The series.
+    pub series_ref: u64,
+    /// Timestamp, ms.
+    pub t: i64,
+    /// Start timestamp, ms; 0 if there is none.
+    pub st: i64,
+    /// The histogram.
+    pub histogram: Histogram<'a>,
+}
+
+/// A sample that is a histogram with float counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloatHistogramEntry<'a> {
+    /// The series.
+    pub series_ref: u64,
+    /// Timestamp, ms.
+    pub t: i64,
+    /// Start timestamp, ms; 0 if there is none.
+    pub st: i64,
+    /// The histogram.
+    pub histogram: FloatHistogram<'a>,
+}
+
+/// A histogram with integer counts, its lists still in the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram<'a> {
+    /// Counter reset hint: 0 unknown, 1 reset, 2 no reset, 3 gauge.
+    pub hint: u8,
+    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`].
+    pub schema: i32,
+    /// The bits of the zero bucket's width, a 64-bit float.
+    pub zero_threshold_bits: u64,
+    /// Observations in the zero bucket.
+    pub zero_count: u64,
+    /// Observations in all.
+    pub count: u64,
+    /// The bits of the sum of observations, a 64-bit float.
+    pub sum_bits: u64,
+    /// Where the positive buckets are.
+    pub pos_spans: Spans<'a>,
+    /// Where the negative buckets are.
+    pub neg_spans: Spans<'a>,
+    /// The positive buckets, each as the difference from the one before it.
+    pub pos: Deltas<'a>,
+    /// The negative buckets, each as the difference from the one before it.
+    pub neg: Deltas<'a>,
+    /// Upper bounds of custom buckets.
+    pub custom: FloatBits<'a>,
+}
+
+/// A histogram with float counts, its lists still in the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FloatHistogram<'a> {
+    /// Counter reset hint: 0 unknown, 1 reset, 2 no reset, 3 gauge.
+    pub hint: u8,
+    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`].
+    pub schema: i32,
+    /// The bits of the zero bucket's width, a 64-bit float.
+    pub zero_threshold_bits: u64,
+    /// The bits of the observations in the zero bucket, a 64-bit float.
+    pub zero_count_bits: u64,
+    /// The bits of the observations in all, a 64-bit float.
+    pub count_bits: u64,
+    /// The bits of the sum of observations, a 64-bit float.
+    pub sum_bits: u64,
+    /// Where the positive buckets are.
+    pub pos_spans: Spans<'a>,
+    /// Where the negative buckets are.
+    pub neg_spans: Spans<'a>,
+    /// The positive buckets.
+    pub pos: FloatBits<'a>,
+    /// The negative buckets.
+    pub neg: FloatBits<'a>,
+    /// Upper bounds of custom buckets.
+    pub custom: FloatBits<'a>,
+}
+
+/// Neighbouring buckets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Empty buckets since the span before; in the first span, the index of its first bucket.
+    pub offset: i32,
+    /// How many buckets.
+    pub length: u32,
+}
+
+/// Whether Prometheus knows a schema. It skips a histogram of any other without an error, and warns
+/// `skipping histogram with unknown schema in WAL record` (`IsKnownSchema`, `model/histogram/generic.go`).
+#[must_use]
+pub const fn is_known_schema(schema: i32) -> bool {
+    schema == CUSTOM_BUCKETS_SCHEMA || (-9 <= schema && schema <= 52)
+}
+
+impl HistogramEntry<'_> {
+    /// See [`is_known_schema`].
+    #[must_use]
+    pub const fn known_schema(&self) -> bool {
+        is_known_schema(self.histogram.schema)
+    }
+}
+
+impl FloatHistogramEntry<'_> {
+    /// See [`is_known_schema`].
+    #[must_use]
+    pub const fn known_schema(&self) -> bool {
+        is_known_schema(self.histogram.schema)
+    }
+}
+
+/// A list of the record that has been walked over once.
+#[derive(Clone, Copy, Debug, Default)]
+struct List<'a> {
+    /// How many elements Prometheus makes room for. More than there are bytes for only in a list that is cut.
+    count: u64,
+    bytes: &'a [u8],
+}
+
+impl<'a> List<'a> {
+    /// Reads the count, then calls `skip` so often. What has been read stays in the list on failure, because Prometheus
+    /// looks at half-decoded histograms too.
+    fn decode(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        skip: impl Fn(&mut Cursor<'a>) -> Result<(), Cut>,
+    ) -> Result<(), Cut> {
+        let count = cursor.count()?;
+        if cursor.is_absurd(count, ELEMENT_BYTES) {
+            return Err(Cut::ABSURD);
+        }
+        *self = Self { count, bytes: cursor.rest() };
+        let start = *cursor;
+        for _ in 0..count {
+            skip(cursor)?;
+        }
+        self.bytes = cursor.since(&start);
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+}
+
+macro_rules! list {
+    ($(#[$doc:meta])* $name:ident, $iter:ident, $item:ty, $next:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct $name<'a>(List<'a>);
+
+        impl<'a> $name<'a> {
+            /// How many there are.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                self.0.len()
+            }
+
+            /// Whether there are none.
+            #[must_use]
+            pub const fn is_empty(&self) -> bool {
+                self.0.count == 0
+            }
+
+            /// Each of them, in the record's order.
+            #[must_use]
+            pub const fn iter(&self) -> $iter<'a> {
+                $iter { cursor: Cursor::new(self.0.bytes), left: self.0.count }
+            }
+        }
+
+        impl<'a> IntoIterator for &$name<'a> {
+            type Item = $item;
+            type IntoIter = $iter<'a>;
+
+            fn into_iter(self) -> Self::IntoIter {
+                self.iter()
+            }
+        }
+
+        impl PartialEq for $name<'_> {
+            fn eq(&self, other: &Self) -> bool {
+                self.0.count == other.0.count && self.iter().eq(other.iter())
+            }
+        }
+
+        impl Eq for $name<'_> {}
+
+        /// Walks over
+        #[doc = concat!("[`", stringify!($name), "`].")]
+        #[derive(Clone, Debug)]
+        pub struct $iter<'a> {
+            cursor: Cursor<'a>,
+            left: u64,
+        }
+
+        impl Iterator for $iter<'_> {
+            type Item = $item;
+
+            fn next(&mut self) -> Option<Self::Item> {
+                self.left = self.left.checked_sub(1)?;
+                let next: fn(&mut Cursor<'_>) -> Result<$item, Cut> = $next;
+                next(&mut self.cursor).ok()
+            }
+        }
+    };
+}
+
+list!(
+    /// The spans of one side of a histogram.
+    Spans,
+    SpanIter,
+    Span,
+    |cursor| {
+        let offset = cursor.varint32()?;
+        // In a span that is cut here Prometheus keeps the offset.
+        let length = cursor.uvarint32().unwrap_or_else(|_| {
+            *cursor = Cursor::default();
+            0
+        });
+        Ok(Span { offset, length })
+    }
+);
+list!(
+    /// Buckets of an integer histogram, each as the difference from the one before it.
+    Deltas,
+    DeltaIter,
+    i64,
+    |cursor| cursor.varint64()
+);
+list!(
+    /// The bits of 64-bit floats.
+    FloatBits,
+    FloatBitsIter,
+    u64,
+    |cursor| cursor.be64()
+);
+
+impl<'a> Spans<'a> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+        self.0.decode(cursor, |cursor| {
+            cursor.varint64()?;
+            cursor.uvarint64()?;
+            Ok(())
+        })
+    }
+
+    /// Why Prometheus cannot lower the resolution of buckets that lie so, if it cannot.
+    fn resolution_problem(&self, have: u64) -> Option<ResolutionProblem> {
+        let mut need = 0_u64;
+        for (span, number) in self.iter().zip(1_u64..) {
+            if number > 1 && span.offset < 0 {
+                return Some(ResolutionProblem::NegativeOffset { span: number, offset: span.offset });
+            }
+            need = need.saturating_add(u64::from(span.length));
+            if need > have {
+                return Some(ResolutionProblem::SpansNeedMore { have });
+            }
+        }
+        (need != have).then_some(ResolutionProblem::SpansNeedFewer { need, have })
+    }
+}
+
+impl<'a> Deltas<'a> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+        self.0.decode(cursor, |cursor| cursor.varint64().map(drop))
+    }
+}
+
+impl<'a> FloatBits<'a> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+        self.0.decode(cursor, |cursor| cursor.be64().map(drop))
+    }
+}
+
+/// What the two kinds of histogram have in common.
+trait Body<'a>: Default {
+    /// Fills in as much as can be read.
+    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut>;
+    fn schema(&self) -> i32;
+    fn resolution_problem(&self) -> Option<ResolutionProblem>;
+}
+
+impl<'a> Histogram<'a> {
+    /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
+    pub(crate) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, Cut> {
+        let mut histogram = Self::default();
+        histogram.decode(cursor)?;
+        Ok(histogram)
+    }
+}
+
+impl<'a> FloatHistogram<'a> {
+    /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
+    pub(crate) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, Cut> {
+        let mut histogram = Self::default();
+        histogram.decode(cursor)?;
+        Ok(histogram)
+    }
+}
+
+impl<'a> Body<'a> for Histogram<'a> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+        self.hint = cursor.byte()?;
+        self.schema = cursor.varint32()?;
+        self.zero_threshold_bits = cursor.be64()?;
+        self.zero_count = cursor.uvarint64()?;
+        self.count = cursor.uvarint64()?;
+        self.sum_bits = cursor.be64()?;
+        self.pos_spans.decode(cursor)?;
+        self.neg_spans.decode(cursor)?;
+        self.pos.decode(cursor)?;
+        self.neg.decode(cursor)?;
+        if self.schema == CUSTOM_BUCKETS_SCHEMA {
+            self.custom.decode(cursor)?;
+        }
+        Ok(())
+    }
+
+    fn schema(&self) -> i32 {
+        self.schema
+    }
+
+    fn resolution_problem(&self) -> Option<ResolutionProblem> {
+        let positive = self.pos_spans.resolution_problem(self.pos.0.count);
+        positive.or_else(|| self.neg_spans.resolution_problem(self.neg.0.count))
+    }
+}
+
+impl<'a> Body<'a> for FloatHistogram<'a> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+        self.hint = cursor.byte()?;
+        self.schema = cursor.varint32()?;
+        self.zero_threshold_bits = cursor.be64()?;
+        self.zero_count_bits = cursor.be64()?;
+        self.count_bits = cursor.be64()?;
+        self.sum_bits = cursor.be64()?;
+        self.pos_spans.decode(cursor)?;
+        self.neg_spans.decode(cursor)?;
+        self.pos.decode(cursor)?;
+        self.neg.decode(cursor)?;
+        if self.schema == CUSTOM_BUCKETS_SCHEMA {
+            self.custom.decode(cursor)?;
+        }
+        Ok(())
+    }
+
+    fn schema(&self) -> i32 {
+        self.schema
+    }
+
+    fn resolution_problem(&self) -> Option<ResolutionProblem> {
+        let positive = self.pos_spans.resolution_problem(self.pos.0.count);
+        positive.or_else(|| self.neg_spans.resolution_problem(self.neg.0.count))
+    }
+}
+
+/// Walks over either kind of record.
+#[derive(Clone, Debug)]
+struct Walk<'a> {
+    cursor: Cursor<'a>,
+    layout: Result<Layout, Cut>,
+    /// The histograms Prometheus has kept, which leaves out those of unknown schemas.
+    kept: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    V1(Base),
+    V2 { chain: Chain, started: bool },
+}
+
+impl<'a> Walk<'a> {
+    fn new(mut cursor: Cursor<'a>, v2: bool) -> Self {
+        let layout = if !v2 {
+            Base::decode(&mut cursor).map(Layout::V1)
+        } else if cursor.is_empty() {
+            Err(Cut::SHORT)
+        } else {
+            Chain::decode(&mut cursor).map(|chain| Layout::V2 { chain, started: false })
+        };
+        Self { cursor, layout, kept: 0 }
+    }
+
+    /// Ref, time, start timestamp and histogram of the next entry.
+    fn next<B: Body<'a>>(&mut self) -> Option<Result<(u64, i64, i64, B), DecodeError>> {
+        if self.cursor.is_empty() {
+            return None;
+        }
+        let entry = self.entry();
+        if entry.is_err() {
+            self.cursor = Cursor::default();
+        }
+        Some(entry)
+    }
+
+    fn entry<B: Body<'a>>(&mut self) -> Result<(u64, i64, i64, B), DecodeError> {
+        if let Err(cut) = self.layout {
+            return Err(DecodeError::after(cut, 0, "histograms"));
+        }
+        let mut body = B::default();
+        // After the first error Prometheus reads zeros and carries on to the end of the entry: it judges the schema
+        // (0 if that was not reached) and reduces the resolution before it looks at the error.
+        let head = self.head();
+        let read = head.and_then(|_| body.decode(&mut self.cursor));
+        let crashes = read.is_err_and(|cut| cut.crashes);
+        let known = is_known_schema(body.schema());
+        if (9..=52).contains(&body.schema())
+            && !crashes
+            && let Some(problem) = body.resolution_problem()
+        {
+            return Err(DecodeError::resolution(self.kept + 1, problem));
+        }
+        self.kept += u64::from(known);
+        read.map_err(|cut| DecodeError::after(cut, self.kept, "histograms"))?;
+        let (series_ref, t, st) = head.unwrap_or_default();
+        Ok((series_ref, t, st, body))
+    }
+
+    fn head(&mut self) -> Result<(u64, i64, i64), Cut> {
+        match &mut self.layout {
+            Ok(Layout::V1(base)) => base.absolute(&mut self.cursor).map(|(series_ref, t)| (series_ref, t, 0)),
+            Ok(Layout::V2 { chain, started: true }) => chain.advance(&mut self.cursor),
+            Ok(Layout::V2 { chain, started }) => {
+                *started = true;
+                Ok((chain.prev_ref, chain.first_t, chain.first_st))
+            }
+            Err(cut) => Err(*cut),
+        }
+    }
+}
+
+impl<'a> HistogramsRecord<'a> {
+    /// Its entries, up to the first that cannot be decoded.
+    #[must_use]
+    pub fn entries(&self) -> HistogramIter<'a> {
+        HistogramIter(Walk::new(self.body, self.v2))
+    }
+}
+
+impl<'a> FloatHistogramsRecord<'a> {
+    /// Its entries, up to the first that cannot be decoded.
+    #[must_use]
+    pub fn entries(&self) -> FloatHistogramIter<'a> {
+        FloatHistogramIter(Walk::new(self.body, self.v2))
+    }
+}
+
+/// Walks over a [`HistogramsRecord`].
+#[derive(Clone, Debug)]
+pub struct HistogramIter<'a>(Walk<'a>);
+
+/// Walks over a [`FloatHistogramsRecord`].
+#[derive(Clone, Debug)]
+pub struct FloatHistogramIter<'a>(Walk<'a>);
+
+impl<'a> Iterator for HistogramIter<'a> {
+    type Item = Result<HistogramEntry<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.0.next()?;
+        Some(entry.map(|(series_ref, t, st, histogram)| HistogramEntry { series_ref, t, st, histogram }))
+    }
+}
+
+impl<'a> Iterator for FloatHistogramIter<'a> {
+    type Item = Result<FloatHistogramEntry<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.0.next()?;
+        Some(entry.map(|(series_ref, t, st, histogram)| FloatHistogramEntry { series_ref, t, st, histogram }))
+    }
+}

@@ -1,0 +1,99 @@
+//! Types 2 and 11, float samples.
+//!
+//! Type 2: BE64 base ref; BE64 base time; repeat { zigzag ref; zigzag time; BE64 value }.
+//! Type 11: zigzag ref, time and start timestamp of the first, BE64 value; then repeat { zigzag ref from the previous;
+//! zigzag time from the first; start timestamp; BE64 value }.
+
+use super::DecodeError;
+use super::base::{Base, Chain};
+use super::cursor::{Cursor, Cut};
+
+/// A samples record of either layout.
+#[derive(Clone, Copy, Debug)]
+pub struct SamplesRecord<'a> {
+    pub(crate) body: Cursor<'a>,
+    pub(crate) v2: bool,
+}
+
+/// A float sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleEntry {
+    /// The series.
+    pub series_ref: u64,
+    /// Timestamp, ms.
+    pub t: i64,
+    /// Start timestamp, ms; 0 if there is none.
+    pub st: i64,
+    /// The bits of the value, a 64-bit float.
+    pub value_bits: u64,
+}
+
+impl SampleEntry {
+    /// The value.
+    #[must_use]
+    pub const fn value(&self) -> f64 {
+        f64::from_bits(self.value_bits)
+    }
+}
+
+impl<'a> SamplesRecord<'a> {
+    /// Its entries, up to the first that cannot be decoded.
+    #[must_use]
+    pub fn entries(&self) -> SampleIter<'a> {
+        let mut cursor = self.body;
+        let layout = if self.v2 { Layout::V2(None) } else { Layout::V1(Base::decode(&mut cursor)) };
+        SampleIter { cursor, layout, count: 0 }
+    }
+}
+
+/// Walks over a [`SamplesRecord`].
+#[derive(Clone, Debug)]
+pub struct SampleIter<'a> {
+    cursor: Cursor<'a>,
+    layout: Layout,
+    count: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    V1(Result<Base, Cut>),
+    V2(Option<Chain>),
+}
+
+impl SampleIter<'_> {
+    fn entry(&mut self) -> Result<SampleEntry, Cut> {
+        let (series_ref, t, st) = match &mut self.layout {
+            Layout::V1(base) => {
+                let base = (*base)?;
+                self.count += 1;
+                let (series_ref, t) = base.absolute(&mut self.cursor)?;
+                (series_ref, t, 0)
+            }
+            Layout::V2(chain) => {
+                self.count += 1;
+                if let Some(chain) = chain {
+                    chain.advance(&mut self.cursor)?
+                } else {
+                    let first = Chain::decode(&mut self.cursor)?;
+                    *chain = Some(first);
+                    (first.prev_ref, first.first_t, first.first_st)
+                }
+            }
+        };
+        Ok(SampleEntry { series_ref, t, st, value_bits: self.cursor.be64()? })
+    }
+}
+
+impl Iterator for SampleIter<'_> {
+    type Item = Result<SampleEntry, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.cursor.is_empty() {
+            return None;
+        }
+        Some(self.entry().map_err(|cut| {
+            self.cursor = Cursor::default();
+            DecodeError::after(cut, self.count, "samples")
+        }))
+    }
+}

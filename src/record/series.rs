@@ -1,0 +1,51 @@
+//! Type 1, series: repeat { BE64 ref; labels }.
+
+use super::cursor::{Cursor, Cut};
+use super::{DecodeError, Labels};
+
+/// A series record.
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesRecord<'a>(pub(crate) Cursor<'a>);
+
+/// A series and the ref by which other records name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesEntry<'a> {
+    /// The ref.
+    pub series_ref: u64,
+    /// The label set.
+    pub labels: Labels<'a>,
+}
+
+impl<'a> SeriesRecord<'a> {
+    /// Its entries, up to the first that cannot be decoded.
+    #[must_use]
+    pub const fn entries(&self) -> SeriesIter<'a> {
+        SeriesIter { cursor: self.0 }
+    }
+}
+
+/// Walks over a [`SeriesRecord`].
+#[derive(Clone, Debug)]
+pub struct SeriesIter<'a> {
+    cursor: Cursor<'a>,
+}
+
+impl<'a> SeriesIter<'a> {
+    fn entry(&mut self) -> Result<SeriesEntry<'a>, Cut> {
+        Ok(SeriesEntry { series_ref: self.cursor.be64()?, labels: Labels::decode(&mut self.cursor)? })
+    }
+}
+
+impl<'a> Iterator for SeriesIter<'a> {
+    type Item = Result<SeriesEntry<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.cursor.is_empty() {
+            return None;
+        }
+        Some(self.entry().map_err(|cut| {
+            self.cursor = Cursor::default();
+            DecodeError::plain(cut)
+        }))
+    }
+}

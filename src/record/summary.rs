@@ -1,0 +1,109 @@
+//! One walk over a record, for what a scan wants to know of it.
+
+use super::{DecodeError, Record, RecordType};
+
+/// What one walk over a record finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Its kind; None if it is empty or unknown to Prometheus.
+    pub record_type: Option<RecordType>,
+    /// Entries that can be decoded, those of unknown schemas among them.
+    pub entries: u64,
+    /// Histograms of schemas unknown to Prometheus, which skips them.
+    pub unknown_schemas: u64,
+    /// Lowest time of samples, histograms and exemplars, ms.
+    pub min_time: Option<i64>,
+    /// Highest time of samples, histograms and exemplars, ms.
+    pub max_time: Option<i64>,
+    /// Lowest ref of a series.
+    pub min_ref: Option<u64>,
+    /// Highest ref of a series.
+    pub max_ref: Option<u64>,
+    /// Why the rest cannot be decoded.
+    pub error: Option<DecodeError>,
+}
+
+/// Decodes the whole record, once, without allocating.
+#[must_use]
+pub fn summarize(record: &[u8]) -> Summary {
+    let mut seen = Seen::new();
+    let error = match Record::parse(record) {
+        Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
+        Record::Samples(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
+        Record::Tombstones(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
+        Record::Exemplars(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
+        Record::MmapMarkers(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
+        Record::Metadata(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
+        Record::Histograms(r) => seen.all(r.entries(), |seen, e| {
+            seen.unknown_schemas += u64::from(!e.known_schema());
+            seen.timed(e.series_ref, e.t);
+        }),
+        Record::FloatHistograms(r) => seen.all(r.entries(), |seen, e| {
+            seen.unknown_schemas += u64::from(!e.known_schema());
+            seen.timed(e.series_ref, e.t);
+        }),
+        Record::MinValidTime(r) => seen.all(r.entries(), |_, _| ()),
+        Record::Unknown(_) => None,
+    };
+    Summary {
+        record_type: RecordType::of(record),
+        entries: seen.entries,
+        unknown_schemas: seen.unknown_schemas,
+        min_time: (seen.min_time <= seen.max_time).then_some(seen.min_time),
+        max_time: (seen.min_time <= seen.max_time).then_some(seen.max_time),
+        min_ref: (seen.min_ref <= seen.max_ref).then_some(seen.min_ref),
+        max_ref: (seen.min_ref <= seen.max_ref).then_some(seen.max_ref),
+        error,
+    }
+}
+
+/// Bounds kept bare while walking; low above high means that none was seen.
+struct Seen {
+    entries: u64,
+    unknown_schemas: u64,
+    min_time: i64,
+    max_time: i64,
+    min_ref: u64,
+    max_ref: u64,
+}
+
+impl Seen {
+    const fn new() -> Self {
+        Self {
+            entries: 0,
+            unknown_schemas: 0,
+            min_time: i64::MAX,
+            max_time: i64::MIN,
+            min_ref: u64::MAX,
+            max_ref: u64::MIN,
+        }
+    }
+
+    fn all<E>(
+        &mut self,
+        entries: impl Iterator<Item = Result<E, DecodeError>>,
+        look: impl Fn(&mut Self, E),
+    ) -> Option<DecodeError> {
+        for entry in entries {
+            match entry {
+                Ok(entry) => {
+                    self.entries += 1;
+                    look(self, entry);
+                }
+                Err(error) => return Some(error),
+            }
+        }
+        None
+    }
+
+    fn series(&mut self, series_ref: u64) {
+        self.min_ref = self.min_ref.min(series_ref);
+        self.max_ref = self.max_ref.max(series_ref);
+    }
+
+    fn timed(&mut self, series_ref: u64, t: i64) {
+        self.series(series_ref);
+        self.min_time = self.min_time.min(t);
+        self.max_time = self.max_time.max(t);
+    }
+}
