@@ -1,0 +1,223 @@
+//! What a scan found. One value, many faces: [`crate::report`] has the text and the JSON.
+//!
+//! The field names are the keys of the JSON: they may be added to, never renamed or removed. Times are in
+//! milliseconds since 1970, sizes and offsets in bytes. Paths are relative to [`Report::path`], with `/`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// The identity of the JSON form.
+pub const SCHEMA: &str = "walfix.scan/1";
+
+/// All that a scan found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The version of walfix that made it.
+    pub walfix: &'static str,
+    /// The directory, or single segment, that was read.
+    pub path: String,
+    /// Whether any finding is damage.
+    pub verdict: Verdict,
+    /// What was read, in the order wal, checkpoints, wbl, chunk snapshots.
+    pub logs: Vec<Log>,
+    /// What is odd or wrong, in the order of logs, segments and offsets.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Findings of that severity.
+    pub fn of_severity(&self, severity: Severity) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(move |finding| finding.severity == severity)
+    }
+}
+
+/// Whether a directory is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// No finding is damage.
+    Clean,
+    /// At least one is.
+    Damaged,
+}
+
+/// What kind of log a directory of segments is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogKind {
+    /// The write-ahead log.
+    Wal,
+    /// `checkpoint.N`: what is left of the segments up to N.
+    Checkpoint,
+    /// The write-behind log of out-of-order samples.
+    Wbl,
+    /// `chunk_snapshot.N.M`: the head as it was when the server stopped.
+    ChunkSnapshot,
+}
+
+/// Whose records a log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// Prometheus's.
+    Prometheus,
+    /// Loki's: framing is read, records are not.
+    Loki,
+}
+
+/// One directory of segments.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Log {
+    /// What it is.
+    pub kind: LogKind,
+    /// Where it is; empty if it is the path itself.
+    pub path: String,
+    /// Whose records it holds.
+    pub dialect: Dialect,
+    /// Of all its segments.
+    pub bytes: u64,
+    /// In the order of their numbers.
+    pub segments: Vec<Segment>,
+    /// Records that can be read, by Prometheus's names of their types; `unknown` for the rest. Chunk snapshots
+    /// have `series`, `tombstones` and `exemplars` of their own.
+    pub records: BTreeMap<&'static str, u64>,
+    /// What these records hold.
+    pub entries: Entries,
+    /// The earliest time of a sample, histogram or exemplar.
+    pub min_time: Option<i64>,
+    /// The latest.
+    pub max_time: Option<i64>,
+}
+
+/// One segment file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Segment {
+    /// Its number.
+    pub index: i64,
+    /// Where it is.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Records that can be read.
+    pub records: u64,
+}
+
+/// Counts of entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Entries {
+    /// Series records' entries: a ref and its labels.
+    pub series: u64,
+    /// Float samples.
+    pub samples: u64,
+    /// Integer histograms.
+    pub histograms: u64,
+    /// Float histograms.
+    pub float_histograms: u64,
+    /// Exemplars.
+    pub exemplars: u64,
+    /// Deleted intervals.
+    pub tombstones: u64,
+    /// Metadata of a series.
+    pub metadata: u64,
+    /// Marks that samples of a series have gone to a head chunk.
+    pub mmap_markers: u64,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Bytes that cannot be read, or a state on which Prometheus fails, deletes or goes wrong, now or at its next
+    /// checkpoint.
+    Damage,
+    /// Odd, and Prometheus lives with it.
+    Warning,
+    /// Normal after a crash.
+    Note,
+}
+
+/// What was most likely done to the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The writer died, or was stopped, in the midst of a record.
+    TornByCrash,
+    /// The file has its length, the bytes never came: zeros after a power cut or on a full disk.
+    NeverWritten,
+    /// A write of which only the first sectors arrived.
+    HalfWritten,
+    /// One bit is not as it was written.
+    OneFlippedBit,
+    /// Other bytes than were written.
+    Overwritten,
+    /// A page stands there a second time.
+    DuplicatedPage,
+    /// The medium returns an error.
+    Unreadable,
+    /// The file became shorter while it was read.
+    CutWhileRead,
+    /// A record that the writer gave up half-way: a full disk does that.
+    AbandonedWrite,
+    /// Checksums are right: it was wrong before it was written, or fragments do not belong together.
+    WrittenWrong,
+    /// Somebody removed, renamed or added files.
+    Files,
+}
+
+/// A place, and what is wrong there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// Stable name of what it is; `docs/findings.md` has them all.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The path of its log; `None` if it is about the directory.
+    pub log: Option<String>,
+    /// The file or directory it is about.
+    pub path: String,
+    /// The number of its segment.
+    pub segment: Option<i64>,
+    /// Where the damaged bytes begin in that file.
+    pub offset: Option<u64>,
+    /// Where they end.
+    pub end: Option<u64>,
+    /// In words, for an operator.
+    pub message: String,
+    /// The likely cause.
+    pub cause: Option<Cause>,
+    /// How many places in a row it stands for.
+    pub places: u64,
+    /// What cannot be read because of it.
+    pub lost: Lost,
+    /// Whole fragments elsewhere in the segment that belong to the lost record: pairs of offset and end.
+    pub orphans: Vec<(u64, u64)>,
+    /// The one bit that explains it.
+    pub correction: Option<Correction>,
+}
+
+/// What a finding costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Records; `None` where that is not known.
+    pub records: Option<u64>,
+    /// Their entries; `None` where that is not known.
+    pub entries: Option<u64>,
+}
+
+/// One flipped bit that explains a finding, and the record that comes out when it is flipped back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Correction {
+    /// The byte, as an offset in the file.
+    pub offset: u64,
+    /// The bit in it, 0 the lowest.
+    pub bit: u32,
+    /// Prometheus's name of the record's type.
+    pub record: &'static str,
+    /// The entries that the record holds.
+    pub entries: u64,
+    /// One in this many damages of any other kind would look like this by coincidence.
+    pub odds: u64,
+}
