@@ -11,11 +11,13 @@ mod error;
 mod exemplars;
 mod histograms;
 mod labels;
+mod loki;
 mod metadata;
 mod min_valid_time;
 mod mmap_markers;
 mod samples;
 mod series;
+mod snapshot;
 mod summary;
 mod tombstones;
 
@@ -27,11 +29,16 @@ pub use histograms::{
     Span, SpanIter, Spans, is_known_schema,
 };
 pub use labels::{LabelIter, Labels};
+pub use loki::is_loki;
 pub use metadata::{MetadataEntry, MetadataIter, MetadataRecord};
 pub use min_valid_time::{MinValidTimeEntry, MinValidTimeIter, MinValidTimeRecord};
 pub use mmap_markers::{MmapMarkerEntry, MmapMarkerIter, MmapMarkersRecord};
 pub use samples::{SampleEntry, SampleIter, SamplesRecord};
 pub use series::{SeriesEntry, SeriesIter, SeriesRecord};
+pub use snapshot::{
+    LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,
+    SnapshotTombstoneIter, SnapshotTombstonesRecord,
+};
 pub use summary::{Summary, summarize};
 pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord};
 
