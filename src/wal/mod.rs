@@ -7,6 +7,7 @@ pub mod crc;
 pub mod layout;
 pub mod page;
 pub mod reader;
+pub mod segments;
 pub mod source;
 
 pub use layout::{Compression, FragmentType, HEADER_SIZE, PAGE, PAGE_SIZE};

@@ -31,6 +31,8 @@ pub enum Event<'a> {
 pub struct Record<'a> {
     /// Where the header of its first fragment begins.
     pub offset: u64,
+    /// Where the header of its last fragment begins; the same for a full record.
+    pub last_fragment: u64,
     /// Where its last fragment ends: the offset that Prometheus reports for it.
     pub end: u64,
     /// As the last fragment says.
@@ -643,6 +645,7 @@ impl<S: ReadAt> SegmentReader<S> {
         };
         Record {
             offset: found.offset,
+            last_fragment: found.last_fragment,
             end: found.end,
             compression,
             data,

@@ -1,0 +1,358 @@
+//! One segment, read and judged: what the salvage reader found, settled by what records say.
+//!
+//! A healthy segment is read once. Only where something is in doubt (a bit that could be flipped back, pages that do not
+//! stand where they stood) is it read again: first for the refs, times and neighbours that whole records show
+//! ([`Context`]), then for good, each doubt decided.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use crate::record::{self, RecordType, Summary};
+use crate::scan::context::Context;
+use crate::wal::compress::Unpacker;
+use crate::wal::{Compression, Correction, Damage, Event, Fault, ReadAt, Record, SegmentReader};
+
+/// How the records of a log are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// As Prometheus's.
+    Prometheus,
+    /// As those of a chunk snapshot.
+    Snapshot,
+    /// Not at all: framing only.
+    Opaque,
+}
+
+/// What is told of a segment, in the order of offsets.
+pub trait Visitor: Default {
+    /// A record that is whole and decodes, or is of a type that Prometheus passes over.
+    fn record(&mut self, record: &Record<'_>, contents: &Contents);
+    /// Bytes that are damaged.
+    fn damage(&mut self, damage: Problem);
+}
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Prometheus's name of the type; `unknown` for the rest.
+    pub name: &'static str,
+    /// Entries.
+    pub entries: u64,
+    /// Lowest time, ms.
+    pub min_time: Option<i64>,
+    /// Highest time, ms.
+    pub max_time: Option<i64>,
+}
+
+/// Damage, judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The damaged bytes.
+    pub range: Range<u64>,
+    /// What is wrong.
+    pub kind: ProblemKind,
+    /// Whole fragments elsewhere that are lost with them.
+    pub orphans: Vec<Range<u64>>,
+    /// How many places in a row.
+    pub places: u64,
+    /// Entries that cannot be had because of it, where that is known.
+    pub entries: Option<u64>,
+    /// The flipped bit that explains it, agreed on by what the record says.
+    pub correction: Option<Mended>,
+    /// Nothing that can be read follows in this segment.
+    pub at_tail: bool,
+}
+
+/// What is wrong with damaged bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProblemKind {
+    /// As the reader found it.
+    Framing(Fault),
+    /// The record is whole and does not decode; Prometheus's words for it.
+    Decode(String),
+    /// Fragments that are whole and do not belong together.
+    Spliced,
+    /// A record of a type that Prometheus does not know, and which is one that it knows under another compression.
+    Flags,
+}
+
+/// A correction on which the second witness agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// Which bit, and what comes out.
+    pub correction: Correction,
+    /// What the record holds.
+    pub contents: Contents,
+    /// One in this many damages of another kind looks like this by coincidence.
+    pub odds: u64,
+}
+
+/// Reads the first `length` bytes of `source` as a segment. Returns the visitor, and where the last whole record ends.
+pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading: Reading) -> V {
+    let mut visitor = V::default();
+    let mut doubts = Doubts::default();
+    pass(source, length, reading, &Decisions::default(), &mut visitor, &mut doubts);
+    if !doubts.any() || reading != Reading::Prometheus {
+        return visitor;
+    }
+    let context = Context::of(source, length, |record| !(doubts.displaced && is_unproven(record)));
+    let decisions = decide(source, length, &context, &doubts);
+    let mut visitor = V::default();
+    pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
+    visitor
+}
+
+/// What a first reading leaves open.
+#[derive(Debug, Default)]
+struct Doubts {
+    /// A bit that could be flipped back.
+    corrections: bool,
+    /// Something shows that pages do not stand where they stood.
+    displaced: bool,
+}
+
+impl Doubts {
+    fn any(&self) -> bool {
+        self.corrections || self.displaced
+    }
+}
+
+/// How doubts were settled, by the offset of the record.
+#[derive(Debug, Default)]
+struct Decisions {
+    refused: HashSet<u64>,
+    mended: HashMap<u64, Mended>,
+}
+
+/// Nothing within the record proves that its fragments belong together.
+fn is_unproven(record: &Record<'_>) -> bool {
+    (record.joined || record.in_copy) && !has_own_checksum(record.compression)
+}
+
+/// Prometheus's zstd encoder writes a checksum of the content into each frame, and the decoder verifies it.
+fn has_own_checksum(compression: Compression) -> bool {
+    compression == Compression::Zstd
+}
+
+fn pass<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    decisions: &Decisions,
+    visitor: &mut V,
+    doubts: &mut Doubts,
+) {
+    let mut reader = SegmentReader::new(source, length);
+    let mut problems: Vec<Problem> = Vec::new();
+    while let Some(event) = reader.next() {
+        match event {
+            Event::Record(record) => {
+                let problem = match reading {
+                    Reading::Opaque => None,
+                    Reading::Snapshot => snapshot_problem(&record),
+                    Reading::Prometheus => {
+                        let problem = if decisions.refused.contains(&record.offset) {
+                            Some(problem_of(&record, ProblemKind::Spliced, None))
+                        } else {
+                            record_problem(&record)
+                        };
+                        doubts.displaced |= record.in_copy || (problem.is_some() && record.joined);
+                        doubts.corrections |= problem.is_some() && record.compression == Compression::None;
+                        problem
+                    }
+                };
+                match problem {
+                    Some(mut problem) => {
+                        problem.correction = decisions.mended.get(&record.offset).cloned();
+                        // Of an unknown type, and nothing shows that it should be another: Prometheus passes over it.
+                        if problem.kind == ProblemKind::Flags && problem.correction.is_none() {
+                            visitor_record(visitor, &mut problems, &record, reading);
+                        } else {
+                            problems.push(problem);
+                        }
+                    }
+                    None => visitor_record(visitor, &mut problems, &record, reading),
+                }
+            }
+            Event::Damage(damage) => {
+                doubts.corrections |= damage.correction.is_some();
+                doubts.displaced |= shows_displacement(&damage.fault);
+                problems.push(framing_problem(damage, decisions));
+            }
+        }
+    }
+    let tail = reader.data_end();
+    for mut problem in problems {
+        problem.at_tail = problem.range.start >= tail;
+        visitor.damage(problem);
+    }
+}
+
+fn visitor_record<V: Visitor>(visitor: &mut V, problems: &mut Vec<Problem>, record: &Record<'_>, reading: Reading) {
+    for problem in problems.drain(..) {
+        visitor.damage(problem);
+    }
+    visitor.record(record, &contents(record.data, reading));
+}
+
+/// Whether a fault is one that pages in the wrong place make.
+fn shows_displacement(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Unfinished | Fault::Headless | Fault::Type(_) | Fault::DuplicatedPage { .. } | Fault::Unpack(_)
+    )
+}
+
+fn contents(data: &[u8], reading: Reading) -> Contents {
+    match reading {
+        Reading::Opaque => Contents { name: "unknown", ..Contents::default() },
+        Reading::Snapshot => snapshot_contents(data),
+        Reading::Prometheus => of_summary(&record::summarize(data)),
+    }
+}
+
+fn of_summary(summary: &Summary) -> Contents {
+    Contents {
+        name: summary.record_type.map_or("unknown", RecordType::name),
+        entries: summary.entries,
+        min_time: summary.min_time,
+        max_time: summary.max_time,
+    }
+}
+
+fn snapshot_contents(data: &[u8]) -> Contents {
+    use record::SnapshotRecord as R;
+    let count = |entries: u64, name| Contents { name, entries, ..Contents::default() };
+    match R::parse(data) {
+        R::Series(_) => count(1, "series"),
+        R::Tombstones(r) => count(r.entries().count() as u64, "tombstones"),
+        R::Exemplars(r) => count(r.entries().count() as u64, "exemplars"),
+        R::Unknown(_) => count(0, "unknown"),
+    }
+}
+
+fn snapshot_problem(record: &Record<'_>) -> Option<Problem> {
+    use record::SnapshotRecord as R;
+    let error = match R::parse(record.data) {
+        R::Series(r) => r.decode().err().filter(|e| !e.accepted_by_prometheus()).map(|e| e.to_string()),
+        R::Tombstones(r) => r.entries().find_map(Result::err).map(|e| format!("decode tombstones: {e}")),
+        R::Exemplars(r) => r.entries().find_map(Result::err).map(|e| format!("exemplars from buffer: {e}")),
+        R::Unknown(data) => {
+            Some(data.first().map_or("empty record".into(), |kind| {
+                format!("unsupported snapshot record type 0b{kind:b}")
+            }))
+        }
+    };
+    error.map(|error| problem_of(record, ProblemKind::Decode(error), None))
+}
+
+fn record_problem(record: &Record<'_>) -> Option<Problem> {
+    let summary = record::summarize(record.data);
+    match (summary.record_type, summary.error) {
+        (Some(kind), Some(error)) => {
+            let text = format!("{}: {error}", record::decode_context(kind));
+            Some(problem_of(record, ProblemKind::Decode(text), None))
+        }
+        (None, _) if !record.data.is_empty() && record.compression == Compression::None => {
+            Some(problem_of(record, ProblemKind::Flags, None))
+        }
+        _ => None,
+    }
+}
+
+fn problem_of(record: &Record<'_>, kind: ProblemKind, entries: Option<u64>) -> Problem {
+    Problem {
+        range: record.offset..record.end,
+        kind,
+        orphans: Vec::new(),
+        places: 1,
+        entries,
+        correction: None,
+        at_tail: false,
+    }
+}
+
+fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
+    let mended = damage.correction.as_ref().and_then(|candidate| {
+        decisions.mended.get(&candidate.offset).filter(|mended| mended.correction.at == candidate.at).cloned()
+    });
+    Problem {
+        entries: mended.as_ref().map(|_| 0),
+        range: damage.range,
+        kind: ProblemKind::Framing(damage.fault),
+        orphans: damage.orphans,
+        places: damage.places,
+        correction: mended,
+        at_tail: false,
+    }
+}
+
+/// Reads once more and settles every doubt by the context.
+fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts: &Doubts) -> Decisions {
+    let mut decisions = Decisions::default();
+    let mut unpacker = Unpacker::default();
+    let mut reader = SegmentReader::new(source, length);
+    while let Some(event) = reader.next() {
+        match event {
+            Event::Record(record) => {
+                if doubts.displaced && is_unproven(&record) && context.contradicts(record.data, record.offset) {
+                    decisions.refused.insert(record.offset);
+                } else if record.compression == Compression::None
+                    && record_problem(&record).is_some()
+                    && let Some(mended) = other_flags(&record, context, &mut unpacker)
+                {
+                    decisions.mended.insert(record.offset, mended);
+                }
+            }
+            Event::Damage(Damage { correction: Some(candidate), .. }) => {
+                if let Some(mended) = agree(*candidate, context) {
+                    decisions.mended.insert(mended.correction.offset, mended);
+                }
+            }
+            Event::Damage(_) => {}
+        }
+    }
+    decisions
+}
+
+/// A record whose flags say that it is not compressed, and which makes sense only if it is.
+fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) -> Option<Mended> {
+    let mut found = None;
+    for compression in [Compression::Snappy, Compression::Zstd] {
+        let Ok(data) = unpacker.unpack(compression, record.data) else { continue };
+        let candidate = Correction {
+            at: record.last_fragment,
+            mask: compression.bits(),
+            tried: 2,
+            offset: record.offset,
+            end: record.end,
+            compression,
+            stored: record.stored,
+            joined: record.joined,
+            data: data.to_vec(),
+        };
+        if let Some(mended) = agree(candidate, context) {
+            if found.is_some() {
+                return None;
+            }
+            found = Some(mended);
+        }
+    }
+    found
+}
+
+/// The second witness: the record decodes to its end, and what it says fits its neighbours.
+fn agree(correction: Correction, context: &Context) -> Option<Mended> {
+    let summary = record::summarize(&correction.data);
+    if summary.record_type.is_none() || summary.error.is_some() || summary.entries == 0 {
+        return None;
+    }
+    let checksummed = has_own_checksum(correction.compression);
+    if !checksummed && !context.supports(&correction.data, correction.offset) {
+        return None;
+    }
+    // Each correction that was tried fits a CRC by chance once in 2^32; zstd's own checksum is as good again.
+    let chance = (1u64 << 32) / u64::from(correction.tried.max(1));
+    let odds = if checksummed { chance.saturating_mul(1 << 32) } else { chance };
+    Some(Mended { contents: of_summary(&summary), odds, correction })
+}
