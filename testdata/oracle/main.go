@@ -21,7 +21,7 @@ type command struct {
 var commands = []command{
 	{"write", "write [flags] DIR", runWrite},
 	{"dump", "dump [--snapshot] DIR", runDump},
-	{"read", "read [--concat] [--wbl] DIR", runRead},
+	{"read", "read [--concat] DIR", runRead},
 	{"open", "open [flags] DIR", runOpen},
 }
 
