@@ -1,6 +1,7 @@
 //! How records of many entries save room: refs and times relative to the first or the previous entry.
 
 use super::cursor::{Cursor, Cut};
+use super::put;
 
 /// What the entries of types 2, 4, 7 to 10 count from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +26,19 @@ impl Base {
     /// The ref and time of the next entry, which wrap around in 64 bits.
     pub(crate) fn absolute(&self, cursor: &mut Cursor<'_>) -> Result<(u64, i64), Cut> {
         Ok((self.series_ref.wrapping_add_signed(cursor.varint64()?), self.t.wrapping_add(cursor.varint64()?)))
+    }
+}
+
+impl Base {
+    pub(crate) fn encode(series_ref: u64, t: i64, out: &mut Vec<u8>) -> Self {
+        put::be64(out, series_ref);
+        put::be64(out, t.cast_unsigned());
+        Self { series_ref, t }
+    }
+
+    pub(crate) fn relative(&self, series_ref: u64, t: i64, out: &mut Vec<u8>) {
+        put::varint(out, series_ref.wrapping_sub(self.series_ref).cast_signed());
+        put::varint(out, t.wrapping_sub(self.t));
     }
 }
 
@@ -65,5 +79,27 @@ impl Chain {
         self.prev_ref = series_ref;
         self.prev_st = st;
         Ok((series_ref, t, st))
+    }
+    /// Ref, time and start timestamp of the next entry, which is the first one if there is no chain yet.
+    pub(crate) fn encode(chain: &mut Option<Self>, series_ref: u64, t: i64, st: i64, out: &mut Vec<u8>) {
+        let Some(chain) = chain else {
+            put::varint(out, series_ref.cast_signed());
+            put::varint(out, t);
+            put::varint(out, st);
+            *chain = Some(Self { first_t: t, first_st: st, prev_ref: series_ref, prev_st: st });
+            return;
+        };
+        put::varint(out, series_ref.wrapping_sub(chain.prev_ref).cast_signed());
+        put::varint(out, t.wrapping_sub(chain.first_t));
+        if st == 0 {
+            out.push(0);
+        } else if st == chain.prev_st {
+            out.push(1);
+        } else {
+            out.push(2);
+            put::varint(out, st.wrapping_sub(chain.first_st));
+        }
+        chain.prev_ref = series_ref;
+        chain.prev_st = st;
     }
 }

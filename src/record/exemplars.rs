@@ -2,7 +2,8 @@
 
 use super::base::Base;
 use super::cursor::{Cursor, Cut};
-use super::{DecodeError, Labels};
+use super::labels;
+use super::{DecodeError, Labels, RecordType, put};
 
 /// An exemplars record.
 #[derive(Clone, Copy, Debug)]
@@ -72,5 +73,19 @@ impl<'a> Iterator for ExemplarIter<'a> {
             self.cursor = Cursor::default();
             DecodeError::after(cut, self.count, "exemplars")
         }))
+    }
+}
+
+/// Appends an exemplars record (`Encoder.Exemplars`).
+pub fn encode_exemplars(exemplars: &[ExemplarEntry<'_>], out: &mut Vec<u8>) {
+    out.push(RecordType::Exemplars.byte());
+    let Some(first) = exemplars.first() else {
+        return;
+    };
+    let base = Base::encode(first.series_ref, first.t, out);
+    for exemplar in exemplars {
+        base.relative(exemplar.series_ref, exemplar.t, out);
+        put::be64(out, exemplar.value_bits);
+        labels::encode(&exemplar.labels, out);
     }
 }

@@ -8,10 +8,10 @@
 //! spans; positive buckets; negative buckets; custom bounds if the schema is -53. Each list has a uvarint count
 //! before it (`DecodeHistogram`, `DecodeFloatHistogram`, `tsdb/record/record.go`).
 
-use super::DecodeError;
 use super::base::{Base, Chain};
 use super::cursor::{Cursor, Cut};
 use super::error::ResolutionProblem;
+use super::{DecodeError, RecordType, put};
 
 /// The schema of histograms with custom bucket bounds (`model/histogram/generic.go`).
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -506,4 +506,281 @@ impl<'a> Iterator for FloatHistogramIter<'a> {
         let entry = self.0.next()?;
         Some(entry.map(|(series_ref, t, st, histogram)| FloatHistogramEntry { series_ref, t, st, histogram }))
     }
+}
+
+/// A histogram with integer counts, to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedHistogram {
+    /// Counter reset hint: 0 unknown, 1 reset, 2 no reset, 3 gauge.
+    pub hint: u8,
+    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`].
+    pub schema: i32,
+    /// The bits of the zero bucket's width, a 64-bit float.
+    pub zero_threshold_bits: u64,
+    /// Observations in the zero bucket.
+    pub zero_count: u64,
+    /// Observations in all.
+    pub count: u64,
+    /// The bits of the sum of observations, a 64-bit float.
+    pub sum_bits: u64,
+    /// Where the positive buckets are.
+    pub pos_spans: Vec<Span>,
+    /// Where the negative buckets are.
+    pub neg_spans: Vec<Span>,
+    /// The positive buckets, each as the difference from the one before it.
+    pub pos: Vec<i64>,
+    /// The negative buckets, each as the difference from the one before it.
+    pub neg: Vec<i64>,
+    /// Upper bounds of custom buckets.
+    pub custom: Vec<u64>,
+}
+
+/// A histogram with float counts, to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedFloatHistogram {
+    /// Counter reset hint: 0 unknown, 1 reset, 2 no reset, 3 gauge.
+    pub hint: u8,
+    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`].
+    pub schema: i32,
+    /// The bits of the zero bucket's width, a 64-bit float.
+    pub zero_threshold_bits: u64,
+    /// The bits of the observations in the zero bucket, a 64-bit float.
+    pub zero_count_bits: u64,
+    /// The bits of the observations in all, a 64-bit float.
+    pub count_bits: u64,
+    /// The bits of the sum of observations, a 64-bit float.
+    pub sum_bits: u64,
+    /// Where the positive buckets are.
+    pub pos_spans: Vec<Span>,
+    /// Where the negative buckets are.
+    pub neg_spans: Vec<Span>,
+    /// The positive buckets.
+    pub pos: Vec<u64>,
+    /// The negative buckets.
+    pub neg: Vec<u64>,
+    /// Upper bounds of custom buckets.
+    pub custom: Vec<u64>,
+}
+
+impl From<Histogram<'_>> for OwnedHistogram {
+    fn from(histogram: Histogram<'_>) -> Self {
+        Self {
+            hint: histogram.hint,
+            schema: histogram.schema,
+            zero_threshold_bits: histogram.zero_threshold_bits,
+            zero_count: histogram.zero_count,
+            count: histogram.count,
+            sum_bits: histogram.sum_bits,
+            pos_spans: histogram.pos_spans.iter().collect(),
+            neg_spans: histogram.neg_spans.iter().collect(),
+            pos: histogram.pos.iter().collect(),
+            neg: histogram.neg.iter().collect(),
+            custom: histogram.custom.iter().collect(),
+        }
+    }
+}
+
+impl From<FloatHistogram<'_>> for OwnedFloatHistogram {
+    fn from(histogram: FloatHistogram<'_>) -> Self {
+        Self {
+            hint: histogram.hint,
+            schema: histogram.schema,
+            zero_threshold_bits: histogram.zero_threshold_bits,
+            zero_count_bits: histogram.zero_count_bits,
+            count_bits: histogram.count_bits,
+            sum_bits: histogram.sum_bits,
+            pos_spans: histogram.pos_spans.iter().collect(),
+            neg_spans: histogram.neg_spans.iter().collect(),
+            pos: histogram.pos.iter().collect(),
+            neg: histogram.neg.iter().collect(),
+            custom: histogram.custom.iter().collect(),
+        }
+    }
+}
+
+/// A histogram sample to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistogramSample {
+    /// The series.
+    pub series_ref: u64,
+    /// Timestamp, ms.
+    pub t: i64,
+    /// Start timestamp, ms; 0 if there is none.
+    pub st: i64,
+    /// The histogram.
+    pub histogram: OwnedHistogram,
+}
+
+/// A float histogram sample to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FloatHistogramSample {
+    /// The series.
+    pub series_ref: u64,
+    /// Timestamp, ms.
+    pub t: i64,
+    /// Start timestamp, ms; 0 if there is none.
+    pub st: i64,
+    /// The histogram.
+    pub histogram: OwnedFloatHistogram,
+}
+
+impl From<HistogramEntry<'_>> for HistogramSample {
+    fn from(entry: HistogramEntry<'_>) -> Self {
+        let HistogramEntry { series_ref, t, st, histogram } = entry;
+        Self { series_ref, t, st, histogram: histogram.into() }
+    }
+}
+
+impl From<FloatHistogramEntry<'_>> for FloatHistogramSample {
+    fn from(entry: FloatHistogramEntry<'_>) -> Self {
+        let FloatHistogramEntry { series_ref, t, st, histogram } = entry;
+        Self { series_ref, t, st, histogram: histogram.into() }
+    }
+}
+
+/// What the encoders need to know of either kind of sample.
+trait Sample {
+    /// Ref, time, start timestamp.
+    fn head(&self) -> (u64, i64, i64);
+    fn custom_buckets(&self) -> bool;
+    fn encode_body(&self, out: &mut Vec<u8>);
+}
+
+impl Sample for HistogramSample {
+    fn head(&self) -> (u64, i64, i64) {
+        (self.series_ref, self.t, self.st)
+    }
+
+    fn custom_buckets(&self) -> bool {
+        self.histogram.schema == CUSTOM_BUCKETS_SCHEMA
+    }
+
+    fn encode_body(&self, out: &mut Vec<u8>) {
+        self.histogram.encode(out);
+    }
+}
+
+impl Sample for FloatHistogramSample {
+    fn head(&self) -> (u64, i64, i64) {
+        (self.series_ref, self.t, self.st)
+    }
+
+    fn custom_buckets(&self) -> bool {
+        self.histogram.schema == CUSTOM_BUCKETS_SCHEMA
+    }
+
+    fn encode_body(&self, out: &mut Vec<u8>) {
+        self.histogram.encode(out);
+    }
+}
+
+impl OwnedHistogram {
+    /// Appends it as records and chunk snapshots hold it (`EncodeHistogram`).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.hint);
+        put::varint(out, i64::from(self.schema));
+        put::be64(out, self.zero_threshold_bits);
+        put::uvarint(out, self.zero_count);
+        put::uvarint(out, self.count);
+        put::be64(out, self.sum_bits);
+        put_list(out, &self.pos_spans, put_span);
+        put_list(out, &self.neg_spans, put_span);
+        put_list(out, &self.pos, put::varint);
+        put_list(out, &self.neg, put::varint);
+        if self.schema == CUSTOM_BUCKETS_SCHEMA {
+            put_list(out, &self.custom, put::be64);
+        }
+    }
+}
+
+impl OwnedFloatHistogram {
+    /// Appends it as records and chunk snapshots hold it (`EncodeFloatHistogram`).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.hint);
+        put::varint(out, i64::from(self.schema));
+        put::be64(out, self.zero_threshold_bits);
+        put::be64(out, self.zero_count_bits);
+        put::be64(out, self.count_bits);
+        put::be64(out, self.sum_bits);
+        put_list(out, &self.pos_spans, put_span);
+        put_list(out, &self.neg_spans, put_span);
+        put_list(out, &self.pos, put::be64);
+        put_list(out, &self.neg, put::be64);
+        if self.schema == CUSTOM_BUCKETS_SCHEMA {
+            put_list(out, &self.custom, put::be64);
+        }
+    }
+}
+
+fn put_list<T: Copy>(out: &mut Vec<u8>, list: &[T], put_one: impl Fn(&mut Vec<u8>, T)) {
+    put::length(out, list.len());
+    for &element in list {
+        put_one(out, element);
+    }
+}
+
+fn put_span(out: &mut Vec<u8>, span: Span) {
+    put::varint(out, i64::from(span.offset));
+    put::uvarint(out, u64::from(span.length));
+}
+
+fn encode_v1<S: Sample>(record_type: RecordType, samples: &[S], take: fn(&S) -> bool, out: &mut Vec<u8>) {
+    if !samples.is_empty() && !samples.iter().any(take) {
+        return;
+    }
+    out.push(record_type.byte());
+    let Some(first) = samples.first() else {
+        return;
+    };
+    // Also if the first one is left out.
+    let (series_ref, t, _) = first.head();
+    let base = Base::encode(series_ref, t, out);
+    for sample in samples.iter().filter(|sample| take(sample)) {
+        let (series_ref, t, _) = sample.head();
+        base.relative(series_ref, t, out);
+        sample.encode_body(out);
+    }
+}
+
+fn encode_v2<S: Sample>(record_type: RecordType, samples: &[S], out: &mut Vec<u8>) {
+    out.push(record_type.byte());
+    let mut chain = None;
+    for sample in samples {
+        let (series_ref, t, st) = sample.head();
+        Chain::encode(&mut chain, series_ref, t, st, out);
+        sample.encode_body(out);
+    }
+}
+
+/// Appends a record of type 7 of those without custom buckets, and nothing if all have them
+/// (`Encoder.histogramSamplesV1`).
+pub fn encode_histogram_samples(samples: &[HistogramSample], out: &mut Vec<u8>) {
+    encode_v1(RecordType::HistogramSamples, samples, |sample| !sample.custom_buckets(), out);
+}
+
+/// Appends a record of type 9; all of them should have custom buckets (`Encoder.customBucketsHistogramSamplesV1`).
+pub fn encode_custom_buckets_histogram_samples(samples: &[HistogramSample], out: &mut Vec<u8>) {
+    encode_v1(RecordType::CustomBucketsHistogramSamples, samples, |_| true, out);
+}
+
+/// Appends a record of type 12, with start timestamps and either kind of buckets (`Encoder.histogramSamplesV2`).
+pub fn encode_histogram_samples_v2(samples: &[HistogramSample], out: &mut Vec<u8>) {
+    encode_v2(RecordType::HistogramSamplesV2, samples, out);
+}
+
+/// Appends a record of type 8 of those without custom buckets, and nothing if all have them
+/// (`Encoder.floatHistogramSamplesV1`).
+pub fn encode_float_histogram_samples(samples: &[FloatHistogramSample], out: &mut Vec<u8>) {
+    encode_v1(RecordType::FloatHistogramSamples, samples, |sample| !sample.custom_buckets(), out);
+}
+
+/// Appends a record of type 10; all of them should have custom buckets
+/// (`Encoder.customBucketsFloatHistogramSamplesV1`).
+pub fn encode_custom_buckets_float_histogram_samples(samples: &[FloatHistogramSample], out: &mut Vec<u8>) {
+    encode_v1(RecordType::CustomBucketsFloatHistogramSamples, samples, |_| true, out);
+}
+
+/// Appends a record of type 13, with start timestamps and either kind of buckets (`Encoder.floatHistogramSamplesV2`).
+pub fn encode_float_histogram_samples_v2(samples: &[FloatHistogramSample], out: &mut Vec<u8>) {
+    encode_v2(RecordType::FloatHistogramSamplesV2, samples, out);
 }

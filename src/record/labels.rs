@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use super::cursor::{Cursor, Cut};
+use super::put;
 
 /// What one label costs Prometheus while it decodes: two string headers.
 const LABEL_BYTES: u64 = 32;
@@ -106,3 +107,17 @@ impl<'a> Iterator for LabelIter<'a> {
 }
 
 impl ExactSizeIterator for LabelIter<'_> {}
+
+/// A label set to be written: pairs of name and value, by name in ascending order as Prometheus writes them.
+pub trait LabelSet<'a>: IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: ExactSizeIterator> {}
+
+impl<'a, L> LabelSet<'a> for L where L: IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: ExactSizeIterator> {}
+
+pub(crate) fn encode<'a>(labels: impl LabelSet<'a>, out: &mut Vec<u8>) {
+    let labels = labels.into_iter();
+    put::length(out, labels.len());
+    for (name, value) in labels {
+        put::string(out, name);
+        put::string(out, value);
+    }
+}

@@ -1,7 +1,7 @@
 //! Type 6, metadata: repeat { uvarint ref; u8 metric type; uvarint fields; fields × { name; value } }.
 
-use super::DecodeError;
 use super::cursor::{Cursor, Cut};
+use super::{DecodeError, RecordType, put};
 
 /// So many fields that Prometheus, which goes on counting after the bytes have ended, takes minutes.
 const ENDLESS_FIELDS: u64 = 1 << 36;
@@ -73,5 +73,19 @@ impl<'a> Iterator for MetadataIter<'a> {
             self.cursor = Cursor::default();
             DecodeError::plain(cut)
         }))
+    }
+}
+
+/// Appends a metadata record (`Encoder.Metadata`).
+pub fn encode_metadata(metadata: &[MetadataEntry<'_>], out: &mut Vec<u8>) {
+    out.push(RecordType::Metadata.byte());
+    for entry in metadata {
+        put::uvarint(out, entry.series_ref);
+        out.push(entry.metric_type);
+        put::length(out, 2);
+        put::string(out, b"UNIT");
+        put::string(out, entry.unit);
+        put::string(out, b"HELP");
+        put::string(out, entry.help);
     }
 }

@@ -1,7 +1,7 @@
 //! Type 14, min valid time (in checkpoints only, from v3.16): BE64 time, and nothing after it.
 
-use super::DecodeError;
 use super::cursor::Cursor;
+use super::{DecodeError, RecordType, put};
 
 /// A min valid time record.
 #[derive(Clone, Copy, Debug)]
@@ -46,4 +46,10 @@ impl Iterator for MinValidTimeIter<'_> {
         let record = self.0.take()?;
         Some(record.min_time().map(|min_time| MinValidTimeEntry { min_time }))
     }
+}
+
+/// Appends a min valid time record (`Encoder.MinValidTime`); the time in ms.
+pub fn encode_min_valid_time(min_time: i64, out: &mut Vec<u8>) {
+    out.push(RecordType::MinValidTime.byte());
+    put::be64(out, min_time.cast_unsigned());
 }

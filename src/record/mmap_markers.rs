@@ -1,7 +1,7 @@
 //! Type 5, mmap markers (in the WBL only): repeat { BE64 ref; BE64 chunk reference }.
 
-use super::DecodeError;
 use super::cursor::{Cursor, Cut};
+use super::{DecodeError, RecordType, put};
 
 /// An mmap markers record.
 #[derive(Clone, Copy, Debug)]
@@ -65,5 +65,14 @@ impl Iterator for MmapMarkerIter<'_> {
             self.cursor = Cursor::default();
             DecodeError::after(cut, self.count, "mmap markers")
         }))
+    }
+}
+
+/// Appends an mmap markers record (`Encoder.MmapMarkers`).
+pub fn encode_mmap_markers(markers: &[MmapMarkerEntry], out: &mut Vec<u8>) {
+    out.push(RecordType::MmapMarkers.byte());
+    for marker in markers {
+        put::be64(out, marker.series_ref);
+        put::be64(out, marker.mmap_ref);
     }
 }

@@ -15,6 +15,7 @@ mod loki;
 mod metadata;
 mod min_valid_time;
 mod mmap_markers;
+mod put;
 mod samples;
 mod series;
 mod snapshot;
@@ -22,25 +23,28 @@ mod summary;
 mod tombstones;
 
 pub use error::DecodeError;
-pub use exemplars::{ExemplarEntry, ExemplarIter, ExemplarsRecord};
+pub use exemplars::{ExemplarEntry, ExemplarIter, ExemplarsRecord, encode_exemplars};
 pub use histograms::{
     CUSTOM_BUCKETS_SCHEMA, DeltaIter, Deltas, FloatBits, FloatBitsIter, FloatHistogram, FloatHistogramEntry,
-    FloatHistogramIter, FloatHistogramsRecord, Histogram, HistogramEntry, HistogramIter, HistogramsRecord,
-    Span, SpanIter, Spans, is_known_schema,
+    FloatHistogramIter, FloatHistogramSample, FloatHistogramsRecord, Histogram, HistogramEntry,
+    HistogramIter, HistogramSample, HistogramsRecord, OwnedFloatHistogram, OwnedHistogram, Span, SpanIter,
+    Spans, encode_custom_buckets_float_histogram_samples, encode_custom_buckets_histogram_samples,
+    encode_float_histogram_samples, encode_float_histogram_samples_v2, encode_histogram_samples,
+    encode_histogram_samples_v2, is_known_schema,
 };
-pub use labels::{LabelIter, Labels};
+pub use labels::{LabelIter, LabelSet, Labels};
 pub use loki::is_loki;
-pub use metadata::{MetadataEntry, MetadataIter, MetadataRecord};
-pub use min_valid_time::{MinValidTimeEntry, MinValidTimeIter, MinValidTimeRecord};
-pub use mmap_markers::{MmapMarkerEntry, MmapMarkerIter, MmapMarkersRecord};
-pub use samples::{SampleEntry, SampleIter, SamplesRecord};
-pub use series::{SeriesEntry, SeriesIter, SeriesRecord};
+pub use metadata::{MetadataEntry, MetadataIter, MetadataRecord, encode_metadata};
+pub use min_valid_time::{MinValidTimeEntry, MinValidTimeIter, MinValidTimeRecord, encode_min_valid_time};
+pub use mmap_markers::{MmapMarkerEntry, MmapMarkerIter, MmapMarkersRecord, encode_mmap_markers};
+pub use samples::{SampleEntry, SampleIter, SamplesRecord, encode_samples, encode_samples_v2};
+pub use series::{SeriesEntry, SeriesIter, SeriesRecord, encode_series};
 pub use snapshot::{
     LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
 pub use summary::{Summary, summarize};
-pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord};
+pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
 
 use cursor::Cursor;
 

@@ -4,9 +4,9 @@
 //! Type 11: zigzag ref, time and start timestamp of the first, BE64 value; then repeat { zigzag ref from the previous;
 //! zigzag time from the first; start timestamp; BE64 value }.
 
-use super::DecodeError;
 use super::base::{Base, Chain};
 use super::cursor::{Cursor, Cut};
+use super::{DecodeError, RecordType, put};
 
 /// A samples record of either layout.
 #[derive(Clone, Copy, Debug)]
@@ -95,5 +95,28 @@ impl Iterator for SampleIter<'_> {
             self.cursor = Cursor::default();
             DecodeError::after(cut, self.count, "samples")
         }))
+    }
+}
+
+/// Appends a samples record without start timestamps, type 2 (`Encoder.samplesV1`).
+pub fn encode_samples(samples: &[SampleEntry], out: &mut Vec<u8>) {
+    out.push(RecordType::Samples.byte());
+    let Some(first) = samples.first() else {
+        return;
+    };
+    let base = Base::encode(first.series_ref, first.t, out);
+    for sample in samples {
+        base.relative(sample.series_ref, sample.t, out);
+        put::be64(out, sample.value_bits);
+    }
+}
+
+/// Appends a samples record with start timestamps, type 11 (`Encoder.samplesV2`).
+pub fn encode_samples_v2(samples: &[SampleEntry], out: &mut Vec<u8>) {
+    out.push(RecordType::SamplesV2.byte());
+    let mut chain = None;
+    for sample in samples {
+        Chain::encode(&mut chain, sample.series_ref, sample.t, sample.st, out);
+        put::be64(out, sample.value_bits);
     }
 }

@@ -1,7 +1,8 @@
 //! Type 1, series: repeat { BE64 ref; labels }.
 
 use super::cursor::{Cursor, Cut};
-use super::{DecodeError, Labels};
+use super::labels::{self, LabelSet};
+use super::{DecodeError, Labels, RecordType, put};
 
 /// A series record.
 #[derive(Clone, Copy, Debug)]
@@ -47,5 +48,14 @@ impl<'a> Iterator for SeriesIter<'a> {
             self.cursor = Cursor::default();
             DecodeError::plain(cut)
         }))
+    }
+}
+
+/// Appends a series record (`Encoder.Series`). Takes ref and labels of each.
+pub fn encode_series<'a, L: LabelSet<'a>>(series: impl IntoIterator<Item = (u64, L)>, out: &mut Vec<u8>) {
+    out.push(RecordType::Series.byte());
+    for (series_ref, labels) in series {
+        put::be64(out, series_ref);
+        labels::encode(labels, out);
     }
 }

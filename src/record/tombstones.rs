@@ -1,7 +1,7 @@
 //! Type 3, tombstones: repeat { BE64 ref; zigzag min time; zigzag max time }, one entry an interval.
 
-use super::DecodeError;
 use super::cursor::{Cursor, Cut};
+use super::{DecodeError, RecordType, put};
 
 /// A tombstones record.
 #[derive(Clone, Copy, Debug)]
@@ -62,5 +62,15 @@ impl Iterator for TombstoneIter<'_> {
             self.cursor = Cursor::default();
             DecodeError::plain(cut)
         }))
+    }
+}
+
+/// Appends a tombstones record (`Encoder.Tombstones`).
+pub fn encode_tombstones(tombstones: &[TombstoneEntry], out: &mut Vec<u8>) {
+    out.push(RecordType::Tombstones.byte());
+    for tombstone in tombstones {
+        put::be64(out, tombstone.series_ref);
+        put::varint(out, tombstone.min_time);
+        put::varint(out, tombstone.max_time);
     }
 }
