@@ -202,7 +202,7 @@ func (rep *openReport) query(db *tsdb.DB, keep bool) error {
 			if vt == chunkenc.ValFloat {
 				t, v := it.At()
 				if samples++; keep {
-					s.Samples = append(s.Samples, [2]any{t, fmt.Sprintf("%016x", math.Float64bits(v))})
+					s.Samples = append(s.Samples, [2]any{t, string(appendBits(nil, v))})
 				}
 				continue
 			}
