@@ -149,8 +149,17 @@ func (w *lineWriter) u64(i uint64) *lineWriter {
 
 // f64 writes the bits: stale markers and other NaNs must stay apart.
 func (w *lineWriter) f64(f float64) *lineWriter {
-	w.b = fmt.Appendf(w.b, `"%016x"`, math.Float64bits(f))
+	w.b = append(appendBits(append(w.b, '"'), f), '"')
 	return w
+}
+
+func appendBits(b []byte, f float64) []byte {
+	const digits = "0123456789abcdef"
+	bits := math.Float64bits(f)
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, digits[bits>>shift&15])
+	}
+	return b
 }
 
 func (w *lineWriter) str(s string) *lineWriter {

@@ -419,13 +419,13 @@ func (g *generator) histogramRecords(t *target) {
 		return func(k seriesKind) bool { return slices.Contains(kinds, k) }
 	}
 	ints := func(kinds ...seriesKind) (hs []record.RefHistogramSample) {
-		g.choose(t, g.size()/70, of(kinds...), func(s *series, ts int64) {
+		g.choose(t, g.size()/80, of(kinds...), func(s *series, ts int64) {
 			hs = append(hs, record.RefHistogramSample{Ref: s.ref, ST: g.start(s, ts), T: ts, H: g.histogram(s)})
 		})
 		return hs
 	}
 	floats := func(kinds ...seriesKind) (hs []record.RefFloatHistogramSample) {
-		g.choose(t, g.size()/110, of(kinds...), func(s *series, ts int64) {
+		g.choose(t, g.size()/170, of(kinds...), func(s *series, ts int64) {
 			hs = append(hs, record.RefFloatHistogramSample{
 				Ref: s.ref, ST: g.start(s, ts), T: ts, FH: g.histogram(s).ToFloat(nil),
 			})

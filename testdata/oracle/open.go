@@ -34,6 +34,7 @@ type openOptions struct {
 	checkpoint bool
 	again      bool
 	summary    bool
+	stStorage  bool
 	timeout    time.Duration
 }
 
@@ -66,6 +67,7 @@ func runOpen(args []string, out io.Writer) error {
 	flags.Int64Var(&o.oooWindow, "oooWindow", 0, "out-of-order time window in ms; 30m if there is a wbl")
 	flags.BoolVar(&o.checkpoint, "checkpoint", false, "make a checkpoint of all segments, dropping nothing")
 	flags.BoolVar(&o.again, "again", false, "close and open once more")
+	flags.BoolVar(&o.stStorage, "st-storage", false, "with the feature st-storage, which writes record types 11 to 13")
 	flags.BoolVar(&o.summary, "summary", false, "leave the series out")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
 	dir, err := parseDir(flags, args)
@@ -172,6 +174,11 @@ func serverOptions(dir string, o openOptions) *tsdb.Options {
 	opts.MaxBlockDuration = (36 * time.Hour).Milliseconds() // A tenth of the retention.
 	opts.MaxExemplars = 100_000
 	opts.OutOfOrderTimeWindow = o.oooWindow
+	if o.stStorage {
+		opts.EnableSTStorage = true
+		opts.EnableHistogramSTEncoding = true
+		opts.FloatChunkEncoding = chunkenc.EncXOR2
+	}
 	if st, err := os.Stat(filepath.Join(dir, wlog.WblDirName)); o.oooWindow == 0 && err == nil && st.IsDir() {
 		opts.OutOfOrderTimeWindow = (30 * time.Minute).Milliseconds()
 	}
@@ -195,7 +202,7 @@ func (rep *openReport) query(db *tsdb.DB, keep bool) error {
 			if vt == chunkenc.ValFloat {
 				t, v := it.At()
 				if samples++; keep {
-					s.Samples = append(s.Samples, [2]any{t, fmt.Sprintf("%016x", math.Float64bits(v))})
+					s.Samples = append(s.Samples, [2]any{t, string(appendBits(nil, v))})
 				}
 				continue
 			}

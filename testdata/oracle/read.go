@@ -186,6 +186,9 @@ func (rep *readReport) concatenated(walDir string) (*place, error) {
 	}
 	defer sr.Close()
 	if _, _, err := wlog.ReadMinValidTime(walDir); err != nil {
+		if cerr, ok := errors.AsType[*wlog.CorruptionErr](err); ok {
+			return &place{cerr.Dir, cerr.Segment, cerr.Offset}, fmt.Errorf("read previous min valid time: %w", err)
+		}
 		return nil, fmt.Errorf("read previous min valid time: %w", err)
 	}
 	return rep.all(wlog.NewReader(sr), walDir, decodeCheckpoint, false)
