@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::record::{self, Record as Decoded};
-use crate::wal::{Event, ReadAt, Record, SegmentReader};
+use crate::wal::{Compression, Event, ReadAt, Record, SegmentReader};
 
 /// How many neighbours on either side show which times fit.
 const NEIGHBOURS: usize = 24;
@@ -17,6 +17,8 @@ const SLACK: i64 = 10 * 60 * 1000;
 pub(super) struct Context {
     /// Refs that any record uses.
     refs: HashSet<u64>,
+    /// The highest of them.
+    highest: u64,
     /// Refs that a series record defines.
     defined: HashSet<u64>,
     /// Refs that stand next to each other in a record of samples.
@@ -61,6 +63,7 @@ impl Context {
         let mut last: Option<Use> = None;
         each_use(record.data, |now| {
             self.refs.insert(now.series_ref);
+            self.highest = self.highest.max(now.series_ref);
             if let Some(last) = last {
                 self.pairs.insert((last.series_ref, now.series_ref));
                 self.repeats |= same(last, now);
@@ -69,66 +72,90 @@ impl Context {
         });
     }
 
-    /// Whether a record, joined from fragments, cannot be what was written: what whole records show speaks
-    /// against it. A record of which nothing is known is believed.
-    pub(super) fn contradicts(&self, data: &[u8], offset: u64) -> bool {
-        let summary = record::summarize(data);
-        if summary.error.is_some() {
+    /// Whether a record, joined from fragments of pages that may not belong together, cannot be what was written:
+    /// where two fragments meet, what whole records show speaks against it. What nothing speaks against is believed.
+    pub(super) fn contradicts(&self, record: &Record<'_>) -> bool {
+        if record::summarize(record.data).error.is_some() {
             return true;
         }
-        if let Decoded::Series(series) = Decoded::parse(data) {
-            return self.series_contradict(&series);
+        let mut uses = Vec::new();
+        each_use(record.data, |now| uses.push(now));
+        if self.is_foreign(&uses, record.offset) {
+            return true;
         }
+        if let Decoded::Series(series) = Decoded::parse(record.data)
+            && self.series_contradict(&series)
+        {
+            return true;
+        }
+        // The joints of a compressed record are nowhere in particular in what it unpacks to.
+        record.compression == Compression::None
+            && record.joints().any(|joint| {
+                let before = record.data.get(..joint).unwrap_or_default();
+                let entries = usize::try_from(record::summarize(before).entries).unwrap_or(0);
+                self.joint_contradicts(&uses, entries)
+            })
+    }
+
+    /// Refs and times of which most are strange to the rest of the segment, in a record that is not strange as a whole.
+    fn is_foreign(&self, uses: &[Use], offset: u64) -> bool {
         let window = self.window(offset);
-        let (mut uses, mut known, mut pairs, mut known_pairs) = (0u64, 0u64, 0u64, 0u64);
-        let (mut repeats, mut out_of_time) = (false, false);
-        let mut last: Option<Use> = None;
-        each_use(data, |now| {
-            uses += 1;
-            known += u64::from(self.refs.contains(&now.series_ref));
-            out_of_time |= now.time.is_some_and(|t| window.is_some_and(|(min, max)| t < min || t > max));
-            if let Some(last) = last {
-                pairs += 1;
-                known_pairs += u64::from(self.pairs.contains(&(last.series_ref, now.series_ref)));
-                repeats |= same(last, now);
+        let strange = uses.iter().filter(|now| !self.refs.contains(&now.series_ref)).count();
+        let highest = self.highest.saturating_mul(2).saturating_add(1_000_000);
+        let wild = uses.iter().filter(|now| now.series_ref > highest).count();
+        let out_of_time = |now: &&Use| now.time.is_some_and(|t| window.is_some_and(|(min, max)| t < min || t > max));
+        let late = uses.iter().filter(out_of_time).count();
+        wild > 0 || (late > 0 && late < uses.len()) || (strange * 3 > uses.len() && strange * 10 < uses.len() * 9)
+    }
+
+    /// `entry` is the first that does not lie before the joint as a whole.
+    fn joint_contradicts(&self, uses: &[Use], entry: usize) -> bool {
+        let ascending = uses.windows(2).filter(|pair| pair[0].series_ref < pair[1].series_ref).count();
+        let ordered = ascending * 20 >= uses.len().saturating_sub(1) * 19;
+        let near = uses.get(entry.saturating_sub(1)..(entry + 2).min(uses.len())).unwrap_or_default();
+        near.windows(2).any(|pair| {
+            let (a, b) = (pair[0], pair[1]);
+            if self.pairs.contains(&(a.series_ref, b.series_ref)) {
+                return false;
             }
-            last = Some(now);
-        });
-        let strangers = uses - known;
-        let odd_pairs = pairs - known_pairs;
-        out_of_time
-            || (repeats && !self.repeats)
-            || (strangers > 0 && known > 0 && strangers * 4 < uses)
-            || (strangers > 0 && summary.max_ref > self.refs.iter().max().map(|max| max.saturating_mul(2) + 1_000_000))
-            || (odd_pairs > 0 && known_pairs > 0 && odd_pairs * 20 <= pairs)
+            (same(a, b) && !self.repeats) || (ordered && !self.is_small_step(a.series_ref, b.series_ref))
+        }) || Self::time_changes_at(uses, entry)
+    }
+
+    /// Whether few refs that are in use lie between two: a series more or less, not the midst of another record.
+    fn is_small_step(&self, a: u64, b: u64) -> bool {
+        const FEW: usize = 4;
+        a < b && (b - a <= FEW as u64 || (a + 1..b).filter(|between| self.refs.contains(between)).take(FEW + 1).count() <= FEW)
+    }
+
+    /// One time before the joint, another behind it: two scrapes.
+    fn time_changes_at(uses: &[Use], entry: usize) -> bool {
+        let (before, after) = uses.split_at(entry.min(uses.len()));
+        let one_time = |uses: &[Use]| {
+            let first = uses.first()?.time?;
+            uses.iter().all(|now| now.time == Some(first)).then_some(first)
+        };
+        match (one_time(before), one_time(after.get(1..).unwrap_or_default())) {
+            (Some(a), Some(b)) => a != b && before.len() > 1 && after.len() > 2,
+            _ => false,
+        }
     }
 
     fn series_contradict(&self, series: &record::SeriesRecord<'_>) -> bool {
         let mut seen = HashSet::new();
-        let (mut steps, mut jumps) = (0u64, 0u64);
-        let mut last: Option<u64> = None;
-        for entry in series.entries().flatten() {
-            if self.defined.contains(&entry.series_ref) || !seen.insert(entry.series_ref) || !plausible_labels(&entry) {
-                return true;
-            }
-            if let Some(last) = last {
-                steps += 1;
-                jumps += u64::from(entry.series_ref != last + 1);
-            }
-            last = Some(entry.series_ref);
-        }
-        jumps > 0 && jumps * 20 <= steps
+        series.entries().flatten().any(|entry| {
+            self.defined.contains(&entry.series_ref) || !seen.insert(entry.series_ref) || !plausible_labels(&entry)
+        })
     }
 
     /// Whether what whole records show speaks for a record: every ref of its samples is one of theirs, every time is
     /// near theirs; a series has well-formed labels and a ref that no other record defines.
     pub(super) fn supports(&self, data: &[u8], offset: u64) -> bool {
         if let Decoded::Series(series) = Decoded::parse(data) {
-            let highest = self.refs.iter().max().copied();
             return series.entries().flatten().all(|entry| {
                 plausible_labels(&entry)
                     && !self.defined.contains(&entry.series_ref)
-                    && highest.is_some_and(|highest| entry.series_ref <= highest.saturating_add(100_000))
+                    && entry.series_ref <= self.highest.saturating_add(100_000)
             });
         }
         let window = self.window(offset);

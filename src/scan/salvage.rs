@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::record::{self, RecordType, Summary};
 use crate::scan::context::Context;
 use crate::wal::compress::Unpacker;
-use crate::wal::{Compression, Correction, Damage, Event, Fault, ReadAt, Record, SegmentReader};
+use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// How the records of a log are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
     if !doubts.any() || reading != Reading::Prometheus {
         return visitor;
     }
-    let context = Context::of(source, length, |record| !(doubts.displaced && is_unproven(record)));
+    let context = Context::of(source, length, |record| !doubts.concern(record));
     let decisions = decide(source, length, &context, &doubts);
     let mut visitor = V::default();
     pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
@@ -107,13 +107,41 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
 struct Doubts {
     /// A bit that could be flipped back.
     corrections: bool,
-    /// Something shows that pages do not stand where they stood.
-    displaced: bool,
+    /// Pages, by their number, that may not stand where they stood: records do not go on from them to the next.
+    suspects: HashSet<u64>,
 }
 
 impl Doubts {
     fn any(&self) -> bool {
-        self.corrections || self.displaced
+        self.corrections || !self.suspects.is_empty()
+    }
+
+    /// Whether that record was joined across the edge of a suspect page, and nothing within it proves it.
+    fn concern(&self, record: &Record<'_>) -> bool {
+        (record.is_joined() || record.in_copy)
+            && !has_own_checksum(record.compression)
+            && record.fragments.iter().any(|fragment| self.suspects.contains(&(fragment.start / PAGE)))
+    }
+
+    fn suspect(&mut self, range: &Range<u64>) {
+        self.suspects.extend(range.start / PAGE..=range.end.saturating_sub(1) / PAGE);
+    }
+
+    /// Faults that pages in the wrong place make.
+    fn learn(&mut self, damage: &Damage) {
+        let page = damage.range.start / PAGE;
+        match damage.fault {
+            Fault::Unfinished => self.suspect(&(damage.range.start..damage.range.end + 1)),
+            Fault::Headless => self.suspect(&(damage.range.start.saturating_sub(1)..damage.range.end)),
+            Fault::Type(_) => self.suspect(&(damage.range.start.saturating_sub(PAGE)..damage.range.end + PAGE)),
+            Fault::Unpack(_) => self.suspect(&damage.range),
+            Fault::DuplicatedPage { original } => {
+                let pages = (damage.range.end - damage.range.start).div_ceil(PAGE);
+                self.suspects.extend(page..page + pages);
+                self.suspects.extend(original / PAGE..original / PAGE + pages);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -122,11 +150,6 @@ impl Doubts {
 struct Decisions {
     refused: HashSet<u64>,
     mended: HashMap<u64, Mended>,
-}
-
-/// Nothing within the record proves that its fragments belong together.
-fn is_unproven(record: &Record<'_>) -> bool {
-    (record.joined || record.in_copy) && !has_own_checksum(record.compression)
 }
 
 /// Prometheus's zstd encoder writes a checksum of the content into each frame, and the decoder verifies it.
@@ -156,8 +179,10 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                         } else {
                             record_problem(&record)
                         };
-                        doubts.displaced |= record.in_copy || (problem.is_some() && record.joined);
                         doubts.corrections |= problem.is_some() && record.compression == Compression::None;
+                        if record.is_joined() && matches!(&problem, Some(Problem { kind: ProblemKind::Decode(_), .. })) {
+                            doubts.suspect(&(record.offset..record.end));
+                        }
                         problem
                     }
                 };
@@ -176,7 +201,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
             }
             Event::Damage(damage) => {
                 doubts.corrections |= damage.correction.is_some();
-                doubts.displaced |= shows_displacement(&damage.fault);
+                doubts.learn(&damage);
                 problems.push(framing_problem(damage, decisions));
             }
         }
@@ -193,14 +218,6 @@ fn visitor_record<V: Visitor>(visitor: &mut V, problems: &mut Vec<Problem>, reco
         visitor.damage(problem);
     }
     visitor.record(record, &contents(record.data, reading));
-}
-
-/// Whether a fault is one that pages in the wrong place make.
-fn shows_displacement(fault: &Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Unfinished | Fault::Headless | Fault::Type(_) | Fault::DuplicatedPage { .. } | Fault::Unpack(_)
-    )
 }
 
 fn contents(data: &[u8], reading: Reading) -> Contents {
@@ -295,7 +312,7 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts
     while let Some(event) = reader.next() {
         match event {
             Event::Record(record) => {
-                if doubts.displaced && is_unproven(&record) && context.contradicts(record.data, record.offset) {
+                if doubts.concern(&record) && context.contradicts(&record) {
                     decisions.refused.insert(record.offset);
                 } else if record.compression == Compression::None
                     && record_problem(&record).is_some()
@@ -321,14 +338,12 @@ fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) 
     for compression in [Compression::Snappy, Compression::Zstd] {
         let Ok(data) = unpacker.unpack(compression, record.data) else { continue };
         let candidate = Correction {
-            at: record.last_fragment,
+            at: record.fragments.last().map_or(record.offset, |last| last.start),
             mask: compression.bits(),
             tried: 2,
             offset: record.offset,
             end: record.end,
             compression,
-            stored: record.stored,
-            joined: record.joined,
             data: data.to_vec(),
         };
         if let Some(mended) = agree(candidate, context) {

@@ -6,8 +6,8 @@
 //! there, and joins what does not belong together.
 //!
 //! What a record says is not this room's business. Where only that can decide, the reader says what it has:
-//! a [`Correction`] is a candidate, and a record of several fragments is [`Record::joined`], since no checksum
-//! covers their order.
+//! a [`Correction`] is a candidate, and a record of several fragments tells where these stand, since no
+//! checksum covers their order.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -31,23 +31,36 @@ pub enum Event<'a> {
 pub struct Record<'a> {
     /// Where the header of its first fragment begins.
     pub offset: u64,
-    /// Where the header of its last fragment begins; the same for a full record.
-    pub last_fragment: u64,
     /// Where its last fragment ends: the offset that Prometheus reports for it.
     pub end: u64,
     /// As the last fragment says.
     pub compression: Compression,
     /// Unpacked.
     pub data: &'a [u8],
-    /// Bytes of its fragments' data as stored.
-    pub stored: u64,
-    /// Whether it has more than one fragment. That these belong together is only known from what it says, or
-    /// from a checksum within it.
-    pub joined: bool,
+    /// Where its fragments stand, headers included. That several belong together is only known from what the
+    /// record says, or from a checksum within it.
+    pub fragments: &'a [Range<u64>],
     /// Whether it begins or ends in a page that is a copy of an earlier one.
     pub in_copy: bool,
     /// Whether its fragments do not agree on the compression; Prometheus believes the last.
     pub flags_disagree: bool,
+}
+
+impl Record<'_> {
+    /// Whether it has more than one fragment.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.fragments.len() > 1
+    }
+
+    /// Where in its stored bytes one fragment's data ends and the next one's begins.
+    pub fn joints(&self) -> impl Iterator<Item = usize> {
+        let ends = self.fragments.iter().scan(0, |at, fragment| {
+            *at += in_page_len(fragment) - HEADER_SIZE;
+            Some(*at)
+        });
+        ends.take(self.fragments.len() - 1)
+    }
 }
 
 /// Damaged bytes, and what is lost with them.
@@ -124,10 +137,6 @@ pub struct Correction {
     pub end: u64,
     /// Of the record.
     pub compression: Compression,
-    /// Bytes of its fragments' data as stored.
-    pub stored: u64,
-    /// Whether it has more than one fragment.
-    pub joined: bool,
     /// The record, unpacked.
     pub data: Vec<u8>,
 }
@@ -153,6 +162,8 @@ pub struct SegmentReader<S> {
     pending: Option<Damage>,
     ready: VecDeque<Damage>,
     stashed: Option<Found>,
+    /// Fragments of the record that was lent last.
+    parts: Vec<Range<u64>>,
     pages: HashMap<[u64; 3], u64>,
     /// The page being read is a copy of the one there.
     copy_of: Option<u64>,
@@ -191,15 +202,17 @@ enum Place {
 
 #[derive(Debug)]
 struct Found {
-    offset: u64,
-    last_fragment: u64,
-    end: u64,
+    parts: Vec<Range<u64>>,
     head: HeadByte,
     place: Place,
-    parts: usize,
-    stored: u64,
     in_copy: bool,
     flags_disagree: bool,
+}
+
+impl Found {
+    fn range(&self) -> Range<u64> {
+        self.parts.first().map_or(0, |first| first.start)..self.parts.last().map_or(0, |last| last.end)
+    }
 }
 
 /// One fragment on its way into a record; offsets in the segment.
@@ -225,6 +238,7 @@ impl<S: ReadAt> SegmentReader<S> {
             pending: None,
             ready: VecDeque::new(),
             stashed: None,
+            parts: Vec::new(),
             pages: HashMap::new(),
             copy_of: None,
             unreadable_told: 0,
@@ -253,9 +267,8 @@ impl<S: ReadAt> SegmentReader<S> {
                 return Some(Event::Damage(damage));
             }
             if let Some(found) = self.stashed.take() {
-                self.data_end = found.end;
                 match self.unpack(&found) {
-                    Ok(()) => return Some(Event::Record(self.record(&found))),
+                    Ok(()) => return Some(Event::Record(self.record(found))),
                     Err(error) => self.does_not_unpack(&found, error),
                 }
             } else if self.finished {
@@ -534,6 +547,14 @@ impl<S: ReadAt> SegmentReader<S> {
         continues
     }
 
+    /// The list for a full record, without a new allocation for each.
+    fn one_part(&mut self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.clear();
+        parts.push(range);
+        parts
+    }
+
     /// A fragment that fits. Its bytes are in the window.
     fn accept(&mut self, part: Part) {
         let kind = part.head.kind();
@@ -543,13 +564,9 @@ impl<S: ReadAt> SegmentReader<S> {
         if kind == FragmentType::Full && part.mend.is_none() {
             self.flush_pending();
             self.stashed = Some(Found {
-                offset: part.range.start,
-                last_fragment: part.range.start,
-                end: part.range.end,
+                parts: self.one_part(part.range),
                 head: part.head,
                 place: Place::Window { start: data.start, end: data.end },
-                parts: 1,
-                stored: data.end - data.start,
                 in_copy,
                 flags_disagree: false,
             });
@@ -584,15 +601,10 @@ impl<S: ReadAt> SegmentReader<S> {
     /// The open record has its last fragment.
     fn complete(&mut self, head: HeadByte) {
         let Some(open) = self.open.take() else { return };
-        let (Some(first), Some(last)) = (open.parts.first(), open.parts.last()) else { return };
         let found = Found {
-            offset: first.start,
-            last_fragment: last.start,
-            end: last.end,
+            parts: open.parts,
             head,
             place: Place::Scratch,
-            parts: open.parts.len(),
-            stored: self.scratch.len() as u64,
             in_copy: open.in_copy,
             flags_disagree: open.flags_disagree,
         };
@@ -602,7 +614,7 @@ impl<S: ReadAt> SegmentReader<S> {
                 self.stashed = Some(found);
             }
             Some(mend) => {
-                let orphans = open.parts.iter().filter(|&part| *part != mend.range).cloned().collect();
+                let orphans = found.parts.iter().filter(|&part| *part != mend.range).cloned().collect();
                 self.damage_with(mend.range.clone(), mend.fault.clone(), orphans);
                 let correction = self.correction(&found, &mend);
                 if let Some(pending) = &mut self.pending {
@@ -618,15 +630,14 @@ impl<S: ReadAt> SegmentReader<S> {
     fn correction(&mut self, found: &Found, mend: &Mend) -> Option<Correction> {
         let compression = found.head.compression();
         let data = self.unpacker.unpack(compression, &self.scratch).ok()?.to_vec();
+        let range = found.range();
         Some(Correction {
             at: mend.at,
             mask: mend.mask,
             tried: mend.tried,
-            offset: found.offset,
-            end: found.end,
+            offset: range.start,
+            end: range.end,
             compression,
-            stored: found.stored,
-            joined: found.parts > 1,
             data,
         })
     }
@@ -636,7 +647,10 @@ impl<S: ReadAt> SegmentReader<S> {
         self.unpacker.unpack(found.head.compression(), stored).map(drop)
     }
 
-    fn record(&mut self, found: &Found) -> Record<'_> {
+    fn record(&mut self, found: Found) -> Record<'_> {
+        let range = found.range();
+        self.data_end = range.end;
+        self.parts = found.parts;
         let stored = stored_bytes(&self.window, &self.scratch, found.place);
         let compression = found.head.compression();
         let data = match compression {
@@ -644,13 +658,11 @@ impl<S: ReadAt> SegmentReader<S> {
             _ => self.unpacker.unpacked(),
         };
         Record {
-            offset: found.offset,
-            last_fragment: found.last_fragment,
-            end: found.end,
+            offset: range.start,
+            end: range.end,
             compression,
             data,
-            stored: found.stored,
-            joined: found.parts > 1,
+            fragments: &self.parts,
             in_copy: found.in_copy,
             flags_disagree: found.flags_disagree,
         }
@@ -670,18 +682,18 @@ impl<S: ReadAt> SegmentReader<S> {
                 fitting.push((mask, compression, data.to_vec()));
             }
         }
-        self.damage(found.offset..found.end, Fault::Unpack(error));
+        let range = found.range();
+        let last = found.parts.last().map_or(range.start, |last| last.start);
+        self.damage(range.clone(), Fault::Unpack(error));
         let correction = match fitting.len() {
             1 => fitting.pop().map(|(mask, compression, data)| {
                 Box::new(Correction {
-                    at: found.last_fragment,
+                    at: last,
                     mask,
                     tried: 2,
-                    offset: found.offset,
-                    end: found.end,
+                    offset: range.start,
+                    end: range.end,
                     compression,
-                    stored: found.stored,
-                    joined: found.parts > 1,
                     data,
                 })
             }),

@@ -1,0 +1,133 @@
+//! Random damages, each from a seed, over logs that Prometheus's own encoders wrote: no record that is whole is missed,
+//! none is invented.
+//!
+//! `WALFIX_SEEDS=20000 cargo test --release --test damage` for the long run; `WALFIX_FIRST_SEED=n` to begin elsewhere.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use support::damage::{self, KINDS};
+use support::pristine::{self, Pristine};
+use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
+use walfix::wal::Record;
+
+const PAGE: usize = 32768;
+
+#[derive(Default)]
+struct Found {
+    records: Vec<(usize, usize, Vec<u8>)>,
+    problems: Vec<Problem>,
+}
+
+impl Visitor for Found {
+    fn record(&mut self, record: &Record<'_>, _: &Contents) {
+        let at = |offset: u64| usize::try_from(offset).unwrap();
+        self.records.push((at(record.offset), at(record.end), record.data.to_vec()));
+    }
+
+    fn damage(&mut self, damage: Problem) {
+        self.problems.push(damage);
+    }
+}
+
+fn read(bytes: &[u8]) -> Found {
+    salvage(bytes, bytes.len() as u64, Reading::Prometheus)
+}
+
+#[test]
+fn healthy_logs_have_no_problems() {
+    for log in pristine::all() {
+        let found = read(&log.bytes);
+        assert_eq!(found.problems, [], "{}", log.path.display());
+        assert_eq!(found.records.len(), log.records.len(), "{}", log.path.display());
+        for (written, (offset, end, data)) in log.records.iter().zip(&found.records) {
+            assert_eq!((written.offset(), written.end()), (*offset, *end), "{}", log.path.display());
+            assert_eq!(&written.data, data, "{} at {offset}", log.path.display());
+        }
+    }
+}
+
+#[test]
+fn whole_records_are_found_and_none_invented() {
+    let logs: Vec<_> = pristine::all().into_iter().filter(|log| log.bytes.len() > 3 * PAGE).collect();
+    let mut failures = Vec::new();
+    let mut by_kind: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for seed in support::seeds(2000) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let log = &logs[rng.usize(..logs.len())];
+        let headers: Vec<usize> = log.records.iter().flat_map(|r| r.fragments.iter().map(|f| f.start)).collect();
+        let mut bytes = log.bytes.clone();
+        let damage = damage::apply(KINDS[rng.usize(..KINDS.len())], &mut bytes, &headers, &mut rng);
+        let found = read(&bytes);
+        let count = by_kind.entry(damage.kind).or_default();
+        count.0 += 1;
+        if let Err(complaint) = judge(log, &bytes, &found) {
+            count.1 += 1;
+            failures.push(format!("seed {seed}: {} ({}): {complaint}", log.path.display(), damage.what));
+        }
+    }
+    eprintln!("damages (failures): {by_kind:?}");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
+}
+
+fn judge(log: &Pristine, bytes: &[u8], found: &Found) -> Result<(), String> {
+    let mut last_end = 0;
+    for (offset, end, data) in &found.records {
+        if *offset < last_end {
+            return Err(format!("the record at {offset} overlaps the one before it"));
+        }
+        last_end = *end;
+        if !was_written(log, bytes, *offset, *end, data) {
+            return Err(format!("a record of {} bytes at {offset} that nobody wrote", data.len()));
+        }
+    }
+    for written in &log.records {
+        let unchanged = written.fragments.iter().all(|f| bytes.get(f.clone()) == Some(&log.bytes[f.clone()]));
+        if unchanged && !was_yielded(bytes, written, found) {
+            return Err(format!("the record at {} is whole and missed", written.offset()));
+        }
+    }
+    for problem in &found.problems {
+        if let Some(mended) = &problem.correction {
+            let c = &mended.correction;
+            let right = log.records.iter().any(|w| w.offset() as u64 == c.offset && w.data == c.data);
+            if !right {
+                return Err(format!("a wrong correction at {}: {:?}", c.at, problem.kind));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// At its offset, or moved there with all of its pages.
+fn was_written(log: &Pristine, bytes: &[u8], offset: usize, end: usize, data: &[u8]) -> bool {
+    log.records.iter().any(|written| {
+        if written.data != data || written.offset() % PAGE != offset % PAGE || written.end() % PAGE != end % PAGE {
+            return false;
+        }
+        if written.offset() == offset {
+            return true;
+        }
+        let pages = |from: usize, to: usize| from / PAGE * PAGE..to.div_ceil(PAGE) * PAGE;
+        bytes.get(pages(offset, end)).is_some_and(|moved| {
+            log.bytes.get(pages(written.offset(), written.end())) == Some(moved)
+        })
+    })
+}
+
+/// Where it stands; or, if it lies within a page that is a copy of an earlier one, there.
+fn was_yielded(bytes: &[u8], written: &pristine::Written, found: &Found) -> bool {
+    let at = |offset: usize| {
+        found.records.binary_search_by_key(&offset, |r| r.0).is_ok_and(|i| found.records[i].2 == written.data)
+    };
+    if at(written.offset()) {
+        return true;
+    }
+    let page = written.offset() / PAGE;
+    if written.fragments.len() > 1 || (page + 1) * PAGE > bytes.len() {
+        return false;
+    }
+    let of = |page: usize| &bytes[page * PAGE..(page + 1) * PAGE];
+    (0..page).any(|earlier| of(earlier) == of(page) && at(earlier * PAGE + written.offset() % PAGE))
+}
