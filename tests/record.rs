@@ -25,9 +25,9 @@ fn crashes(record: &[u8]) -> bool {
 }
 
 #[track_caller]
-fn vector(text: &str, entries: Value, encode: impl FnOnce(&mut Vec<u8>)) {
+fn vector(text: &str, entries: &Value, encode: impl FnOnce(&mut Vec<u8>)) {
     let record = hex(text);
-    assert_eq!(canonical::entries(&record), entries);
+    assert_eq!(&canonical::entries(&record), entries);
     assert_eq!(error(&record), None);
     assert_eq!(encoded(encode), record);
 }
@@ -39,7 +39,7 @@ fn series_vector() {
     let labels: [Label<'_>; 2] = [(b"__name__", b"up"), (b"job", b"a")];
     vector(
         "01 00 00 00 00 00 00 00 01 02 08 5F 5F 6E 61 6D 65 5F 5F 02 75 70 03 6A 6F 62 01 61",
-        json!([{"ref": "1", "labels": [["__name__", "up"], ["job", "a"]]}]),
+        &json!([{"ref": "1", "labels": [["__name__", "up"], ["job", "a"]]}]),
         |out| encode_series([(1, labels)], out),
     );
 }
@@ -64,7 +64,7 @@ fn sample(series_ref: u64, t: i64, st: i64, value: f64) -> SampleEntry {
 fn samples_vector() {
     vector(
         "02 00 00 00 00 00 00 00 01 00 00 00 00 00 00 03 E8 00 00 3F F0 00 00 00 00 00 00 02 0A 40 00 00 00 00 00 00 00",
-        json!([
+        &json!([
             {"ref": "1", "t": "1000", "st": "0", "v": "3ff0000000000000"},
             {"ref": "2", "t": "1005", "st": "0", "v": "4000000000000000"},
         ]),
@@ -83,7 +83,7 @@ fn samples_v2_vector() {
     vector(
         "0B 0A D0 0F 88 0E 3F F0 00 00 00 00 00 00 04 14 01 40 00 00 00 00 00 00 00 01 28 00 40 08 00 00 00 00 00 00 \
          00 3C 02 64 40 10 00 00 00 00 00 00",
-        json!([
+        &json!([
             {"ref": "5", "t": "1000", "st": "900", "v": "3ff0000000000000"},
             {"ref": "7", "t": "1010", "st": "900", "v": "4000000000000000"},
             {"ref": "6", "t": "1020", "st": "0", "v": "4008000000000000"},
@@ -97,7 +97,7 @@ fn samples_v2_vector() {
 fn tombstone_vector() {
     vector(
         "03 00 00 00 00 00 00 00 01 09 D0 0F",
-        json!([{"ref": "1", "mint": "-5", "maxt": "1000"}]),
+        &json!([{"ref": "1", "mint": "-5", "maxt": "1000"}]),
         |out| encode_tombstones(&[TombstoneEntry { series_ref: 1, min_time: -5, max_time: 1000 }], out),
     );
 }
@@ -120,7 +120,7 @@ fn mmap_marker_vector() {
     assert_eq!((marker.file(), marker.offset()), (3, 8));
     vector(
         "05 00 00 00 00 00 00 00 01 00 00 00 03 00 00 00 08",
-        json!([{"ref": "1", "mmap_ref": "12884901896"}]),
+        &json!([{"ref": "1", "mmap_ref": "12884901896"}]),
         |out| encode_mmap_markers(&[marker], out),
     );
 }
@@ -129,7 +129,7 @@ fn mmap_marker_vector() {
 fn metadata_vector() {
     vector(
         "06 AC 02 01 02 04 55 4E 49 54 00 04 48 45 4C 50 01 68",
-        json!([{"ref": "300", "type": 1, "unit": "", "help": "h"}]),
+        &json!([{"ref": "300", "type": 1, "unit": "", "help": "h"}]),
         |out| {
             encode_metadata(&[MetadataEntry { series_ref: 300, metric_type: 1, unit: b"", help: b"h" }], out);
         },
@@ -151,7 +151,7 @@ fn histogram_vectors() {
     vector(
         "07 00 00 00 00 00 00 00 01 00 00 00 00 00 00 03 E8 00 00 00 02 3F 50 62 4D D2 F1 A9 FC 02 09 40 32 66 66 66 66 \
          66 66 01 00 02 00 02 02 02 00",
-        json!([{
+        &json!([{
             "ref": "1", "t": "1000", "st": "0", "hint": 0, "schema": 1, "zero_threshold": "3f50624dd2f1a9fc",
             "zero_count": "2", "count": "9", "sum": "4032666666666666", "pos_spans": [[0, 2]], "neg_spans": [],
             "pos": ["1", "1"], "neg": [], "custom": [],
@@ -173,7 +173,7 @@ fn histogram_vectors() {
     vector(
         "09 00 00 00 00 00 00 00 01 00 00 00 00 00 00 03 E8 00 00 00 69 00 00 00 00 00 00 00 00 00 03 40 12 00 00 00 00 \
          00 00 01 00 02 00 02 02 02 00 02 3F E0 00 00 00 00 00 00 3F F0 00 00 00 00 00 00",
-        json!([{
+        &json!([{
             "ref": "1", "t": "1000", "st": "0", "hint": 0, "schema": -53, "zero_threshold": "0000000000000000",
             "zero_count": "0", "count": "3", "sum": "4012000000000000", "pos_spans": [[0, 2]], "neg_spans": [],
             "pos": ["1", "1"], "neg": [], "custom": ["3fe0000000000000", "3ff0000000000000"],
@@ -186,7 +186,7 @@ fn histogram_vectors() {
 
 #[test]
 fn min_valid_time_vector() {
-    vector("0E FF FF FF FF FF FF FF FE", json!([{"mint": "-2"}]), |out| encode_min_valid_time(-2, out));
+    vector("0E FF FF FF FF FF FF FF FE", &json!([{"mint": "-2"}]), |out| encode_min_valid_time(-2, out));
     assert_eq!(error(&hex("0E 00 00 00 00 00 00 00")).unwrap(), "invalid size");
     assert_eq!(error(&hex("0E")).unwrap(), "invalid size");
     assert_eq!(error(&hex("0E 00 00 00 00 00 00 00 00 01 02")).unwrap(), "unexpected 2 bytes left in entry");
@@ -581,9 +581,9 @@ fn random_record(rng: &mut fastrand::Rng, record_type: RecordType, count: usize)
                 })
                 .collect();
             if v2 {
-                encode_samples_v2(&samples, &mut out)
+                encode_samples_v2(&samples, &mut out);
             } else {
-                encode_samples(&samples, &mut out)
+                encode_samples(&samples, &mut out);
             }
             let Record::Samples(record) = Record::parse(&out) else { unreachable!() };
             assert_eq!(record.entries().collect::<Result<Vec<_>, _>>().unwrap(), samples);
