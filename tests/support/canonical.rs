@@ -80,6 +80,6 @@ fn labels(labels: &Labels<'_>) -> Value {
 fn string(string: &[u8]) -> Value {
     match std::str::from_utf8(string) {
         Ok(string) => json!(string),
-        Err(_) => json!({"hex": format!("{string:02x?}").replace(&['[', ']', ',', ' '], "")}),
+        Err(_) => json!({"hex": format!("{string:02x?}").replace(['[', ']', ',', ' '], "")}),
     }
 }
