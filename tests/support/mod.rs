@@ -1,6 +1,7 @@
 //! What the tests share: judges that are not walfix, damages, and knobs.
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses a part of it")]
 
+pub mod canonical;
 pub mod damage;
 pub mod pristine;
 
