@@ -79,13 +79,15 @@ fn judge(log: &Pristine, bytes: &[u8], found: &Found) -> Result<(), String> {
         }
         last_end = *end;
         if !was_written(log, bytes, *offset, *end, data) {
-            return Err(format!("a record of {} bytes at {offset} that nobody wrote", data.len()));
+            let kind = walfix::record::RecordType::of(data);
+            return Err(format!("a record of {} bytes at {offset} that nobody wrote: {kind:?}", data.len()));
         }
     }
     for written in &log.records {
         let unchanged = written.fragments.iter().all(|f| bytes.get(f.clone()) == Some(&log.bytes[f.clone()]));
         if unchanged && !was_yielded(bytes, written, found) {
-            return Err(format!("the record at {} is whole and missed", written.offset()));
+            let kind = walfix::record::RecordType::of(&written.data);
+            return Err(format!("the record at {:?} is whole and missed: {kind:?}", written.fragments));
         }
     }
     for problem in &found.problems {
@@ -109,10 +111,11 @@ fn was_written(log: &Pristine, bytes: &[u8], offset: usize, end: usize, data: &[
         if written.offset() == offset {
             return true;
         }
-        let pages = |from: usize, to: usize| from / PAGE * PAGE..to.div_ceil(PAGE) * PAGE;
-        bytes.get(pages(offset, end)).is_some_and(|moved| {
-            log.bytes.get(pages(written.offset(), written.end())) == Some(moved)
-        })
+        // The last page of a segment may be short, here and there.
+        let pages = |bytes: &[u8], from: usize, to: usize| {
+            bytes[from / PAGE * PAGE..(to.div_ceil(PAGE) * PAGE).min(bytes.len())].to_vec()
+        };
+        pages(bytes, offset, end) == pages(&log.bytes, written.offset(), written.end())
     })
 }
 

@@ -1,6 +1,7 @@
 //! What the whole records of a segment show of the refs, labels and times in it, to judge one that is in doubt.
 
-use std::collections::HashSet;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 use crate::record::{self, Record as Decoded};
 use crate::wal::{Compression, Event, ReadAt, Record, SegmentReader};
@@ -11,6 +12,9 @@ const NEIGHBOURS: usize = 24;
 /// How far beyond its neighbours' times an entry may be, in ms: ten minutes, the most by which a scrape may be ahead
 /// (`scrape/scrape.go`, `maxAheadTime`).
 const SLACK: i64 = 10 * 60 * 1000;
+
+/// In ms.
+const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// Refs, label sets, orders of refs and times, as whole records of one segment show them.
 #[derive(Debug, Default)]
@@ -30,7 +34,7 @@ pub(super) struct Context {
 }
 
 /// A use of a series in a record.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Use {
     series_ref: u64,
     time: Option<i64>,
@@ -72,73 +76,73 @@ impl Context {
         });
     }
 
-    /// Whether a record, joined from fragments of pages that may not belong together, cannot be what was written:
-    /// where two fragments meet, what whole records show speaks against it. What nothing speaks against is believed.
-    pub(super) fn contradicts(&self, record: &Record<'_>) -> bool {
+    /// What speaks against a record that is joined from fragments of pages that may not belong together. What
+    /// nothing speaks against is believed.
+    pub(super) fn contradiction(&self, record: &Record<'_>) -> Option<&'static str> {
         if record::summarize(record.data).error.is_some() {
-            return true;
+            return Some("it does not decode");
         }
         let mut uses = Vec::new();
         each_use(record.data, |now| uses.push(now));
-        if self.is_foreign(&uses, record.offset) {
-            return true;
+        let summary = record::summarize(record.data);
+        if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
+            return Some("its series or times are strange to the records around it");
         }
-        if let Decoded::Series(series) = Decoded::parse(record.data)
-            && self.series_contradict(&series)
-        {
-            return true;
+        let odd = match Decoded::parse(record.data) {
+            Decoded::Series(series) => self.series_contradict(&series),
+            Decoded::Metadata(metadata) => !metadata.entries().flatten().all(|entry| plausible_metadata(&entry)),
+            _ => false,
+        };
+        if odd {
+            return Some("it defines series that other records define, or text that nobody writes");
         }
         // The joints of a compressed record are nowhere in particular in what it unpacks to.
-        record.compression == Compression::None
-            && record.joints().any(|joint| {
-                let before = record.data.get(..joint).unwrap_or_default();
-                let entries = usize::try_from(record::summarize(before).entries).unwrap_or(0);
-                self.joint_contradicts(&uses, entries)
-            })
+        if record.compression != Compression::None {
+            return None;
+        }
+        let joints: Vec<usize> = record
+            .joints()
+            .map(|joint| record::summarize(record.data.get(..joint).unwrap_or_default()).entries)
+            .map(|entries| usize::try_from(entries).unwrap_or(usize::MAX))
+            .collect();
+        let steps = Steps::of(&uses, &joints);
+        let broken = joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry));
+        broken.then_some("the series or times change where two of its fragments meet")
     }
 
-    /// Refs and times of which most are strange to the rest of the segment, in a record that is not strange as a whole.
-    fn is_foreign(&self, uses: &[Use], offset: u64) -> bool {
-        let window = self.window(offset);
-        let strange = uses.iter().filter(|now| !self.refs.contains(&now.series_ref)).count();
+    /// Refs or times such as no other record of the segment comes near: what a decoder makes of bytes that it
+    /// reads out of step.
+    fn is_foreign(&self, uses: &[Use]) -> bool {
         let highest = self.highest.saturating_mul(2).saturating_add(1_000_000);
-        let wild = uses.iter().filter(|now| now.series_ref > highest).count();
-        let out_of_time = |now: &&Use| now.time.is_some_and(|t| window.is_some_and(|(min, max)| t < min || t > max));
-        let late = uses.iter().filter(out_of_time).count();
-        wild > 0 || (late > 0 && late < uses.len()) || (strange * 3 > uses.len() && strange * 10 < uses.len() * 9)
+        let times = self.times.iter().fold(None, |range: Option<(i64, i64)>, &(_, min, max)| {
+            Some(range.map_or((min, max), |(low, high)| (low.min(min), high.max(max))))
+        });
+        uses.iter().any(|now| {
+            let early_or_late = |(min, max): (i64, i64), t: i64| {
+                let slack = max.saturating_sub(min).saturating_add(DAY);
+                t < min.saturating_sub(slack) || t > max.saturating_add(slack)
+            };
+            now.series_ref > highest || now.time.zip(times).is_some_and(|(t, times)| early_or_late(times, t))
+        })
     }
 
     /// `entry` is the first that does not lie before the joint as a whole.
-    fn joint_contradicts(&self, uses: &[Use], entry: usize) -> bool {
-        let ascending = uses.windows(2).filter(|pair| pair[0].series_ref < pair[1].series_ref).count();
-        let ordered = ascending * 20 >= uses.len().saturating_sub(1) * 19;
+    fn joint_contradicts(&self, uses: &[Use], steps: &Steps, entry: usize) -> bool {
+        let known = |uses: &[Use]| uses.iter().filter(|now| self.refs.contains(&now.series_ref)).count();
+        let (before, after) = uses.split_at(entry.min(uses.len()));
+        if known(before) * 5 > before.len() * 4 && known(after) * 2 < after.len() {
+            return true;
+        }
         let near = uses.get(entry.saturating_sub(1)..(entry + 2).min(uses.len())).unwrap_or_default();
         near.windows(2).any(|pair| {
             let (a, b) = (pair[0], pair[1]);
-            if self.pairs.contains(&(a.series_ref, b.series_ref)) {
-                return false;
-            }
-            (same(a, b) && !self.repeats) || (ordered && !self.is_small_step(a.series_ref, b.series_ref))
-        }) || Self::time_changes_at(uses, entry)
-    }
-
-    /// Whether few refs that are in use lie between two: a series more or less, not the midst of another record.
-    fn is_small_step(&self, a: u64, b: u64) -> bool {
-        const FEW: usize = 4;
-        a < b && (b - a <= FEW as u64 || (a + 1..b).filter(|between| self.refs.contains(between)).take(FEW + 1).count() <= FEW)
-    }
-
-    /// One time before the joint, another behind it: two scrapes.
-    fn time_changes_at(uses: &[Use], entry: usize) -> bool {
-        let (before, after) = uses.split_at(entry.min(uses.len()));
-        let one_time = |uses: &[Use]| {
-            let first = uses.first()?.time?;
-            uses.iter().all(|now| now.time == Some(first)).then_some(first)
-        };
-        match (one_time(before), one_time(after.get(1..).unwrap_or_default())) {
-            (Some(a), Some(b)) => a != b && before.len() > 1 && after.len() > 2,
-            _ => false,
-        }
+            let usual_time = steps.kinds.contains_key(&Steps::kind(a, b)) || steps.total < 20;
+            let usual_ref = self.pairs.contains(&(a.series_ref, b.series_ref))
+                || steps.pairs.contains(&(a.series_ref, b.series_ref))
+                || a.series_ref.abs_diff(b.series_ref) <= steps.longest
+                || steps.total < 20;
+            (same(a, b) && !self.repeats) || !usual_time || !usual_ref
+        })
     }
 
     fn series_contradict(&self, series: &record::SeriesRecord<'_>) -> bool {
@@ -197,6 +201,43 @@ fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
         last = Some(name);
         sorted && !name.is_empty() && std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok()
     }) && !entry.labels.is_empty()
+}
+
+/// A metric type that exists, and text (`tsdb/record/record.go`, `MetricType`).
+fn plausible_metadata(entry: &record::MetadataEntry<'_>) -> bool {
+    entry.metric_type <= 7 && std::str::from_utf8(entry.unit).is_ok() && std::str::from_utf8(entry.help).is_ok()
+}
+
+/// How a record goes from one entry to the next where no fragments meet.
+#[derive(Debug, Default)]
+struct Steps {
+    total: usize,
+    kinds: HashMap<(Ordering, Ordering), usize>,
+    pairs: HashSet<(u64, u64)>,
+    /// The longest step from one ref to the next.
+    longest: u64,
+}
+
+impl Steps {
+    fn of(uses: &[Use], joints: &[usize]) -> Self {
+        let mut steps = Self::default();
+        for (at, pair) in uses.windows(2).enumerate() {
+            let (a, b) = (pair[0], pair[1]);
+            if joints.iter().any(|&entry| at + 1 == entry || at == entry) {
+                continue;
+            }
+            steps.total += 1;
+            *steps.kinds.entry(Self::kind(a, b)).or_default() += 1;
+            steps.pairs.insert((a.series_ref, b.series_ref));
+            steps.longest = steps.longest.max(a.series_ref.abs_diff(b.series_ref));
+        }
+        steps
+    }
+
+    /// Whether ref and time go up, down or stay.
+    fn kind(a: Use, b: Use) -> (Ordering, Ordering) {
+        (a.series_ref.cmp(&b.series_ref), a.time.cmp(&b.time))
+    }
 }
 
 fn each_use(data: &[u8], mut visit: impl FnMut(Use)) {

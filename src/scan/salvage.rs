@@ -180,7 +180,8 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                             record_problem(&record)
                         };
                         doubts.corrections |= problem.is_some() && record.compression == Compression::None;
-                        if record.is_joined() && matches!(&problem, Some(Problem { kind: ProblemKind::Decode(_), .. })) {
+                        let decodes = !matches!(&problem, Some(Problem { kind: ProblemKind::Decode(_), .. }));
+                        if record.is_joined() && !(decodes && looks_sane(&record)) {
                             doubts.suspect(&(record.offset..record.end));
                         }
                         problem
@@ -218,6 +219,20 @@ fn visitor_record<V: Visitor>(visitor: &mut V, problems: &mut Vec<Problem>, reco
         visitor.damage(problem);
     }
     visitor.record(record, &contents(record.data, reading));
+}
+
+/// Whether a joined record that decodes is free of what only bytes read out of step contain: refs beyond what any
+/// server hands out, times that lie years apart, schemas that do not exist.
+fn looks_sane(record: &Record<'_>) -> bool {
+    const HIGHEST_REF: u64 = 1 << 40;
+    const YEAR: u64 = 365 * 24 * 60 * 60 * 1000;
+    if has_own_checksum(record.compression) {
+        return true;
+    }
+    let summary = record::summarize(record.data);
+    summary.max_ref.is_none_or(|max| max < HIGHEST_REF)
+        && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
+        && summary.unknown_schemas == 0
 }
 
 fn contents(data: &[u8], reading: Reading) -> Contents {
@@ -308,18 +323,34 @@ fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
 fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts: &Doubts) -> Decisions {
     let mut decisions = Decisions::default();
     let mut unpacker = Unpacker::default();
+    // A page that is a copy, by number, and the one it is a copy of; fragments of joined records that are believed.
+    let (mut copies, mut used) = (HashMap::new(), HashSet::new());
     let mut reader = SegmentReader::new(source, length);
     while let Some(event) = reader.next() {
         match event {
             Event::Record(record) => {
-                if doubts.concern(&record) && context.contradicts(&record) {
+                let taken = |fragment: &Range<u64>| {
+                    copies
+                        .get(&(fragment.start / PAGE))
+                        .is_some_and(|original| used.contains(&(original * PAGE + fragment.start % PAGE)))
+                };
+                if record.in_copy && record.fragments.iter().any(taken) {
                     decisions.refused.insert(record.offset);
-                } else if record.compression == Compression::None
+                } else if doubts.concern(&record) && let Some(why) = context.contradiction(&record) {
+ if std::env::var_os("DBG").is_some() {eprintln!("refuse {} {:?} {why}", record.offset, record::summarize(record.data));}
+                    decisions.refused.insert(record.offset);
+                } else if doubts.concern(&record) && {if std::env::var_os("DBG").is_some() {eprintln!("accept {} {:?} {:?} {:?}", record.offset, record.compression, record.fragments, record::summarize(record.data));} false} {} else if record.compression == Compression::None
                     && record_problem(&record).is_some()
                     && let Some(mended) = other_flags(&record, context, &mut unpacker)
                 {
                     decisions.mended.insert(record.offset, mended);
+                } else if record.is_joined() {
+                    used.extend(record.fragments.iter().map(|fragment| fragment.start));
                 }
+            }
+            Event::Damage(Damage { fault: Fault::DuplicatedPage { original }, range, .. }) => {
+                let pages = range.start / PAGE..range.end.div_ceil(PAGE);
+                copies.extend(pages.zip(original / PAGE..));
             }
             Event::Damage(Damage { correction: Some(candidate), .. }) => {
                 if let Some(mended) = agree(*candidate, context) {
