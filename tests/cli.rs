@@ -116,7 +116,7 @@ fn wrong_usage() {
         let output = run(arguments);
         assert_exit(&output, USAGE);
         assert_eq!(stdout(&output), "");
-        assert!(stderr(&output).contains("Usage"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("--help"), "{}", stderr(&output));
     }
 }
 

@@ -21,8 +21,8 @@ Exit status:
 
 const EXAMPLES: &str = "\
 Examples:
-  walfix scan /prometheus         say what is damaged in the data directory
-  kubectl exec prometheus-0 -c prometheus -- walfix scan
+  walfix scan /prometheus      say what is damaged in the data directory
+  walfix scan --help           more about one command
   walfix scan --format json . | jq '.findings[] | select(.severity == \"damage\")'";
 
 /// How a command ends, after fsck(8).

@@ -386,7 +386,7 @@ fn logs(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
             let space = " ".repeat(width - columns(cell));
             let (before, behind) = if column < WORDS { ("", &*space) } else { (&*space, "") };
-            line.push_str(&format!("  {before}{cell}{behind}"));
+            line.extend(["  ", before, cell, behind]);
         }
         line
     };
@@ -543,12 +543,11 @@ fn count(count: u64, one: &str, more: &str) -> String {
 }
 
 /// Digits in groups of three.
-fn number(number: impl ToString) -> String {
+fn number(number: u64) -> String {
     let digits = number.to_string();
-    let (sign, digits) = digits.strip_prefix('-').map_or(("", &*digits), |digits| ("-", digits));
-    let mut grouped = sign.to_owned();
+    let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             grouped.push(GLUE);
         }
         grouped.push(digit);
@@ -583,7 +582,8 @@ fn times(from: Option<i64>, to: Option<i64>) -> Option<String> {
         (Some(one), None) | (None, Some(one)) => (one, one),
         (None, None) => return None,
     };
-    let milliseconds = |ms: i64| format!("{}{GLUE}ms", number(ms));
+    let milliseconds =
+        |ms: i64| format!("{}{}{GLUE}ms", if ms < 0 { "-" } else { "" }, number(ms.unsigned_abs()));
     let full = |ms| moment(ms).map_or_else(|| milliseconds(ms), |(day, time)| format!("{day}{GLUE}{time}"));
     let first = full(from);
     let last = match (moment(from), moment(to)) {

@@ -242,9 +242,13 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn numbers() {
-    for (value, expected) in
-        [(0, "0"), (999, "999"), (1_000, "1 000"), (-999, "-999"), (-1_234_567, "-1 234 567")]
-    {
+    for (value, expected) in [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1 000"),
+        (100_000, "100 000"),
+        (u64::MAX, "18 446 744 073 709 551 615"),
+    ] {
         assert_eq!(plain(&number(value)), expected);
     }
     for (bytes, expected) in [
