@@ -16,7 +16,7 @@ pub(super) struct Bar {
     begun: Instant,
     total: AtomicU64,
     done: AtomicU64,
-    bar: OnceLock<ProgressBar>,
+    shown: OnceLock<ProgressBar>,
 }
 
 impl Bar {
@@ -25,7 +25,7 @@ impl Bar {
             begun: Instant::now(),
             total: AtomicU64::new(0),
             done: AtomicU64::new(0),
-            bar: OnceLock::new(),
+            shown: OnceLock::new(),
         }
     }
 
@@ -43,22 +43,22 @@ impl Bar {
 impl Progress for Bar {
     fn total(&self, bytes: u64) {
         self.total.store(bytes, Relaxed);
-        if let Some(bar) = self.bar.get() {
+        if let Some(bar) = self.shown.get() {
             bar.set_length(bytes);
         }
     }
 
     fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        if self.bar.get().is_some() || self.begun.elapsed() >= PATIENCE {
-            self.bar.get_or_init(|| self.show()).set_position(done);
+        if self.shown.get().is_some() || self.begun.elapsed() >= PATIENCE {
+            self.shown.get_or_init(|| self.show()).set_position(done);
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(bar) = self.bar.get() {
+        if let Some(bar) = self.shown.get() {
             bar.finish_and_clear();
         }
     }

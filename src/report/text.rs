@@ -128,14 +128,13 @@ fn findings(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
     sorted.sort_by_key(|finding| finding.severity);
 
     let mut groups: HashMap<_, Group> = HashMap::new();
-    let key = |finding: &Finding| (finding.severity, finding.code, finding.log.clone());
     for finding in &sorted {
-        groups.entry(key(finding)).or_default().add(finding);
+        groups.entry(alike(finding)).or_default().add(finding);
     }
     let mut shown: HashMap<_, usize> = HashMap::new();
     for finding in sorted {
-        let key = key(finding);
-        let shown = shown.entry(key.clone()).or_default();
+        let key = alike(finding);
+        let shown = shown.entry(key).or_default();
         *shown += 1;
         if *shown > SHOWN {
             continue;
@@ -151,6 +150,11 @@ fn findings(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What findings have in common that are more of the same.
+fn alike(finding: &Finding) -> (Severity, &str, Option<&str>) {
+    (finding.severity, finding.code, finding.log.as_deref())
 }
 
 /// Findings of one severity, code and log.
