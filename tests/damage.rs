@@ -134,3 +134,28 @@ fn was_yielded(bytes: &[u8], written: &pristine::Written, found: &Found) -> bool
     let of = |page: usize| &bytes[page * PAGE..(page + 1) * PAGE];
     (0..page).any(|earlier| of(earlier) == of(page) && at(earlier * PAGE + written.offset() % PAGE))
 }
+
+#[test]
+#[ignore = "for looking at one seed"]
+fn show() {
+    let logs: Vec<_> = pristine::all().into_iter().filter(|log| log.bytes.len() > 3 * PAGE).collect();
+    for seed in support::seeds(1) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let log = &logs[rng.usize(..logs.len())];
+        let headers: Vec<usize> = log.records.iter().flat_map(|r| r.fragments.iter().map(|f| f.start)).collect();
+        let mut bytes = log.bytes.clone();
+        damage::apply(KINDS[rng.usize(..KINDS.len())], &mut bytes, &headers, &mut rng);
+        let found = read(&bytes);
+        for (offset, end, data) in &found.records {
+            if was_written(log, &bytes, *offset, *end, data) { continue; }
+            let v = support::canonical::entries(data);
+            let v = v.as_array().unwrap();
+            for (i, w) in v.windows(2).enumerate() {
+                let r = |j: usize| w[j]["ref"].as_str().unwrap_or("0").parse::<u64>().unwrap();
+                let t = |j: usize| w[j]["t"].as_str().unwrap_or("0").parse::<i64>().unwrap();
+                if r(1) != r(0) + 1 || t(0) != t(1) { eprintln!("{i}: {} {} -> {} {} {}", r(0), t(0), r(1), t(1), w[1]["v"]); }
+            }
+            eprintln!("{} entries", v.len());
+        }
+    }
+}

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use crate::tsdb::LogKind;
+
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.scan/1";
 
@@ -42,20 +44,6 @@ pub enum Verdict {
     Clean,
     /// At least one is.
     Damaged,
-}
-
-/// What kind of log a directory of segments is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogKind {
-    /// The write-ahead log.
-    Wal,
-    /// `checkpoint.N`: what is left of the segments up to N.
-    Checkpoint,
-    /// The write-behind log of out-of-order samples.
-    Wbl,
-    /// `chunk_snapshot.N.M`: the head as it was when the server stopped.
-    ChunkSnapshot,
 }
 
 /// Whose records a log holds.

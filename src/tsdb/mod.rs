@@ -1,1 +1,16 @@
-//! To come.
+//! What stands in a data directory: which logs there are, and what lies beside them.
+//!
+//! ```text
+//! <data>/wal/NNNNNNNN                  segments          wbl/ the same
+//! <data>/wal/checkpoint.NNNNNNNN/      directories of segments
+//! <data>/chunk_snapshot.NNNNNN.MMMMMMMMMM/
+//! ```
+//!
+//! Source: Prometheus `tsdb/wlog/wlog.go` (`listSegments`), `tsdb/wlog/checkpoint.go` (`listCheckpoints`), `tsdb/head_wal.go`
+//! (`LastChunkSnapshot`), `tsdb/db.go` (`open`).
+
+mod listing;
+mod target;
+
+pub use listing::{Listing, LogDirectory, LogKind, Stray, StrayKind};
+pub use target::{Target, TargetError};

@@ -44,7 +44,11 @@ impl Unpacker {
     ///
     /// # Errors
     /// If `stored` is not exactly what the compression says, or too large.
-    pub fn unpack<'a>(&'a mut self, compression: Compression, stored: &'a [u8]) -> Result<&'a [u8], UnpackError> {
+    pub fn unpack<'a>(
+        &'a mut self,
+        compression: Compression,
+        stored: &'a [u8],
+    ) -> Result<&'a [u8], UnpackError> {
         match compression {
             Compression::None => Ok(stored),
             // Prometheus's decoder calls an empty block corrupt; `snap` lets it pass.
@@ -93,7 +97,9 @@ impl Unpacker {
                     return Ok(self.unpacked());
                 }
                 // Several frames, or one that does not say its size: ask again with more room.
-                Err(e) if e.to_string().contains("too small") && room < bound => room = room.max(1024).saturating_mul(2).min(bound),
+                Err(e) if e.to_string().contains("too small") && room < bound => {
+                    room = room.max(1024).saturating_mul(2).min(bound);
+                }
                 Err(e) => return Err(failed(e)),
             }
         }

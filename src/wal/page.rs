@@ -201,7 +201,9 @@ fn search(page: &[u8], from: usize, limit: usize, through: Option<usize>) -> Opt
         }
         let stretches = stretches.get_or_insert_with(|| Stretches::new(page.get(base..).unwrap_or_default()));
         let (data, end) = (at + HEADER_SIZE - base, at + header.size() - base);
-        if stretches.checksum(data, end) == Some(header.crc) && through.is_none_or(|joint| passes(page, at, joint)) {
+        if stretches.checksum(data, end) == Some(header.crc)
+            && through.is_none_or(|joint| passes(page, at, joint))
+        {
             return Some(at);
         }
     }

@@ -13,7 +13,9 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use super::compress::{UnpackError, Unpacker};
-use super::layout::{Compression, FragmentType, HEADER_SIZE, HeadByte, PAGE, PAGE_SIZE, page_end, page_start};
+use super::layout::{
+    Compression, FragmentType, HEADER_SIZE, HeadByte, PAGE, PAGE_SIZE, page_end, page_start,
+};
 use super::page::{self, Flip, PageFault, Piece, is_zero, stands_well};
 use super::source::{ReadAt, Window};
 
@@ -410,7 +412,9 @@ impl<S: ReadAt> SegmentReader<S> {
             }),
         });
         match part {
-            Some(part) if self.fits(part.head.kind(), &part.range) && self.not_mended_yet() => self.accept(part),
+            Some(part) if self.fits(part.head.kind(), &part.range) && self.not_mended_yet() => {
+                self.accept(part);
+            }
             _ => self.damage(range, fault),
         }
     }
@@ -449,7 +453,8 @@ impl<S: ReadAt> SegmentReader<S> {
 
     /// Whether a fragment of that type, standing there, goes on with what is open, or begins where nothing is.
     fn fits(&self, kind: FragmentType, range: &Range<u64>) -> bool {
-        let continues = self.open.as_ref().is_some_and(|open| open.parts.last().is_some_and(|p| p.end == range.start));
+        let continues =
+            self.open.as_ref().is_some_and(|open| open.parts.last().is_some_and(|p| p.end == range.start));
         match kind {
             FragmentType::Full | FragmentType::First => self.open.is_none(),
             FragmentType::Middle | FragmentType::Last => continues,
@@ -578,7 +583,8 @@ impl<S: ReadAt> SegmentReader<S> {
         let from = self.scratch.len();
         self.scratch.extend_from_slice(self.window.loaded(&data));
         if let Some(mend) = part.mend.as_ref().filter(|mend| data.contains(&mend.at))
-            && let Some(byte) = usize::try_from(mend.at - data.start).ok().and_then(|i| self.scratch.get_mut(from + i))
+            && let Some(byte) =
+                usize::try_from(mend.at - data.start).ok().and_then(|i| self.scratch.get_mut(from + i))
         {
             *byte ^= mend.mask;
         }

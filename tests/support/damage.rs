@@ -1,5 +1,6 @@
 //! Damages, each made from a seed.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 
 const PAGE: usize = 32768;
@@ -106,7 +107,7 @@ fn flip(bytes: &mut [u8], count: usize, rng: &mut fastrand::Rng) -> String {
     for _ in 0..count {
         let (at, mask) = (rng.usize(..bytes.len()), 1u8 << rng.u8(..8));
         bytes[at] ^= mask;
-        what += &format!("{at}^{mask:02x} ");
+        write!(what, "{at}^{mask:02x} ").unwrap();
     }
     what
 }

@@ -44,7 +44,7 @@ fn records(bytes: &[u8]) -> Vec<Written> {
     let (mut at, mut open, mut stored) = (0, Vec::new(), Vec::new());
     while at + 7 <= bytes.len() {
         let head = bytes[at];
-        if head & 7 == 0 || 32768 - at % 32768 < 7 {
+        if head.trailing_zeros() >= 3 || 32768 - at % 32768 < 7 {
             at = (at / 32768 + 1) * 32768;
             continue;
         }

@@ -1,0 +1,255 @@
+//! Reports made by hand, and at random, for the tests of the faces.
+
+use std::collections::BTreeMap;
+
+use crate::scan::report::{
+    Cause, Correction, Dialect, Entries, Finding, Log, LogKind, Lost, Report, SCHEMA, Segment, Severity,
+    Verdict,
+};
+
+/// 2026-11-21 19:24:15 UTC.
+pub(crate) const FROM: i64 = 1_795_289_055_000;
+/// 2026-11-21 19:30:31 UTC.
+pub(crate) const TO: i64 = 1_795_289_431_000;
+
+pub(crate) fn log(kind: LogKind, path: &str, segments: i64, bytes: u64) -> Log {
+    Log {
+        kind,
+        path: path.into(),
+        dialect: Dialect::Prometheus,
+        bytes: bytes * segments.unsigned_abs(),
+        segments: (0..segments)
+            .map(|index| Segment { index, path: format!("{path}/{index:08}"), bytes, records: 0 })
+            .collect(),
+        records: BTreeMap::new(),
+        entries: Entries::default(),
+        min_time: None,
+        max_time: None,
+    }
+}
+
+pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
+    let damaged = findings.iter().any(|finding| finding.severity == Severity::Damage);
+    Report {
+        schema: SCHEMA,
+        walfix: "0.1.0",
+        path: "/prometheus".into(),
+        verdict: if damaged { Verdict::Damaged } else { Verdict::Clean },
+        logs,
+        findings,
+    }
+}
+
+pub(crate) fn finding(code: &'static str, severity: Severity, path: &str) -> Finding {
+    Finding {
+        code,
+        severity,
+        log: path.rsplit_once('/').map(|(log, _)| log.into()),
+        path: path.into(),
+        segment: path.rsplit_once('/').and_then(|(_, name)| name.parse().ok()),
+        offset: None,
+        end: None,
+        message: String::new(),
+        cause: None,
+        places: 1,
+        lost: Lost::default(),
+        orphans: Vec::new(),
+        correction: None,
+    }
+}
+
+fn full_log() -> Log {
+    Log {
+        records: BTreeMap::from([("series", 22), ("samples", 1_000)]),
+        entries: Entries { series: 212, samples: 778_000, ..Entries::default() },
+        min_time: Some(FROM),
+        max_time: Some(TO),
+        ..log(LogKind::Wal, "wal", 4, 1_300_000)
+    }
+}
+
+pub(crate) fn empty() -> Report {
+    report(vec![log(LogKind::Wal, "wal", 0, 0)], Vec::new())
+}
+
+pub(crate) fn clean() -> Report {
+    report(vec![full_log()], Vec::new())
+}
+
+pub(crate) fn one_damage() -> Report {
+    let damage = Finding {
+        offset: Some(19_934),
+        end: Some(32_768),
+        message: "the data do not have the checksum that their header says".into(),
+        cause: Some(Cause::OneFlippedBit),
+        lost: Lost { records: Some(1), entries: Some(778) },
+        orphans: vec![(32_768, 40_000)],
+        correction: Some(Correction {
+            offset: 20_001,
+            bit: 3,
+            record: "samples",
+            entries: 778,
+            odds: 4_294_967_296,
+        }),
+        ..finding("checksum_mismatch", Severity::Damage, "wal/00000002")
+    };
+    report(vec![full_log()], vec![damage])
+}
+
+pub(crate) fn many() -> Report {
+    let mut findings = Vec::new();
+    for index in 3..=17 {
+        findings.push(Finding {
+            message: "no series record defines this ref".into(),
+            ..finding("unknown_ref", Severity::Warning, &format!("wal/{index:08}"))
+        });
+        findings.push(Finding {
+            offset: Some(32_768),
+            end: Some(98_304),
+            message: "pages of zeros with something behind them".into(),
+            cause: Some(Cause::NeverWritten),
+            places: 2,
+            ..finding("zeroed_pages", Severity::Damage, &format!("wal/{index:08}"))
+        });
+    }
+    let mut checkpoint = log(LogKind::Checkpoint, "wal/checkpoint.00000002", 1, 32_768);
+    checkpoint.records = BTreeMap::from([("series", 1), ("tombstones", 1)]);
+    checkpoint.entries = Entries { series: 1, tombstones: 3, ..Entries::default() };
+    report(
+        vec![Log { segments: log(LogKind::Wal, "wal", 18, 1).segments, ..full_log() }, checkpoint],
+        findings,
+    )
+}
+
+pub(crate) fn huge() -> Report {
+    let mut log = log(LogKind::ChunkSnapshot, "chunk_snapshot.000017.0000032768", 1, u64::MAX);
+    log.records = BTreeMap::from([("series", u64::MAX), ("unknown", u64::MAX)]);
+    log.entries = Entries { series: u64::MAX, samples: u64::MAX, histograms: 1, ..Entries::default() };
+    log.min_time = Some(i64::MIN);
+    log.max_time = Some(i64::MAX);
+    let damage = Finding {
+        offset: Some(u64::MAX - 1),
+        end: Some(u64::MAX),
+        segment: Some(i64::MAX),
+        message: "x".repeat(250),
+        cause: Some(Cause::WrittenWrong),
+        places: u64::MAX,
+        lost: Lost { records: Some(u64::MAX), entries: None },
+        orphans: vec![(0, u64::MAX); 40],
+        correction: Some(Correction {
+            offset: u64::MAX,
+            bit: 7,
+            record: "custom_buckets_float_histogram_samples",
+            entries: u64::MAX,
+            odds: u64::MAX,
+        }),
+        ..finding("decode", Severity::Damage, "chunk_snapshot.000017.0000032768/00000000")
+    };
+    report(vec![log], vec![damage])
+}
+
+pub(crate) fn strange_path() -> Report {
+    let mut wal = log(LogKind::Wal, "", 1, 5);
+    wal.dialect = Dialect::Loki;
+    wal.segments[0].path = "00000000".into();
+    let torn = Finding {
+        log: Some(String::new()),
+        offset: Some(0),
+        end: Some(5),
+        message: "the file ends within a fragment".into(),
+        cause: Some(Cause::TornByCrash),
+        lost: Lost { records: Some(1), entries: None },
+        ..finding("torn_tail", Severity::Note, "00000000")
+    };
+    Report {
+        path: "/données/Prometheus データ/a\nb\u{1b}[2J/wal".into(), ..report(vec![wal], vec![torn])
+    }
+}
+
+pub(crate) fn by_hand() -> Vec<Report> {
+    vec![empty(), clean(), one_damage(), many(), huge(), strange_path()]
+}
+
+/// A report of which only the types are right.
+pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
+    fn number(rng: &mut fastrand::Rng) -> u64 {
+        let bits = rng.u32(0..64);
+        rng.u64(..) >> bits
+    }
+    fn time(rng: &mut fastrand::Rng) -> Option<i64> {
+        let any = number(rng).cast_signed();
+        *rng.choice(&[None, Some(FROM), Some(TO), Some(any), Some(any.wrapping_neg())]).expect("not empty")
+    }
+    fn text(rng: &mut fastrand::Rng, most: usize) -> String {
+        let alphabet: Vec<char> =
+            "abcdefghij/0123456789.é\u{301}日本\n\t\u{7f}\u{1f}\u{a0}\u{202e}🦀 ".chars().collect();
+        (0..rng.usize(..=most)).map(|_| *rng.choice(&alphabet).expect("not empty")).collect()
+    }
+    fn some<T>(rng: &mut fastrand::Rng, value: T) -> Option<T> {
+        rng.bool().then_some(value)
+    }
+    let logs = (0..rng.usize(0..4))
+        .map(|_| {
+            let kinds = [LogKind::Wal, LogKind::Wbl, LogKind::Checkpoint, LogKind::ChunkSnapshot];
+            let mut log = log(kinds[rng.usize(..4)], &text(rng, 120), rng.i64(0..4), number(rng) / 4);
+            log.dialect = if rng.bool() { Dialect::Prometheus } else { Dialect::Loki };
+            log.records = BTreeMap::from([("series", number(rng)), ("unknown", number(rng))]);
+            log.entries = Entries {
+                series: number(rng),
+                samples: number(rng),
+                histograms: number(rng),
+                float_histograms: number(rng),
+                exemplars: number(rng),
+                tombstones: number(rng),
+                metadata: number(rng),
+                mmap_markers: number(rng),
+            };
+            log.min_time = time(rng);
+            log.max_time = time(rng);
+            log
+        })
+        .collect();
+    let causes = [
+        Cause::TornByCrash,
+        Cause::NeverWritten,
+        Cause::HalfWritten,
+        Cause::OneFlippedBit,
+        Cause::Overwritten,
+        Cause::DuplicatedPage,
+        Cause::Unreadable,
+        Cause::CutWhileRead,
+        Cause::AbandonedWrite,
+        Cause::WrittenWrong,
+        Cause::Files,
+    ];
+    let findings = (0..rng.usize(0..30))
+        .map(|_| {
+            let severity = [Severity::Damage, Severity::Warning, Severity::Note][rng.usize(..3)];
+            let code = ["zeroed_pages", "torn_tail"][rng.usize(..2)];
+            let number = |rng: &mut fastrand::Rng| {
+                let any = number(rng);
+                some(rng, any)
+            };
+            Finding {
+                log: ["wal", "wbl"].get(rng.usize(..3)).map(ToString::to_string),
+                segment: number(rng).map(u64::cast_signed),
+                offset: number(rng),
+                end: number(rng),
+                message: text(rng, 300),
+                cause: causes.get(rng.usize(..12)).copied(),
+                places: number(rng).unwrap_or(1).max(1),
+                lost: Lost { records: number(rng), entries: number(rng) },
+                orphans: vec![(1, 2); rng.usize(..20)],
+                correction: number(rng).map(|odds| Correction {
+                    offset: odds,
+                    bit: rng.u32(..8),
+                    record: "samples",
+                    entries: odds,
+                    odds,
+                }),
+                ..finding(code, severity, &text(rng, 150))
+            }
+        })
+        .collect();
+    Report { path: text(rng, 150), ..report(logs, findings) }
+}

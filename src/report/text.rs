@@ -1,0 +1,613 @@
+//! The report for an operator: the verdict, then what was found, then what was read.
+//!
+//! No line is wider than [`WIDTH`] columns: terminals in a container and quoted replies in a ticket are no wider.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use anstyle::AnsiColor;
+use jiff::Timestamp;
+use jiff::tz::Offset;
+
+use crate::scan::report::{
+    Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, Verdict,
+};
+
+/// The most columns that a line has.
+pub const WIDTH: usize = 100;
+
+/// Findings of one code and one log that are shown one by one.
+const SHOWN: usize = 10;
+
+/// Fragments of a lost record that are shown one by one.
+const ORPHANS_SHOWN: usize = 3;
+
+/// Where the lines of a finding begin, behind the column of severities.
+const BODY: usize = 11;
+
+/// A space at which no line is broken. Texts from outside cannot have it: [`clean`] escapes it.
+const GLUE: char = '\u{1f}';
+
+/// How the text looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// Whether to colour it with ANSI escapes.
+    pub colour: bool,
+    /// Whether to write nothing if there is no damage, and only the verdict if there is.
+    pub quiet: bool,
+}
+
+/// Writes the report as text.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(report: &Report, out: &mut dyn Write, style: Style) -> io::Result<()> {
+    let mut page = Page { out, colour: style.colour };
+    if style.quiet {
+        return match report.verdict {
+            Verdict::Clean => Ok(()),
+            Verdict::Damaged => verdict(&mut page, report, None),
+        };
+    }
+    verdict(&mut page, report, totals(report))?;
+    findings(&mut page, report)?;
+    logs(&mut page, report)
+}
+
+/// `/prometheus  DAMAGED  1 place in 4 segments (5.2 MB, ...)`; what is in the brackets stands on a line of its own if
+/// the first is too short for it.
+fn verdict(page: &mut Page<'_>, report: &Report, totals: Option<String>) -> io::Result<()> {
+    let (word, style) = match report.verdict {
+        Verdict::Clean => ("clean", AnsiColor::Green.on_default()),
+        Verdict::Damaged => ("DAMAGED", AnsiColor::Red.on_default().bold()),
+    };
+    let segments = report.logs.iter().map(|log| log.segments.len() as u64).sum();
+    let places = |severity| {
+        report.of_severity(severity).fold(0, |sum: u64, finding| sum.saturating_add(finding.places))
+    };
+    let mut tally = count(segments, "segment", "segments");
+    if report.verdict == Verdict::Damaged {
+        tally = format!("{} in {tally}", count(places(Severity::Damage), "place", "places"));
+    }
+    for (severity, one, more) in
+        [(Severity::Warning, "warning", "warnings"), (Severity::Note, "note", "notes")]
+    {
+        let places = places(severity);
+        if places > 0 {
+            tally = format!("{tally}, {}", count(places, one, more));
+        }
+    }
+
+    let path = path(&report.path, WIDTH);
+    let mut lead = format!("{path}  {word}  ");
+    let mut painted = format!("{path}  {}  ", page.paint(style, word));
+    if columns(&lead) + columns("1 000 places") > WIDTH {
+        page.line(&path)?;
+        lead = format!("  {word}  ");
+        painted = format!("  {}  ", page.paint(style, word));
+    }
+    match totals {
+        Some(totals) if columns(&lead) + columns(&tally) + columns(&totals) + 3 <= WIDTH => {
+            page.paragraph(&lead, &painted, 2, &format!("{tally} ({totals})"))
+        }
+        Some(totals) => {
+            page.paragraph(&lead, &painted, 2, &tally)?;
+            page.paragraph("  ", "  ", 2, &totals)
+        }
+        None => page.paragraph(&lead, &painted, 2, &tally),
+    }
+}
+
+/// Size, records, samples and times of all logs; nothing if there is nothing.
+fn totals(report: &Report) -> Option<String> {
+    if report.logs.iter().all(|log| log.segments.is_empty()) {
+        return None;
+    }
+    let sum = |of: fn(&Log) -> u64| report.logs.iter().map(of).fold(0, u64::saturating_add);
+    let mut totals = format!(
+        "{}, {}, {}",
+        size(sum(|log| log.bytes)),
+        count(sum(records), "record", "records"),
+        count(sum(samples), "sample", "samples"),
+    );
+    let from = report.logs.iter().filter_map(|log| log.min_time).min();
+    let to = report.logs.iter().filter_map(|log| log.max_time).max();
+    if let Some(times) = times(from, to) {
+        totals = format!("{totals}, {times}");
+        if totals.ends_with(|last: char| last.is_ascii_digit()) {
+            totals.push(GLUE);
+            totals.push_str("UTC");
+        }
+    }
+    Some(totals)
+}
+
+fn findings(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+    let mut sorted: Vec<&Finding> = report.findings.iter().collect();
+    // Stable: within a severity the order stays that of the bytes.
+    sorted.sort_by_key(|finding| finding.severity);
+
+    let mut groups: HashMap<_, Group> = HashMap::new();
+    for finding in &sorted {
+        groups.entry(alike(finding)).or_default().add(finding);
+    }
+    let mut shown: HashMap<_, usize> = HashMap::new();
+    for finding in sorted {
+        let key = alike(finding);
+        let shown = shown.entry(key).or_default();
+        *shown += 1;
+        if *shown > SHOWN {
+            continue;
+        }
+        page.line("")?;
+        self::finding(page, finding)?;
+        if *shown == SHOWN
+            && let Some(group) = groups.get(&key)
+            && group.hidden > 0
+        {
+            page.line("")?;
+            page.indented(&group.more(finding))?;
+        }
+    }
+    Ok(())
+}
+
+/// What findings have in common that are more of the same.
+fn alike(finding: &Finding) -> (Severity, &str, Option<&str>) {
+    (finding.severity, finding.code, finding.log.as_deref())
+}
+
+/// Findings of one severity, code and log.
+#[derive(Default)]
+struct Group {
+    all: usize,
+    /// How many are not shown one by one.
+    hidden: u64,
+    /// The lowest and highest segment of these.
+    segments: Option<(i64, i64)>,
+}
+
+impl Group {
+    fn add(&mut self, finding: &Finding) {
+        self.all += 1;
+        if self.all <= SHOWN {
+            return;
+        }
+        self.hidden += 1;
+        if let Some(segment) = finding.segment {
+            let (low, high) = self.segments.unwrap_or((segment, segment));
+            self.segments = Some((low.min(segment), high.max(segment)));
+        }
+    }
+
+    fn more(&self, like: &Finding) -> String {
+        let place = match (self.segments, like.log.as_deref()) {
+            (None, None | Some("")) => String::new(),
+            (None, Some(log)) => format!(" in {}", path(log, WIDTH - BODY)),
+            (Some((low, high)), log) => {
+                let segments = if low == high {
+                    format!(" in segment{GLUE}{low}")
+                } else {
+                    format!(" in segments{GLUE}{low}{GLUE}to{GLUE}{high}")
+                };
+                match log {
+                    None | Some("") => segments,
+                    Some(log) => format!("{segments} of {}", path(log, WIDTH - BODY)),
+                }
+            }
+        };
+        format!("... and {} more {}{place}; --format json has all", number(self.hidden), like.code)
+    }
+}
+
+fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
+    let (word, style) = match finding.severity {
+        Severity::Damage => ("damage", AnsiColor::Red.on_default().bold()),
+        Severity::Warning => ("warning", AnsiColor::Yellow.on_default()),
+        Severity::Note => ("note", anstyle::Style::new()),
+    };
+    let lead = format!("  {word:<7}  ");
+    let painted = format!("  {}{:2$}", page.paint(style, word), "", BODY - 2 - word.len());
+
+    let mut head = path(&finding.path, WIDTH - BODY);
+    let range = match (finding.offset, finding.end) {
+        (Some(offset), Some(end)) if offset == end => Some(format!("at{GLUE}{}", number(offset))),
+        (Some(offset), Some(end)) => Some(range(offset, end)),
+        (Some(offset), None) => Some(format!("from{GLUE}{}{GLUE}on", number(offset))),
+        (None, Some(end)) => Some(format!("up{GLUE}to{GLUE}{}", number(end))),
+        (None, None) => None,
+    };
+    let places = (finding.places > 1).then(|| count(finding.places, "place", "places in a row"));
+    for part in [range, Some(finding.code.to_owned()), places].into_iter().flatten() {
+        // Two spaces between the parts.
+        head = format!("{head} {GLUE}{part}");
+    }
+    page.paragraph(&lead, &painted, BODY, &head)?;
+
+    page.indented(&clean(&finding.message))?;
+    if let Some(cause) = finding.cause {
+        page.indented(&format!("likely cause: {}", in_words(cause)))?;
+    }
+    if let Some(lost) = loss(finding.lost, finding.severity) {
+        page.indented(&format!("lost: {lost}"))?;
+    }
+    if !finding.orphans.is_empty() {
+        page.indented(&orphans(&finding.orphans))?;
+    }
+    if let Some(correction) = &finding.correction {
+        page.indented(&mend(correction))?;
+    }
+    Ok(())
+}
+
+fn in_words(cause: Cause) -> &'static str {
+    match cause {
+        Cause::TornByCrash => "the server died, or was stopped, while it wrote this",
+        Cause::NeverWritten => "never reached the disk: a power cut, or a full disk",
+        Cause::HalfWritten => "a write of which only the first sectors reached the disk",
+        Cause::OneFlippedBit => "one flipped bit, by memory, disk or transfer",
+        Cause::Overwritten => "bytes overwritten",
+        Cause::DuplicatedPage => "a page that was written a second time",
+        Cause::Unreadable => "the disk does not give these bytes",
+        Cause::CutWhileRead => "the file became shorter while it was read; is Prometheus running?",
+        Cause::AbandonedWrite => "Prometheus gave this record up half-way, as it does on a full disk",
+        Cause::WrittenWrong => {
+            "wrong before it was written, or pieces that do not belong together; the checksums are right"
+        }
+        Cause::Files => "files were removed, renamed or added",
+    }
+}
+
+fn loss(lost: Lost, severity: Severity) -> Option<String> {
+    let entries = |entries| count(entries, "entry", "entries");
+    let records = |records| count(records, "record", "records");
+    Some(match (lost.records, lost.entries) {
+        (None, None) if severity == Severity::Damage => "not known".into(),
+        (None, None) => return None,
+        (Some(0), None | Some(0)) => "nothing".into(),
+        (Some(0), Some(n)) => entries(n),
+        (Some(1), None) => format!("{}; how many entries it had is not known", records(1)),
+        (Some(n), None) => format!("{}; how many entries they had is not known", records(n)),
+        (Some(n), Some(m)) => format!("{} with {}", records(n), entries(m)),
+        (None, Some(m)) => format!("{}; in how many records is not known", entries(m)),
+    })
+}
+
+/// What is whole and yet lost.
+fn orphans(orphans: &[(u64, u64)]) -> String {
+    let shown: Vec<String> =
+        orphans.iter().take(ORPHANS_SHOWN).map(|&(offset, end)| range(offset, end)).collect();
+    let more = (orphans.len() - shown.len()) as u64;
+    let more = if more > 0 { format!(" and {} more", number(more)) } else { String::new() };
+    let fragments = if orphans.len() == 1 { "a whole fragment" } else { "whole fragments" };
+    format!("of no use without it: {fragments} of the same record at {}{more}", shown.join(", "))
+}
+
+fn mend(correction: &Correction) -> String {
+    format!(
+        "correction: bit{GLUE}{} of byte{GLUE}{}, flipped back, gives a record of type {} with {}; \
+         by chance 1{GLUE}in{GLUE}{} of other damages would look the same",
+        correction.bit,
+        number(correction.offset),
+        correction.record,
+        count(correction.entries, "entry", "entries"),
+        number(correction.odds),
+    )
+}
+
+/// What a row of the table says of a log.
+struct Row {
+    path: String,
+    kind: &'static str,
+    segments: String,
+    size: String,
+    records: String,
+    series: String,
+    samples: String,
+    other: String,
+    times: String,
+}
+
+impl Row {
+    fn of(log: &Log) -> Self {
+        let other = log.entries.exemplars;
+        let other = other.saturating_add(log.entries.tombstones);
+        let other = other.saturating_add(log.entries.metadata);
+        let other = other.saturating_add(log.entries.mmap_markers);
+        Self {
+            path: path(&log.path, WIDTH - 2),
+            kind: match (log.kind, log.dialect) {
+                (LogKind::Wal, Dialect::Prometheus) => "wal",
+                (LogKind::Wal, Dialect::Loki) => "wal of Loki",
+                (LogKind::Checkpoint, Dialect::Prometheus) => "checkpoint",
+                (LogKind::Checkpoint, Dialect::Loki) => "checkpoint of Loki",
+                (LogKind::Wbl, _) => "wbl",
+                (LogKind::ChunkSnapshot, _) => "chunk snapshot",
+            },
+            segments: number(log.segments.len() as u64),
+            size: size(log.bytes),
+            records: number(records(log)),
+            series: number(log.entries.series),
+            samples: number(samples(log)),
+            other: number(other),
+            times: times(log.min_time, log.max_time).unwrap_or_default(),
+        }
+    }
+
+    /// Its cells but for the times.
+    fn cells(&self) -> [&str; COLUMNS] {
+        [
+            &self.path,
+            self.kind,
+            &self.segments,
+            &self.size,
+            &self.records,
+            &self.series,
+            &self.samples,
+            &self.other,
+        ]
+    }
+}
+
+const COLUMNS: usize = 8;
+const TITLES: [&str; COLUMNS] = ["log", "kind", "segments", "size", "records", "series", "samples", "other"];
+const TIMES: &str = "times in UTC";
+/// Columns of words; those behind them are of numbers.
+const WORDS: usize = 2;
+
+fn logs(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+    if report.logs.is_empty() {
+        return Ok(());
+    }
+    page.line("")?;
+    let rows: Vec<Row> = report.logs.iter().map(Row::of).collect();
+    let mut widths = TITLES.map(columns);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row.cells()) {
+            *width = (*width).max(columns(cell));
+        }
+    }
+    let table: usize = widths.iter().map(|width| width + 2).sum();
+    let times = rows.iter().map(|row| columns(&row.times)).max().unwrap_or(0).max(columns(TIMES));
+
+    if table > WIDTH {
+        for row in &rows {
+            let [_, kind, segments, size, records, series, samples, other] = row.cells();
+            let mut text = format!(
+                "{} {GLUE}{kind}: segments{GLUE}{segments}, size{GLUE}{size}, records{GLUE}{records}, \
+                 series{GLUE}{series}, samples{GLUE}{samples}, other{GLUE}entries{GLUE}{other}",
+                row.path
+            );
+            if !row.times.is_empty() {
+                text = format!("{text}, {TIMES}: {}", row.times);
+            }
+            page.paragraph("  ", "  ", 4, &text)?;
+        }
+        return Ok(());
+    }
+    let line = |cells: [&str; COLUMNS]| {
+        let mut line = String::new();
+        for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            let space = " ".repeat(width - columns(cell));
+            let (before, behind) = if column < WORDS { ("", &*space) } else { (&*space, "") };
+            line.extend(["  ", before, cell, behind]);
+        }
+        line
+    };
+    if table + 2 + times <= WIDTH {
+        page.line(&format!("{}  {TIMES}", line(TITLES)))?;
+        for row in &rows {
+            page.line(&format!("{}  {}", line(row.cells()), row.times))?;
+        }
+    } else {
+        page.line(&line(TITLES))?;
+        for row in &rows {
+            page.line(&line(row.cells()))?;
+            if !row.times.is_empty() {
+                page.line(&format!("    {TIMES}: {}", row.times))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn records(log: &Log) -> u64 {
+    log.records.values().copied().fold(0, u64::saturating_add)
+}
+
+/// Floats and histograms: to Prometheus all of them are samples.
+fn samples(log: &Log) -> u64 {
+    let entries = log.entries;
+    entries.samples.saturating_add(entries.histograms).saturating_add(entries.float_histograms)
+}
+
+/// Lines of at most [`WIDTH`] columns.
+struct Page<'a> {
+    out: &'a mut dyn Write,
+    colour: bool,
+}
+
+impl Page<'_> {
+    fn paint(&self, style: anstyle::Style, text: &str) -> String {
+        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{}", text.replace(GLUE, " ").trim_end())
+    }
+
+    /// Words of a finding, if there are any.
+    fn indented(&mut self, text: &str) -> io::Result<()> {
+        let lead = " ".repeat(BODY);
+        if text.trim().is_empty() { Ok(()) } else { self.paragraph(&lead, &lead, BODY, text) }
+    }
+
+    /// Words behind a lead (as it is, and as it is painted), broken at spaces, with later lines indented.
+    fn paragraph(&mut self, lead: &str, painted: &str, indent: usize, text: &str) -> io::Result<()> {
+        let mut line = painted.to_owned();
+        let mut column = columns(lead);
+        // No word stands on the line.
+        let mut bare = true;
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            let mut word = word;
+            loop {
+                if bare {
+                    word = word.trim_start_matches(GLUE);
+                }
+                let space = usize::from(!bare);
+                if column + space + columns(word) <= WIDTH {
+                    line.push_str(if bare { "" } else { " " });
+                    line.push_str(word);
+                    column += space + columns(word);
+                    bare = word.is_empty() && bare;
+                    break;
+                }
+                if bare && column <= indent {
+                    // It is wider than a line.
+                    let fits = fitting(word.chars(), WIDTH - column);
+                    let (here, rest) = word.split_at(fits);
+                    line.push_str(here);
+                    word = rest;
+                }
+                self.line(&line)?;
+                line = " ".repeat(indent);
+                column = indent;
+                bare = true;
+            }
+        }
+        self.line(&line)
+    }
+}
+
+/// Bytes of the characters that fit into so many columns.
+fn fitting(text: impl Iterator<Item = char>, most: usize) -> usize {
+    let mut column = 0;
+    text.take_while(|&char| {
+        column += width(char);
+        column <= most
+    })
+    .map(char::len_utf8)
+    .sum()
+}
+
+fn columns(text: &str) -> usize {
+    text.chars().map(width).sum()
+}
+
+/// Columns of a character on a terminal: what Unicode calls wide, and emoji, have two. Marks that join the character
+/// before them count as one: too wide a guess wraps early, too narrow a one breaks the layout.
+fn width(char: char) -> usize {
+    match char {
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{a960}'..='\u{a97f}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f000}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3ffff}' => 2,
+        _ => 1,
+    }
+}
+
+/// A text from outside, without what would move the cursor, or hide or reorder what is shown.
+fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for char in text.chars() {
+        let unsafe_to_show = char.is_control()
+            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if unsafe_to_show { clean.extend(char.escape_default()) } else { clean.push(char) }
+    }
+    clean
+}
+
+/// A path as one word, cut in the middle if it is wider than `most` columns.
+fn path(path: &str, most: usize) -> String {
+    let path = clean(if path.is_empty() { "." } else { path });
+    let path = path.replace(' ', &GLUE.to_string());
+    if columns(&path) <= most {
+        return path;
+    }
+    let head = fitting(path.chars(), most / 3);
+    let tail = fitting(path.chars().rev(), most - most / 3 - 1);
+    format!("{}…{}", &path[..head], &path[path.len() - tail..])
+}
+
+/// `[19 934, 32 768)`.
+fn range(offset: u64, end: u64) -> String {
+    format!("[{},{GLUE}{})", number(offset), number(end))
+}
+
+/// `1 record`, `1 022 records`.
+fn count(count: u64, one: &str, more: &str) -> String {
+    let word = if count == 1 { one } else { more };
+    format!("{}{GLUE}{}", number(count), word.replace(' ', &GLUE.to_string()))
+}
+
+/// Digits in groups of three.
+fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(GLUE);
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// `999 B`, `5.2 MB`: powers of 1000, rounded.
+fn size(bytes: u64) -> String {
+    if bytes < 1000 {
+        return format!("{bytes}{GLUE}B");
+    }
+    // Tenths of the unit.
+    let mut tenths = (u128::from(bytes) + 50) / 100;
+    let mut scale: u128 = 100;
+    let mut units = ["kB", "MB", "GB", "TB", "PB", "EB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while tenths >= 10_000
+        && let Some(next) = units.next()
+    {
+        unit = next;
+        scale *= 1000;
+        tenths = (u128::from(bytes) + scale / 2) / scale;
+    }
+    format!("{}.{}{GLUE}{unit}", tenths / 10, tenths % 10)
+}
+
+/// `2026-11-21 19:24:15 to 19:30:31`, in UTC, without the day where it is the same.
+fn times(from: Option<i64>, to: Option<i64>) -> Option<String> {
+    let (from, to) = match (from, to) {
+        (Some(from), Some(to)) => (from, to),
+        (Some(one), None) | (None, Some(one)) => (one, one),
+        (None, None) => return None,
+    };
+    let milliseconds =
+        |ms: i64| format!("{}{}{GLUE}ms", if ms < 0 { "-" } else { "" }, number(ms.unsigned_abs()));
+    let full = |ms| moment(ms).map_or_else(|| milliseconds(ms), |(day, time)| format!("{day}{GLUE}{time}"));
+    let first = full(from);
+    let last = match (moment(from), moment(to)) {
+        (Some((day, _)), Some((other, time))) if day == other => time,
+        _ => full(to),
+    };
+    // Less than a second apart.
+    if first.ends_with(&last) && moment(from).is_some() || from == to {
+        return Some(first);
+    }
+    Some(format!("{first} to {last}"))
+}
+
+/// Day and time, if the year has four digits and is not before 1970: any other time is a number gone wrong.
+fn moment(ms: i64) -> Option<(String, String)> {
+    let time = Offset::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
+    (1970..=9999)
+        .contains(&time.year())
+        .then(|| (time.strftime("%Y-%m-%d").to_string(), time.strftime("%H:%M:%S").to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! From what is wrong with bytes and names to findings: code, severity, words.
+
+use super::cause::Evidence;
+use super::may_be_torn;
+use super::report::{Cause, Correction, Finding, Lost, Severity};
+use super::salvage::{Mended, Problem, ProblemKind};
+use super::segment::SegmentScan;
+use crate::tsdb::{LogDirectory, LogKind, Stray, StrayKind};
+use crate::wal::segments::{SegmentFile, segment_name};
+use crate::wal::{Fault, PAGE};
+
+/// Findings about the names of a log's segments: what makes Prometheus refuse to start.
+pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for pair in log.segments.windows(2) {
+        let (before, after) = (&pair[0], &pair[1]);
+        if before.index == after.index {
+            let message = format!("{} and {} have the same number, so Prometheus refuses to start", before.name, after.name);
+            findings.push(of_file(log, after, "segments_not_sequential", Severity::Damage, message, Some(Cause::Files)));
+        } else if before.index.checked_add(1) != Some(after.index) {
+            let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
+            let message = if first == last {
+                format!("segment {} before it is missing, so Prometheus refuses to start", segment_name(first))
+            } else {
+                format!(
+                    "segments {} to {} before it are missing, so Prometheus refuses to start",
+                    segment_name(first),
+                    segment_name(last)
+                )
+            };
+            findings.push(of_file(log, after, "segments_not_sequential", Severity::Damage, message, Some(Cause::Files)));
+        }
+    }
+    // A segment given by its own path is read under whatever name it has.
+    for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
+        let message = format!(
+            "Prometheus counts it as segment {} and then looks for {}",
+            segment.index,
+            segment_name(segment.index)
+        );
+        findings.push(of_file(log, segment, "misnamed_segment", Severity::Damage, message, Some(Cause::Files)));
+    }
+    findings
+}
+
+/// Findings about what is beside the logs.
+pub(super) fn of_strays(strays: &[Stray]) -> Vec<Finding> {
+    let words = |stray: &Stray| match stray.kind {
+        StrayKind::CheckpointFile => (
+            "checkpoint_not_a_directory",
+            Severity::Damage,
+            "Prometheus takes it for a checkpoint, finds a file, and refuses to start",
+        ),
+        StrayKind::SnapshotFile => (
+            "snapshot_not_a_directory",
+            Severity::Warning,
+            "Prometheus takes it for a chunk snapshot and finds a file; it loads no snapshot then",
+        ),
+        StrayKind::Temporary => {
+            ("stale_temporary", Severity::Note, "left from an unfinished checkpoint or snapshot; the next start deletes it")
+        }
+        StrayKind::Repair => (
+            "interrupted_repair",
+            Severity::Warning,
+            "Prometheus died while it repaired this segment; the original is here, and Prometheus never looks at it again",
+        ),
+    };
+    let finding = |stray: &Stray| {
+        let (code, severity, message) = words(stray);
+        Finding {
+            code,
+            severity,
+            log: None,
+            path: stray.relative.clone(),
+            segment: None,
+            offset: None,
+            end: None,
+            message: message.into(),
+            cause: None,
+            places: 1,
+            lost: Lost::default(),
+            orphans: Vec::new(),
+            correction: None,
+        }
+    };
+    strays.iter().map(finding).collect()
+}
+
+/// Findings about the bytes of a log's segments.
+pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<Finding> {
+    // After a crash the last segment that anything was written to ends anyhow; empty ones of later starts follow.
+    let last_written = scans.iter().rposition(|scan| scan.as_ref().is_some_and(|scan| scan.bytes > 0));
+    let mut findings = Vec::new();
+    for (at, (segment, scan)) in log.segments.iter().zip(scans).enumerate() {
+        let Some(scan) = scan else { continue };
+        if scan.not_a_file {
+            let message = "Prometheus takes it for a segment, and it is no file".into();
+            findings.push(of_file(log, segment, "not_a_file", Severity::Damage, message, Some(Cause::Files)));
+            continue;
+        }
+        if scan.bytes == 0 && at + 1 < log.segments.len() {
+            let message = "empty: Prometheus begins a new segment at each start".into();
+            findings.push(of_file(log, segment, "empty_segment", Severity::Note, message, None));
+        }
+        let last = last_written == Some(at) && may_be_torn(log.kind);
+        findings.extend(scan.problems.iter().map(|(problem, evidence)| of_problem(log, segment, problem, evidence, last)));
+        findings.extend(scan.odd_flags.iter().map(|&(offset, end)| {
+            let message = "the fragments of this record disagree on its compression; Prometheus believes the last".into();
+            let finding = of_file(log, segment, "flags_disagree", Severity::Warning, message, Some(Cause::OneFlippedBit));
+            Finding { offset: Some(offset), end: Some(end), ..finding }
+        }));
+    }
+    findings
+}
+
+fn of_file(
+    log: &LogDirectory,
+    segment: &SegmentFile,
+    code: &'static str,
+    severity: Severity,
+    message: String,
+    cause: Option<Cause>,
+) -> Finding {
+    Finding {
+        code,
+        severity,
+        log: Some(log.relative.clone()),
+        path: log.relative_of(segment),
+        segment: Some(segment.index),
+        offset: None,
+        end: None,
+        message,
+        cause,
+        places: 1,
+        lost: Lost::default(),
+        orphans: Vec::new(),
+        correction: None,
+    }
+}
+
+fn of_problem(
+    log: &LogDirectory,
+    segment: &SegmentFile,
+    problem: &Problem,
+    evidence: &Evidence,
+    last: bool,
+) -> Finding {
+    let (code, message) = words(problem, log.kind);
+    let severity = severity(problem, evidence, last);
+    Finding {
+        offset: Some(problem.range.start),
+        end: Some(problem.range.end),
+        places: problem.places,
+        lost: lost(problem, evidence),
+        orphans: problem.orphans.iter().map(|orphan| (orphan.start, orphan.end)).collect(),
+        correction: problem.correction.as_ref().map(correction),
+        ..of_file(log, segment, code, severity, message, evidence.cause)
+    }
+}
+
+/// Only at the end of the last segment is it normal that a record is not whole.
+fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
+    let ProblemKind::Framing(fault) = &problem.kind else { return Severity::Damage };
+    let tail = problem.at_tail && last;
+    match fault {
+        Fault::TrailingZeros if last => Severity::Note,
+        Fault::TrailingZeros => Severity::Warning,
+        Fault::Torn | Fault::Unfinished if tail => Severity::Note,
+        // The file got its length and not its bytes.
+        Fault::Checksum { .. } | Fault::Length(_)
+            if tail
+                && evidence.zeros_from.is_some()
+                && matches!(evidence.cause, Some(Cause::HalfWritten | Cause::NeverWritten)) =>
+        {
+            Severity::Note
+        }
+        _ => Severity::Damage,
+    }
+}
+
+fn words(problem: &Problem, kind: LogKind) -> (&'static str, String) {
+    let fault = match &problem.kind {
+        ProblemKind::Framing(fault) => fault,
+        ProblemKind::Decode(error) => {
+            let what = if kind == LogKind::ChunkSnapshot { "chunk snapshot" } else { "record" };
+            return ("decode_error", format!("the checksum is right, and the {what} does not decode: {error}"));
+        }
+        ProblemKind::Spliced => {
+            return (
+                "spliced_record",
+                "two halves that do not belong together: the series or times change where the fragments meet".into(),
+            );
+        }
+        ProblemKind::Flags => {
+            return (
+                "compression_flag",
+                "the header says that this record is not compressed, so Prometheus takes it for an unknown type and \
+                 passes over it; unpacked, it is whole"
+                    .into(),
+            );
+        }
+    };
+    let length = problem.range.end - problem.range.start;
+    match fault {
+        Fault::Checksum { computed, stored } => {
+            ("checksum_mismatch", format!("checksum mismatch: the data has {computed:08x}, the header says {stored:08x}"))
+        }
+        Fault::Length(claimed) => {
+            ("invalid_length", format!("the header claims {claimed} bytes of data, more than the page has room for"))
+        }
+        Fault::Type(kind) => (
+            "invalid_type",
+            format!("the header's fragment type is {} ({}), which cannot stand here", kind.bits(), kind.name()),
+        ),
+        Fault::JunkInPadding => ("junk_in_padding", "something else than zeros stands up to the page end".into()),
+        Fault::ZeroedPages => {
+            let pages = length.div_ceil(PAGE);
+            let pages = if pages == 1 { "a page".into() } else { format!("{pages} pages") };
+            ("zeroed_pages", format!("{pages} of zeros where records stood; Prometheus passes over it in silence"))
+        }
+        Fault::ZeroedTail => {
+            ("zeroed_tail", "zeros up to the page end where records stood; Prometheus passes over them in silence".into())
+        }
+        Fault::TrailingZeros => ("trailing_zeros", "the segment ends in pages of zeros".into()),
+        Fault::Unfinished if problem.at_tail => ("torn_record", "the last record is begun and not finished".into()),
+        Fault::Unfinished => (
+            "unfinished_record",
+            "a record is begun here and not gone on with; Prometheus blames the next record or segment for it".into(),
+        ),
+        Fault::Headless => ("headless_record", "the rest of a record whose beginning is not there".into()),
+        Fault::Torn => ("torn_record", "the file ends within a record".into()),
+        Fault::Unpack(error) => ("unpack_error", format!("the checksum is right, and the record does not unpack: {error}")),
+        Fault::DuplicatedPage { original } => {
+            ("duplicated_page", format!("the same bytes as at {original}: records would be replayed twice"))
+        }
+        Fault::Unreadable(error) => ("unreadable", format!("the disk does not give these bytes: {error}")),
+        Fault::Shrunk { from } => {
+            ("shrunk", format!("the file had {from} bytes when it was opened, and was cut while it was read"))
+        }
+    }
+}
+
+fn lost(problem: &Problem, evidence: &Evidence) -> Lost {
+    if problem.correction.is_some() {
+        return Lost { records: Some(0), entries: Some(0) };
+    }
+    let records = match &problem.kind {
+        ProblemKind::Decode(_) | ProblemKind::Spliced | ProblemKind::Flags => Some(1),
+        ProblemKind::Framing(fault) => match fault {
+            Fault::Unfinished | Fault::Headless | Fault::Torn | Fault::Unpack(_) | Fault::Type(_) => Some(1),
+            Fault::Checksum { .. } if evidence.one_fragment => Some(1),
+            Fault::TrailingZeros => Some(0),
+            Fault::JunkInPadding if evidence.cause == Some(Cause::Overwritten) && problem.at_tail => Some(0),
+            _ => None,
+        },
+    };
+    Lost { records, entries: problem.entries.or((records == Some(0)).then_some(0)) }
+}
+
+fn correction(mended: &Mended) -> Correction {
+    Correction {
+        offset: mended.correction.at,
+        bit: mended.correction.mask.trailing_zeros(),
+        record: mended.contents.name,
+        entries: mended.contents.entries,
+        odds: mended.odds,
+    }
+}

@@ -1,0 +1,195 @@
+//! One segment file: read, counted, and what is wrong with it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cause::{self, Evidence};
+use super::report::{Dialect, Entries};
+use super::salvage::{Contents, Problem, Reading, Visitor, salvage};
+use super::{Progress, ScanError};
+use crate::record;
+use crate::tsdb::{LogDirectory, LogKind};
+use crate::wal::segments::SegmentFile;
+use crate::wal::{Event, ReadAt, Record, SegmentReader};
+
+/// What one segment holds.
+#[derive(Debug, Default)]
+pub(super) struct SegmentScan {
+    /// Its size when it was opened.
+    pub(super) bytes: u64,
+    /// What can be read.
+    pub(super) tally: Tally,
+    /// What cannot, and what the bytes there look like.
+    pub(super) problems: Vec<(Problem, Evidence)>,
+    /// Records whose fragments do not agree on the compression: offset and end.
+    pub(super) odd_flags: Vec<(u64, u64)>,
+    /// It is no file.
+    pub(super) not_a_file: bool,
+}
+
+/// Counts.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) records: BTreeMap<&'static str, u64>,
+    pub(super) entries: Entries,
+    pub(super) min_time: Option<i64>,
+    pub(super) max_time: Option<i64>,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: &Self) {
+        for (name, count) in &other.records {
+            *self.records.entry(name).or_default() += count;
+        }
+        let (a, b) = (&mut self.entries, &other.entries);
+        a.series += b.series;
+        a.samples += b.samples;
+        a.histograms += b.histograms;
+        a.float_histograms += b.float_histograms;
+        a.exemplars += b.exemplars;
+        a.tombstones += b.tombstones;
+        a.metadata += b.metadata;
+        a.mmap_markers += b.mmap_markers;
+        self.widen(other.min_time, other.max_time);
+    }
+
+    fn widen(&mut self, min: Option<i64>, max: Option<i64>) {
+        self.min_time = self.min_time.into_iter().chain(min).min();
+        self.max_time = self.max_time.into_iter().chain(max).max();
+    }
+
+    fn count(&mut self, contents: &Contents) {
+        *self.records.entry(contents.name).or_default() += 1;
+        let entries = &mut self.entries;
+        let of_kind = match contents.name {
+            "series" => &mut entries.series,
+            "samples" | "samples_v2" => &mut entries.samples,
+            "histogram_samples" | "custom_buckets_histogram_samples" | "histogram_samples_v2" => &mut entries.histograms,
+            "float_histogram_samples" | "custom_buckets_float_histogram_samples" | "float_histogram_samples_v2" => {
+                &mut entries.float_histograms
+            }
+            "exemplars" => &mut entries.exemplars,
+            "tombstones" => &mut entries.tombstones,
+            "metadata" => &mut entries.metadata,
+            "mmapmarkers" => &mut entries.mmap_markers,
+            _ => return,
+        };
+        *of_kind += contents.entries;
+        self.widen(contents.min_time, contents.max_time);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    tally: Tally,
+    problems: Vec<Problem>,
+    odd_flags: Vec<(u64, u64)>,
+}
+
+impl Visitor for Found {
+    fn record(&mut self, record: &Record<'_>, contents: &Contents) {
+        self.tally.count(contents);
+        if record.flags_disagree {
+            self.odd_flags.push((record.offset, record.end));
+        }
+    }
+
+    fn damage(&mut self, damage: Problem) {
+        self.problems.push(damage);
+    }
+}
+
+/// Reads a segment. `None` if it has gone.
+pub(super) fn scan(
+    segment: &SegmentFile,
+    reading: Reading,
+    progress: &dyn Progress,
+) -> Result<Option<SegmentScan>, ScanError> {
+    let failed = |source| ScanError::Open { path: segment.path.clone(), source };
+    let (file, bytes) = match open(segment) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(Some(SegmentScan { not_a_file: true, ..SegmentScan::default() })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let source = Counted { file: &file, progress, reached: AtomicU64::new(0) };
+    let found: Found = salvage(&source, bytes, reading);
+    source.reach(bytes);
+    let problems = found.problems.into_iter().map(|problem| {
+        let evidence = cause::look(&file, &problem);
+        (problem, evidence)
+    });
+    Ok(Some(SegmentScan {
+        bytes,
+        problems: problems.collect(),
+        tally: found.tally,
+        odd_flags: found.odd_flags,
+        not_a_file: false,
+    }))
+}
+
+/// The file and its size; `None` if it is no file: opening a pipe would wait for a writer.
+fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
+    if !segment.path.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let file = File::open(&segment.path)?;
+    let bytes = file.metadata()?.len();
+    Ok(Some((file, bytes)))
+}
+
+pub(super) fn reading(kind: LogKind, dialect: Dialect) -> Reading {
+    match (dialect, kind) {
+        (Dialect::Loki, _) => Reading::Opaque,
+        (Dialect::Prometheus, LogKind::ChunkSnapshot) => Reading::Snapshot,
+        (Dialect::Prometheus, _) => Reading::Prometheus,
+    }
+}
+
+/// Whose records a log holds: Loki's series records come before anything that needs them.
+pub(super) fn dialect(log: &LogDirectory) -> Dialect {
+    const ENOUGH: usize = 100;
+    let mut seen = 0;
+    for segment in &log.segments {
+        let Ok(Some((file, bytes))) = open(segment) else { continue };
+        let mut reader = SegmentReader::new(&file, bytes);
+        while let Some(event) = reader.next() {
+            if let Event::Record(record) = event {
+                if log.kind != LogKind::ChunkSnapshot && record::is_loki(record.data) {
+                    return Dialect::Loki;
+                }
+                seen += 1;
+                if seen == ENOUGH {
+                    return Dialect::Prometheus;
+                }
+            }
+        }
+    }
+    Dialect::Prometheus
+}
+
+/// A file that tells how far it has been read.
+struct Counted<'a> {
+    file: &'a File,
+    progress: &'a dyn Progress,
+    reached: AtomicU64,
+}
+
+impl Counted<'_> {
+    fn reach(&self, offset: u64) {
+        let before = self.reached.fetch_max(offset, Ordering::Relaxed);
+        if offset > before {
+            self.progress.advance(offset - before);
+        }
+    }
+}
+
+impl ReadAt for Counted<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let count = ReadAt::read_at(self.file, buffer, offset)?;
+        self.reach(offset + count as u64);
+        Ok(count)
+    }
+}

@@ -1,0 +1,108 @@
+//! What a path means: a data directory, one of its logs, or one segment.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::listing::{self, Listing, LogKind};
+use crate::wal::segments::{list_segments, segment_index};
+
+/// What is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    path: PathBuf,
+    shape: Shape,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    DataDirectory,
+    Log(LogKind),
+    Segment(LogKind),
+}
+
+/// Why a path is nothing that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It cannot be looked at.
+    #[error("cannot open {path}")]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error(
+        "{0} is no data directory of Prometheus, and none of wal/, wbl/, a checkpoint, a chunk snapshot or a segment"
+    )]
+    Other(PathBuf),
+}
+
+impl Target {
+    /// What `path` means.
+    ///
+    /// # Errors
+    /// If it cannot be looked at, or is nothing of Prometheus's.
+    pub fn find(path: &Path) -> Result<Self, TargetError> {
+        let failed = |source| TargetError::Open { path: path.to_owned(), source };
+        // The names matter, and `.` has none.
+        let full = path.canonicalize().map_err(failed)?;
+        let metadata = full.metadata().map_err(failed)?;
+        let shape = if metadata.is_file() {
+            let named = full.file_name().and_then(|name| name.to_str()).and_then(segment_index);
+            named.map(|_| Shape::Segment(full.parent().map_or(LogKind::Wal, LogKind::of_name)))
+        } else if metadata.is_dir() {
+            shape_of_directory(&full).map_err(failed)?
+        } else {
+            None
+        };
+        let shape = shape.ok_or_else(|| TargetError::Other(path.to_owned()))?;
+        Ok(Self { path: path.to_owned(), shape })
+    }
+
+    /// The path as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The logs that belong to it, as they are now. The directory may be in use: it is listed until two listings
+    /// agree.
+    ///
+    /// # Errors
+    /// If a directory cannot be listed.
+    pub fn list(&self) -> io::Result<Listing> {
+        const TRIES: usize = 50;
+        let mut last = self.list_once()?;
+        for _ in 0..TRIES {
+            let next = self.list_once()?;
+            if next == last {
+                break;
+            }
+            last = next;
+        }
+        Ok(last)
+    }
+
+    fn list_once(&self) -> io::Result<Listing> {
+        match self.shape {
+            Shape::DataDirectory => listing::data_directory(&self.path),
+            Shape::Log(kind) => listing::log(&self.path, "", kind),
+            Shape::Segment(kind) => listing::segment(&self.path, kind),
+        }
+    }
+}
+
+fn shape_of_directory(path: &Path) -> io::Result<Option<Shape>> {
+    if path.join("wal").is_dir() || path.join("wbl").is_dir() || path.join("chunks_head").is_dir() {
+        return Ok(Some(Shape::DataDirectory));
+    }
+    let kind = LogKind::of_name(path);
+    let named_so = kind != LogKind::Wal || path.file_name().is_some_and(|name| name == "wal");
+    // Copied elsewhere under another name, or Loki's, whose WAL directory is called as one likes.
+    let looks_so = || -> io::Result<bool> {
+        let listing = listing::log(path, "", kind)?;
+        Ok(listing.logs.len() > 1 || !list_segments(path)?.is_empty())
+    };
+    Ok(if named_so || looks_so()? { Some(Shape::Log(kind)) } else { None })
+}
