@@ -1,0 +1,153 @@
+//! Data directories made on the spot by a real server that scrapes the [`Exporter`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::exporter::{Exporter, Shape};
+use super::server::{Compression, Error, Options, Running, Server, io};
+
+/// Longest wait for any one thing that a server is to write.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How the making of a directory ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// SIGKILL: the log as a crash leaves it.
+    Killed,
+    /// SIGTERM: closed properly.
+    Stopped,
+    /// SIGTERM with the feature memory-snapshot-on-shutdown: a chunk snapshot.
+    Snapshot,
+    /// As `Snapshot`, then started again with it, scraped on, and killed: a snapshot with log after it.
+    SnapshotThenKilled,
+}
+
+/// What directory to make.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// What is scraped.
+    pub shape: Shape,
+    /// How often.
+    pub interval: Duration,
+    /// How the log is compressed; `None`: the server's default.
+    pub compression: Option<Compression>,
+    /// An agent's directory: no tombstones, no WBL, no head chunks, no snapshot.
+    pub agent: bool,
+    /// Wait for a checkpoint.
+    pub checkpoint: bool,
+    /// Scrapes after the checkpoint (or after the start), before the tombstones; the block duration is 2 h by then, so
+    /// that all of it stays in the log.
+    pub scrapes: u64,
+    /// Delete some series before the end: tombstones in the WAL.
+    pub tombstones: bool,
+    /// How it ends.
+    pub end: End,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            shape: Shape::default(),
+            interval: Duration::from_millis(500),
+            compression: None,
+            agent: false,
+            checkpoint: true,
+            scrapes: 60,
+            tombstones: true,
+            end: End::Killed,
+        }
+    }
+}
+
+impl Recipe {
+    /// Options for a server that scrapes `exporter`.
+    pub fn options(&self, exporter: &Exporter) -> Options {
+        let mut features: Vec<String> =
+            ["exemplar-storage", "native-histograms", "metadata-wal-records"].map(str::to_owned).into();
+        if matches!(self.end, End::Snapshot | End::SnapshotThenKilled) {
+            features.push("memory-snapshot-on-shutdown".to_owned());
+        }
+        let mut options = Options {
+            agent: self.agent,
+            config: exporter.config(self.interval, self.agent),
+            compression: self.compression,
+            segment_size: Some(10 << 20),
+            features,
+            ..Options::default()
+        };
+        if !self.agent {
+            options.flags.push("--web.enable-admin-api".to_owned());
+        }
+        options
+    }
+
+    /// Makes the directory `data` with `server`.
+    ///
+    /// # Errors
+    ///
+    /// If the server fails, or what the recipe asks for does not come about.
+    pub fn make(&self, server: &Server, data: &Path) -> Result<(), Error> {
+        let exporter = Exporter::start(self.shape)?;
+        let options = self.options(&exporter);
+        if self.checkpoint {
+            let mut hurried = options.clone();
+            // A head compaction needs 1.5 times that span in the head, then each further one that span; each makes a
+            // segment, and the truncation takes two thirds of all but the last: the fourth makes the first checkpoint.
+            hurried.block_duration = Some(Duration::from_secs(4));
+            if self.agent {
+                // Without remote write an agent truncates what is older than max-time.
+                hurried.flags.push("--storage.agent.wal-truncate-frequency=3s".to_owned());
+                hurried.flags.push("--storage.agent.retention.min-time=1s".to_owned());
+                hurried.flags.push("--storage.agent.retention.max-time=2s".to_owned());
+            }
+            let mut running = server.start(data, &hurried)?.ready()?;
+            running.wait_for("a checkpoint", DEADLINE, |_| Ok(checkpoint(data)?.is_some()))?;
+            running.stop()?;
+        }
+        let mut running = server.start(data, &options)?.ready()?;
+        self.scrape(&mut running, &exporter, self.scrapes)?;
+        if self.tombstones && !self.agent {
+            running.delete_series("{__name__=\"walfix_temperature\",room=~\".*3\"}")?;
+            running.delete_series("{__name__=\"walfix_late\",i=\"1\"}")?;
+            // Something after the tombstones.
+            self.scrape(&mut running, &exporter, 2)?;
+        }
+        match self.end {
+            End::Killed => running.kill()?,
+            End::Stopped | End::Snapshot => running.stop()?,
+            End::SnapshotThenKilled => {
+                running.stop()?;
+                let mut running = server.start(data, &options)?.ready()?;
+                self.scrape(&mut running, &exporter, self.scrapes)?;
+                running.kill()?
+            }
+        };
+        Ok(())
+    }
+
+    /// Lets `running` scrape `count` times more.
+    fn scrape(&self, running: &mut Running, exporter: &Exporter, count: u64) -> Result<(), Error> {
+        // A scrape is in the log by the time the next but one is asked for.
+        let goal = exporter.scrapes() + count + 1;
+        let what = format!("{count} scrapes");
+        running.wait_for(&what, DEADLINE + self.interval * u32::try_from(count).unwrap_or(u32::MAX), |_| {
+            Ok(exporter.scrapes() > goal)
+        })
+    }
+}
+
+/// The newest finished checkpoint in `data`.
+///
+/// # Errors
+///
+/// If `wal/` cannot be listed.
+pub fn checkpoint(data: &Path) -> Result<Option<PathBuf>, Error> {
+    let wal = data.join("wal");
+    let mut newest = None;
+    for entry in std::fs::read_dir(&wal).map_err(io(wal.display().to_string()))?.filter_map(Result::ok) {
+        let number =
+            entry.file_name().to_str().and_then(|n| n.strip_prefix("checkpoint.")?.parse::<u64>().ok());
+        newest = newest.max(number.map(|number| (number, entry.path())));
+    }
+    Ok(newest.map(|(_, path)| path))
+}
