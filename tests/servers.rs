@@ -94,7 +94,8 @@ fn scraped_samples_survive_a_kill() -> Result {
         let running = server.start_on_copy(data.path(), &options)?.ready()?;
         assert_eq!(running.log().complaint(), None);
         let all = running.samples("{__name__=~\"walfix_.*\"}", None)?;
-        assert_eq!(named(&all, "walfix_requests_total").len(), recipe.shape.counters);
+        let scraped = format!("{}: {:?}", server.version, running.samples("up", None)?);
+        assert_eq!(named(&all, "walfix_requests_total").len(), recipe.shape.counters, "{scraped}");
         assert!(named(&all, "walfix_requests_total").iter().all(|samples| samples.len() >= 10));
         assert_eq!(running.series("walfix_latency_seconds_bucket")?.len(), recipe.shape.classic * 5);
         assert_eq!(named(&all, "walfix_size_bytes").len(), recipe.shape.native, "{}", server.version);
@@ -114,7 +115,10 @@ fn named<'a>(
     all: &'a std::collections::BTreeMap<String, Vec<(i64, String)>>,
     name: &str,
 ) -> Vec<&'a Vec<(i64, String)>> {
-    all.iter().filter(|(labels, _)| labels.contains(&format!("__name__={name},"))).map(|(_, s)| s).collect()
+    all.iter()
+        .filter(|(labels, _)| labels.contains(&format!("__name__=\"{name}\",")))
+        .map(|(_, s)| s)
+        .collect()
 }
 
 /// What Prometheus itself does about a flipped byte is in its log, on every version in the same words.
@@ -152,7 +156,8 @@ fn log_of_a_repair_and_of_a_refusal() -> Result {
             panic!("{} starts without its first segment", server.version);
         };
         assert_eq!(exited.status.code(), Some(1));
-        let refusal = exited.log.complaint().and_then(LogLine::err).unwrap_or_default().to_owned();
+        let refusal =
+            exited.log.at_least(Level::Error).last().and_then(LogLine::err).unwrap_or_default().to_owned();
         assert!(
             refusal.contains("opening storage failed: ") && refusal.contains("00000000"),
             "{}",
@@ -239,8 +244,13 @@ fn fresh_directories() -> Result {
                             std::fs::remove_dir_all(&data).map_err(reading)?;
                         }
                         let started = Instant::now();
-                        recipe.make(server, &data)?;
-                        println!("{} {name}: {:.1} s", server.version, started.elapsed().as_secs_f64());
+                        let made = recipe.make(server, &data)?;
+                        println!(
+                            "{} {name}: {:.1} s, checkpoint after {:.1} s",
+                            server.version,
+                            started.elapsed().as_secs_f64(),
+                            made.checkpoint_after.unwrap_or_default().as_secs_f64()
+                        );
                     }
                     Ok(())
                 })
@@ -255,6 +265,7 @@ fn large() -> Recipe {
     Recipe {
         shape: Shape { counters: 4000, gauges: 4000, classic: 300, churn: 400, ..Shape::default() },
         interval: Duration::from_secs(1),
+        scrapes: 90,
         compression: Some(Compression::None),
         ..Recipe::default()
     }

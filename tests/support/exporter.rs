@@ -149,10 +149,7 @@ fn write_text(out: &mut String, shape: Shape, scrape: u64, now: f64) -> std::fmt
             i % 10
         )?;
     }
-    writeln!(
-        out,
-        "# TYPE walfix_temperature gauge\n# UNIT walfix_temperature \n# HELP walfix_temperature \u{b0}C."
-    )?;
+    writeln!(out, "# TYPE walfix_temperature gauge\n# HELP walfix_temperature \u{b0}C.")?;
     for i in 0..shape.gauges {
         let value = (scrape.wrapping_mul(2_654_435_761) >> (i % 16)) % 10_000;
         writeln!(out, "walfix_temperature{{room=\"\u{fc}-{i}\"}} {}.{:02}", value / 100, value % 100)?;

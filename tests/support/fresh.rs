@@ -1,7 +1,7 @@
 //! Data directories made on the spot by a real server that scrapes the [`Exporter`].
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exporter::{Exporter, Shape};
 use super::server::{Compression, Error, Options, Running, Server, io};
@@ -22,6 +22,13 @@ pub enum End {
     SnapshotThenKilled,
 }
 
+/// What was seen while a directory was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Made {
+    /// From the first start to the first checkpoint.
+    pub checkpoint_after: Option<Duration>,
+}
+
 /// What directory to make.
 #[derive(Debug, Clone)]
 pub struct Recipe {
@@ -36,7 +43,7 @@ pub struct Recipe {
     /// Wait for a checkpoint.
     pub checkpoint: bool,
     /// Scrapes after the checkpoint (or after the start), before the tombstones; the block duration is 2 h by then, so
-    /// that all of it stays in the log.
+    /// that all of it stays in the log. From 120 on there are m-mapped chunks of samples that are in the WAL too.
     pub scrapes: u64,
     /// Delete some series before the end: tombstones in the WAL.
     pub tombstones: bool,
@@ -48,11 +55,11 @@ impl Default for Recipe {
     fn default() -> Self {
         Self {
             shape: Shape::default(),
-            interval: Duration::from_millis(500),
+            interval: Duration::from_millis(200),
             compression: None,
             agent: false,
             checkpoint: true,
-            scrapes: 60,
+            scrapes: 150,
             tombstones: true,
             end: End::Killed,
         }
@@ -86,22 +93,25 @@ impl Recipe {
     /// # Errors
     ///
     /// If the server fails, or what the recipe asks for does not come about.
-    pub fn make(&self, server: &Server, data: &Path) -> Result<(), Error> {
+    pub fn make(&self, server: &Server, data: &Path) -> Result<Made, Error> {
+        let mut made = Made::default();
         let exporter = Exporter::start(self.shape)?;
         let options = self.options(&exporter);
         if self.checkpoint {
             let mut hurried = options.clone();
             // A head compaction needs 1.5 times that span in the head, then each further one that span; each makes a
             // segment, and the truncation takes two thirds of all but the last: the fourth makes the first checkpoint.
-            hurried.block_duration = Some(Duration::from_secs(4));
+            hurried.block_duration = Some(Duration::from_secs(2));
             if self.agent {
                 // Without remote write an agent truncates what is older than max-time.
-                hurried.flags.push("--storage.agent.wal-truncate-frequency=3s".to_owned());
+                hurried.flags.push("--storage.agent.wal-truncate-frequency=2s".to_owned());
                 hurried.flags.push("--storage.agent.retention.min-time=1s".to_owned());
                 hurried.flags.push("--storage.agent.retention.max-time=2s".to_owned());
             }
+            let started = Instant::now();
             let mut running = server.start(data, &hurried)?.ready()?;
             running.wait_for("a checkpoint", DEADLINE, |_| Ok(checkpoint(data)?.is_some()))?;
+            made.checkpoint_after = Some(started.elapsed());
             running.stop()?;
         }
         let mut running = server.start(data, &options)?.ready()?;
@@ -122,7 +132,7 @@ impl Recipe {
                 running.kill()?
             }
         };
-        Ok(())
+        Ok(made)
     }
 
     /// Lets `running` scrape `count` times more.

@@ -248,6 +248,8 @@ impl Server {
             format!("--{storage}.path={}", data.display()),
             // Warnings and errors are what is judged; the address is logged as info.
             "--log.level=info".to_owned(),
+            // A hidden flag: by default the first scrape comes 5 s after the start.
+            "--scrape.discovery-reload-interval=100ms".to_owned(),
         ];
         let mut features = options.features.clone();
         if options.agent {
@@ -588,7 +590,7 @@ impl Running {
     }
 
     /// Every raw sample of the series that match, in all the time up to `time` (seconds; `None`: now): from label set
-    /// (as a selector writes it, unquoted) to samples, each timestamp in ms and the value as the server prints it. Native histograms
+    /// (as a selector writes it) to samples, each timestamp in ms and the value as the server prints it. Native histograms
     /// are there too, their value being their JSON.
     ///
     /// # Errors
@@ -670,7 +672,7 @@ impl Drop for Running {
     }
 }
 
-/// A label set as a selector writes it but without quotes, names in order.
+/// A label set as a selector writes it, names in order.
 fn label_set(metric: &Value) -> String {
     let labels: Vec<String> = metric
         .as_object()
