@@ -13,7 +13,7 @@ type Result<T = ()> = std::result::Result<T, Error>;
 
 #[test]
 fn empty_directory() -> Result {
-    for server in Servers::judges("start on an empty directory") {
+    Servers::each("start on an empty directory", |server| {
         let data = temporary()?;
         let mut options = Options::default();
         options.flags.push("--web.enable-admin-api".to_owned());
@@ -33,8 +33,8 @@ fn empty_directory() -> Result {
         assert!(exited.log.with_msg("See you next time!").is_some(), "{}", exited.log);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         assert!(data.path().join("wal/00000000").is_file());
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The version without what a distribution appends to it.
@@ -44,7 +44,7 @@ fn plain(version: &str) -> String {
 
 #[test]
 fn agent() -> Result {
-    for server in Servers::judges("agent mode") {
+    Servers::each("agent mode", |server| {
         let data = temporary()?;
         let exporter = Exporter::start(Shape::default())?;
         let options = Options {
@@ -59,26 +59,26 @@ fn agent() -> Result {
         assert_eq!(exited.log.complaint(), None);
         let segment = std::fs::read(data.path().join("wal/00000000")).map_err(reading)?;
         assert!(contains(&segment, b"walfix_requests_total"), "{}", server.version);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn lock_file() -> Result {
-    for server in Servers::judges("the lock file") {
+    Servers::each("the lock file", |server| {
         for lock in [true, false] {
             let data = temporary()?;
             let options = Options { lock: Some(lock), ..Options::default() };
             let _running = server.start(data.path(), &options)?.ready()?;
             assert_eq!(data.path().join("lock").exists(), lock, "{}", server.version);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn scraped_samples_survive_a_kill() -> Result {
-    for server in Servers::judges("samples of a scraping run") {
+    Servers::each("samples of a scraping run", |server| {
         let data = temporary()?;
         let recipe = Recipe {
             interval: Duration::from_millis(200),
@@ -86,7 +86,7 @@ fn scraped_samples_survive_a_kill() -> Result {
             scrapes: 10,
             ..Recipe::default()
         };
-        recipe.make(&server, data.path())?;
+        recipe.make(server, data.path())?;
 
         // On a copy, with nothing to scrape: what is in the directory and no more.
         let mut options = Options::default();
@@ -107,8 +107,8 @@ fn scraped_samples_survive_a_kill() -> Result {
         assert_ne!(running.data(), data.path());
         running.kill()?;
         assert!(std::fs::metadata(data.path().join("wbl/00000000")).map_err(reading)?.len() > 0);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn named<'a>(
@@ -124,7 +124,7 @@ fn named<'a>(
 /// What Prometheus itself does about a flipped byte is in its log, on every version in the same words.
 #[test]
 fn log_of_a_repair_and_of_a_refusal() -> Result {
-    for server in Servers::judges("logs of damaged directories") {
+    Servers::each("logs of damaged directories", |server| {
         let data = temporary()?;
         let recipe = Recipe {
             interval: Duration::from_millis(200),
@@ -133,7 +133,7 @@ fn log_of_a_repair_and_of_a_refusal() -> Result {
             scrapes: 3,
             ..Recipe::default()
         };
-        recipe.make(&server, data.path())?;
+        recipe.make(server, data.path())?;
         let path = data.path().join("wal/00000000");
         let mut segment = std::fs::read(&path).map_err(reading)?;
         segment[20] ^= 1;
@@ -163,8 +163,8 @@ fn log_of_a_repair_and_of_a_refusal() -> Result {
             "{}",
             exited.log
         );
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
@@ -217,46 +217,34 @@ fn versions() {
 #[ignore = "takes minutes; WALFIX_FRESH names where to"]
 fn fresh_directories() -> Result {
     let out = std::env::var_os("WALFIX_FRESH").map(PathBuf::from).expect("WALFIX_FRESH names a directory");
-    let servers = Servers::judges("fresh directories");
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = servers
-            .iter()
-            .map(|server| {
-                let out = out.join(server.version.to_string());
-                scope.spawn(move || {
-                    let mut recipes = Vec::new();
-                    for &compression in server.compressions() {
-                        let killed = Recipe { compression: Some(compression), ..Recipe::default() };
-                        recipes.push((format!("killed-{compression}"), killed.clone()));
-                        let agent = Recipe { agent: true, scrapes: 20, ..killed };
-                        recipes.push((format!("agent-{compression}"), agent));
-                    }
-                    for (name, end) in
-                        [("snapshot", End::Snapshot), ("snapshot-killed", End::SnapshotThenKilled)]
-                    {
-                        recipes.push((name.to_owned(), Recipe { end, ..Recipe::default() }));
-                    }
-                    recipes.push(("large".to_owned(), large()));
-                    for (name, recipe) in recipes {
-                        let data = out.join(&name);
-                        // Made anew or not at all: half a directory must not look like a whole one.
-                        if data.exists() {
-                            std::fs::remove_dir_all(&data).map_err(reading)?;
-                        }
-                        let started = Instant::now();
-                        let made = recipe.make(server, &data)?;
-                        println!(
-                            "{} {name}: {:.1} s, checkpoint after {:.1} s",
-                            server.version,
-                            started.elapsed().as_secs_f64(),
-                            made.checkpoint_after.unwrap_or_default().as_secs_f64()
-                        );
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+    Servers::each("fresh directories", |server| {
+        let out = out.join(server.version.to_string());
+        let mut recipes = Vec::new();
+        for &compression in server.compressions() {
+            let killed = Recipe { compression: Some(compression), ..Recipe::default() };
+            recipes.push((format!("killed-{compression}"), killed.clone()));
+            recipes.push((format!("agent-{compression}"), Recipe { agent: true, scrapes: 20, ..killed }));
+        }
+        for (name, end) in [("snapshot", End::Snapshot), ("snapshot-killed", End::SnapshotThenKilled)] {
+            recipes.push((name.to_owned(), Recipe { end, ..Recipe::default() }));
+        }
+        recipes.push(("large".to_owned(), large()));
+        for (name, recipe) in recipes {
+            let data = out.join(&name);
+            // Made anew or not at all: half a directory must not look like a whole one.
+            if data.exists() {
+                std::fs::remove_dir_all(&data).map_err(reading)?;
+            }
+            let started = Instant::now();
+            let made = recipe.make(server, &data)?;
+            println!(
+                "{} {name}: {:.1} s, checkpoint after {:.1} s",
+                server.version,
+                started.elapsed().as_secs_f64(),
+                made.checkpoint_after.unwrap_or_default().as_secs_f64()
+            );
+        }
+        Ok(())
     })
 }
 

@@ -154,6 +154,26 @@ impl Servers {
         }
         servers
     }
+
+    /// Runs a test called `what` with every server, all at once: most of the time of a server goes into waiting (its
+    /// first scrape comes 5 s after the start). Skips loudly if there are none.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a test, if any.
+    ///
+    /// # Panics
+    ///
+    /// As [`Servers::judges`], and if a test does.
+    pub fn each<E: Send>(what: &str, test: impl Fn(&Server) -> Result<(), E> + Sync) -> Result<(), E> {
+        let servers = Self::judges(what);
+        thread::scope(|scope| {
+            let threads: Vec<_> = servers.iter().map(|server| scope.spawn(|| test(server))).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
 }
 
 /// Compression of what a server writes to its WAL, WBL, checkpoints and snapshots.
@@ -248,8 +268,6 @@ impl Server {
             format!("--{storage}.path={}", data.display()),
             // Warnings and errors are what is judged; the address is logged as info.
             "--log.level=info".to_owned(),
-            // A hidden flag: by default the first scrape comes 5 s after the start.
-            "--scrape.discovery-reload-interval=100ms".to_owned(),
         ];
         let mut features = options.features.clone();
         if options.agent {
