@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use support::exporter::{Exporter, Shape};
-use support::fresh::{End, Recipe};
+use support::fresh::{Checkpoint, End, Recipe};
 use support::server::{Compression, Error, Level, LogLine, Options, Servers, Started, Version};
 
 type Result<T = ()> = std::result::Result<T, Error>;
@@ -82,7 +82,7 @@ fn scraped_samples_survive_a_kill() -> Result {
         let data = temporary()?;
         let recipe = Recipe {
             interval: Duration::from_millis(200),
-            checkpoint: false,
+            checkpoint: Checkpoint::No,
             scrapes: 10,
             ..Recipe::default()
         };
@@ -129,7 +129,7 @@ fn log_of_a_repair_and_of_a_refusal() -> Result {
         let recipe = Recipe {
             interval: Duration::from_millis(200),
             compression: Some(Compression::None),
-            checkpoint: false,
+            checkpoint: Checkpoint::No,
             scrapes: 3,
             ..Recipe::default()
         };
@@ -219,32 +219,42 @@ fn fresh_directories() -> Result {
     let out = std::env::var_os("WALFIX_FRESH").map(PathBuf::from).expect("WALFIX_FRESH names a directory");
     Servers::each("fresh directories", |server| {
         let out = out.join(server.version.to_string());
-        let mut recipes = Vec::new();
+        let (mut killed, mut others) = (Vec::new(), Vec::new());
         for &compression in server.compressions() {
-            let killed = Recipe { compression: Some(compression), ..Recipe::default() };
-            recipes.push((format!("killed-{compression}"), killed.clone()));
-            recipes.push((format!("agent-{compression}"), Recipe { agent: true, scrapes: 20, ..killed }));
+            let recipe = Recipe { compression: Some(compression), ..Recipe::default() };
+            let agent = Recipe { agent: true, scrapes: 20, ..recipe.clone() };
+            others.push((format!("agent-{compression}"), agent));
+            killed.push((
+                format!("killed-{compression}"),
+                Recipe { checkpoint: Checkpoint::Samples, ..recipe },
+            ));
         }
         for (name, end) in [("snapshot", End::Snapshot), ("snapshot-killed", End::SnapshotThenKilled)] {
-            recipes.push((name.to_owned(), Recipe { end, ..Recipe::default() }));
+            others.push((name.to_owned(), Recipe { end, ..Recipe::default() }));
         }
-        recipes.push(("large".to_owned(), large()));
-        for (name, recipe) in recipes {
-            let data = out.join(&name);
-            // Made anew or not at all: half a directory must not look like a whole one.
-            if data.exists() {
-                std::fs::remove_dir_all(&data).map_err(reading)?;
+        others.push(("large".to_owned(), large()));
+        let make = |recipes: Vec<(String, Recipe)>| {
+            for (name, recipe) in recipes {
+                let data = out.join(&name);
+                // Made anew or not at all: half a directory must not look like a whole one.
+                if data.exists() {
+                    std::fs::remove_dir_all(&data).map_err(reading)?;
+                }
+                let started = Instant::now();
+                let made = recipe.make(server, &data)?;
+                println!(
+                    "{} {name}: {:.1} s, checkpoint after {:.1} s",
+                    server.version,
+                    started.elapsed().as_secs_f64(),
+                    made.checkpoint_after.unwrap_or_default().as_secs_f64()
+                );
             }
-            let started = Instant::now();
-            let made = recipe.make(server, &data)?;
-            println!(
-                "{} {name}: {:.1} s, checkpoint after {:.1} s",
-                server.version,
-                started.elapsed().as_secs_f64(),
-                made.checkpoint_after.unwrap_or_default().as_secs_f64()
-            );
-        }
-        Ok(())
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let lane = scope.spawn(|| make(killed));
+            make(others).and(lane.join().expect("no panic"))
+        })
     })
 }
 
@@ -255,6 +265,7 @@ fn large() -> Recipe {
         interval: Duration::from_secs(1),
         scrapes: 90,
         compression: Some(Compression::None),
+        checkpoint: Checkpoint::Samples,
         ..Recipe::default()
     }
 }

@@ -22,6 +22,17 @@ pub enum End {
     SnapshotThenKilled,
 }
 
+/// What checkpoint a directory is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// None.
+    No,
+    /// As soon as can be (some 13 s): it has series, but all samples up to its last segment are too old for it.
+    Series,
+    /// With samples too (some 35 s). Agents: as `Series`.
+    Samples,
+}
+
 /// What was seen while a directory was made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Made {
@@ -40,8 +51,8 @@ pub struct Recipe {
     pub compression: Option<Compression>,
     /// An agent's directory: no tombstones, no WBL, no head chunks, no snapshot.
     pub agent: bool,
-    /// Wait for a checkpoint.
-    pub checkpoint: bool,
+    /// What checkpoint there is to be.
+    pub checkpoint: Checkpoint,
     /// Scrapes after the checkpoint (or after the start), before the tombstones; the block duration is 2 h by then, so
     /// that all of it stays in the log. From 120 on there are m-mapped chunks of samples that are in the WAL too.
     pub scrapes: u64,
@@ -58,7 +69,7 @@ impl Default for Recipe {
             interval: Duration::from_millis(200),
             compression: None,
             agent: false,
-            checkpoint: true,
+            checkpoint: Checkpoint::Series,
             scrapes: 150,
             tombstones: true,
             end: End::Killed,
@@ -97,10 +108,11 @@ impl Recipe {
         let mut made = Made::default();
         let exporter = Exporter::start(self.shape)?;
         let options = self.options(&exporter);
-        if self.checkpoint {
+        if self.checkpoint != Checkpoint::No {
             let mut hurried = options.clone();
-            // A head compaction needs 1.5 times that span in the head, then each further one that span; each makes a
-            // segment, and the truncation takes two thirds of all but the last: the fourth makes the first checkpoint.
+            // A head compaction comes when there are 1.5 times the block duration in the head and leaves 0.5 to 1.5
+            // times of it. Then the WAL is cut: a new segment begins, and a checkpoint takes the place of two thirds of
+            // the older ones but the last, if that is more than one segment (tsdb/head.go, truncateWAL).
             hurried.block_duration = Some(Duration::from_secs(2));
             if self.agent {
                 // Without remote write an agent truncates what is older than max-time.
@@ -109,6 +121,19 @@ impl Recipe {
                 hurried.flags.push("--storage.agent.retention.max-time=2s".to_owned());
             }
             let started = Instant::now();
+            if self.checkpoint == Checkpoint::Samples && !self.agent {
+                // 20 s of samples in segment 0, then two empty segments, as every start makes one. The next server
+                // has its first scrape after 5 s, more than 24 s after the first sample: it compacts at once, leaves at
+                // least 8 s, hence the newest samples of segment 0, and puts segments 0 and 1 into the checkpoint.
+                hurried.block_duration = Some(Duration::from_secs(16));
+                let mut running = server.start(data, &options)?.ready()?;
+                let count = 20_000 / u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX).max(1);
+                self.scrape(&mut running, &exporter, count)?;
+                running.kill()?;
+                for _ in 0..2 {
+                    server.start(data, &options)?.ready()?.kill()?;
+                }
+            }
             let mut running = server.start(data, &hurried)?.ready()?;
             running.wait_for("a checkpoint", DEADLINE, |_| Ok(checkpoint(data)?.is_some()))?;
             made.checkpoint_after = Some(started.elapsed());
@@ -119,8 +144,11 @@ impl Recipe {
         if self.tombstones && !self.agent {
             running.delete_series("{__name__=\"walfix_temperature\",room=~\".*3\"}")?;
             running.delete_series("{__name__=\"walfix_late\",i=\"1\"}")?;
-            // Something after the tombstones.
-            self.scrape(&mut running, &exporter, 2)?;
+            // A clean stop writes full head chunks to chunks_head (else done once a minute since 2.43); the samples after
+            // it are in the log only.
+            running.stop()?;
+            running = server.start(data, &options)?.ready()?;
+            self.scrape(&mut running, &exporter, 5)?;
         }
         match self.end {
             End::Killed => running.kill()?,
