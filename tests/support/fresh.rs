@@ -29,7 +29,7 @@ pub enum Checkpoint {
     No,
     /// As soon as can be (some 13 s): it has series, but all samples up to its last segment are too old for it.
     Series,
-    /// With samples too (some 35 s). Agents: as `Series`.
+    /// With samples too (some 35 s). An agent's has them in any case.
     Samples,
 }
 
@@ -115,10 +115,11 @@ impl Recipe {
             // the older ones but the last, if that is more than one segment (tsdb/head.go, truncateWAL).
             hurried.block_duration = Some(Duration::from_secs(2));
             if self.agent {
-                // Without remote write an agent truncates what is older than max-time.
+                // Without remote write an agent drops what is older than max-time; younger samples stay in the
+                // checkpoint.
                 hurried.flags.push("--storage.agent.wal-truncate-frequency=2s".to_owned());
                 hurried.flags.push("--storage.agent.retention.min-time=1s".to_owned());
-                hurried.flags.push("--storage.agent.retention.max-time=2s".to_owned());
+                hurried.flags.push("--storage.agent.retention.max-time=1m".to_owned());
             }
             let started = Instant::now();
             if self.checkpoint == Checkpoint::Samples && !self.agent {
@@ -133,6 +134,12 @@ impl Recipe {
                 for _ in 0..2 {
                     server.start(data, &options)?.ready()?.kill()?;
                 }
+            }
+            if self.agent {
+                // Series and samples in segment 0, or the checkpoint would be empty.
+                let mut running = server.start(data, &options)?.ready()?;
+                self.scrape(&mut running, &exporter, 20)?;
+                running.kill()?;
             }
             let mut running = server.start(data, &hurried)?.ready()?;
             running.wait_for("a checkpoint", DEADLINE, |_| Ok(checkpoint(data)?.is_some()))?;
