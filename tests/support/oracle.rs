@@ -1,0 +1,65 @@
+//! The judge that imports Prometheus's own packages: `testdata/oracle`, built once for each run.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The oracle's binary, or why there is none.
+fn binary() -> &'static Result<PathBuf, String> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let target = root.join("target/oracle");
+        std::fs::create_dir_all(&target).map_err(|e| e.to_string())?;
+        let binary = target.join("oracle");
+        let built = Command::new("go")
+            .args(["build", "-o"])
+            .arg(&binary)
+            .arg(".")
+            .current_dir(root.join("testdata/oracle"))
+            .output()
+            .map_err(|e| format!("no Go toolchain: {e}"))?;
+        if built.status.success() { Ok(binary) } else { Err(String::from_utf8_lossy(&built.stderr).into_owned()) }
+    })
+}
+
+/// The oracle, or `None` with a loud word that `what` is not being tested.
+pub fn judge(what: &str) -> Option<Oracle> {
+    match binary() {
+        Ok(binary) => Some(Oracle(binary)),
+        Err(why) => {
+            super::skip(what, why);
+            None
+        }
+    }
+}
+
+/// Runs the oracle's commands.
+#[derive(Clone, Copy, Debug)]
+pub struct Oracle(&'static Path);
+
+impl Oracle {
+    /// One JSON document from a command.
+    pub fn json(self, args: &[&str], dir: &Path) -> serde_json::Value {
+        let output = Command::new(self.0).args(args).arg(dir).stdin(Stdio::null()).output().unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Every line of `oracle dump`, in order.
+    pub fn dump(self, dir: &Path, mut each: impl FnMut(serde_json::Value)) {
+        let mut child =
+            Command::new(self.0).arg("dump").arg(dir).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            each(serde_json::from_str(&line.unwrap()).unwrap());
+        }
+        assert!(child.wait().unwrap().success(), "oracle dump {}", dir.display());
+    }
+
+    /// Writes a log.
+    pub fn write(self, args: &[&str], dir: &Path) {
+        let output = Command::new(self.0).arg("write").args(args).arg(dir).output().unwrap();
+        assert!(output.status.success(), "oracle write {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
