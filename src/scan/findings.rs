@@ -15,12 +15,25 @@ pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
     for pair in log.segments.windows(2) {
         let (before, after) = (&pair[0], &pair[1]);
         if before.index == after.index {
-            let message = format!("{} and {} have the same number, so Prometheus refuses to start", before.name, after.name);
-            findings.push(of_file(log, after, "segments_not_sequential", Severity::Damage, message, Some(Cause::Files)));
+            let message = format!(
+                "{} and {} have the same number, so Prometheus refuses to start",
+                before.name, after.name
+            );
+            findings.push(of_file(
+                log,
+                after,
+                "segments_not_sequential",
+                Severity::Damage,
+                message,
+                Some(Cause::Files),
+            ));
         } else if before.index.checked_add(1) != Some(after.index) {
             let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
             let message = if first == last {
-                format!("segment {} before it is missing, so Prometheus refuses to start", segment_name(first))
+                format!(
+                    "segment {} before it is missing, so Prometheus refuses to start",
+                    segment_name(first)
+                )
             } else {
                 format!(
                     "segments {} to {} before it are missing, so Prometheus refuses to start",
@@ -28,7 +41,14 @@ pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
                     segment_name(last)
                 )
             };
-            findings.push(of_file(log, after, "segments_not_sequential", Severity::Damage, message, Some(Cause::Files)));
+            findings.push(of_file(
+                log,
+                after,
+                "segments_not_sequential",
+                Severity::Damage,
+                message,
+                Some(Cause::Files),
+            ));
         }
     }
     // A segment given by its own path is read under whatever name it has.
@@ -38,7 +58,14 @@ pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
             segment.index,
             segment_name(segment.index)
         );
-        findings.push(of_file(log, segment, "misnamed_segment", Severity::Damage, message, Some(Cause::Files)));
+        findings.push(of_file(
+            log,
+            segment,
+            "misnamed_segment",
+            Severity::Damage,
+            message,
+            Some(Cause::Files),
+        ));
     }
     findings
 }
@@ -56,9 +83,11 @@ pub(super) fn of_strays(strays: &[Stray]) -> Vec<Finding> {
             Severity::Warning,
             "Prometheus takes it for a chunk snapshot and finds a file; it loads no snapshot then",
         ),
-        StrayKind::Temporary => {
-            ("stale_temporary", Severity::Note, "left from an unfinished checkpoint or snapshot; the next start deletes it")
-        }
+        StrayKind::Temporary => (
+            "stale_temporary",
+            Severity::Note,
+            "left from an unfinished checkpoint or snapshot; the next start deletes it",
+        ),
         StrayKind::Repair => (
             "interrupted_repair",
             Severity::Warning,
@@ -103,10 +132,21 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
             findings.push(of_file(log, segment, "empty_segment", Severity::Note, message, None));
         }
         let last = last_written == Some(at) && may_be_torn(log.kind);
-        findings.extend(scan.problems.iter().map(|(problem, evidence)| of_problem(log, segment, problem, evidence, last)));
+        findings.extend(
+            scan.problems.iter().map(|(problem, evidence)| of_problem(log, segment, problem, evidence, last)),
+        );
         findings.extend(scan.odd_flags.iter().map(|&(offset, end)| {
-            let message = "the fragments of this record disagree on its compression; Prometheus believes the last".into();
-            let finding = of_file(log, segment, "flags_disagree", Severity::Warning, message, Some(Cause::OneFlippedBit));
+            let message =
+                "the fragments of this record disagree on its compression; Prometheus believes the last"
+                    .into();
+            let finding = of_file(
+                log,
+                segment,
+                "flags_disagree",
+                Severity::Warning,
+                message,
+                Some(Cause::OneFlippedBit),
+            );
             Finding { offset: Some(offset), end: Some(end), ..finding }
         }));
     }
@@ -183,13 +223,13 @@ fn words(problem: &Problem, kind: LogKind) -> (&'static str, String) {
         ProblemKind::Framing(fault) => fault,
         ProblemKind::Decode(error) => {
             let what = if kind == LogKind::ChunkSnapshot { "chunk snapshot" } else { "record" };
-            return ("decode_error", format!("the checksum is right, and the {what} does not decode: {error}"));
-        }
-        ProblemKind::Spliced => {
             return (
-                "spliced_record",
-                "two halves that do not belong together: the series or times change where the fragments meet".into(),
+                "decode_error",
+                format!("the checksum is right, and the {what} does not decode: {error}"),
             );
+        }
+        ProblemKind::Spliced(why) => {
+            return ("spliced_record", format!("fragments that do not belong together: {why}"));
         }
         ProblemKind::Flags => {
             return (
@@ -245,7 +285,7 @@ fn lost(problem: &Problem, evidence: &Evidence) -> Lost {
         return Lost { records: Some(0), entries: Some(0) };
     }
     let records = match &problem.kind {
-        ProblemKind::Decode(_) | ProblemKind::Spliced | ProblemKind::Flags => Some(1),
+        ProblemKind::Decode(_) | ProblemKind::Spliced(_) | ProblemKind::Flags => Some(1),
         ProblemKind::Framing(fault) => match fault {
             Fault::Unfinished | Fault::Headless | Fault::Torn | Fault::Unpack(_) | Fault::Type(_) => Some(1),
             Fault::Checksum { .. } if evidence.one_fragment => Some(1),
