@@ -13,6 +13,9 @@ const NEIGHBOURS: usize = 24;
 /// (`scrape/scrape.go`, `maxAheadTime`).
 const SLACK: i64 = 10 * 60 * 1000;
 
+/// Entries for which a decoder is out of step at least, when it is thrown out of it.
+const OUT_OF_STEP: usize = 12;
+
 /// In ms.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
@@ -31,6 +34,25 @@ pub(super) struct Context {
     repeats: bool,
     /// Offset and times of records that have times, in order.
     times: Vec<(u64, i64, i64)>,
+}
+
+/// Why a record is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// Its pages may not stand where they stood.
+    Pages,
+    /// Only what it says where its fragments meet.
+    Contents,
+}
+
+impl Suspicion {
+    /// Steps that have to be unexpected at one joint. One or two may be a series more or less.
+    fn enough(self) -> usize {
+        match self {
+            Self::Pages => 1,
+            Self::Contents => 3,
+        }
+    }
 }
 
 /// A use of a series in a record.
@@ -82,7 +104,7 @@ impl Context {
 
     /// What speaks against a record that is joined from fragments of pages that may not belong together. What
     /// nothing speaks against is believed.
-    pub(super) fn contradiction(&self, record: &Record<'_>) -> Option<&'static str> {
+    pub(super) fn contradiction(&self, record: &Record<'_>, suspicion: Suspicion) -> Option<&'static str> {
         if record::summarize(record.data).error.is_some() {
             return Some("it does not decode");
         }
@@ -111,7 +133,8 @@ impl Context {
         }
         let joints = entries_at_joints(record);
         let steps = Steps::of(&uses, &joints);
-        let broken = joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry));
+        let broken =
+            joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry, suspicion.enough()));
         broken.then_some("the series or times change where two of its fragments meet")
     }
 
@@ -131,8 +154,9 @@ impl Context {
         })
     }
 
-    /// `entry` is the first that does not lie before the joint as a whole.
-    fn joint_contradicts(&self, uses: &[Use], steps: &Steps, entry: usize) -> bool {
+    /// Whether at a joint that many steps are none that one would expect. `entry` is the first that does not lie before
+    /// the joint as a whole.
+    fn joint_contradicts(&self, uses: &[Use], steps: &Steps, entry: usize, enough: usize) -> bool {
         let known = |uses: &[Use]| uses.iter().filter(|now| self.refs.contains(&now.series_ref)).count();
         let (before, after) = uses.split_at(entry.min(uses.len()));
         // Series are defined before anything else uses them.
@@ -140,13 +164,14 @@ impl Context {
         if timed && known(before) * 5 > before.len() * 4 && known(after) * 2 < after.len() {
             return true;
         }
-        around(uses, entry).windows(2).any(|pair| {
+        let unexpected = |pair: &&[Use]| {
             let (a, b) = (pair[0], pair[1]);
             let known = self.pairs.knows(a, b);
             let unlike =
                 if known == Pair::Unknown { steps.are_unlike(a, b) } else { steps.breaks_time(a, b, known) };
             unlike || same(a, b) && !self.repeats
-        })
+        };
+        around(uses, entry).windows(2).filter(unexpected).count() >= enough
     }
 
     fn series_contradict(&self, series: &record::SeriesRecord<'_>) -> bool {
@@ -219,7 +244,7 @@ fn plausible_metadata(entry: &record::MetadataEntry<'_>) -> bool {
 
 /// Entries from the one before a joint to where a decoder that lost its step has found it again.
 fn around(uses: &[Use], entry: usize) -> &[Use] {
-    uses.get(entry.saturating_sub(1)..(entry + 12).min(uses.len())).unwrap_or_default()
+    uses.get(entry.saturating_sub(1)..(entry + OUT_OF_STEP).min(uses.len())).unwrap_or_default()
 }
 
 /// Whether the entries where fragments of a record meet are like those elsewhere in it. A decoder that is thrown out of
@@ -274,29 +299,41 @@ struct Steps {
     total: usize,
     /// Of those, steps within one time.
     same_time: usize,
-    kinds: HashSet<(Ordering, Ordering)>,
+    kinds: HashMap<(Ordering, Ordering), usize>,
     pairs: Pairs,
-    /// The longest step from one ref to the next.
-    longest: u64,
+    /// Refs with which a scrape begins.
+    beginnings: HashSet<u64>,
+    /// Refs with which one ends.
+    endings: HashSet<u64>,
+    /// A step from one ref to the next than which few are longer.
+    long: u64,
 }
 
 impl Steps {
     fn of(uses: &[Use], joints: &[usize]) -> Self {
         let mut steps = Self::default();
+        let mut lengths = Vec::with_capacity(uses.len());
         let mut joints = joints.iter().peekable();
         for (at, pair) in uses.windows(2).enumerate() {
-            while joints.next_if(|&&entry| entry.saturating_add(12) <= at).is_some() {}
+            while joints.next_if(|&&entry| entry.saturating_add(OUT_OF_STEP) <= at).is_some() {}
             if joints.peek().is_some_and(|&&entry| at + 1 >= entry) {
                 continue;
             }
             let (a, b) = (pair[0], pair[1]);
             steps.total += 1;
-            steps.kinds.insert(Self::kind(a, b));
             steps.same_time += usize::from(a.time == b.time);
+            *steps.kinds.entry(Self::kind(a, b)).or_default() += 1;
             steps.pairs.learn(a, b);
-            if a.series_ref < b.series_ref {
-                steps.longest = steps.longest.max(b.series_ref - a.series_ref);
+            if begins_again(a, b) {
+                steps.beginnings.insert(b.series_ref);
+                steps.endings.insert(a.series_ref);
+            } else if a.series_ref < b.series_ref {
+                lengths.push(b.series_ref - a.series_ref);
             }
+        }
+        let most = lengths.len() * 49 / 50;
+        if most < lengths.len() {
+            steps.long = *lengths.select_nth_unstable(most).1;
         }
         steps
     }
@@ -311,43 +348,46 @@ impl Steps {
         (a.series_ref.cmp(&b.series_ref), a.time.cmp(&b.time))
     }
 
-    /// Whether that step is none that the record makes elsewhere. Of a short record nothing is said.
+    /// Whether that step is none that the record makes elsewhere, but for a few. Of a short record nothing is said.
     fn are_unlike(&self, a: Use, b: Use) -> bool {
         const ENOUGH: usize = 20;
-        // A writer that logs several scrapes at once begins again with the first series, at a later time.
-        let begins_again = b.series_ref <= a.series_ref && b.time > a.time;
-        if self.total < ENOUGH || begins_again {
+        if self.total < ENOUGH {
             return false;
         }
         let known = self.pairs.knows(a, b);
         if known != Pair::Unknown {
             return self.breaks_time(a, b, known);
         }
-        let far =
-            b.series_ref.saturating_sub(a.series_ref) > self.longest.saturating_mul(2).saturating_add(16);
-        far || !self.kinds.contains(&Self::kind(a, b))
+        if begins_again(a, b) {
+            return !self.beginnings.is_empty()
+                && !self.beginnings.contains(&b.series_ref)
+                && !self.endings.contains(&a.series_ref);
+        }
+        let usual = self.kinds.get(&Self::kind(a, b)).is_some_and(|count| count * 50 >= self.total);
+        let far = b.series_ref.saturating_sub(a.series_ref) > self.long.saturating_mul(4).saturating_add(16);
+        far || !usual
     }
 }
 
-fn each_use(data: &[u8], mut visit: impl FnMut(Use)) {
-    let mut timed = |series_ref, t| visit(Use { series_ref, time: Some(t) });
+/// A writer that logs several scrapes at once begins again with the first series, at a later time.
+fn begins_again(a: Use, b: Use) -> bool {
+    b.series_ref <= a.series_ref && b.time > a.time
+}
+
+fn each_use(data: &[u8], visit: impl FnMut(Use)) {
+    let timed = |series_ref, t| Use { series_ref, time: Some(t) };
+    let untimed = |series_ref| Use { series_ref, time: None };
     match Decoded::parse(data) {
-        Decoded::Samples(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::Exemplars(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::Histograms(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::FloatHistograms(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::Series(r) => {
-            r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None }))
+        Decoded::Samples(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
+        Decoded::Exemplars(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
+        Decoded::Histograms(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
+        Decoded::FloatHistograms(r) => {
+            r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit);
         }
-        Decoded::Metadata(r) => {
-            r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None }))
-        }
-        Decoded::Tombstones(r) => {
-            r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None }));
-        }
-        Decoded::MmapMarkers(r) => {
-            r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None }));
-        }
+        Decoded::Series(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
+        Decoded::Metadata(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
+        Decoded::Tombstones(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
+        Decoded::MmapMarkers(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
         Decoded::MinValidTime(_) | Decoded::Unknown(_) => {}
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::record::{self, RecordType, Summary};
-use crate::scan::context::{self, Context};
+use crate::scan::context::{self, Context, Suspicion};
 use crate::wal::compress::Unpacker;
 use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
@@ -95,7 +95,7 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
     if !doubts.any() || reading != Reading::Prometheus {
         return visitor;
     }
-    let context = Context::of(source, length, |record| !doubts.concern(record));
+    let context = Context::of(source, length, |record| doubts.concern(record).is_none());
     let decisions = decide(source, length, &context, &doubts);
     let mut visitor = V::default();
     pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
@@ -109,18 +109,26 @@ struct Doubts {
     corrections: bool,
     /// Pages, by their number, that may not stand where they stood: records do not go on from them to the next.
     suspects: HashSet<u64>,
+    /// Records, by their offset, that read as if a page did not belong to them.
+    odd: HashSet<u64>,
 }
 
 impl Doubts {
     fn any(&self) -> bool {
-        self.corrections || !self.suspects.is_empty()
+        self.corrections || !self.suspects.is_empty() || !self.odd.is_empty()
     }
 
-    /// Whether that record was joined across the edge of a suspect page, and nothing within it proves it.
-    fn concern(&self, record: &Record<'_>) -> bool {
-        (record.is_joined() || record.in_copy)
-            && !has_own_checksum(record.compression)
-            && record.fragments.iter().any(|fragment| self.suspects.contains(&(fragment.start / PAGE)))
+    /// Whether that record was joined across the edge of a suspect page, or reads as if, and nothing within it
+    /// proves it.
+    fn concern(&self, record: &Record<'_>) -> Option<Suspicion> {
+        let suspect = |fragment: &Range<u64>| self.suspects.contains(&(fragment.start / PAGE));
+        if !(record.is_joined() || record.in_copy) || has_own_checksum(record.compression) {
+            None
+        } else if record.fragments.iter().any(suspect) {
+            Some(Suspicion::Pages)
+        } else {
+            self.odd.contains(&record.offset).then_some(Suspicion::Contents)
+        }
     }
 
     fn suspect(&mut self, range: &Range<u64>) {
@@ -183,8 +191,10 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                         };
                         doubts.corrections |= problem.is_some() && record.compression == Compression::None;
                         let decodes = !matches!(&problem, Some(Problem { kind: ProblemKind::Decode(_), .. }));
-                        if record.is_joined() && !(decodes && looks_sane(&record)) {
+                        if record.is_joined() && !decodes {
                             doubts.suspect(&(record.offset..record.end));
+                        } else if record.is_joined() && !looks_sane(&record) {
+                            doubts.odd.insert(record.offset);
                         }
                         problem
                     }
@@ -346,10 +356,8 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts
                     Some(
                         "the page is a copy, and its fragment belongs to a record that the original begins or ends",
                     )
-                } else if doubts.concern(&record) {
-                    context.contradiction(&record)
                 } else {
-                    None
+                    doubts.concern(&record).and_then(|suspicion| context.contradiction(&record, suspicion))
                 };
                 if let Some(why) = contradiction {
                     decisions.refused.insert(record.offset, why);
