@@ -1,0 +1,90 @@
+// Command oracle judges logs with Prometheus's own packages: it writes, dumps and reads write-ahead logs
+// and opens data directories as the server does. Every answer is JSON on stdout.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+type command struct {
+	name  string
+	usage string
+	run   func(args []string, out io.Writer) error
+}
+
+var commands = []command{
+	{"write", "write [flags] DIR", runWrite},
+	{"dump", "dump [--snapshot] DIR", runDump},
+	{"read", "read [--concat] DIR", runRead},
+	{"open", "open [flags] DIR", runOpen},
+}
+
+// errUsage marks errors of the caller, which exit with 2; everything else exits with 1.
+var errUsage = errors.New("usage")
+
+func main() {
+	out := bufio.NewWriterSize(os.Stdout, 1<<20)
+	err := run(os.Args[1:], out)
+	if ferr := out.Flush(); err == nil {
+		err = ferr
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "oracle:", err)
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "oracle:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out io.Writer) error {
+	if len(args) > 0 {
+		for _, c := range commands {
+			if c.name == args[0] {
+				return c.run(args[1:], out)
+			}
+		}
+	}
+	for _, c := range commands {
+		fmt.Fprintln(os.Stderr, "oracle", c.usage)
+	}
+	return fmt.Errorf("%w: no such command", errUsage)
+}
+
+// parseDir parses flags that may stand before or after the one directory.
+func parseDir(fs *flag.FlagSet, args []string) (string, error) {
+	fs.SetOutput(os.Stderr)
+	var dirs []string
+	for len(args) > 0 {
+		if err := fs.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return "", err
+			}
+			return "", fmt.Errorf("%w: %w", errUsage, err)
+		}
+		args = fs.Args()
+		if len(args) > 0 {
+			dirs, args = append(dirs, args[0]), args[1:]
+		}
+	}
+	if len(dirs) != 1 {
+		return "", fmt.Errorf("%w: %s needs exactly one directory", errUsage, fs.Name())
+	}
+	return dirs[0], nil
+}
+
+func printJSON(out io.Writer, v any) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

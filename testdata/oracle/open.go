@@ -1,0 +1,314 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/record"
+	"github.com/prometheus/prometheus/tsdb/wlog"
+	"github.com/prometheus/prometheus/util/compression"
+)
+
+// childEnv marks the process that really opens the directory: replay runs in goroutines of its own, whose
+// panics would take the report with them.
+const childEnv = "WALFIX_ORACLE_OPEN"
+
+type openOptions struct {
+	oooWindow  int64
+	checkpoint bool
+	again      bool
+	summary    bool
+	stStorage  bool
+	timeout    time.Duration
+}
+
+type openSeries struct {
+	Labels     [][2]string `json:"labels"`
+	Samples    [][2]any    `json:"samples"`
+	Histograms [][2]any    `json:"histograms"`
+}
+
+type openReport struct {
+	OpenError       *string          `json:"open_error"`
+	CloseError      *string          `json:"close_error"`
+	QueryError      *string          `json:"query_error"`
+	CheckpointError *string          `json:"checkpoint_error"`
+	Checkpoint      *string          `json:"checkpoint,omitempty"` // The last one after --checkpoint.
+	Log             []map[string]any `json:"log"`
+	FilesBefore     map[string]int64 `json:"files_before"`
+	FilesAfter      map[string]int64 `json:"files_after"`
+	NumSeries       int              `json:"num_series"`
+	NumSamples      int              `json:"num_samples"` // Floats and histograms.
+	NumHistograms   int              `json:"num_histograms"`
+	Series          []openSeries     `json:"series,omitempty"`
+	Again           *openReport      `json:"again,omitempty"`
+	Crash           *string          `json:"crash,omitempty"` // The panic, or that time ran out.
+}
+
+func runOpen(args []string, out io.Writer) error {
+	var o openOptions
+	flags := flag.NewFlagSet("open", flag.ContinueOnError)
+	flags.Int64Var(&o.oooWindow, "oooWindow", 0, "out-of-order time window in ms; 30m if there is a wbl")
+	flags.BoolVar(&o.checkpoint, "checkpoint", false, "make a checkpoint of all segments, dropping nothing")
+	flags.BoolVar(&o.again, "again", false, "close and open once more")
+	flags.BoolVar(&o.stStorage, "st-storage", false, "with the feature st-storage, which writes record types 11 to 13")
+	flags.BoolVar(&o.summary, "summary", false, "leave the series out")
+	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
+	dir, err := parseDir(flags, args)
+	if err != nil {
+		return err
+	}
+	if st, err := os.Stat(dir); err != nil {
+		return err
+	} else if !st.IsDir() {
+		return fmt.Errorf("%w: %s is not a directory", errUsage, dir)
+	}
+	if os.Getenv(childEnv) != "" {
+		rep := open(dir, o)
+		if o.again {
+			o.checkpoint = false
+			rep.Again = open(dir, o)
+		}
+		return printJSON(out, rep)
+	}
+	return supervise(dir, args, o, out)
+}
+
+// supervise has a child do the work and reports what it says or how it died.
+func supervise(dir string, args []string, o openOptions, out io.Writer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	before, err := listFiles(dir)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, self, append([]string{"open"}, args...)...)
+	cmd.Env = append(os.Environ(), childEnv+"=1")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	if err == nil {
+		_, err := out.Write(stdout.Bytes())
+		return err
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	crash := err.Error()
+	if ctx.Err() != nil {
+		crash = "hang: " + ctx.Err().Error()
+	} else if i := strings.Index(stderr.String(), "panic: "); i >= 0 {
+		crash, _, _ = strings.Cut(stderr.String()[i:], "\n")
+	} else if i := strings.Index(stderr.String(), "fatal error: "); i >= 0 {
+		crash, _, _ = strings.Cut(stderr.String()[i:], "\n")
+	} else if s := strings.TrimSpace(stderr.String()); s != "" {
+		crash = s
+	}
+	after, err := listFiles(dir)
+	if err != nil {
+		return err
+	}
+	return printJSON(out, &openReport{Crash: &crash, Log: []map[string]any{}, FilesBefore: before, FilesAfter: after})
+}
+
+func text(err error) *string {
+	if err == nil {
+		return nil
+	}
+	s := err.Error()
+	return &s
+}
+
+func open(dir string, o openOptions) *openReport {
+	rep := &openReport{Log: []map[string]any{}}
+	rep.FilesBefore, _ = listFiles(dir)
+	defer func() { rep.FilesAfter, _ = listFiles(dir) }()
+	logs := &logCollector{}
+	defer func() { rep.Log = append(rep.Log, logs.lines...) }()
+
+	db, err := tsdb.Open(dir, slog.New(logs), nil, serverOptions(dir, o), nil)
+	if err != nil {
+		rep.OpenError = text(err)
+		return rep
+	}
+	db.DisableCompactions()
+	rep.QueryError = text(rep.query(db, !o.summary))
+	if o.checkpoint {
+		rep.CheckpointError = text(makeCheckpoint(db, filepath.Join(dir, "wal")))
+		if cp, _, err := wlog.LastCheckpoint(filepath.Join(dir, "wal")); err == nil {
+			name := filepath.Base(cp)
+			rep.Checkpoint = &name
+		}
+	}
+	rep.CloseError = text(db.Close())
+	return rep
+}
+
+// serverOptions are the defaults of the server's flags (cmd/prometheus/main.go).
+func serverOptions(dir string, o openOptions) *tsdb.Options {
+	opts := tsdb.DefaultOptions()
+	opts.WALCompression = compression.Snappy
+	opts.RetentionDuration = (15 * 24 * time.Hour).Milliseconds()
+	opts.MinBlockDuration = (2 * time.Hour).Milliseconds()
+	opts.MaxBlockDuration = (36 * time.Hour).Milliseconds() // A tenth of the retention.
+	opts.MaxExemplars = 100_000
+	opts.OutOfOrderTimeWindow = o.oooWindow
+	if o.stStorage {
+		opts.EnableSTStorage = true
+		opts.EnableHistogramSTEncoding = true
+		opts.FloatChunkEncoding = chunkenc.EncXOR2
+	}
+	if st, err := os.Stat(filepath.Join(dir, wlog.WblDirName)); o.oooWindow == 0 && err == nil && st.IsDir() {
+		opts.OutOfOrderTimeWindow = (30 * time.Minute).Milliseconds()
+	}
+	return opts
+}
+
+// query reads all that can be queried, in blocks, head and out-of-order head.
+func (rep *openReport) query(db *tsdb.DB, keep bool) error {
+	q, err := db.Querier(math.MinInt64, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "", ""))
+	var it chunkenc.Iterator
+	for set.Next() {
+		s := openSeries{Samples: [][2]any{}, Histograms: [][2]any{}}
+		samples, hists := 0, 0
+		it = set.At().Iterator(it)
+		for vt := it.Next(); vt != chunkenc.ValNone; vt = it.Next() {
+			if vt == chunkenc.ValFloat {
+				t, v := it.At()
+				if samples++; keep {
+					s.Samples = append(s.Samples, [2]any{t, string(appendBits(nil, v))})
+				}
+				continue
+			}
+			var t int64
+			var h fmt.Stringer
+			var schema int32
+			if vt == chunkenc.ValHistogram {
+				ts, ih := it.AtHistogram(nil)
+				t, h, schema = ts, ih, ih.Schema
+			} else {
+				ts, fh := it.AtFloatHistogram(nil)
+				t, h, schema = ts, fh, fh.Schema
+			}
+			if hists++; keep {
+				// Without the counter reset hint: that depends on where chunks were cut.
+				s.Histograms = append(s.Histograms, [2]any{t, fmt.Sprintf("%s schema:%d %s", valueType(vt), schema, h)})
+			}
+		}
+		if err := it.Err(); err != nil {
+			return fmt.Errorf("%s: %w", set.At().Labels(), err)
+		}
+		rep.NumSeries++
+		rep.NumSamples += samples + hists
+		rep.NumHistograms += hists
+		if keep {
+			set.At().Labels().Range(func(l labels.Label) { s.Labels = append(s.Labels, [2]string{l.Name, l.Value}) })
+			rep.Series = append(rep.Series, s)
+		}
+	}
+	return set.Err()
+}
+
+func valueType(vt chunkenc.ValueType) string {
+	if vt == chunkenc.ValHistogram {
+		return "histogram"
+	}
+	return "float_histogram"
+}
+
+// makeCheckpoint makes the head checkpoint its log until all segments that were there are taken in. The
+// times are so low that nothing is truncated in memory and nothing dropped; every call adds a segment, of
+// which truncateWAL (tsdb/head.go) takes the lower two thirds.
+func makeCheckpoint(db *tsdb.DB, walDir string) error {
+	_, last, err := wlog.Segments(walDir)
+	if err != nil {
+		return err
+	}
+	for i := range 200 {
+		if err := db.Head().Truncate(math.MinInt64 + int64(i) + 1); err != nil {
+			return err
+		}
+		_, idx, err := wlog.LastCheckpoint(walDir)
+		if err != nil && !errors.Is(err, record.ErrNotFound) {
+			return err
+		}
+		if err == nil && idx >= last {
+			return nil
+		}
+	}
+	return errors.New("no checkpoint came about: the head is empty")
+}
+
+func listFiles(dir string) (map[string]int64, error) {
+	files := map[string]int64{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		files[filepath.ToSlash(rel)] = info.Size()
+		return nil
+	})
+	return files, err
+}
+
+// logCollector is a slog.Handler that keeps level, message and attributes; times and durations would make
+// no two reports alike.
+type logCollector struct {
+	mtx   sync.Mutex
+	lines []map[string]any
+}
+
+func (*logCollector) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+
+func (c *logCollector) Handle(_ context.Context, r slog.Record) error {
+	line := map[string]any{"level": strings.ToLower(r.Level.String()), "msg": r.Message}
+	r.Attrs(func(a slog.Attr) bool {
+		if !strings.Contains(strings.ToLower(a.Key), "duration") {
+			line[a.Key] = a.Value.Resolve().String()
+		}
+		return true
+	})
+	c.mtx.Lock()
+	defer c.mtx.Unlock()
+	c.lines = append(c.lines, line)
+	return nil
+}
+
+// WithAttrs and WithGroup drop what they are given: only the log lines' own attributes matter here.
+func (c *logCollector) WithAttrs([]slog.Attr) slog.Handler { return c }
+
+func (c *logCollector) WithGroup(string) slog.Handler { return c }
