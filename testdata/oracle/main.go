@@ -25,6 +25,7 @@ var commands = []command{
 	{"open", "open [flags] DIR", runOpen},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
 	{"incident", "incident [--servers DIR] DIR", runIncident},
+	{"damaged", "damaged [--servers DIR] [--only KIND] DIR", runDamaged},
 }
 
 // errUsage marks errors of the caller, which exit with 2; everything else exits with 1.
