@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::exporter::{Exporter, Shape};
-use super::server::{Compression, Error, Options, Running, Server, io};
+use super::server::{Compression, Error, Options, Running, Server, Version, io};
 
 /// Longest wait for any one thing that a server is to write.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -78,12 +78,16 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// Options for a server that scrapes `exporter`.
-    pub fn options(&self, exporter: &Exporter) -> Options {
-        let mut features: Vec<String> =
-            ["exemplar-storage", "native-histograms", "metadata-wal-records"].map(str::to_owned).into();
-        if matches!(self.end, End::Snapshot | End::SnapshotThenKilled) {
+    /// Options for `server` to scrape `exporter`.
+    pub fn options(&self, server: &Server, exporter: &Exporter) -> Options {
+        let mut features = vec!["exemplar-storage".to_owned(), "metadata-wal-records".to_owned()];
+        let snapshot = matches!(self.end, End::Snapshot | End::SnapshotThenKilled);
+        if snapshot {
             features.push("memory-snapshot-on-shutdown".to_owned());
+        }
+        // 2.42 turns snapshots off where there may be native histograms; 2.53 no longer does.
+        if !snapshot || server.version >= Version(2, 53, 0) {
+            features.push("native-histograms".to_owned());
         }
         let mut options = Options {
             agent: self.agent,
@@ -107,7 +111,7 @@ impl Recipe {
     pub fn make(&self, server: &Server, data: &Path) -> Result<Made, Error> {
         let mut made = Made::default();
         let exporter = Exporter::start(self.shape)?;
-        let options = self.options(&exporter);
+        let options = self.options(server, &exporter);
         if self.checkpoint != Checkpoint::No {
             let mut hurried = options.clone();
             // A head compaction comes when there are 1.5 times the block duration in the head and leaves 0.5 to 1.5

@@ -213,7 +213,7 @@ pub struct Options {
     pub segment_size: Option<u64>,
     /// Names for `--enable-feature`; unknown ones only make the server warn.
     pub features: Vec<String>,
-    /// Whether the server takes its lock file; `None`: its own default (Debian's builds do not, upstream's do).
+    /// Whether the server takes its lock file; `None`: its own default (Debian's 2.x does not, all others do).
     pub lock: Option<bool>,
     /// Further flags, as they are.
     pub flags: Vec<String>,
