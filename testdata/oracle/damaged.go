@@ -79,7 +79,7 @@ var damagedKinds = []damaged{
 	}},
 	{"orphan_first", "The writer gave a record up after its first fragment, at a page end; full records follow.", func(b *bench) {
 		b.part0()
-		head, f := b.dangling(24)
+		head, f := b.dangling(b.scrapes(24))
 		b.put(seg1, slices.Concat(head, b.segment(b.scrapes(20), true)))
 		b.put(seg2, b.segment(b.scrapes(5), false))
 		b.healthyAsIs()
@@ -93,14 +93,15 @@ var damagedKinds = []damaged{
 		b.healthyAsIs()
 		b.zero(seg1, pageSize, 2*pageSize)
 	}},
-	{"dangling_first", "A segment ends with the first fragment of a record and a page of padding: no start notices, every checkpoint fails.", func(b *bench) {
-		b.part0()
-		head, f := b.dangling(24)
-		b.put(seg1, slices.Concat(head, make([]byte, pageSize)))
+	{"dangling_first", "A segment ends with the first fragment of a record and a page of padding: no start notices, every checkpoint " +
+		"that takes in the segment behind it fails.", func(b *bench) {
+		head, f := b.dangling(b.records0())
+		b.put(seg0, slices.Concat(head, make([]byte, pageSize)))
+		b.put(seg1, b.segment(b.scrapes(15), true))
 		b.put(seg2, b.segment(b.scrapes(5), false))
 		b.healthyAsIs()
-		clear(b.before[seg1][f.off:f.end]) // As if the record had never been begun.
-		b.damage = append(b.damage, span{seg1, f.off, f.end})
+		clear(b.before[seg0][f.off:f.end]) // As if the record had never been begun.
+		b.damage = append(b.damage, span{seg0, f.off, f.end})
 	}},
 	{"zeroed_page_between_records", "A page of whole records was never written: zeros, which pass for padding.", func(b *bench) {
 		b.part0()
@@ -325,16 +326,17 @@ func (b *bench) checkpointed() {
 	b.healthyAsIs()
 }
 
-// dangling gives pages that end with the first fragment of a record, and that fragment.
-func (b *bench) dangling(rounds int) ([]byte, fragment) {
+// dangling writes records and some scrapes until one crosses a page end, and gives the page and the first
+// fragment that it ends with.
+func (b *bench) dangling(recs [][]byte) ([]byte, fragment) {
 	for {
-		data := b.segment(b.scrapes(rounds), false)
+		data := b.segment(recs, false)
 		for _, f := range fragments(data) {
 			if f.typ == recFirst && f.end == pageSize {
 				return data[:pageSize], f
 			}
 		}
-		rounds += 5
+		recs = append(recs, b.scrapes(1)...)
 	}
 }
 

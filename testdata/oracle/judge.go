@@ -288,6 +288,9 @@ func (v *startVerdict) compare(before, after tree) {
 		switch {
 		case !ok:
 			v.Deleted = append(v.Deleted, name)
+		case len(b) == 0 && len(before[name]) > 0:
+			// Deleted, and begun anew under the same number.
+			v.Deleted, v.Created = append(v.Deleted, name), append(v.Created, name)
 		case !bytes.Equal(b, before[name]):
 			v.Changed = append(v.Changed, change{name, len(before[name]), len(b)})
 		}
@@ -297,6 +300,7 @@ func (v *startVerdict) compare(before, after tree) {
 			v.Created = append(v.Created, name)
 		}
 	}
+	slices.Sort(v.Created)
 }
 
 // readFiles reads a data directory, without what a server leaves behind beside its data.
