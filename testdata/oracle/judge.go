@@ -181,12 +181,16 @@ func startServer(prometheus, data, config string, o judgeOptions) (*startVerdict
 	go func() {
 		lines := bufio.NewScanner(stderr)
 		lines.Buffer(nil, 1<<20)
+		serves, told := false, false
 		for lines.Scan() {
 			line := lines.Text()
+			// These two come in any order.
 			if m := logAddress.FindStringSubmatch(line); m != nil {
 				address = m[1]
 			}
-			if strings.Contains(line, "Server is ready to receive web requests") {
+			serves = serves || strings.Contains(line, "Server is ready to receive web requests")
+			if serves && address != "" && !told {
+				told = true
 				close(ready)
 			}
 			v.line(strings.ReplaceAll(line, data+"/", "data/"))
