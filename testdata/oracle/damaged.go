@@ -177,13 +177,14 @@ var damagedKinds = []damaged{
 		b.threePages()
 		b.patch(seg1, 2*pageSize, slices.Clone(b.tree[seg1][pageSize:2*pageSize]))
 	}},
-	{"duplicated_first_page", "The second page of the first segment holds the bytes of the first, series records too: each " +
-		"of them wipes what was replayed of its series.", func(b *bench) {
+	{"duplicated_series_page", "A page holds the bytes of the segment's first page, series records too: every checksum is right, and each of them " +
+		"wipes what was replayed of its series, which is all of the page between.", func(b *bench) {
 		first := b.records0()
-		b.put(seg0, slices.Concat(b.segment(first, true), b.segment(b.scrapes(20), true), b.segment(b.scrapes(5), true)))
+		b.put(seg0, slices.Concat(b.segment(first, true), b.segment(b.scrapes(20), true), b.segment(b.scrapes(20), true),
+			b.segment(b.scrapes(5), true)))
 		b.put(seg1, b.segment(b.scrapes(5), false))
 		b.healthyAsIs()
-		b.patch(seg0, pageSize, slices.Clone(b.tree[seg0][:pageSize]))
+		b.patch(seg0, 2*pageSize, slices.Clone(b.tree[seg0][:pageSize]))
 	}},
 	{"swapped_pages", "Two neighbouring pages have changed places.", func(b *bench) {
 		b.threePages()
@@ -214,6 +215,24 @@ var damagedKinds = []damaged{
 		b.checkpointed()
 		f := b.full(cp2, 0)
 		b.flip(cp2, (f.off+7+f.end)/2, 1)
+	}},
+	{"checkpoint_series_damaged", "One bit of a series record in the checkpoint: the whole WAL is deleted.", func(b *bench) {
+		b.checkpointed()
+		b.flip(cp2, fragments(b.tree[cp2])[1].off+500, 1)
+	}},
+	{"checkpoint_series_damaged_started_twice", "As checkpoint_series_damaged, after a server was started twice and ran for a while: the " +
+		"segments behind the checkpoint are gone, new ones count from 0 and are never replayed. References of series that stood " +
+		"behind the damage were given to other series.", func(b *bench) {
+		b.checkpointed()
+		b.flip(cp2, fragments(b.tree[cp2])[1].off+500, 1)
+		delete(b.tree, "wal/00000003")
+		delete(b.tree, "wal/00000004")
+		// What WL.Repair leaves of segment 0 (tsdb/wlog/wlog.go), then what the server went on with.
+		b.put(seg0, make([]byte, pageSize))
+		b.targets = b.targets[:1]
+		b.lastRef = b.targets[0].series[len(b.targets[0].series)-1].ref
+		recs := [][]byte{b.target(httpLabels("api-1:8080", "/static", "/query", "/login", "/new"))}
+		b.put(seg1, b.segment(append(recs, b.scrapes(15)...), false))
 	}},
 	{"checkpoint_is_a_file", "A file by the name of a checkpoint: no server starts.", func(b *bench) {
 		b.checkpointed()
