@@ -112,6 +112,8 @@ fn data_directories(root: &Path, found: &mut Vec<PathBuf>) {
     } else if root.is_dir() {
         let mut below: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
         below.sort();
-        below.iter().for_each(|path| data_directories(path, found));
+        for path in below {
+            data_directories(&path, found);
+        }
     }
 }
