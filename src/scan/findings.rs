@@ -185,7 +185,7 @@ fn of_problem(
     evidence: &Evidence,
     last: bool,
 ) -> Finding {
-    let (code, message) = words(problem, log.kind);
+    let (code, message) = words(problem, log.kind, last);
     let severity = severity(problem, evidence, last);
     Finding {
         offset: Some(problem.range.start),
@@ -204,7 +204,8 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     let tail = problem.at_tail && last;
     match fault {
         Fault::TrailingZeros if last => Severity::Note,
-        Fault::TrailingZeros => Severity::Warning,
+        // No writer pads a page in the midst of a segment, but every reader passes over it, and other tools may.
+        Fault::TrailingZeros | Fault::ZeroedTail => Severity::Warning,
         Fault::Torn | Fault::Unfinished if tail => Severity::Note,
         // The file got its length and not its bytes.
         Fault::Checksum { .. } | Fault::Length(_)
@@ -218,7 +219,7 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     }
 }
 
-fn words(problem: &Problem, kind: LogKind) -> (&'static str, String) {
+fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String) {
     let fault = match &problem.kind {
         ProblemKind::Framing(fault) => fault,
         ProblemKind::Decode(error) => {
@@ -256,13 +257,26 @@ fn words(problem: &Problem, kind: LogKind) -> (&'static str, String) {
         Fault::ZeroedPages => {
             let pages = length.div_ceil(PAGE);
             let pages = if pages == 1 { "a page".into() } else { format!("{pages} pages") };
-            ("zeroed_pages", format!("{pages} of zeros where records stood; Prometheus passes over it in silence"))
+            let then = if problem.orphans.is_empty() {
+                "where records stood; Prometheus passes over them in silence"
+            } else {
+                "in the midst of records; Prometheus takes them for padding and joins what stands before and behind"
+            };
+            ("zeroed_pages", format!("{pages} of zeros {then}"))
         }
         Fault::ZeroedTail => {
-            ("zeroed_tail", "zeros up to the page end where records stood; Prometheus passes over them in silence".into())
+            ("zeroed_tail", "zeros up to the page end, which no writer leaves with pages behind them; records may have stood here".into())
         }
         Fault::TrailingZeros => ("trailing_zeros", "the segment ends in pages of zeros".into()),
-        Fault::Unfinished if problem.at_tail => ("torn_record", "the last record is begun and not finished".into()),
+        Fault::Unfinished if problem.at_tail && last => {
+            ("torn_record", "the last record is begun and not finished".into())
+        }
+        Fault::Unfinished if problem.at_tail => (
+            "torn_record",
+            "the last record is begun and not finished; Prometheus blames the segment behind it, at the start or when it \
+             makes the next checkpoint"
+                .into(),
+        ),
         Fault::Unfinished => (
             "unfinished_record",
             "a record is begun here and not gone on with; Prometheus blames the next record or segment for it".into(),
