@@ -215,19 +215,23 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
         }
     }
     let tail = reader.data_end();
+    problems.sort_by_key(|problem| problem.range.start);
     for mut problem in problems {
         problem.at_tail = problem.range.start >= tail;
         visitor.damage(problem);
     }
 }
 
+/// Tells of the problems that begin before the record, then of the record.
 fn visitor_record<V: Visitor>(
     visitor: &mut V,
     problems: &mut Vec<Problem>,
     record: &Record<'_>,
     reading: Reading,
 ) {
-    for problem in problems.drain(..) {
+    problems.sort_by_key(|problem| problem.range.start);
+    let before = problems.partition_point(|problem| problem.range.start < record.offset);
+    for problem in problems.drain(..before) {
         visitor.damage(problem);
     }
     visitor.record(record, &contents(record.data, reading));

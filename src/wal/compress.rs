@@ -51,14 +51,13 @@ impl Unpacker {
     ) -> Result<&'a [u8], UnpackError> {
         match compression {
             Compression::None => Ok(stored),
-            // Prometheus's decoder calls an empty block corrupt; `snap` lets it pass.
-            Compression::Snappy if stored.is_empty() => Err(UnpackError::Snappy("empty block".into())),
-            Compression::Snappy => self.snappy(stored),
-            // An empty input holds no frame and unpacks to nothing (klauspost/compress `DecodeAll`).
-            Compression::Zstd if stored.is_empty() => {
+            // Prometheus's reader hands nothing to the decoder then (`Decode`, `util/compression/compression.go`; before
+            // v3.4 `nextNew`, `tsdb/wlog/reader.go`).
+            Compression::Snappy | Compression::Zstd if stored.is_empty() => {
                 self.unpacked = 0;
                 Ok(&[])
             }
+            Compression::Snappy => self.snappy(stored),
             Compression::Zstd => self.zstd(stored),
         }
     }
@@ -119,7 +118,10 @@ fn grow(buffer: &mut Vec<u8>, length: usize) -> Result<&mut [u8], UnpackError> {
         return Err(UnpackError::TooLarge(length as u64));
     }
     if buffer.len() < length {
-        buffer.resize(length, 0);
+        let room = length.max(buffer.len() * 2).min(MAX_RECORD);
+        // What is in it is not needed: never have the old and the new at once.
+        *buffer = Vec::new();
+        *buffer = vec![0; room];
     }
     Ok(&mut buffer[..length])
 }

@@ -261,7 +261,8 @@ impl<S: ReadAt> SegmentReader<S> {
         self.window.length()
     }
 
-    /// The next record or damage, in the order of offsets; `None` at the end of the segment.
+    /// The next record or damage, in the order of offsets, but for one thing: a page that is a copy is told of before
+    /// the record that is open when it begins. `None` at the end of the segment.
     #[expect(clippy::should_implement_trait, reason = "what it lends lives until the next call")]
     pub fn next(&mut self) -> Option<Event<'_>> {
         loop {
