@@ -95,8 +95,7 @@ fn what_prometheus_complains_of_is_found() {
     for (name, fixture) in fixtures() {
         let complaint = ["oracle_read", "oracle_read_concat"]
             .iter()
-            .filter_map(|judge| fixture[judge]["error"].as_str())
-            .next()
+            .find_map(|judge| fixture[judge]["error"].as_str())
             .or(fixture["oracle_open"]["checkpoint_error"].as_str());
         let report = read(&testdata("damaged").join(&name));
         if let Some(complaint) = complaint {
