@@ -98,27 +98,30 @@ impl Context {
     /// What speaks against a record that is joined from fragments of pages that may not belong together. What
     /// nothing speaks against is believed.
     pub(super) fn contradiction(&self, record: &Record<'_>, suspicion: Suspicion) -> Option<&'static str> {
-        if record::summarize(record.data).error.is_some() {
+        let summary = record::summarize(record.data);
+        if summary.error.is_some() {
             return Some("it does not decode");
         }
         let mut uses = Vec::new();
         each_use(record.data, |now| uses.push(now));
-        let summary = record::summarize(record.data);
-        if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
-            return Some("its series or times are strange to the records around it");
-        }
-        let odd = match Decoded::parse(record.data) {
-            Decoded::Unknown(_) => {
-                return Some("its type is unknown, so nothing shows that its fragments belong together");
+        // Odd contents alone are somebody's right; only where pages are in doubt do they speak against a record.
+        if suspicion == Suspicion::Pages {
+            if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
+                return Some("its series or times are strange to the records around it");
             }
-            Decoded::Series(series) => self.series_contradict(&series),
-            Decoded::Metadata(metadata) => {
-                !metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
+            let odd = match Decoded::parse(record.data) {
+                Decoded::Unknown(_) => {
+                    return Some("its type is unknown, so nothing shows that its fragments belong together");
+                }
+                Decoded::Series(series) => self.series_contradict(&series),
+                Decoded::Metadata(metadata) => {
+                    !metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
+                }
+                _ => false,
+            };
+            if odd {
+                return Some("it defines series that other records define, or text that nobody writes");
             }
-            _ => false,
-        };
-        if odd {
-            return Some("it defines series that other records define, or text that nobody writes");
         }
         // The joints of a compressed record are nowhere in particular in what it unpacks to.
         if record.compression != Compression::None {
@@ -143,7 +146,8 @@ impl Context {
                 let slack = max.saturating_sub(min).saturating_add(DAY);
                 t < min.saturating_sub(slack) || t > max.saturating_add(slack)
             };
-            now.series_ref > highest || now.time.zip(times).is_some_and(|(t, times)| early_or_late(times, t))
+            (!self.refs.is_empty() && now.series_ref > highest)
+                || now.time.zip(times).is_some_and(|(t, times)| early_or_late(times, t))
         })
     }
 
