@@ -25,7 +25,7 @@ fn blocks(document: &str) -> Vec<Block> {
                 open = Some(Block { info: info.to_owned(), text: String::new(), line });
             }
             (Some(_), Some(_)) => blocks.extend(open.take()),
-            (None, Some(block)) => block.text += &format!("{text}\n"),
+            (None, Some(block)) => block.text.extend([text, "\n"]),
             (None, None) => {}
         }
     }
@@ -71,7 +71,7 @@ fn error(record: &[u8]) -> String {
 }
 
 fn snapshot_record(record: &[u8]) -> Value {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     match SnapshotRecord::parse(record) {
         SnapshotRecord::Series(series) => {
             let series = series.decode().unwrap();
