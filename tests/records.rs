@@ -70,10 +70,14 @@ fn logs_that_the_oracle_writes() {
         for compression in ["none", "snappy", "zstd", "mixed"] {
             let dir = scratch.path().join(format!("{profile}-{compression}"));
             let records = if profile == "large" { "40" } else { "400" };
-            let args = ["--seed", "11", "--profile", profile, "--compression", compression, "--records", records];
+            let args =
+                ["--seed", "11", "--profile", profile, "--compression", compression, "--records", records];
             oracle.write(&args, &dir);
             let (records, entries) = compare(oracle, &dir);
-            assert!(records >= 40 && entries > records, "{profile} {compression}: {records} records, {entries} entries");
+            assert!(
+                records >= 40 && entries > records,
+                "{profile} {compression}: {records} records, {entries} entries"
+            );
         }
     }
 }
@@ -92,7 +96,11 @@ fn directories_of_real_servers() {
         for log in Target::find(&directory).unwrap().list().unwrap().logs {
             if log.kind != LogKind::ChunkSnapshot {
                 let (records, entries) = compare(oracle, &directory.join(&log.relative));
-                eprintln!("{}: {}: {records} records, {entries} entries, all the same", directory.display(), log.relative);
+                eprintln!(
+                    "{}: {}: {records} records, {entries} entries, all the same",
+                    directory.display(),
+                    log.relative
+                );
             }
         }
     }
@@ -104,6 +112,8 @@ fn data_directories(root: &Path, found: &mut Vec<PathBuf>) {
     } else if root.is_dir() {
         let mut below: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
         below.sort();
-        below.iter().for_each(|path| data_directories(path, found));
+        for path in below {
+            data_directories(&path, found);
+        }
     }
 }

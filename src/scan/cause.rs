@@ -27,7 +27,8 @@ pub(super) fn look(file: &File, problem: &Problem) -> Evidence {
     let most = (4 * PAGE_SIZE) as u64;
     let bytes = read(file, range.start, range.end.min(range.start + most));
     let mut evidence = Evidence {
-        one_fragment: Header::parse(&bytes).is_some_and(|header| header.size() as u64 == range.end - range.start),
+        one_fragment: Header::parse(&bytes)
+            .is_some_and(|header| header.size() as u64 == range.end - range.start),
         ..Evidence::default()
     };
     // Zeros that go on behind the damaged fragment belong to what never came.
@@ -51,7 +52,7 @@ fn cause(problem: &Problem, bytes: &[u8], zeros_from: Option<u64>) -> Cause {
     let fault = match &problem.kind {
         ProblemKind::Framing(fault) => fault,
         ProblemKind::Flags => return Cause::OneFlippedBit,
-        ProblemKind::Decode(_) | ProblemKind::Spliced => return Cause::WrittenWrong,
+        ProblemKind::Decode(_) | ProblemKind::Spliced(_) => return Cause::WrittenWrong,
     };
     match fault {
         Fault::Unreadable(_) => Cause::Unreadable,

@@ -13,6 +13,9 @@ const NEIGHBOURS: usize = 24;
 /// (`scrape/scrape.go`, `maxAheadTime`).
 const SLACK: i64 = 10 * 60 * 1000;
 
+/// Entries for which a decoder is out of step at least, when it is thrown out of it.
+const OUT_OF_STEP: usize = 12;
+
 /// In ms.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
@@ -25,12 +28,31 @@ pub(super) struct Context {
     highest: u64,
     /// Refs that a series record defines.
     defined: HashSet<u64>,
-    /// Refs that stand next to each other in a record of samples.
-    pairs: HashSet<(u64, u64)>,
+    /// Refs that stand next to each other.
+    pairs: Pairs,
     /// Some record has the same ref twice in a row with the same time.
     repeats: bool,
     /// Offset and times of records that have times, in order.
     times: Vec<(u64, i64, i64)>,
+}
+
+/// Why a record is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspicion {
+    /// Its pages may not stand where they stood.
+    Pages,
+    /// Only what it says where its fragments meet.
+    Contents,
+}
+
+impl Suspicion {
+    /// Steps that have to be unexpected at one joint. One or two may be a series more or less.
+    fn enough(self) -> usize {
+        match self {
+            Self::Pages => 1,
+            Self::Contents => 3,
+        }
+    }
 }
 
 /// A use of a series in a record.
@@ -42,7 +64,11 @@ struct Use {
 
 impl Context {
     /// Of those records of a segment that are `trusted`.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, trusted: impl Fn(&Record<'_>) -> bool) -> Self {
+    pub(super) fn of<S: ReadAt + ?Sized>(
+        source: &S,
+        length: u64,
+        trusted: impl Fn(&Record<'_>) -> bool,
+    ) -> Self {
         let mut context = Self::default();
         let mut reader = SegmentReader::new(source, length);
         while let Some(event) = reader.next() {
@@ -69,7 +95,7 @@ impl Context {
             self.refs.insert(now.series_ref);
             self.highest = self.highest.max(now.series_ref);
             if let Some(last) = last {
-                self.pairs.insert((last.series_ref, now.series_ref));
+                self.pairs.learn(last, now);
                 self.repeats |= same(last, now);
             }
             last = Some(now);
@@ -78,7 +104,7 @@ impl Context {
 
     /// What speaks against a record that is joined from fragments of pages that may not belong together. What
     /// nothing speaks against is believed.
-    pub(super) fn contradiction(&self, record: &Record<'_>) -> Option<&'static str> {
+    pub(super) fn contradiction(&self, record: &Record<'_>, suspicion: Suspicion) -> Option<&'static str> {
         if record::summarize(record.data).error.is_some() {
             return Some("it does not decode");
         }
@@ -89,8 +115,13 @@ impl Context {
             return Some("its series or times are strange to the records around it");
         }
         let odd = match Decoded::parse(record.data) {
+            Decoded::Unknown(_) => {
+                return Some("its type is unknown, so nothing shows that its fragments belong together");
+            }
             Decoded::Series(series) => self.series_contradict(&series),
-            Decoded::Metadata(metadata) => !metadata.entries().flatten().all(|entry| plausible_metadata(&entry)),
+            Decoded::Metadata(metadata) => {
+                !metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
+            }
             _ => false,
         };
         if odd {
@@ -100,13 +131,10 @@ impl Context {
         if record.compression != Compression::None {
             return None;
         }
-        let joints: Vec<usize> = record
-            .joints()
-            .map(|joint| record::summarize(record.data.get(..joint).unwrap_or_default()).entries)
-            .map(|entries| usize::try_from(entries).unwrap_or(usize::MAX))
-            .collect();
+        let joints = entries_at_joints(record);
         let steps = Steps::of(&uses, &joints);
-        let broken = joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry));
+        let broken =
+            joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry, suspicion.enough()));
         broken.then_some("the series or times change where two of its fragments meet")
     }
 
@@ -126,29 +154,32 @@ impl Context {
         })
     }
 
-    /// `entry` is the first that does not lie before the joint as a whole.
-    fn joint_contradicts(&self, uses: &[Use], steps: &Steps, entry: usize) -> bool {
+    /// Whether at a joint that many steps are none that one would expect. `entry` is the first that does not lie before
+    /// the joint as a whole.
+    fn joint_contradicts(&self, uses: &[Use], steps: &Steps, entry: usize, enough: usize) -> bool {
         let known = |uses: &[Use]| uses.iter().filter(|now| self.refs.contains(&now.series_ref)).count();
         let (before, after) = uses.split_at(entry.min(uses.len()));
-        if known(before) * 5 > before.len() * 4 && known(after) * 2 < after.len() {
+        // Series are defined before anything else uses them.
+        let timed = uses.first().is_some_and(|first| first.time.is_some());
+        if timed && known(before) * 5 > before.len() * 4 && known(after) * 2 < after.len() {
             return true;
         }
-        let near = uses.get(entry.saturating_sub(1)..(entry + 2).min(uses.len())).unwrap_or_default();
-        near.windows(2).any(|pair| {
+        let unexpected = |pair: &&[Use]| {
             let (a, b) = (pair[0], pair[1]);
-            let usual_time = steps.kinds.contains_key(&Steps::kind(a, b)) || steps.total < 20;
-            let usual_ref = self.pairs.contains(&(a.series_ref, b.series_ref))
-                || steps.pairs.contains(&(a.series_ref, b.series_ref))
-                || a.series_ref.abs_diff(b.series_ref) <= steps.longest
-                || steps.total < 20;
-            (same(a, b) && !self.repeats) || !usual_time || !usual_ref
-        })
+            let known = self.pairs.knows(a, b);
+            let unlike =
+                if known == Pair::Unknown { steps.are_unlike(a, b) } else { steps.breaks_time(a, b, known) };
+            unlike || same(a, b) && !self.repeats
+        };
+        around(uses, entry).windows(2).filter(unexpected).count() >= enough
     }
 
     fn series_contradict(&self, series: &record::SeriesRecord<'_>) -> bool {
         let mut seen = HashSet::new();
         series.entries().flatten().any(|entry| {
-            self.defined.contains(&entry.series_ref) || !seen.insert(entry.series_ref) || !plausible_labels(&entry)
+            self.defined.contains(&entry.series_ref)
+                || !seen.insert(entry.series_ref)
+                || !plausible_labels(&entry)
         })
     }
 
@@ -181,7 +212,8 @@ impl Context {
     /// The times that fit at `offset`, ms.
     fn window(&self, offset: u64) -> Option<(i64, i64)> {
         let after = self.times.partition_point(|&(at, ..)| at < offset);
-        let near = self.times.get(after.saturating_sub(NEIGHBOURS)..(after + NEIGHBOURS).min(self.times.len()))?;
+        let near =
+            self.times.get(after.saturating_sub(NEIGHBOURS)..(after + NEIGHBOURS).min(self.times.len()))?;
         let min = near.iter().map(|&(_, min, _)| min).min()?;
         let max = near.iter().map(|&(.., max)| max).max()?;
         Some((min.saturating_sub(SLACK), max.saturating_add(SLACK)))
@@ -205,56 +237,157 @@ fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
 
 /// A metric type that exists, and text (`tsdb/record/record.go`, `MetricType`).
 fn plausible_metadata(entry: &record::MetadataEntry<'_>) -> bool {
-    entry.metric_type <= 7 && std::str::from_utf8(entry.unit).is_ok() && std::str::from_utf8(entry.help).is_ok()
+    entry.metric_type <= 7
+        && std::str::from_utf8(entry.unit).is_ok()
+        && std::str::from_utf8(entry.help).is_ok()
+}
+
+/// Entries from the one before a joint to where a decoder that lost its step has found it again.
+fn around(uses: &[Use], entry: usize) -> &[Use] {
+    uses.get(entry.saturating_sub(1)..(entry + OUT_OF_STEP).min(uses.len())).unwrap_or_default()
+}
+
+/// Whether the entries where fragments of a record meet are like those elsewhere in it. A decoder that is thrown out of
+/// step by a page that does not belong there reads a few wild entries, finds its step again, and reports nothing.
+pub(super) fn joints_look_sane(record: &Record<'_>) -> bool {
+    let mut uses = Vec::new();
+    each_use(record.data, |now| uses.push(now));
+    let joints = entries_at_joints(record);
+    let steps = Steps::of(&uses, &joints);
+    joints
+        .iter()
+        .all(|&entry| !around(&uses, entry).windows(2).any(|pair| steps.are_unlike(pair[0], pair[1])))
+}
+
+/// For each joint of an uncompressed record the first entry that does not lie before it as a whole.
+fn entries_at_joints(record: &Record<'_>) -> Vec<usize> {
+    let before = |joint| record::summarize(record.data.get(..joint).unwrap_or_default()).entries;
+    record.joints().map(|joint| usize::try_from(before(joint)).unwrap_or(usize::MAX)).collect()
+}
+
+/// Refs that stand next to each other, and whether ever at different times.
+#[derive(Debug, Default)]
+struct Pairs(HashMap<(u64, u64), Pair>);
+
+/// What is known of two refs next to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pair {
+    /// They stand so nowhere else.
+    Unknown,
+    /// They do, always with the same time.
+    OneTime,
+    /// They do, and their times differ somewhere.
+    TwoTimes,
+}
+
+impl Pairs {
+    fn learn(&mut self, a: Use, b: Use) {
+        let pair = self.0.entry((a.series_ref, b.series_ref)).or_insert(Pair::OneTime);
+        if a.time != b.time {
+            *pair = Pair::TwoTimes;
+        }
+    }
+
+    fn knows(&self, a: Use, b: Use) -> Pair {
+        self.0.get(&(a.series_ref, b.series_ref)).copied().unwrap_or(Pair::Unknown)
+    }
 }
 
 /// How a record goes from one entry to the next where no fragments meet.
 #[derive(Debug, Default)]
 struct Steps {
     total: usize,
+    /// Of those, steps within one time.
+    same_time: usize,
     kinds: HashMap<(Ordering, Ordering), usize>,
-    pairs: HashSet<(u64, u64)>,
-    /// The longest step from one ref to the next.
-    longest: u64,
+    pairs: Pairs,
+    /// Refs with which a scrape begins.
+    beginnings: HashSet<u64>,
+    /// Refs with which one ends.
+    endings: HashSet<u64>,
+    /// A step from one ref to the next than which few are longer.
+    long: u64,
 }
 
 impl Steps {
     fn of(uses: &[Use], joints: &[usize]) -> Self {
         let mut steps = Self::default();
+        let mut lengths = Vec::with_capacity(uses.len());
+        let mut joints = joints.iter().peekable();
         for (at, pair) in uses.windows(2).enumerate() {
-            let (a, b) = (pair[0], pair[1]);
-            if joints.iter().any(|&entry| at + 1 == entry || at == entry) {
+            while joints.next_if(|&&entry| entry.saturating_add(OUT_OF_STEP) <= at).is_some() {}
+            if joints.peek().is_some_and(|&&entry| at + 1 >= entry) {
                 continue;
             }
+            let (a, b) = (pair[0], pair[1]);
             steps.total += 1;
+            steps.same_time += usize::from(a.time == b.time);
             *steps.kinds.entry(Self::kind(a, b)).or_default() += 1;
-            steps.pairs.insert((a.series_ref, b.series_ref));
-            steps.longest = steps.longest.max(a.series_ref.abs_diff(b.series_ref));
+            steps.pairs.learn(a, b);
+            if begins_again(a, b) {
+                steps.beginnings.insert(b.series_ref);
+                steps.endings.insert(a.series_ref);
+            } else if a.series_ref < b.series_ref {
+                lengths.push(b.series_ref - a.series_ref);
+            }
+        }
+        let most = lengths.len() * 49 / 50;
+        if most < lengths.len() {
+            steps.long = *lengths.select_nth_unstable(most).1;
         }
         steps
+    }
+
+    /// Whether two series that always have the same time do not, in a record of scrapes: all of one have one time.
+    fn breaks_time(&self, a: Use, b: Use, known: Pair) -> bool {
+        known == Pair::OneTime && a.time != b.time && self.same_time * 20 >= self.total * 19
     }
 
     /// Whether ref and time go up, down or stay.
     fn kind(a: Use, b: Use) -> (Ordering, Ordering) {
         (a.series_ref.cmp(&b.series_ref), a.time.cmp(&b.time))
     }
+
+    /// Whether that step is none that the record makes elsewhere, but for a few. Of a short record nothing is said.
+    fn are_unlike(&self, a: Use, b: Use) -> bool {
+        const ENOUGH: usize = 20;
+        if self.total < ENOUGH {
+            return false;
+        }
+        let known = self.pairs.knows(a, b);
+        if known != Pair::Unknown {
+            return self.breaks_time(a, b, known);
+        }
+        if begins_again(a, b) {
+            return !self.beginnings.is_empty()
+                && !self.beginnings.contains(&b.series_ref)
+                && !self.endings.contains(&a.series_ref);
+        }
+        let usual = self.kinds.get(&Self::kind(a, b)).is_some_and(|count| count * 50 >= self.total);
+        let far = b.series_ref.saturating_sub(a.series_ref) > self.long.saturating_mul(4).saturating_add(16);
+        far || !usual
+    }
 }
 
-fn each_use(data: &[u8], mut visit: impl FnMut(Use)) {
-    let mut timed = |series_ref, t| visit(Use { series_ref, time: Some(t) });
+/// A writer that logs several scrapes at once begins again with the first series, at a later time.
+fn begins_again(a: Use, b: Use) -> bool {
+    b.series_ref <= a.series_ref && b.time > a.time
+}
+
+fn each_use(data: &[u8], visit: impl FnMut(Use)) {
+    let timed = |series_ref, t| Use { series_ref, time: Some(t) };
+    let untimed = |series_ref| Use { series_ref, time: None };
     match Decoded::parse(data) {
-        Decoded::Samples(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::Exemplars(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::Histograms(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::FloatHistograms(r) => r.entries().flatten().for_each(|e| timed(e.series_ref, e.t)),
-        Decoded::Series(r) => r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None })),
-        Decoded::Metadata(r) => r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None })),
-        Decoded::Tombstones(r) => {
-            r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None }));
+        Decoded::Samples(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
+        Decoded::Exemplars(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
+        Decoded::Histograms(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
+        Decoded::FloatHistograms(r) => {
+            r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit);
         }
-        Decoded::MmapMarkers(r) => {
-            r.entries().flatten().for_each(|e| visit(Use { series_ref: e.series_ref, time: None }));
-        }
+        Decoded::Series(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
+        Decoded::Metadata(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
+        Decoded::Tombstones(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
+        Decoded::MmapMarkers(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
         Decoded::MinValidTime(_) | Decoded::Unknown(_) => {}
     }
 }

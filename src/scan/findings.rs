@@ -15,12 +15,25 @@ pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
     for pair in log.segments.windows(2) {
         let (before, after) = (&pair[0], &pair[1]);
         if before.index == after.index {
-            let message = format!("{} and {} have the same number, so Prometheus refuses to start", before.name, after.name);
-            findings.push(of_file(log, after, "segments_not_sequential", Severity::Damage, message, Some(Cause::Files)));
+            let message = format!(
+                "{} and {} have the same number, so Prometheus refuses to start",
+                before.name, after.name
+            );
+            findings.push(of_file(
+                log,
+                after,
+                "segments_not_sequential",
+                Severity::Damage,
+                message,
+                Some(Cause::Files),
+            ));
         } else if before.index.checked_add(1) != Some(after.index) {
             let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
             let message = if first == last {
-                format!("segment {} before it is missing, so Prometheus refuses to start", segment_name(first))
+                format!(
+                    "segment {} before it is missing, so Prometheus refuses to start",
+                    segment_name(first)
+                )
             } else {
                 format!(
                     "segments {} to {} before it are missing, so Prometheus refuses to start",
@@ -28,7 +41,14 @@ pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
                     segment_name(last)
                 )
             };
-            findings.push(of_file(log, after, "segments_not_sequential", Severity::Damage, message, Some(Cause::Files)));
+            findings.push(of_file(
+                log,
+                after,
+                "segments_not_sequential",
+                Severity::Damage,
+                message,
+                Some(Cause::Files),
+            ));
         }
     }
     // A segment given by its own path is read under whatever name it has.
@@ -38,7 +58,14 @@ pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
             segment.index,
             segment_name(segment.index)
         );
-        findings.push(of_file(log, segment, "misnamed_segment", Severity::Damage, message, Some(Cause::Files)));
+        findings.push(of_file(
+            log,
+            segment,
+            "misnamed_segment",
+            Severity::Damage,
+            message,
+            Some(Cause::Files),
+        ));
     }
     findings
 }
@@ -56,9 +83,11 @@ pub(super) fn of_strays(strays: &[Stray]) -> Vec<Finding> {
             Severity::Warning,
             "Prometheus takes it for a chunk snapshot and finds a file; it loads no snapshot then",
         ),
-        StrayKind::Temporary => {
-            ("stale_temporary", Severity::Note, "left from an unfinished checkpoint or snapshot; the next start deletes it")
-        }
+        StrayKind::Temporary => (
+            "stale_temporary",
+            Severity::Note,
+            "left from an unfinished checkpoint or snapshot; the next start deletes it",
+        ),
         StrayKind::Repair => (
             "interrupted_repair",
             Severity::Warning,
@@ -103,10 +132,21 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
             findings.push(of_file(log, segment, "empty_segment", Severity::Note, message, None));
         }
         let last = last_written == Some(at) && may_be_torn(log.kind);
-        findings.extend(scan.problems.iter().map(|(problem, evidence)| of_problem(log, segment, problem, evidence, last)));
+        findings.extend(
+            scan.problems.iter().map(|(problem, evidence)| of_problem(log, segment, problem, evidence, last)),
+        );
         findings.extend(scan.odd_flags.iter().map(|&(offset, end)| {
-            let message = "the fragments of this record disagree on its compression; Prometheus believes the last".into();
-            let finding = of_file(log, segment, "flags_disagree", Severity::Warning, message, Some(Cause::OneFlippedBit));
+            let message =
+                "the fragments of this record disagree on its compression; Prometheus believes the last"
+                    .into();
+            let finding = of_file(
+                log,
+                segment,
+                "flags_disagree",
+                Severity::Warning,
+                message,
+                Some(Cause::OneFlippedBit),
+            );
             Finding { offset: Some(offset), end: Some(end), ..finding }
         }));
     }
@@ -145,7 +185,7 @@ fn of_problem(
     evidence: &Evidence,
     last: bool,
 ) -> Finding {
-    let (code, message) = words(problem, log.kind);
+    let (code, message) = words(problem, log.kind, last);
     let severity = severity(problem, evidence, last);
     Finding {
         offset: Some(problem.range.start),
@@ -164,7 +204,8 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     let tail = problem.at_tail && last;
     match fault {
         Fault::TrailingZeros if last => Severity::Note,
-        Fault::TrailingZeros => Severity::Warning,
+        // No writer pads a page in the midst of a segment, but every reader passes over it, and other tools may.
+        Fault::TrailingZeros | Fault::ZeroedTail => Severity::Warning,
         Fault::Torn | Fault::Unfinished if tail => Severity::Note,
         // The file got its length and not its bytes.
         Fault::Checksum { .. } | Fault::Length(_)
@@ -178,18 +219,18 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     }
 }
 
-fn words(problem: &Problem, kind: LogKind) -> (&'static str, String) {
+fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String) {
     let fault = match &problem.kind {
         ProblemKind::Framing(fault) => fault,
         ProblemKind::Decode(error) => {
             let what = if kind == LogKind::ChunkSnapshot { "chunk snapshot" } else { "record" };
-            return ("decode_error", format!("the checksum is right, and the {what} does not decode: {error}"));
-        }
-        ProblemKind::Spliced => {
             return (
-                "spliced_record",
-                "two halves that do not belong together: the series or times change where the fragments meet".into(),
+                "decode_error",
+                format!("the checksum is right, and the {what} does not decode: {error}"),
             );
+        }
+        ProblemKind::Spliced(why) => {
+            return ("spliced_record", format!("fragments that do not belong together: {why}"));
         }
         ProblemKind::Flags => {
             return (
@@ -216,13 +257,26 @@ fn words(problem: &Problem, kind: LogKind) -> (&'static str, String) {
         Fault::ZeroedPages => {
             let pages = length.div_ceil(PAGE);
             let pages = if pages == 1 { "a page".into() } else { format!("{pages} pages") };
-            ("zeroed_pages", format!("{pages} of zeros where records stood; Prometheus passes over it in silence"))
+            let then = if problem.orphans.is_empty() {
+                "where records stood; Prometheus passes over them in silence"
+            } else {
+                "in the midst of records; Prometheus takes them for padding and joins what stands before and behind"
+            };
+            ("zeroed_pages", format!("{pages} of zeros {then}"))
         }
         Fault::ZeroedTail => {
-            ("zeroed_tail", "zeros up to the page end where records stood; Prometheus passes over them in silence".into())
+            ("zeroed_tail", "zeros up to the page end, which no writer leaves with pages behind them; records may have stood here".into())
         }
         Fault::TrailingZeros => ("trailing_zeros", "the segment ends in pages of zeros".into()),
-        Fault::Unfinished if problem.at_tail => ("torn_record", "the last record is begun and not finished".into()),
+        Fault::Unfinished if problem.at_tail && last => {
+            ("torn_record", "the last record is begun and not finished".into())
+        }
+        Fault::Unfinished if problem.at_tail => (
+            "torn_record",
+            "the last record is begun and not finished; Prometheus blames the segment behind it, at the start or when it \
+             makes the next checkpoint"
+                .into(),
+        ),
         Fault::Unfinished => (
             "unfinished_record",
             "a record is begun here and not gone on with; Prometheus blames the next record or segment for it".into(),
@@ -245,7 +299,7 @@ fn lost(problem: &Problem, evidence: &Evidence) -> Lost {
         return Lost { records: Some(0), entries: Some(0) };
     }
     let records = match &problem.kind {
-        ProblemKind::Decode(_) | ProblemKind::Spliced | ProblemKind::Flags => Some(1),
+        ProblemKind::Decode(_) | ProblemKind::Spliced(_) | ProblemKind::Flags => Some(1),
         ProblemKind::Framing(fault) => match fault {
             Fault::Unfinished | Fault::Headless | Fault::Torn | Fault::Unpack(_) | Fault::Type(_) => Some(1),
             Fault::Checksum { .. } if evidence.one_fragment => Some(1),

@@ -73,7 +73,8 @@ pub enum ScanError {
 pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Result<Report, ScanError> {
     let listing =
         target.list().map_err(|source| ScanError::List { path: target.path().to_owned(), source })?;
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(options.threads.map_or(0, NonZeroUsize::get)).build()?;
+    let threads =
+        rayon::ThreadPoolBuilder::new().num_threads(options.threads.map_or(0, NonZeroUsize::get)).build()?;
     threads.install(|| read(target, &listing, progress))
 }
 
@@ -82,7 +83,9 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     let work: Vec<(usize, usize)> = (0..listing.logs.len())
         .flat_map(|log| (0..listing.logs[log].segments.len()).map(move |segment| (log, segment)))
         .collect();
-    let size = |&(log, segment): &(usize, usize)| listing.logs[log].segments[segment].path.metadata().map_or(0, |m| m.len());
+    let size = |&(log, segment): &(usize, usize)| {
+        listing.logs[log].segments[segment].path.metadata().map_or(0, |m| m.len())
+    };
     progress.total(work.iter().map(size).sum());
     let scans: Vec<Option<SegmentScan>> = work
         .par_iter()

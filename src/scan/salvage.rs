@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::record::{self, RecordType, Summary};
-use crate::scan::context::Context;
+use crate::scan::context::{self, Context, Suspicion};
 use crate::wal::compress::Unpacker;
 use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
@@ -70,8 +70,8 @@ pub enum ProblemKind {
     Framing(Fault),
     /// The record is whole and does not decode; Prometheus's words for it.
     Decode(String),
-    /// Fragments that are whole and do not belong together.
-    Spliced,
+    /// Fragments that are whole and do not belong together, and what shows it.
+    Spliced(&'static str),
     /// A record of a type that Prometheus does not know, and which is one that it knows under another compression.
     Flags,
 }
@@ -95,7 +95,7 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
     if !doubts.any() || reading != Reading::Prometheus {
         return visitor;
     }
-    let context = Context::of(source, length, |record| !doubts.concern(record));
+    let context = Context::of(source, length, |record| doubts.concern(record).is_none());
     let decisions = decide(source, length, &context, &doubts);
     let mut visitor = V::default();
     pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
@@ -109,18 +109,26 @@ struct Doubts {
     corrections: bool,
     /// Pages, by their number, that may not stand where they stood: records do not go on from them to the next.
     suspects: HashSet<u64>,
+    /// Records, by their offset, that read as if a page did not belong to them.
+    odd: HashSet<u64>,
 }
 
 impl Doubts {
     fn any(&self) -> bool {
-        self.corrections || !self.suspects.is_empty()
+        self.corrections || !self.suspects.is_empty() || !self.odd.is_empty()
     }
 
-    /// Whether that record was joined across the edge of a suspect page, and nothing within it proves it.
-    fn concern(&self, record: &Record<'_>) -> bool {
-        (record.is_joined() || record.in_copy)
-            && !has_own_checksum(record.compression)
-            && record.fragments.iter().any(|fragment| self.suspects.contains(&(fragment.start / PAGE)))
+    /// Whether that record was joined across the edge of a suspect page, or reads as if, and nothing within it
+    /// proves it.
+    fn concern(&self, record: &Record<'_>) -> Option<Suspicion> {
+        let suspect = |fragment: &Range<u64>| self.suspects.contains(&(fragment.start / PAGE));
+        if !(record.is_joined() || record.in_copy) || has_own_checksum(record.compression) {
+            None
+        } else if record.fragments.iter().any(suspect) {
+            Some(Suspicion::Pages)
+        } else {
+            self.odd.contains(&record.offset).then_some(Suspicion::Contents)
+        }
     }
 
     fn suspect(&mut self, range: &Range<u64>) {
@@ -133,7 +141,9 @@ impl Doubts {
         match damage.fault {
             Fault::Unfinished => self.suspect(&(damage.range.start..damage.range.end + 1)),
             Fault::Headless => self.suspect(&(damage.range.start.saturating_sub(1)..damage.range.end)),
-            Fault::Type(_) => self.suspect(&(damage.range.start.saturating_sub(PAGE)..damage.range.end + PAGE)),
+            Fault::Type(_) => {
+                self.suspect(&(damage.range.start.saturating_sub(PAGE)..damage.range.end + PAGE));
+            }
             Fault::Unpack(_) => self.suspect(&damage.range),
             Fault::DuplicatedPage { original } => {
                 let pages = (damage.range.end - damage.range.start).div_ceil(PAGE);
@@ -148,7 +158,7 @@ impl Doubts {
 /// How doubts were settled, by the offset of the record.
 #[derive(Debug, Default)]
 struct Decisions {
-    refused: HashSet<u64>,
+    refused: HashMap<u64, &'static str>,
     mended: HashMap<u64, Mended>,
 }
 
@@ -166,6 +176,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
     doubts: &mut Doubts,
 ) {
     let mut reader = SegmentReader::new(source, length);
+    let mut unpacker = Unpacker::default();
     let mut problems: Vec<Problem> = Vec::new();
     while let Some(event) = reader.next() {
         match event {
@@ -174,15 +185,16 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                     Reading::Opaque => None,
                     Reading::Snapshot => snapshot_problem(&record),
                     Reading::Prometheus => {
-                        let problem = if decisions.refused.contains(&record.offset) {
-                            Some(problem_of(&record, ProblemKind::Spliced, None))
-                        } else {
-                            record_problem(&record)
+                        let problem = match decisions.refused.get(&record.offset) {
+                            Some(why) => Some(problem_of(&record, ProblemKind::Spliced(why), None)),
+                            None => record_problem(&record, &mut unpacker),
                         };
                         doubts.corrections |= problem.is_some() && record.compression == Compression::None;
                         let decodes = !matches!(&problem, Some(Problem { kind: ProblemKind::Decode(_), .. }));
-                        if record.is_joined() && !(decodes && looks_sane(&record)) {
+                        if record.is_joined() && !decodes {
                             doubts.suspect(&(record.offset..record.end));
+                        } else if record.is_joined() && !looks_sane(&record) {
+                            doubts.odd.insert(record.offset);
                         }
                         problem
                     }
@@ -190,12 +202,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                 match problem {
                     Some(mut problem) => {
                         problem.correction = decisions.mended.get(&record.offset).cloned();
-                        // Of an unknown type, and nothing shows that it should be another: Prometheus passes over it.
-                        if problem.kind == ProblemKind::Flags && problem.correction.is_none() {
-                            visitor_record(visitor, &mut problems, &record, reading);
-                        } else {
-                            problems.push(problem);
-                        }
+                        problems.push(problem);
                     }
                     None => visitor_record(visitor, &mut problems, &record, reading),
                 }
@@ -216,7 +223,12 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
 }
 
 /// Tells of the problems that begin before the record, then of the record.
-fn visitor_record<V: Visitor>(visitor: &mut V, problems: &mut Vec<Problem>, record: &Record<'_>, reading: Reading) {
+fn visitor_record<V: Visitor>(
+    visitor: &mut V,
+    problems: &mut Vec<Problem>,
+    record: &Record<'_>,
+    reading: Reading,
+) {
     problems.sort_by_key(|problem| problem.range.start);
     let before = problems.partition_point(|problem| problem.range.start < record.offset);
     for problem in problems.drain(..before) {
@@ -237,6 +249,7 @@ fn looks_sane(record: &Record<'_>) -> bool {
     summary.max_ref.is_none_or(|max| max < HIGHEST_REF)
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
         && summary.unknown_schemas == 0
+        && (record.compression != Compression::None || context::joints_look_sane(record))
 }
 
 fn contents(data: &[u8], reading: Reading) -> Contents {
@@ -273,23 +286,28 @@ fn snapshot_problem(record: &Record<'_>) -> Option<Problem> {
         R::Series(r) => r.decode().err().filter(|e| !e.accepted_by_prometheus()).map(|e| e.to_string()),
         R::Tombstones(r) => r.entries().find_map(Result::err).map(|e| format!("decode tombstones: {e}")),
         R::Exemplars(r) => r.entries().find_map(Result::err).map(|e| format!("exemplars from buffer: {e}")),
-        R::Unknown(data) => {
-            Some(data.first().map_or("empty record".into(), |kind| {
-                format!("unsupported snapshot record type 0b{kind:b}")
-            }))
-        }
+        R::Unknown(data) => Some(
+            data.first()
+                .map_or("empty record".into(), |kind| format!("unsupported snapshot record type 0b{kind:b}")),
+        ),
     };
     error.map(|error| problem_of(record, ProblemKind::Decode(error), None))
 }
 
-fn record_problem(record: &Record<'_>) -> Option<Problem> {
+/// Whether bytes that are said not to be compressed are exactly what a compression makes.
+fn unpacks(data: &[u8], unpacker: &mut Unpacker) -> bool {
+    let mut exact = |compression| unpacker.unpack(compression, data).is_ok_and(|record| !record.is_empty());
+    !data.is_empty() && (exact(Compression::Snappy) || exact(Compression::Zstd))
+}
+
+fn record_problem(record: &Record<'_>, unpacker: &mut Unpacker) -> Option<Problem> {
     let summary = record::summarize(record.data);
     match (summary.record_type, summary.error) {
         (Some(kind), Some(error)) => {
             let text = format!("{}: {error}", record::decode_context(kind));
             Some(problem_of(record, ProblemKind::Decode(text), None))
         }
-        (None, _) if !record.data.is_empty() && record.compression == Compression::None => {
+        (None, _) if record.compression == Compression::None && unpacks(record.data, unpacker) => {
             Some(problem_of(record, ProblemKind::Flags, None))
         }
         _ => None,
@@ -338,13 +356,17 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts
                         .get(&(fragment.start / PAGE))
                         .is_some_and(|original| used.contains(&(original * PAGE + fragment.start % PAGE)))
                 };
-                if record.in_copy && record.fragments.iter().any(taken) {
-                    decisions.refused.insert(record.offset);
-                } else if doubts.concern(&record) && let Some(why) = context.contradiction(&record) {
- if std::env::var_os("DBG").is_some() {eprintln!("refuse {} {:?} {why}", record.offset, record::summarize(record.data));}
-                    decisions.refused.insert(record.offset);
-                } else if doubts.concern(&record) && {if std::env::var_os("DBG").is_some() {eprintln!("accept {} {:?} {:?} {:?}", record.offset, record.compression, record.fragments, record::summarize(record.data));} false} {} else if record.compression == Compression::None
-                    && record_problem(&record).is_some()
+                let contradiction = if record.in_copy && record.fragments.iter().any(taken) {
+                    Some(
+                        "the page is a copy, and its fragment belongs to a record that the original begins or ends",
+                    )
+                } else {
+                    doubts.concern(&record).and_then(|suspicion| context.contradiction(&record, suspicion))
+                };
+                if let Some(why) = contradiction {
+                    decisions.refused.insert(record.offset, why);
+                } else if record.compression == Compression::None
+                    && record_problem(&record, &mut unpacker).is_some()
                     && let Some(mended) = other_flags(&record, context, &mut unpacker)
                 {
                     decisions.mended.insert(record.offset, mended);

@@ -66,10 +66,12 @@ impl Tally {
         let of_kind = match contents.name {
             "series" => &mut entries.series,
             "samples" | "samples_v2" => &mut entries.samples,
-            "histogram_samples" | "custom_buckets_histogram_samples" | "histogram_samples_v2" => &mut entries.histograms,
-            "float_histogram_samples" | "custom_buckets_float_histogram_samples" | "float_histogram_samples_v2" => {
-                &mut entries.float_histograms
+            "histogram_samples" | "custom_buckets_histogram_samples" | "histogram_samples_v2" => {
+                &mut entries.histograms
             }
+            "float_histogram_samples"
+            | "custom_buckets_float_histogram_samples"
+            | "float_histogram_samples_v2" => &mut entries.float_histograms,
             "exemplars" => &mut entries.exemplars,
             "tombstones" => &mut entries.tombstones,
             "metadata" => &mut entries.metadata,

@@ -125,7 +125,8 @@ pub(super) fn log(path: &Path, relative: &str, kind: LogKind) -> io::Result<List
 pub(super) fn segment(path: &Path, kind: LogKind) -> io::Result<Listing> {
     let full = path.canonicalize()?;
     let name = full.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let segments = segment_index(name).map(|index| SegmentFile { index, name: name.to_owned(), path: path.into() });
+    let segments =
+        segment_index(name).map(|index| SegmentFile { index, name: name.to_owned(), path: path.into() });
     let log = LogDirectory { kind, relative: String::new(), segments: segments.into_iter().collect() };
     Ok(Listing { logs: vec![log], strays: Vec::new() })
 }
@@ -185,7 +186,10 @@ impl LogDirectory {
     /// The path of one of its segments below the directory that was listed.
     #[must_use]
     pub fn relative_of(&self, segment: &SegmentFile) -> String {
-        if self.relative.is_empty() { segment.name.clone() } else { format!("{}/{}", self.relative, segment.name) }
+        if self.relative.is_empty() {
+            segment.name.clone()
+        } else {
+            format!("{}/{}", self.relative, segment.name)
+        }
     }
-
 }

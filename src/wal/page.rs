@@ -84,20 +84,22 @@ pub fn piece(page: &[u8], start: usize) -> Option<Piece<'_>> {
 #[cold]
 fn damage(page: &[u8], start: usize, fault: PageFault, claimed: Option<Header>) -> Piece<'_> {
     let flip = explain(page, start, fault);
-    let end = match resume(page, start, claimed, flip.as_ref()) {
-        Some(end) => end,
-        None if fault == PageFault::JunkInPadding => {
+    let resumed = resume(page, start, claimed, flip.as_ref());
+    let end = match (resumed, fault) {
+        (Some(end), _) => end,
+        (None, PageFault::Torn) => page.len(),
+        (None, PageFault::JunkInPadding) => {
             let zeros = page[start..].iter().take_while(|&&byte| byte == 0).count();
             let start = if zeros < HEADER_SIZE { start } else { start + zeros };
             return Piece::Damage { start, end: after_last_nonzero(page, start), fault, flip: None };
         }
-        None => after_last_nonzero(page, start),
+        (None, _) => after_last_nonzero(page, start),
     };
     // A correction that leads elsewhere than the bytes that follow is none.
     let flip = flip.filter(|flip| start + flip.header.size() == end);
     // Something stands behind what the file seemed to end in: the length was wrong.
     let fault = match (fault, claimed) {
-        (PageFault::Torn, Some(header)) if end < page.len() => PageFault::Length(header.length),
+        (PageFault::Torn, Some(header)) if resumed.is_some() => PageFault::Length(header.length),
         _ => fault,
     };
     Piece::Damage { start, end, fault, flip }
@@ -238,6 +240,10 @@ fn passes(page: &[u8], mut at: usize, joint: usize) -> bool {
 /// The one bit of the fragment at `start` that explains `fault`, if exactly one does.
 fn explain(page: &[u8], start: usize, fault: PageFault) -> Option<Flip> {
     let header = page.get(start..).and_then(Header::parse)?;
+    if !header.head.is_canonical() && header.head.kind() != FragmentType::PageTerm {
+        // Something is wrong with the header already: one more bit is not the only one.
+        return None;
+    }
     let data_at = start + HEADER_SIZE;
     let data = |length: u16| page.get(data_at..data_at + usize::from(length));
     let mut found = Candidates::default();

@@ -23,6 +23,9 @@ var commands = []command{
 	{"dump", "dump [--snapshot] DIR", runDump},
 	{"read", "read [--concat] DIR", runRead},
 	{"open", "open [flags] DIR", runOpen},
+	{"judge", "judge --servers DIR [flags] DIR", runJudge},
+	{"incident", "incident [--servers DIR] DIR", runIncident},
+	{"damaged", "damaged [--servers DIR] [--only KIND] DIR", runDamaged},
 }
 
 // errUsage marks errors of the caller, which exit with 2; everything else exits with 1.

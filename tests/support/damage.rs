@@ -32,14 +32,21 @@ pub const KINDS: [&str; 16] = [
     "header bit",
 ];
 
-/// Damages `bytes` in the way of `kind`. `headers` are the offsets at which fragments begin.
-pub fn apply(kind: &'static str, bytes: &mut Vec<u8>, headers: &[usize], rng: &mut fastrand::Rng) -> Damage {
+/// Damages `bytes` in the way of `kind`; bits and bytes `within` that range. `headers` are the offsets at which
+/// fragments begin.
+pub fn apply(
+    kind: &'static str,
+    bytes: &mut Vec<u8>,
+    within: Range<usize>,
+    headers: &[usize],
+    rng: &mut fastrand::Rng,
+) -> Damage {
     let what = match kind {
-        "bit" => flip(bytes, 1, rng),
-        "two bits" => flip(bytes, 2, rng),
-        "three bits" => flip(bytes, 3, rng),
-        "byte" => overwrite(bytes, 1, rng),
-        "eight bytes" => overwrite(bytes, 8, rng),
+        "bit" => flip(&mut bytes[within], 1, rng),
+        "two bits" => flip(&mut bytes[within], 2, rng),
+        "three bits" => flip(&mut bytes[within], 3, rng),
+        "byte" => overwrite(&mut bytes[within], 1, rng),
+        "eight bytes" => overwrite(&mut bytes[within], 8, rng),
         "range overwritten" => {
             let most = [16, 300, 5000, 70_000][rng.usize(..4)];
             let length = rng.usize(2..=most);

@@ -20,7 +20,11 @@ fn binary() -> &'static Result<PathBuf, String> {
             .current_dir(root.join("testdata/oracle"))
             .output()
             .map_err(|e| format!("no Go toolchain: {e}"))?;
-        if built.status.success() { Ok(binary) } else { Err(String::from_utf8_lossy(&built.stderr).into_owned()) }
+        if built.status.success() {
+            Ok(binary)
+        } else {
+            Err(String::from_utf8_lossy(&built.stderr).into_owned())
+        }
     })
 }
 
@@ -49,8 +53,13 @@ impl Oracle {
 
     /// Every line of `oracle dump`, in order.
     pub fn dump(self, dir: &Path, mut each: impl FnMut(serde_json::Value)) {
-        let mut child =
-            Command::new(self.0).arg("dump").arg(dir).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new(self.0)
+            .arg("dump")
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             each(serde_json::from_str(&line.unwrap()).unwrap());
         }
@@ -60,6 +69,10 @@ impl Oracle {
     /// Writes a log.
     pub fn write(self, args: &[&str], dir: &Path) {
         let output = Command::new(self.0).arg("write").args(args).arg(dir).output().unwrap();
-        assert!(output.status.success(), "oracle write {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "oracle write {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
