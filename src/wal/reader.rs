@@ -802,17 +802,23 @@ fn stored_bytes<'a, S: ReadAt>(window: &'a Window<S>, scratch: &'a [u8], place: 
     }
 }
 
-/// The same trouble, right behind the last: one damage.
+/// The same trouble, right behind the last: one damage. Pages of which each is damaged from its beginning to its end are
+/// one stretch, whatever is wrong with the bytes at the beginning of each.
 fn continues_damage(last: &Damage, range: &Range<u64>, fault: &Fault) -> bool {
-    let same = match (&last.fault, fault) {
+    if last.range.end != range.start || !last.orphans.is_empty() {
+        return false;
+    }
+    let overwritten = |fault: &Fault| {
+        matches!(fault, Fault::Checksum { .. } | Fault::Length(_) | Fault::JunkInPadding | Fault::Torn)
+    };
+    match (&last.fault, fault) {
         (Fault::Unreadable(a), Fault::Unreadable(b)) => a == b,
-        (Fault::JunkInPadding, Fault::JunkInPadding) | (Fault::Headless, Fault::Headless) => true,
+        (Fault::Headless, Fault::Headless) => true,
         (Fault::DuplicatedPage { original }, Fault::DuplicatedPage { original: next }) => {
             *original + (last.range.end - last.range.start) == *next
         }
-        _ => false,
-    };
-    same && last.range.end == range.start && last.orphans.is_empty()
+        (a, b) => overwritten(a) && overwritten(b) && range.start.is_multiple_of(PAGE),
+    }
 }
 
 fn worth_comparing(page: &[u8]) -> bool {
