@@ -104,23 +104,28 @@ impl Context {
         }
         let mut uses = Vec::new();
         each_use(record.data, |now| uses.push(now));
-        // Odd contents alone are somebody's right; only where pages are in doubt do they speak against a record.
+        let (nobody_writes_it, clashes) = match Decoded::parse(record.data) {
+            Decoded::Series(series) => {
+                (!series.entries().flatten().all(|entry| plausible_labels(&entry)), self.redefines(&series))
+            }
+            Decoded::Metadata(metadata) => {
+                (!metadata.entries().flatten().all(|entry| plausible_metadata(&entry)), false)
+            }
+            _ => (false, false),
+        };
+        if nobody_writes_it {
+            return Some("it has labels or metadata that nobody writes");
+        }
+        // Odd refs and times alone are somebody's right; only where pages are in doubt do they speak against a record.
         if suspicion == Suspicion::Pages {
+            if clashes {
+                return Some("it defines series that other records define");
+            }
             if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
                 return Some("its series or times are strange to the records around it");
             }
-            let odd = match Decoded::parse(record.data) {
-                Decoded::Unknown(_) => {
-                    return Some("its type is unknown, so nothing shows that its fragments belong together");
-                }
-                Decoded::Series(series) => self.series_contradict(&series),
-                Decoded::Metadata(metadata) => {
-                    !metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
-                }
-                _ => false,
-            };
-            if odd {
-                return Some("it defines series that other records define, or text that nobody writes");
+            if summary.record_type.is_none() {
+                return Some("its type is unknown, so nothing shows that its fragments belong together");
             }
         }
         // The joints of a compressed record are nowhere in particular in what it unpacks to.
@@ -172,13 +177,11 @@ impl Context {
         around(uses, entry).windows(2).filter(unexpected).count() >= enough
     }
 
-    fn series_contradict(&self, series: &record::SeriesRecord<'_>) -> bool {
+    /// Whether a series has a ref that another record, or an earlier series of this one, defines.
+    fn redefines(&self, series: &record::SeriesRecord<'_>) -> bool {
         let mut seen = HashSet::new();
-        series.entries().flatten().any(|entry| {
-            self.defined.contains(&entry.series_ref)
-                || !seen.insert(entry.series_ref)
-                || !plausible_labels(&entry)
-        })
+        let mut refs = series.entries().flatten().map(|entry| entry.series_ref);
+        refs.any(|series_ref| self.defined.contains(&series_ref) || !seen.insert(series_ref))
     }
 
     /// Whether what whole records show speaks for a record: every ref of its samples is one of theirs, every time is
