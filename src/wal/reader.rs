@@ -35,7 +35,9 @@ pub struct Record<'a> {
     pub offset: u64,
     /// Where its last fragment ends: the offset that Prometheus reports for it.
     pub end: u64,
-    /// As the last fragment says.
+    /// The first byte of its last fragment.
+    pub head: HeadByte,
+    /// As that byte says.
     pub compression: Compression,
     /// Unpacked.
     pub data: &'a [u8],
@@ -133,6 +135,8 @@ pub struct Correction {
     pub mask: u8,
     /// How many corrections were tried.
     pub tried: u32,
+    /// Bytes under the checksum that the correction makes fit; 0 if it fitted before.
+    pub covered: u64,
     /// Where the record's first fragment begins.
     pub offset: u64,
     /// Where its last fragment ends.
@@ -638,10 +642,17 @@ impl<S: ReadAt> SegmentReader<S> {
         let compression = found.head.compression();
         let data = self.unpacker.unpack(compression, &self.scratch).ok()?.to_vec();
         let range = found.range();
+        let covered = match mend.fault {
+            Fault::Checksum { .. } | Fault::Length(_) => {
+                mend.range.end - mend.range.start - HEADER_SIZE as u64
+            }
+            _ => 0,
+        };
         Some(Correction {
             at: mend.at,
             mask: mend.mask,
             tried: mend.tried,
+            covered,
             offset: range.start,
             end: range.end,
             compression,
@@ -667,6 +678,7 @@ impl<S: ReadAt> SegmentReader<S> {
         Record {
             offset: range.start,
             end: range.end,
+            head: found.head,
             compression,
             data,
             fragments: &self.parts,
@@ -698,6 +710,7 @@ impl<S: ReadAt> SegmentReader<S> {
                     at: last,
                     mask,
                     tried: 2,
+                    covered: 0,
                     offset: range.start,
                     end: range.end,
                     compression,
