@@ -268,6 +268,10 @@ fn a_source_that_shrinks_is_told_of_wherever_it_is_cut() {
         assert_eq!(shrunk.range.end, length, "{what}");
         assert!(shrunk.range.start >= left.min(after / PAGE as u64 * PAGE as u64), "{what}: {shrunk:?}");
         for written in log.records.iter().filter(|w| w.end() as u64 <= left) {
+            // Where a record is torn, nothing shows that fragments of an unknown type belong together.
+            if RecordType::of(&written.data).is_none() && written.fragments.len() > 1 {
+                continue;
+            }
             assert!(found.has(written), "{what}: the record at {:?} is missed", written.fragments);
         }
         for (offset, end, data) in &found.records {
@@ -487,10 +491,7 @@ fn entries_that_are_no_files() {
     symlink("/dev/zero", wal.join("00000007")).unwrap();
     symlink(".", wal.join("00000008")).unwrap();
     let output = finish(&mut scan(directory.path()));
-    let code = output.status.code();
-    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let report = report(&output, DAMAGED);
-    let _ = code;
     let not_files: Vec<i64> =
         damages(&report).iter().filter(|d| d.0 == "not_a_file").map(|d| d.1).collect();
     let mut expected = vec![1, 2, 3, 4, 5, 7, 8];
@@ -552,7 +553,8 @@ fn files_without_permission() {
 
 #[test]
 fn more_segments_than_descriptors() {
-    let bytes = &log("small-none").bytes;
+    let log = log("small-none");
+    let bytes = &log.bytes[..log.records[0].end()];
     let directory = tempfile::tempdir().unwrap();
     let wal = directory.path().join("wal");
     fs::create_dir(&wal).unwrap();
@@ -603,7 +605,7 @@ mod fuse {
             assert!(damages.iter().all(|d| d.1 == 1), "{what}: {report:#}");
             assert_eq!(sectors(&told, length), sectors(bad, length), "{what}: {report:#}");
             assert_eq!(records(&report), 3 * all - lost, "{what}: {report:#}");
-            assert_eq!(damages.len(), told.len(), "{what}: nothing else is wrong: {report:#}");
+            assert_eq!(damages.len(), told.len(), "{what}: nothing else is wrong: {damages:?}");
             println!(
                 "{what}, fails whole: {fails_whole}: {} findings, {lost} of {all} records lost, {} reads of {length} bytes",
                 told.len(),
@@ -644,23 +646,19 @@ mod fuse {
     #[test]
     fn padding() {
         let log = long();
-        let end = log.records.last().unwrap().end() as u64;
-        let padding = end.next_multiple_of(SECTOR)..(end.next_multiple_of(PAGE as u64)).min(log.bytes.len() as u64);
-        if padding.start >= padding.end {
-            // The last page ends where its last record does: it gets its padding.
-            let mut bytes = log.bytes.clone();
-            bytes.resize(log.bytes.len().next_multiple_of(PAGE), 0);
-            let padding = end.next_multiple_of(SECTOR)..bytes.len() as u64;
-            let Some(mounted) = Mounted::new("padding", vec![Node::with_bad(&bytes, std::slice::from_ref(&padding))])
-            else {
-                return;
-            };
+        // The first page, cut behind a record and padded, as a server leaves it that was stopped; and further pages.
+        let last = log.records.iter().rev().find(|w| w.end() < PAGE - 4096).unwrap();
+        let mut bytes = log.bytes[..last.end()].to_vec();
+        bytes.resize(PAGE, 0);
+        let before = log.records.iter().filter(|w| w.end() <= last.end()).count() as u64;
+        let length = bytes.len() as u64;
+        for bad in [(last.end() as u64).next_multiple_of(SECTOR)..length, length - 1024..length - 512] {
+            let nodes = vec![Node::with_bad(&bytes, std::slice::from_ref(&bad)), Node::of(&log.bytes)];
+            let Some(mounted) = Mounted::new("unreadable padding", nodes) else { return };
             let report = report(&finish(&mut scan(mounted.path())), DAMAGED);
-            assert_eq!(damages(&report), [("unreadable", 0, Some(padding))], "{report:#}");
-            assert_eq!(records(&report), log.records.len() as u64);
-            return;
+            assert_eq!(damages(&report), [("unreadable", 0, Some(bad))], "{report:#}");
+            assert_eq!(records(&report), before + log.records.len() as u64);
         }
-        unreadable("padding", &[padding]);
     }
 
     #[test]
@@ -675,7 +673,8 @@ mod fuse {
         let log = long();
         let length = log.bytes.len() as u64;
         for (after, left) in [(0, 0), (0, 100), (PAGE as u64 * 2, PAGE as u64), (length - 1, length - 10)] {
-            let cut = Change { after, to: log.bytes[..usize::try_from(left).unwrap()].to_vec() };
+            // Opened first to tell whose log it is, then to be scanned.
+            let cut = Change { opens: 2, after, to: log.bytes[..usize::try_from(left).unwrap()].to_vec() };
             let node = Node { then: Some(cut), ..Node::of(&log.bytes) };
             let Some(mounted) = Mounted::new("a file that is cut", vec![node, Node::of(&log.bytes)]) else {
                 return;
@@ -696,7 +695,7 @@ mod fuse {
     fn a_file_that_grows_at_a_certain_read() {
         let log = long();
         let half = log.bytes.len() / 2 / PAGE * PAGE;
-        let grown = Change { after: 0, to: log.bytes.clone() };
+        let grown = Change { opens: 2, after: 0, to: log.bytes.clone() };
         let node = Node { then: Some(grown), ..Node::of(&log.bytes[..half]) };
         let Some(mounted) = Mounted::new("a file that grows", vec![node]) else { return };
         let output = finish(&mut scan(mounted.path()));

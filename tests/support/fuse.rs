@@ -26,11 +26,13 @@ pub struct Node {
     pub then: Option<Change>,
     /// Reads that were asked for.
     pub reads: u64,
+    pub opens: u64,
 }
 
-/// What becomes of a file as soon as a read goes beyond `after`; that read sees it changed.
+/// What becomes of a file as soon as a read goes beyond `after`, opened so many times; that read sees it changed.
 #[derive(Clone, Debug)]
 pub struct Change {
+    pub opens: u64,
     pub after: u64,
     pub to: Vec<u8>,
 }
@@ -46,7 +48,10 @@ impl Node {
 
     fn read(&mut self, offset: u64, size: u64) -> Result<&[u8], i32> {
         self.reads += 1;
-        if let Some(change) = self.then.take_if(|change| offset + size > change.after) {
+        let opens = self.opens;
+        if let Some(change) =
+            self.then.take_if(|change| opens >= change.opens && offset + size > change.after)
+        {
             self.bytes = change.to;
         }
         let mut end = (offset + size).min(self.bytes.len() as u64);
@@ -183,12 +188,12 @@ fn answer(opcode: u32, node: u64, body: &[u8], nodes: &mut [Node]) -> Result<Vec
             Ok(out)
         }
         // OPEN with FOPEN_DIRECT_IO: the page cache would ask for whole pages and more. OPENDIR.
-        14 => Ok(words64(&[0, 1])),
-        27 => Ok(words64(&[0, 0])),
-        15 => {
-            let node = usize::try_from(node.checked_sub(FIRST).ok_or(EIO)?).ok().and_then(|at| nodes.get_mut(at));
-            Ok(node.ok_or(ENOENT)?.read(u64_at(body, 8), u32_at(body, 16).into())?.to_vec())
+        14 => {
+            at(node, nodes).ok_or(ENOENT)?.opens += 1;
+            Ok(words64(&[0, 1]))
         }
+        27 => Ok(words64(&[0, 0])),
+        15 => Ok(at(node, nodes).ok_or(ENOENT)?.read(u64_at(body, 8), u32_at(body, 16).into())?.to_vec()),
         // RELEASE, FLUSH, RELEASEDIR, DESTROY.
         18 | 25 | 29 | 38 => Ok(Vec::new()),
         // INIT: version 7.31; nothing beyond the basics.
@@ -227,6 +232,10 @@ fn entries(directory: u64, from: u64, size: u32, nodes: &[Node]) -> Vec<u8> {
         out.extend(entry);
     }
     out
+}
+
+fn at(node: u64, nodes: &mut [Node]) -> Option<&mut Node> {
+    nodes.get_mut(usize::try_from(node.checked_sub(FIRST)?).ok()?)
 }
 
 fn parent(node: u64) -> u64 {
