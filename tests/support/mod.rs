@@ -5,6 +5,8 @@ pub mod canonical;
 pub mod damage;
 pub mod exporter;
 pub mod fresh;
+#[cfg(target_os = "linux")]
+pub mod fuse;
 pub mod oracle;
 pub mod pristine;
 pub mod server;
