@@ -98,9 +98,9 @@ fn scan_beside(server: &Server, agent: bool, scans: u64) -> Result<Figures> {
         figures.overlaps += u64::from(before != after || before.temporary);
         figures.checkpoints +=
             u64::from(before.temporary || after.temporary || before.checkpoints != after.checkpoints);
-        figures.bytes = figures
-            .bytes
-            .max(report["logs"].as_array().into_iter().flatten().filter_map(|log| log["bytes"].as_u64()).sum());
+        figures.bytes = figures.bytes.max(
+            report["logs"].as_array().into_iter().flatten().filter_map(|log| log["bytes"].as_u64()).sum(),
+        );
     }
     // A reader beside it is nothing to a server. (As it stops, it complains about the compaction that it gives up.)
     assert_eq!(running.log().complaint(), None, "{}", server.version);
