@@ -355,7 +355,8 @@ fn damages(report: &Value) -> Vec<(&str, i64, Option<Range<u64>>)> {
 }
 
 fn records(report: &Value) -> u64 {
-    let segments = report["logs"].as_array().expect("an array").iter().flat_map(|l| l["segments"].as_array());
+    let segments =
+        report["logs"].as_array().expect("an array").iter().filter_map(|l| l["segments"].as_array());
     segments.flatten().map(|segment| segment["records"].as_u64().expect("a number")).sum()
 }
 
