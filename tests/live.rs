@@ -139,7 +139,7 @@ impl State {
         let mut state = Self::default();
         for entry in std::fs::read_dir(data.join("wal")).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.ends_with(".tmp") {
+            if name.contains(".tmp") {
                 state.temporary = true;
             } else if name.starts_with("checkpoint.") {
                 state.checkpoints.insert(name);
