@@ -98,9 +98,9 @@ fn scan_beside(server: &Server, agent: bool, scans: u64) -> Result<Figures> {
         figures.overlaps += u64::from(before != after || before.temporary);
         figures.checkpoints +=
             u64::from(before.temporary || after.temporary || before.checkpoints != after.checkpoints);
-        figures.bytes = figures
-            .bytes
-            .max(report["logs"].as_array().into_iter().flatten().filter_map(|log| log["bytes"].as_u64()).sum());
+        figures.bytes = figures.bytes.max(
+            report["logs"].as_array().into_iter().flatten().filter_map(|log| log["bytes"].as_u64()).sum(),
+        );
     }
     // A reader beside it is nothing to a server. (As it stops, it complains about the compaction that it gives up.)
     assert_eq!(running.log().complaint(), None, "{}", server.version);
@@ -139,7 +139,7 @@ impl State {
         let mut state = Self::default();
         for entry in std::fs::read_dir(data.join("wal")).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if Path::new(&name).extension().is_some_and(|extension| extension == "tmp") {
+            if name.contains(".tmp") {
                 state.temporary = true;
             } else if name.starts_with("checkpoint.") {
                 state.checkpoints.insert(name);

@@ -1,6 +1,8 @@
 //! Scans of what nobody would wish to scan: files that change while they are read, sectors that cannot be read, entries that
 //! are no files, and more segments than descriptors.
 
+#![allow(clippy::single_range_in_vec_init, reason = "one place that cannot be read is a list of places")]
+
 mod support;
 
 use std::cell::Cell;
@@ -197,7 +199,12 @@ fn unreadable_bytes_are_told_to_the_sector_and_nothing_else_is_lost() {
             ));
         }
     }
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(12)].join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures[..failures.len().min(12)].join("\n")
+    );
 }
 
 fn judge_unreadable(log: &Pristine, bad: &[Range<u64>], found: &Found) -> Result<(), String> {
@@ -233,7 +240,8 @@ fn judge_unreadable(log: &Pristine, bad: &[Range<u64>], found: &Found) -> Result
         }
         if !sectors.iter().any(|s| overlap(s, &problem.range))
             && !log.records.iter().any(|w| {
-                touched(w) && w.fragments.iter().any(|f| overlap(&(f.start as u64..f.end as u64), &problem.range))
+                touched(w)
+                    && w.fragments.iter().any(|f| overlap(&(f.start as u64..f.end as u64), &problem.range))
             })
         {
             return Err(format!("a problem where nothing is unreadable: {problem:?}"));
@@ -347,7 +355,8 @@ fn damages(report: &Value) -> Vec<(&str, i64, Option<Range<u64>>)> {
 }
 
 fn records(report: &Value) -> u64 {
-    let segments = report["logs"].as_array().expect("an array").iter().flat_map(|l| l["segments"].as_array());
+    let segments =
+        report["logs"].as_array().expect("an array").iter().filter_map(|l| l["segments"].as_array());
     segments.flatten().map(|segment| segment["records"].as_u64().expect("a number")).sum()
 }
 
@@ -492,8 +501,7 @@ fn entries_that_are_no_files() {
     symlink(".", wal.join("00000008")).unwrap();
     let output = finish(&mut scan(directory.path()));
     let report = report(&output, DAMAGED);
-    let not_files: Vec<i64> =
-        damages(&report).iter().filter(|d| d.0 == "not_a_file").map(|d| d.1).collect();
+    let not_files: Vec<i64> = damages(&report).iter().filter(|d| d.0 == "not_a_file").map(|d| d.1).collect();
     let mut expected = vec![1, 2, 3, 4, 5, 7, 8];
     expected.retain(|&index| index != 2 || pipe);
     assert_eq!(not_files, expected, "{report}");
@@ -515,7 +523,7 @@ fn a_checkpoint_that_is_a_link_or_a_pipe() {
 fn without_privileges(path: &Path) -> Option<Command> {
     let plain = scan(path);
     let probe = tempfile::NamedTempFile::new().unwrap();
-    fs::set_permissions(probe.path(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(probe.path(), fs::Permissions::from_mode(0o000)).unwrap();
     if File::open(probe.path()).is_err() {
         return Some(plain);
     }
@@ -527,7 +535,10 @@ fn without_privileges(path: &Path) -> Option<Command> {
         .output()
         .is_ok_and(|out| out.status.success());
     if !works {
-        support::skip("files without permission", "permissions do not count for root, and setpriv does not work");
+        support::skip(
+            "files without permission",
+            "permissions do not count for root, and setpriv does not work",
+        );
         return None;
     }
     command.arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
@@ -540,7 +551,7 @@ fn files_without_permission() {
     for what in ["wal/00000001", "wal"] {
         let directory = directory(&[&bytes, &bytes]);
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(directory.path().join(what), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(directory.path().join(what), fs::Permissions::from_mode(0o000)).unwrap();
         let Some(mut command) = without_privileges(directory.path()) else { return };
         let output = finish(&mut command);
         fs::set_permissions(directory.path().join(what), fs::Permissions::from_mode(0o755)).unwrap();
@@ -592,7 +603,8 @@ mod fuse {
         let all = log.records.len() as u64;
         for fails_whole in [false, true] {
             let node = Node { fails_whole, ..Node::with_bad(&log.bytes, bad) };
-            let Some(mounted) = Mounted::new(what, vec![Node::of(&log.bytes), node, Node::of(&log.bytes)]) else {
+            let Some(mounted) = Mounted::new(what, vec![Node::of(&log.bytes), node, Node::of(&log.bytes)])
+            else {
                 return;
             };
             let report = report(&finish(&mut scan(mounted.path())), DAMAGED);
@@ -627,7 +639,10 @@ mod fuse {
     #[test]
     fn several_sectors_of_a_page() {
         let at = page(1).start;
-        unreadable("several sectors", &[at + 512..at + 1024, at + 8192..at + 12_288, at + 20_480..at + 20_992]);
+        unreadable(
+            "several sectors",
+            &[at + 512..at + 1024, at + 8192..at + 12_288, at + 20_480..at + 20_992],
+        );
     }
 
     #[test]

@@ -138,7 +138,9 @@ fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => return Ok(None),
         // A link that leads nowhere or round in a circle is still there, unlike a segment that has gone.
-        Err(e) if e.kind() != io::ErrorKind::PermissionDenied && segment.path.is_symlink() => return Ok(None),
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied && segment.path.is_symlink() => {
+            return Ok(None);
+        }
         Err(e) => return Err(e),
     }
     let file = File::open(&segment.path)?;

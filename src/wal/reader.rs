@@ -456,7 +456,9 @@ impl<S: ReadAt> SegmentReader<S> {
     fn unreadable_piece(&mut self, range: &Range<u64>, bad: &[Range<u64>], error: &str) {
         // What is open goes on in this fragment, wherever in it the first hole is.
         let mut begun = match self.open.take() {
-            Some(open) if open.mend.is_none() && open.parts.last().is_some_and(|p| p.end == range.start) => open.parts,
+            Some(open) if open.mend.is_none() && open.parts.last().is_some_and(|p| p.end == range.start) => {
+                open.parts
+            }
             open => {
                 self.open = open;
                 Vec::new()
