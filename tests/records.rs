@@ -1,66 +1,16 @@
-//! Record by record, entry by entry, value by value: the same as Prometheus's own reader and decoder.
+//! Record by record, entry by entry, value by value: the same as Prometheus's own reader and decoder; and what
+//! `walfix scan` counts is what the decoder's entries sum up to.
 //!
 //! Over logs that the oracle writes, the committed ones, and every data directory below the directories that
-//! `WALFIX_DIRECTORIES` names (separated by `:`).
+//! `WALFIX_DIRECTORIES` names (separated by `:`). Those that servers have just made are in `fresh.rs`.
 
 mod support;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-use support::canonical;
-use support::oracle::{self, Oracle};
-use walfix::record::RecordType;
-use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
-use walfix::tsdb::{LogKind, Target};
-use walfix::wal::Record;
-use walfix::wal::segments::list_segments;
-
-#[derive(Default)]
-struct Lines(Vec<Value>);
-
-impl Visitor for Lines {
-    fn record(&mut self, record: &Record<'_>, _: &Contents) {
-        self.0.push(json!({
-            "end": record.end,
-            "type": RecordType::of(record.data).map_or("unknown", RecordType::name),
-            "size": record.data.len(),
-            "crc": format!("{:08x}", crc32c::crc32c(record.data)),
-            "entries": canonical::entries(record.data),
-        }));
-    }
-
-    fn damage(&mut self, damage: Problem) {
-        // A record that ends in a torn tail is none for Prometheus's reader either.
-        assert!(damage.at_tail, "damage in a healthy log: {damage:?}");
-    }
-}
-
-/// Compares a whole directory of segments; returns records and entries.
-fn compare(oracle: Oracle, log: &Path) -> (usize, usize) {
-    let mut ours = Vec::new();
-    for segment in list_segments(log).unwrap() {
-        let file = std::fs::File::open(&segment.path).unwrap();
-        let length = file.metadata().unwrap().len();
-        let lines: Lines = salvage(&file, length, Reading::Prometheus);
-        ours.extend(lines.0.into_iter().map(|mut line| {
-            line["segment"] = json!(segment.index);
-            line
-        }));
-    }
-    let (mut at, mut entries) = (0, 0);
-    oracle.dump(log, |theirs| {
-        if theirs.get("at").is_some() {
-            return;
-        }
-        let mine = ours.get(at).unwrap_or_else(|| panic!("{}: missing record: {theirs}", log.display()));
-        assert_eq!(mine, &theirs, "record {at} of {}", log.display());
-        entries += theirs["entries"].as_array().map_or(0, Vec::len);
-        at += 1;
-    });
-    assert_eq!(at, ours.len(), "{}: records that Prometheus does not read", log.display());
-    (at, entries)
-}
+use support::compare::{assert_clean, compare, compare_all};
+use support::oracle;
+use walfix::tsdb::LogKind;
 
 #[test]
 fn logs_that_the_oracle_writes() {
@@ -73,7 +23,7 @@ fn logs_that_the_oracle_writes() {
             let args =
                 ["--seed", "11", "--profile", profile, "--compression", compression, "--records", records];
             oracle.write(&args, &dir);
-            let (records, entries) = compare(oracle, &dir);
+            let (records, entries) = compare(oracle, &dir, LogKind::Wal).totals();
             assert!(
                 records >= 40 && entries > records,
                 "{profile} {compression}: {records} records, {entries} entries"
@@ -82,37 +32,98 @@ fn logs_that_the_oracle_writes() {
     }
 }
 
-/// Data directories that somebody has: `WALFIX_DIRECTORIES=dir[:dir...]`, each one or a directory of them.
+/// Every kind of record and entry is in there, and the report counts as many as the decoder.
+#[test]
+fn committed_logs() {
+    let Some(oracle) = oracle::judge("committed logs against Prometheus's own decoder") else { return };
+    let (mut directories, mut types, mut kinds) = (0, Vec::new(), Vec::new());
+    for directory in below(&testdata("logs")) {
+        let logs = compare_all(oracle, &directory, |_| true);
+        assert_eq!(logs.len(), 1);
+        assert_clean(&directory, &logs);
+        let (_, _, counts) = &logs[0];
+        assert!(counts.min_time < counts.max_time, "{counts:?}");
+        eprintln!("{}: {counts:?}", directory.display());
+        directories += 1;
+        types.extend(counts.records.keys().cloned());
+        kinds.extend(counts.entries.keys().copied());
+    }
+    types.sort();
+    types.dedup();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert!(directories >= 15, "{directories}");
+    assert_eq!(types.len(), 15, "all types and unknown: {types:?}");
+    assert_eq!(kinds.len(), 8, "{kinds:?}");
+}
+
+/// Data directories in which nothing is damaged, or only tails are, as a crash leaves them.
+#[test]
+fn committed_directories() {
+    const TAILS: [&str; 8] = [
+        "torn_header_1",
+        "torn_header_2",
+        "torn_header_3",
+        "torn_header_4",
+        "torn_header_5",
+        "torn_header_6",
+        "torn_payload",
+        "trailing_zero_pages",
+    ];
+    const WHOLE: [&str; 3] = ["healthy", "unknown_records", "zero_length_segment"];
+    let Some(oracle) = oracle::judge("committed directories against Prometheus's own decoder") else {
+        return;
+    };
+    for kind in WHOLE.into_iter().chain(TAILS) {
+        let directory = testdata("damaged").join(kind);
+        let logs = compare_all(oracle, &directory, |_| true);
+        assert!(logs.iter().any(|(path, _, counts)| path == "wal" && counts.totals().0 > 0), "{kind}");
+        assert_clean(&directory, &logs);
+        eprintln!("{kind}: {logs:?}");
+    }
+    // Its checkpoint is damaged, the segments behind it are not.
+    let logs = compare_all(oracle, &testdata("incident"), |path| path == "wal");
+    assert!(logs.len() == 1 && logs[0].2.totals().0 > 0, "{logs:?}");
+    eprintln!("incident: {logs:?}");
+}
+
+/// Data directories that somebody has: `WALFIX_DIRECTORIES=dir[:dir...]`, each one or a directory of them; the healthy
+/// one that is committed in any case.
 #[test]
 fn directories_of_real_servers() {
-    let Some(named) = std::env::var_os("WALFIX_DIRECTORIES") else { return };
     let Some(oracle) = oracle::judge("real directories against Prometheus's own decoder") else { return };
-    let mut directories = Vec::new();
-    for root in std::env::split_paths(&named) {
-        data_directories(&root, &mut directories);
-    }
-    assert!(!directories.is_empty(), "no data directory below {named:?}");
-    for directory in directories {
-        for log in Target::find(&directory).unwrap().list().unwrap().logs {
-            if log.kind != LogKind::ChunkSnapshot {
-                let (records, entries) = compare(oracle, &directory.join(&log.relative));
-                eprintln!(
-                    "{}: {}: {records} records, {entries} entries, all the same",
-                    directory.display(),
-                    log.relative
-                );
-            }
+    let mut directories = vec![testdata("damaged/healthy")];
+    if let Some(named) = std::env::var_os("WALFIX_DIRECTORIES") {
+        for root in std::env::split_paths(&named) {
+            let before = directories.len();
+            data_directories(&root, &mut directories);
+            assert!(directories.len() > before, "no data directory below {}", root.display());
         }
     }
+    for directory in directories {
+        for (log, _, counts) in compare_all(oracle, &directory, |_| true) {
+            let (records, entries) = counts.totals();
+            eprintln!("{}: {log}: {records} records, {entries} entries, all the same", directory.display());
+        }
+    }
+}
+
+fn testdata(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(below)
+}
+
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let mut below: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    below.sort();
+    below
 }
 
 fn data_directories(root: &Path, found: &mut Vec<PathBuf>) {
     if root.join("wal").is_dir() {
         found.push(root.to_owned());
     } else if root.is_dir() {
-        let mut below: Vec<_> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
-        below.sort();
-        for path in below {
+        for path in below(root) {
             data_directories(&path, found);
         }
     }

@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use support::exporter::{Exporter, Shape};
-use support::fresh::{Checkpoint, End, Recipe};
+use support::fresh::{Checkpoint, Recipe};
 use support::server::{Compression, Error, Level, LogLine, Options, Servers, Started, Version};
 
 type Result<T = ()> = std::result::Result<T, Error>;
@@ -205,78 +205,6 @@ fn versions() {
     assert!("2.53.3".parse::<Version>().is_ok_and(|v| v == Version(2, 53, 3) && v > Version(2, 9, 9)));
     for wrong in ["", "2.53", "2.53.3.1", "apt", "2.53.x"] {
         assert!(wrong.parse::<Version>().is_err(), "{wrong}");
-    }
-}
-
-/// Makes fresh directories of every server, for trying things by hand and for tests that want many:
-///
-/// ```text
-/// WALFIX_FRESH=/tmp/fresh cargo test --test servers -- --ignored --nocapture fresh_directories
-/// ```
-///
-/// `WALFIX_FRESH_ONLY` makes only those whose names contain it. Each is made in 30 to 130 s, two at a time per server.
-#[test]
-#[ignore = "takes minutes; WALFIX_FRESH names where to"]
-fn fresh_directories() -> Result {
-    let out = std::env::var_os("WALFIX_FRESH").map(PathBuf::from).expect("WALFIX_FRESH names a directory");
-    let only = std::env::var("WALFIX_FRESH_ONLY").unwrap_or_default();
-    Servers::each("fresh directories", |server| {
-        let out = out.join(server.version.to_string());
-        let (mut killed, mut others) = (Vec::new(), Vec::new());
-        for &compression in server.compressions() {
-            let recipe = Recipe { compression: Some(compression), ..Recipe::default() };
-            let agent = Recipe { agent: true, scrapes: 20, ..recipe.clone() };
-            others.push((format!("agent-{compression}"), agent));
-            killed.push((
-                format!("killed-{compression}"),
-                Recipe { checkpoint: Checkpoint::Samples, ..recipe },
-            ));
-        }
-        for (name, end) in [("snapshot", End::Snapshot), ("snapshot-killed", End::SnapshotThenKilled)] {
-            others.push((name.to_owned(), Recipe { end, ..Recipe::default() }));
-        }
-        others.push(("large".to_owned(), large()));
-        let make = |recipes: Vec<(String, Recipe)>| {
-            for (name, recipe) in recipes.into_iter().filter(|(name, _)| name.contains(&only)) {
-                let data = out.join(&name);
-                // Made anew or not at all: half a directory must not look like a whole one.
-                if data.exists() {
-                    std::fs::remove_dir_all(&data).map_err(reading)?;
-                }
-                let started = Instant::now();
-                let made = recipe.make(server, &data)?;
-                println!(
-                    "{} {name}: {:.1} s, checkpoint after {:.1} s",
-                    server.version,
-                    started.elapsed().as_secs_f64(),
-                    made.checkpoint_after.unwrap_or_default().as_secs_f64()
-                );
-                // What a server has left behind, a server likes.
-                let mut options = Options { agent: recipe.agent, ..Options::default() };
-                options
-                    .features
-                    .extend(["native-histograms", "memory-snapshot-on-shutdown"].map(str::to_owned));
-                let running = server.start_on_copy(&data, &options)?.ready()?;
-                assert_eq!(running.log().complaint(), None, "{} {name}", server.version);
-            }
-            Ok(())
-        };
-        std::thread::scope(|scope| {
-            let lane = scope.spawn(|| make(killed));
-            make(others).and(lane.join().expect("no panic"))
-        })
-    })
-}
-
-/// Many series, so that segments fill up.
-fn large() -> Recipe {
-    Recipe {
-        shape: Shape { counters: 4000, gauges: 4000, classic: 300, churn: 400, ..Shape::default() },
-        interval: Duration::from_secs(1),
-        scrapes: 90,
-        compression: Some(Compression::None),
-        checkpoint: Checkpoint::Samples,
-        ..Recipe::default()
     }
 }
 

@@ -156,7 +156,7 @@ pub(super) fn reading(kind: LogKind, dialect: Dialect) -> Reading {
     }
 }
 
-/// Whose records a log holds: Loki's series records come before anything that needs them.
+/// Whose records a log holds, as its first records show.
 pub(super) fn dialect(log: &LogDirectory) -> Dialect {
     const ENOUGH: usize = 100;
     let mut seen = 0;

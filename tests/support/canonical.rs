@@ -2,7 +2,7 @@
 //! of their bits, strings that are not UTF-8 as `{"hex": "..."}`.
 
 use serde_json::{Value, json};
-use walfix::record::{FloatBits, Labels, Record, Spans};
+use walfix::record::{ExemplarsRecord, FloatBits, Labels, Record, SnapshotRecord, Spans};
 
 /// The entries of a record that can be decoded; none if it is of an unknown type.
 pub(crate) fn entries(record: &[u8]) -> Value {
@@ -18,10 +18,7 @@ pub(crate) fn entries(record: &[u8]) -> Value {
             r.entries(),
             |e| json!({"ref": e.series_ref.to_string(), "mint": e.min_time.to_string(), "maxt": e.max_time.to_string()}),
         ),
-        Record::Exemplars(r) => array(
-            r.entries(),
-            |e| json!({"ref": e.series_ref.to_string(), "t": e.t.to_string(), "v": bits(e.value_bits), "labels": labels(&e.labels)}),
-        ),
+        Record::Exemplars(r) => exemplars(&r),
         Record::MmapMarkers(r) => array(
             r.entries(),
             |e| json!({"ref": e.series_ref.to_string(), "mmap_ref": e.mmap_ref.to_string()}),
@@ -55,6 +52,35 @@ pub(crate) fn entries(record: &[u8]) -> Value {
         Record::MinValidTime(r) => array(r.entries(), |e| json!({"mint": e.min_time.to_string()})),
         Record::Unknown(_) => json!([]),
     }
+}
+
+/// The entries of a chunk snapshot's record, of a head chunk only bounds, encoding and size.
+pub(crate) fn snapshot_entries(record: &[u8]) -> Value {
+    match SnapshotRecord::parse(record) {
+        SnapshotRecord::Series(r) => array(std::iter::once(r.decode()), |series| {
+            let mut entry = json!({"ref": series.series_ref.to_string(), "labels": labels(&series.labels)});
+            if let Some(chunk) = series.chunk {
+                entry["chunk"] = json!({
+                    "mint": chunk.min_time.to_string(), "maxt": chunk.max_time.to_string(),
+                    "encoding": chunk.encoding, "bytes": chunk.data.len(),
+                });
+            }
+            entry
+        }),
+        SnapshotRecord::Tombstones(r) => array(
+            r.entries(),
+            |e| json!({"ref": e.series_ref.to_string(), "mint": e.min_time.to_string(), "maxt": e.max_time.to_string()}),
+        ),
+        SnapshotRecord::Exemplars(r) => exemplars(&r),
+        SnapshotRecord::Unknown(_) => json!([]),
+    }
+}
+
+fn exemplars(record: &ExemplarsRecord<'_>) -> Value {
+    array(
+        record.entries(),
+        |e| json!({"ref": e.series_ref.to_string(), "t": e.t.to_string(), "v": bits(e.value_bits), "labels": labels(&e.labels)}),
+    )
 }
 
 fn array<E, X>(entries: impl Iterator<Item = Result<E, X>>, json: impl Fn(E) -> Value) -> Value {

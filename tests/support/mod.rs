@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses a part of it")]
 
 pub mod canonical;
+pub mod compare;
 pub mod damage;
 pub mod exporter;
 pub mod fresh;

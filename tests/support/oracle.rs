@@ -51,10 +51,11 @@ impl Oracle {
             .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// Every line of `oracle dump`, in order.
-    pub fn dump(self, dir: &Path, mut each: impl FnMut(serde_json::Value)) {
+    /// Every line of `oracle dump` with `args`, in order.
+    pub fn dump(self, args: &[&str], dir: &Path, mut each: impl FnMut(serde_json::Value)) {
         let mut child = Command::new(self.0)
             .arg("dump")
+            .args(args)
             .arg(dir)
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
