@@ -79,7 +79,7 @@ fn is_checkpointed_series(record: &[u8]) -> Result<bool, Cut> {
         // The fields behind them, up to 8, are numbers or have their length before them.
         match cursor.uvarint64()? {
             tag if !(3 << 3..9 << 3).contains(&tag) => return Ok(false),
-            tag if tag & 7 == 0 => {
+            tag if tag.trailing_zeros() >= 3 => {
                 cursor.uvarint64()?;
             }
             tag if tag & 7 == 2 => {

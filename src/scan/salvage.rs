@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::record::{self, RecordType, Summary};
 use crate::scan::context::{self, Context, Suspicion};
 use crate::wal::compress::Unpacker;
-use crate::wal::layout::HeadByte;
+use crate::wal::layout::{HeadByte, page_start};
 use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// How the records of a log are to be read.
@@ -112,6 +112,10 @@ struct Doubts {
     suspects: HashSet<u64>,
     /// Records, by their offset, that read as if a page did not belong to them.
     odd: HashSet<u64>,
+    /// Records that are begun and not gone on with.
+    unfinished: Vec<Range<u64>>,
+    /// The last joined record of a type that nobody knows.
+    unproven: Option<Range<u64>>,
 }
 
 impl Doubts {
@@ -135,10 +139,24 @@ impl Doubts {
     /// What a record shows that is taken as it is, or is a problem of its own.
     fn look_at(&mut self, record: &Record<'_>, summary: &Summary, problem: bool) {
         self.corrections |= problem && record.compression == Compression::None;
+        if record.is_joined() && summary.record_type.is_none() && !has_own_checksum(record.compression) {
+            self.unproven = Some(record.offset..record.end);
+        }
         if record.is_joined() && summary.error.is_some() {
             self.suspect(&(record.offset..record.end));
         } else if record.is_joined() && !looks_sane(record, summary) {
             self.odd.insert(record.offset);
+        }
+    }
+
+    /// All has been read; the last whole record ends at `tail`. A record that is begun there was cut off by a crash, and is
+    /// no sign of pages in the wrong place but for a record that has nothing at all to show for itself.
+    fn finish(&mut self, tail: u64) {
+        for range in std::mem::take(&mut self.unfinished) {
+            let unproven = self.unproven.as_ref().is_some_and(|record| record.end > page_start(range.start));
+            if range.start < tail || unproven {
+                self.suspect(&(range.start..range.end + 1));
+            }
         }
     }
 
@@ -150,7 +168,7 @@ impl Doubts {
     fn learn(&mut self, damage: &Damage) {
         let page = damage.range.start / PAGE;
         match damage.fault {
-            Fault::Unfinished => self.suspect(&(damage.range.start..damage.range.end + 1)),
+            Fault::Unfinished => self.unfinished.push(damage.range.clone()),
             Fault::Headless => self.suspect(&(damage.range.start.saturating_sub(1)..damage.range.end)),
             Fault::Type(_) => {
                 self.suspect(&(damage.range.start.saturating_sub(PAGE)..damage.range.end + PAGE));
@@ -221,6 +239,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
         }
     }
     let tail = reader.data_end();
+    doubts.finish(tail);
     problems.sort_by_key(|problem| problem.range.start);
     for mut problem in problems {
         problem.at_tail = problem.range.start >= tail;
