@@ -233,8 +233,8 @@ fn judge_unreadable(log: &Pristine, bad: &[Range<u64>], found: &Found) -> Result
     }
     for problem in &found.problems {
         if let Some(mended) = &problem.correction {
-            let c = &mended.correction;
-            if !log.records.iter().any(|w| w.offset() as u64 == c.offset && w.data == c.data) {
+            let whole = |w: &Written| (w.offset() as u64, w.end() as u64) == (mended.offset, mended.end);
+            if !log.records.iter().any(whole) {
                 return Err(format!("a wrong correction: {problem:?}"));
             }
         }

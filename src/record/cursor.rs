@@ -20,20 +20,33 @@ const ABSURD_BYTES: u64 = 8 << 30;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
+    overlong: bool,
+}
+
+/// Something that walks over a record with a cursor.
+pub(crate) trait AtCursor {
+    /// The cursor, behind the last entry.
+    fn cursor(&self) -> &Cursor<'_>;
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) const fn new(rest: &'a [u8]) -> Self {
-        Self { rest }
+        Self { rest, overlong: false }
     }
 
     /// The bytes after the record's type byte.
     pub(crate) fn body_of(record: &'a [u8]) -> Self {
-        Self { rest: record.get(1..).unwrap_or_default() }
+        Self::new(record.get(1..).unwrap_or_default())
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// Whether a varint had more bytes than it needs: Prometheus's reader takes it, and no writer makes it
+    /// (`encoding/binary`, `PutUvarint`).
+    pub(crate) const fn overlong(&self) -> bool {
+        self.overlong
     }
 
     pub(crate) const fn rest(&self) -> &'a [u8] {
@@ -83,6 +96,7 @@ impl<'a> Cursor<'a> {
                     break;
                 }
                 self.rest = self.rest.get(index + 1..).unwrap_or_default();
+                self.overlong |= byte == 0;
                 return Ok(value);
             }
         }

@@ -1,7 +1,7 @@
 //! Type 4, exemplars: BE64 base ref; BE64 base time; repeat { zigzag ref; zigzag time; BE64 value; labels }.
 
 use super::base::Base;
-use super::cursor::{Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, Cut};
 use super::labels;
 use super::{DecodeError, Labels, RecordType, put};
 
@@ -62,10 +62,9 @@ impl<'a> ExemplarIter<'a> {
     }
 }
 
-impl ExemplarIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.cursor.rest().len()
+impl AtCursor for ExemplarIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.cursor
     }
 }
 

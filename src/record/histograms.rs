@@ -9,7 +9,7 @@
 //! before it (`DecodeHistogram`, `DecodeFloatHistogram`, `tsdb/record/record.go`).
 
 use super::base::{Base, Chain};
-use super::cursor::{Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, Cut};
 use super::error::ResolutionProblem;
 use super::{DecodeError, RecordType, put};
 
@@ -490,17 +490,15 @@ pub struct HistogramIter<'a>(Walk<'a>);
 #[derive(Clone, Debug)]
 pub struct FloatHistogramIter<'a>(Walk<'a>);
 
-impl HistogramIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.0.cursor.rest().len()
+impl AtCursor for HistogramIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.0.cursor
     }
 }
 
-impl FloatHistogramIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.0.cursor.rest().len()
+impl AtCursor for FloatHistogramIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.0.cursor
     }
 }
 

@@ -1,6 +1,6 @@
 //! Type 6, metadata: repeat { uvarint ref; u8 metric type; uvarint fields; fields × { name; value } }.
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, Cut};
 use super::{DecodeError, RecordType, put};
 
 /// So many fields that Prometheus, which goes on counting after the bytes have ended, takes minutes.
@@ -62,10 +62,9 @@ impl<'a> MetadataIter<'a> {
     }
 }
 
-impl MetadataIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.cursor.rest().len()
+impl AtCursor for MetadataIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.cursor
     }
 }
 

@@ -1,6 +1,6 @@
 //! Type 5, mmap markers (in the WBL only): repeat { BE64 ref; BE64 chunk reference }.
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, Cut};
 use super::{DecodeError, RecordType, put};
 
 /// An mmap markers record.
@@ -53,10 +53,9 @@ impl MmapMarkerIter<'_> {
     }
 }
 
-impl MmapMarkerIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.cursor.rest().len()
+impl AtCursor for MmapMarkerIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.cursor
     }
 }
 

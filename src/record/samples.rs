@@ -5,7 +5,7 @@
 //! zigzag time from the first; start timestamp; BE64 value }.
 
 use super::base::{Base, Chain};
-use super::cursor::{Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, Cut};
 use super::{DecodeError, RecordType, put};
 
 /// A samples record of either layout.
@@ -84,10 +84,9 @@ impl SampleIter<'_> {
     }
 }
 
-impl SampleIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.cursor.rest().len()
+impl AtCursor for SampleIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.cursor
     }
 }
 

@@ -1,6 +1,6 @@
 //! Type 1, series: repeat { BE64 ref; labels }.
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, Cut};
 use super::labels::{self, LabelSet};
 use super::{DecodeError, Labels, RecordType, put};
 
@@ -37,10 +37,9 @@ impl<'a> SeriesIter<'a> {
     }
 }
 
-impl SeriesIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.cursor.rest().len()
+impl AtCursor for SeriesIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.cursor
     }
 }
 

@@ -1,5 +1,6 @@
 //! One walk over a record, for what a scan wants to know of it.
 
+use super::cursor::AtCursor;
 use super::{DecodeError, Record, RecordType};
 
 /// What one walk over a record finds.
@@ -19,6 +20,8 @@ pub struct Summary {
     pub min_ref: Option<u64>,
     /// Highest ref of a series.
     pub max_ref: Option<u64>,
+    /// A varint has more bytes than it needs: bytes that no writer wrote so.
+    pub overlong: bool,
     /// Why the rest cannot be decoded.
     pub error: Option<DecodeError>,
 }
@@ -42,7 +45,10 @@ pub fn summarize(record: &[u8]) -> Summary {
             seen.unknown_schemas += u64::from(!e.known_schema());
             seen.timed(e.series_ref, e.t);
         }),
-        Record::MinValidTime(r) => seen.all(r.entries(), |_, _| ()),
+        Record::MinValidTime(r) => {
+            seen.entries = u64::from(r.min_time().is_ok());
+            r.min_time().err()
+        }
         Record::Unknown(_) => None,
     };
     Summary {
@@ -53,6 +59,7 @@ pub fn summarize(record: &[u8]) -> Summary {
         max_time: (seen.min_time <= seen.max_time).then_some(seen.max_time),
         min_ref: (seen.min_ref <= seen.max_ref).then_some(seen.min_ref),
         max_ref: (seen.min_ref <= seen.max_ref).then_some(seen.max_ref),
+        overlong: seen.overlong,
         error,
     }
 }
@@ -61,6 +68,7 @@ pub fn summarize(record: &[u8]) -> Summary {
 struct Seen {
     entries: u64,
     unknown_schemas: u64,
+    overlong: bool,
     min_time: i64,
     max_time: i64,
     min_ref: u64,
@@ -72,6 +80,7 @@ impl Seen {
         Self {
             entries: 0,
             unknown_schemas: 0,
+            overlong: false,
             min_time: i64::MAX,
             max_time: i64::MIN,
             min_ref: u64::MAX,
@@ -81,10 +90,10 @@ impl Seen {
 
     fn all<E>(
         &mut self,
-        entries: impl Iterator<Item = Result<E, DecodeError>>,
+        mut entries: impl Iterator<Item = Result<E, DecodeError>> + AtCursor,
         look: impl Fn(&mut Self, E),
     ) -> Option<DecodeError> {
-        for entry in entries {
+        for entry in entries.by_ref() {
             match entry {
                 Ok(entry) => {
                     self.entries += 1;
@@ -93,6 +102,7 @@ impl Seen {
                 Err(error) => return Some(error),
             }
         }
+        self.overlong = entries.cursor().overlong();
         None
     }
 

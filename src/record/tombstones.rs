@@ -1,6 +1,6 @@
 //! Type 3, tombstones: repeat { BE64 ref; zigzag min time; zigzag max time }, one entry an interval.
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, Cut};
 use super::{DecodeError, RecordType, put};
 
 /// A tombstones record.
@@ -51,10 +51,9 @@ impl TombstoneIter<'_> {
     }
 }
 
-impl TombstoneIter<'_> {
-    /// Bytes of the record that are not walked over yet.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.cursor.rest().len()
+impl AtCursor for TombstoneIter<'_> {
+    fn cursor(&self) -> &Cursor<'_> {
+        &self.cursor
     }
 }
 

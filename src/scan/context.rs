@@ -45,24 +45,16 @@ pub(super) enum Suspicion {
     Contents,
 }
 
-impl Suspicion {
-    /// Steps that have to be unexpected at one joint. One or two may be a series more or less.
-    fn enough(self) -> usize {
-        match self {
-            Self::Pages => 1,
-            Self::Contents => 3,
-        }
-    }
-}
-
 impl Context {
-    /// Of those records of a segment that are `trusted`.
+    /// Of those records of a segment that are `trusted`. Of refs that stand next to each other only those that `asked`
+    /// has are looked for: all of them would take memory for every sample.
     pub(super) fn of<S: ReadAt + ?Sized>(
         source: &S,
         length: u64,
+        asked: Pairs,
         trusted: impl Fn(&Record<'_>) -> bool,
     ) -> Self {
-        let mut context = Self::default();
+        let mut context = Self { pairs: asked, ..Self::default() };
         let mut reader = SegmentReader::new(source, length);
         while let Some(event) = reader.next() {
             if let Event::Record(record) = event
@@ -88,7 +80,7 @@ impl Context {
             self.refs.insert(now.series_ref);
             self.highest = self.highest.max(now.series_ref);
             if let Some(last) = last {
-                self.pairs.learn(last, now);
+                self.pairs.learn_if_asked(last, now);
                 self.repeats |= same(last, now);
             }
             last = Some(now);
@@ -116,17 +108,22 @@ impl Context {
         if nobody_writes_it {
             return Some("it has labels or metadata that nobody writes");
         }
+        // What a decoder reads that a wrong page has thrown out of step, before it finds its step again.
+        if summary.overlong {
+            return Some("it has numbers in a form that nobody writes");
+        }
+        if suspicion == Suspicion::Contents {
+            return None;
+        }
         // Odd refs and times alone are somebody's right; only where pages are in doubt do they speak against a record.
-        if suspicion == Suspicion::Pages {
-            if clashes {
-                return Some("it defines series that other records define");
-            }
-            if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
-                return Some("its series or times are strange to the records around it");
-            }
-            if summary.record_type.is_none() {
-                return Some("its type is unknown, so nothing shows that its fragments belong together");
-            }
+        if clashes {
+            return Some("it defines series that other records define");
+        }
+        if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
+            return Some("its series or times are strange to the records around it");
+        }
+        if summary.record_type.is_none() {
+            return Some("its type is unknown, so nothing shows that its fragments belong together");
         }
         // The joints of a compressed record are nowhere in particular in what it unpacks to.
         if record.compression != Compression::None {
@@ -134,8 +131,7 @@ impl Context {
         }
         let joints = entries_at_joints(record, &uses);
         let steps = Steps::of(&uses, &joints);
-        let broken =
-            joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry, suspicion.enough()));
+        let broken = joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry));
         broken.then_some("the series or times change where two of its fragments meet")
     }
 
@@ -156,25 +152,16 @@ impl Context {
         })
     }
 
-    /// Whether at a joint that many steps are none that one would expect. `entry` is the first that does not lie before
-    /// the joint as a whole.
-    fn joint_contradicts(&self, uses: &[SeriesUse], steps: &Steps, entry: usize, enough: usize) -> bool {
-        let known =
-            |uses: &[SeriesUse]| uses.iter().filter(|now| self.refs.contains(&now.series_ref)).count();
-        let (before, after) = uses.split_at(entry.min(uses.len()));
-        // Series are defined before anything else uses them.
-        let timed = uses.first().is_some_and(|first| first.time.is_some());
-        if timed && known(before) * 5 > before.len() * 4 && known(after) * 2 < after.len() {
-            return true;
-        }
-        let unexpected = |pair: &&[SeriesUse]| {
+    /// Whether at a joint a step is none that one would expect. `entry` is the first that does not lie before the joint as
+    /// a whole.
+    fn joint_contradicts(&self, uses: &[SeriesUse], steps: &Steps, entry: usize) -> bool {
+        around(uses, entry).windows(2).any(|pair| {
             let (a, b) = (pair[0], pair[1]);
             let known = self.pairs.knows(a, b);
             let unlike =
                 if known == Pair::Unknown { steps.are_unlike(a, b) } else { steps.breaks_time(a, b, known) };
             unlike || same(a, b) && !self.repeats
-        };
-        around(uses, entry).windows(2).filter(unexpected).count() >= enough
+        })
     }
 
     /// Whether a series has a ref that another record, or an earlier series of this one, defines.
@@ -221,7 +208,7 @@ impl Context {
     }
 }
 
-/// The same series at the same time: no writer logs that twice in a row.
+/// The same series at the same time, twice in a row: few writers log that.
 fn same(a: SeriesUse, b: SeriesUse) -> bool {
     a.series_ref == b.series_ref && a.time.is_some() && a.time == b.time
 }
@@ -248,33 +235,6 @@ fn around(uses: &[SeriesUse], entry: usize) -> &[SeriesUse] {
     uses.get(entry.saturating_sub(1)..(entry + OUT_OF_STEP).min(uses.len())).unwrap_or_default()
 }
 
-/// Whether the entries where fragments of an uncompressed record meet are like those elsewhere in it. A decoder that is
-/// thrown out of step by a page that does not belong there reads a few wild entries, finds its step again, and reports
-/// nothing.
-pub(super) fn joints_look_sane(record: &Record<'_>) -> bool {
-    /// A step to the next series, or over a few that have no sample.
-    const SHORT: u64 = 64;
-    let mut uses = Vec::new();
-    each_use(record.data, |now| uses.push(now));
-    let joints = entries_at_joints(record, &uses);
-    let odd = |unlike: &dyn Fn(SeriesUse, SeriesUse) -> bool| {
-        let enough = Suspicion::Contents.enough();
-        let at = |&entry: &usize| {
-            around(&uses, entry).windows(2).filter(|pair| unlike(pair[0], pair[1])).count() >= enough
-        };
-        joints.iter().any(at)
-    };
-    // Most records need no more than a look at these few entries.
-    let plain = |a: SeriesUse, b: SeriesUse| {
-        a.time == b.time && a.series_ref < b.series_ref && b.series_ref - a.series_ref <= SHORT
-    };
-    if !odd(&|a, b| !plain(a, b) && !begins_again(a, b)) {
-        return true;
-    }
-    let steps = Steps::of(&uses, &joints);
-    !odd(&|a, b| steps.are_unlike(a, b))
-}
-
 /// For each joint of an uncompressed record the first entry that does not lie before it as a whole.
 fn entries_at_joints(record: &Record<'_>, uses: &[SeriesUse]) -> Vec<usize> {
     record.joints().map(|joint| uses.partition_point(|now| now.end <= joint)).collect()
@@ -282,7 +242,7 @@ fn entries_at_joints(record: &Record<'_>, uses: &[SeriesUse]) -> Vec<usize> {
 
 /// Refs that stand next to each other, and whether ever at different times.
 #[derive(Debug, Default)]
-struct Pairs(HashMap<(u64, u64), Pair>);
+pub(super) struct Pairs(HashMap<(u64, u64), Pair>);
 
 /// What is known of two refs next to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,10 +256,29 @@ enum Pair {
 }
 
 impl Pairs {
+    /// Asks for the pairs where fragments of that record meet.
+    pub(super) fn ask(&mut self, record: &Record<'_>) {
+        let mut uses = Vec::new();
+        each_use(record.data, |now| uses.push(now));
+        for entry in entries_at_joints(record, &uses) {
+            for pair in around(&uses, entry).windows(2) {
+                self.0.entry((pair[0].series_ref, pair[1].series_ref)).or_insert(Pair::Unknown);
+            }
+        }
+    }
+
+    fn learn_if_asked(&mut self, a: SeriesUse, b: SeriesUse) {
+        if self.0.contains_key(&(a.series_ref, b.series_ref)) {
+            self.learn(a, b);
+        }
+    }
+
     fn learn(&mut self, a: SeriesUse, b: SeriesUse) {
-        let pair = self.0.entry((a.series_ref, b.series_ref)).or_insert(Pair::OneTime);
+        let pair = self.0.entry((a.series_ref, b.series_ref)).or_insert(Pair::Unknown);
         if a.time != b.time {
             *pair = Pair::TwoTimes;
+        } else if *pair == Pair::Unknown {
+            *pair = Pair::OneTime;
         }
     }
 
@@ -386,5 +365,5 @@ impl Steps {
 
 /// A writer that logs several scrapes at once begins again with the first series, at a later time.
 fn begins_again(a: SeriesUse, b: SeriesUse) -> bool {
-    b.series_ref <= a.series_ref && b.time > a.time
+    b.series_ref < a.series_ref && b.time > a.time
 }

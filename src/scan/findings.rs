@@ -205,7 +205,8 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     match fault {
         Fault::TrailingZeros if last => Severity::Note,
         // No writer pads a page in the midst of a segment, but every reader passes over it, and other tools may.
-        Fault::TrailingZeros | Fault::ZeroedTail => Severity::Warning,
+        Fault::TrailingZeros => Severity::Warning,
+        Fault::ZeroedTail if problem.orphans.is_empty() => Severity::Warning,
         Fault::Torn | Fault::Unfinished if tail => Severity::Note,
         // The file got its length and not its bytes.
         Fault::Checksum { .. } | Fault::Length(_)
@@ -264,6 +265,9 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String)
             };
             ("zeroed_pages", format!("{pages} of zeros {then}"))
         }
+        Fault::ZeroedTail if !problem.orphans.is_empty() => {
+            ("zeroed_tail", "zeros up to the page end where a record began, of which the rest stands behind them".into())
+        }
         Fault::ZeroedTail => {
             ("zeroed_tail", "zeros up to the page end, which no writer leaves with pages behind them; records may have stood here".into())
         }
@@ -304,6 +308,7 @@ fn lost(problem: &Problem, evidence: &Evidence) -> Lost {
             Fault::Unfinished | Fault::Headless | Fault::Torn | Fault::Unpack(_) | Fault::Type(_) => Some(1),
             Fault::Checksum { .. } if evidence.one_fragment => Some(1),
             Fault::TrailingZeros => Some(0),
+            Fault::ZeroedTail if !problem.orphans.is_empty() => Some(1),
             _ => None,
         },
     };
@@ -312,8 +317,8 @@ fn lost(problem: &Problem, evidence: &Evidence) -> Lost {
 
 fn correction(mended: &Mended) -> Correction {
     Correction {
-        offset: mended.correction.at,
-        bit: mended.correction.mask.trailing_zeros(),
+        offset: mended.at,
+        bit: mended.mask.trailing_zeros(),
         record: mended.contents.name,
         entries: mended.contents.entries,
         odds: mended.odds,

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::record::{self, RecordType, Summary};
-use crate::scan::context::{self, Context, Suspicion};
-use crate::wal::compress::Unpacker;
+use crate::scan::context::{Context, Pairs, Suspicion};
+use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::{HeadByte, page_start};
 use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
@@ -80,15 +80,21 @@ pub enum ProblemKind {
 /// A correction on which the second witness agrees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mended {
-    /// Which bit, and what comes out.
-    pub correction: Correction,
+    /// The byte, as an offset in the segment.
+    pub at: u64,
+    /// The bit in it.
+    pub mask: u8,
+    /// Where the record's first fragment begins.
+    pub offset: u64,
+    /// Where its last fragment ends.
+    pub end: u64,
     /// What the record holds.
     pub contents: Contents,
     /// One in this many damages of another kind looks like this by coincidence.
     pub odds: u64,
 }
 
-/// Reads the first `length` bytes of `source` as a segment. Returns the visitor, and where the last whole record ends.
+/// Reads the first `length` bytes of `source` as a segment.
 pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading: Reading) -> V {
     let mut visitor = V::default();
     let mut doubts = Doubts::default();
@@ -96,8 +102,13 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
     if !doubts.any() || reading != Reading::Prometheus {
         return visitor;
     }
-    let context = Context::of(source, length, |record| doubts.concern(record).is_none());
-    let decisions = decide(source, length, &context, &doubts);
+    let mut decisions = decide(source, length, &doubts, HashSet::new());
+    // Where another type has led to no record, the fragment may be whole as it stands.
+    let in_vain = std::mem::take(&mut decisions.as_they_stand);
+    if !in_vain.is_empty() {
+        decisions = decide(source, length, &doubts, in_vain.clone());
+        decisions.as_they_stand = in_vain;
+    }
     let mut visitor = V::default();
     pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
     visitor
@@ -127,7 +138,7 @@ impl Doubts {
     /// proves it.
     fn concern(&self, record: &Record<'_>) -> Option<Suspicion> {
         let suspect = |fragment: &Range<u64>| self.suspects.contains(&(fragment.start / PAGE));
-        if !(record.is_joined() || record.in_copy) || has_own_checksum(record.compression) {
+        if !(record.is_joined() || record.in_copy) || record.has_own_checksum {
             None
         } else if record.fragments.iter().any(suspect) {
             Some(Suspicion::Pages)
@@ -139,7 +150,7 @@ impl Doubts {
     /// What a record shows that is taken as it is, or is a problem of its own.
     fn look_at(&mut self, record: &Record<'_>, summary: &Summary, problem: bool) {
         self.corrections |= problem && record.compression == Compression::None;
-        if record.is_joined() && summary.record_type.is_none() && !has_own_checksum(record.compression) {
+        if record.is_joined() && summary.record_type.is_none() && !record.has_own_checksum {
             self.unproven = Some(record.offset..record.end);
         }
         if record.is_joined() && summary.error.is_some() {
@@ -189,11 +200,8 @@ impl Doubts {
 struct Decisions {
     refused: HashMap<u64, &'static str>,
     mended: HashMap<u64, Mended>,
-}
-
-/// Prometheus's zstd encoder writes a checksum of the content into each frame, and the decoder verifies it.
-fn has_own_checksum(compression: Compression) -> bool {
-    compression == Compression::Zstd
+    /// Fragments that are not to be read under another type.
+    as_they_stand: HashSet<u64>,
 }
 
 fn pass<S: ReadAt + ?Sized, V: Visitor>(
@@ -204,7 +212,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
     visitor: &mut V,
     doubts: &mut Doubts,
 ) {
-    let mut reader = SegmentReader::new(source, length);
+    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(decisions.as_they_stand.clone());
     let mut unpacker = Unpacker::default();
     let mut problems: Vec<Problem> = Vec::new();
     while let Some(event) = reader.next() {
@@ -240,6 +248,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
     }
     let tail = reader.data_end();
     doubts.finish(tail);
+    doubts.suspects.extend(reader.alike().iter().flat_map(|&(a, b)| [a / PAGE, b / PAGE]));
     problems.sort_by_key(|problem| problem.range.start);
     for mut problem in problems {
         problem.at_tail = problem.range.start >= tail;
@@ -267,13 +276,13 @@ fn visitor_record<V: Visitor>(
 fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
     const HIGHEST_REF: u64 = 1 << 40;
     const YEAR: u64 = 365 * 24 * 60 * 60 * 1000;
-    if has_own_checksum(record.compression) {
+    if record.has_own_checksum {
         return true;
     }
     summary.max_ref.is_none_or(|max| max < HIGHEST_REF)
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
         && summary.unknown_schemas == 0
-        && (record.compression != Compression::None || context::joints_look_sane(record))
+        && !summary.overlong
 }
 
 fn of_summary(summary: &Summary) -> Contents {
@@ -343,7 +352,7 @@ fn problem_of(record: &Record<'_>, kind: ProblemKind, entries: Option<u64>) -> P
 
 fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
     let mended = damage.correction.as_ref().and_then(|candidate| {
-        decisions.mended.get(&candidate.offset).filter(|mended| mended.correction.at == candidate.at).cloned()
+        decisions.mended.get(&candidate.offset).filter(|mended| mended.at == candidate.at).cloned()
     });
     Problem {
         entries: mended.as_ref().map(|_| 0),
@@ -357,12 +366,28 @@ fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
 }
 
 /// Reads once more and settles every doubt by the context.
-fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts: &Doubts) -> Decisions {
+fn decide<S: ReadAt + ?Sized>(
+    source: &S,
+    length: u64,
+    doubts: &Doubts,
+    as_they_stand: HashSet<u64>,
+) -> Decisions {
+    let mut asked = Pairs::default();
+    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(as_they_stand.clone());
+    while let Some(event) = reader.next() {
+        if let Event::Record(record) = event
+            && record.compression == Compression::None
+            && doubts.concern(&record).is_some()
+        {
+            asked.ask(&record);
+        }
+    }
+    let context = &Context::of(source, length, asked, |record| doubts.concern(record).is_none());
     let mut decisions = Decisions::default();
     let mut unpacker = Unpacker::default();
     // A page that is a copy, by number, and the one it is a copy of; fragments of joined records that are believed.
     let (mut copies, mut used) = (HashMap::new(), HashSet::new());
-    let mut reader = SegmentReader::new(source, length);
+    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(as_they_stand);
     while let Some(event) = reader.next() {
         match event {
             Event::Record(record) => {
@@ -393,12 +418,13 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts
                 let pages = range.start / PAGE..range.end.div_ceil(PAGE);
                 copies.extend(pages.zip(original / PAGE..));
             }
-            Event::Damage(Damage { correction: Some(candidate), .. }) => {
-                if let Some(mended) = agree(*candidate, context) {
-                    decisions.mended.insert(mended.correction.offset, mended);
+            Event::Damage(damage) => {
+                let mended = damage.correction.and_then(|candidate| agree(&candidate, context));
+                if mended.is_none() && matches!(damage.fault, Fault::Type(_)) {
+                    decisions.as_they_stand.insert(damage.range.start);
                 }
+                decisions.mended.extend(mended.map(|mended| (mended.offset, mended)));
             }
-            Event::Damage(_) => {}
         }
     }
     decisions
@@ -421,9 +447,10 @@ fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) 
             offset: record.offset,
             end: record.end,
             compression,
+            has_own_checksum: compress::has_own_checksum(compression, record.data),
             data: data.to_vec(),
         };
-        if let Some(mended) = agree(candidate, context) {
+        if let Some(mended) = agree(&candidate, context) {
             if found.is_some() {
                 return None;
             }
@@ -439,12 +466,12 @@ fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) 
 const MOST_COVERED: u64 = 4096;
 
 /// The second witness: the record decodes to its end, and what it says fits its neighbours.
-fn agree(correction: Correction, context: &Context) -> Option<Mended> {
+fn agree(correction: &Correction, context: &Context) -> Option<Mended> {
     let summary = record::summarize(&correction.data);
     if summary.record_type.is_none() || summary.error.is_some() || summary.entries == 0 {
         return None;
     }
-    let checksummed = has_own_checksum(correction.compression);
+    let checksummed = correction.has_own_checksum;
     if correction.compression == Compression::None && correction.covered > MOST_COVERED {
         return None;
     }
@@ -454,5 +481,12 @@ fn agree(correction: Correction, context: &Context) -> Option<Mended> {
     // Each correction that was tried fits a CRC by chance once in 2^32; zstd's own checksum is as good again.
     let chance = (1u64 << 32) / u64::from(correction.tried.max(1));
     let odds = if checksummed { chance.saturating_mul(1 << 32) } else { chance };
-    Some(Mended { contents: of_summary(&summary), odds, correction })
+    Some(Mended {
+        at: correction.at,
+        mask: correction.mask,
+        offset: correction.offset,
+        end: correction.end,
+        contents: of_summary(&summary),
+        odds,
+    })
 }

@@ -105,6 +105,14 @@ impl Unpacker {
     }
 }
 
+/// Whether what is stored has a checksum of what it unpacks to, which unpacking verifies. Prometheus's zstd encoder
+/// writes one into each frame (bit 2 of the byte behind the magic number, RFC 8878 section 3.1.1.1.1); snappy's block
+/// format has none.
+#[must_use]
+pub fn has_own_checksum(compression: Compression, stored: &[u8]) -> bool {
+    compression == Compression::Zstd && stored.get(4).is_some_and(|descriptor| descriptor & 0b100 != 0)
+}
+
 fn content_size(stored: &[u8]) -> Result<usize, UnpackError> {
     match zstd::zstd_safe::get_frame_content_size(stored) {
         Ok(Some(size)) => usize::try_from(size).map_err(|_| UnpackError::TooLarge(size)),

@@ -9,14 +9,14 @@
 //! a [`Correction`] is a candidate, and a record of several fragments tells where these stand, since no
 //! checksum covers their order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
-use super::compress::{UnpackError, Unpacker};
+use super::compress::{self, UnpackError, Unpacker};
 use super::layout::{
     Compression, FragmentType, HEADER_SIZE, HeadByte, PAGE, PAGE_SIZE, page_end, page_start,
 };
-use super::page::{self, Flip, PageFault, Piece, is_zero, stands_well};
+use super::page::{self, Flip, PageFault, Piece, stands_well};
 use super::source::{ReadAt, Window};
 
 /// What the reader found next.
@@ -44,6 +44,8 @@ pub struct Record<'a> {
     /// Where its fragments stand, headers included. That several belong together is only known from what the
     /// record says, or from a checksum within it.
     pub fragments: &'a [Range<u64>],
+    /// Whether a checksum within it covers it as a whole.
+    pub has_own_checksum: bool,
     /// Whether it begins or ends in a page that is a copy of an earlier one.
     pub in_copy: bool,
     /// Whether its fragments do not agree on the compression; Prometheus believes the last.
@@ -143,6 +145,8 @@ pub struct Correction {
     pub end: u64,
     /// Of the record.
     pub compression: Compression,
+    /// Whether a checksum within the record covers it as a whole.
+    pub has_own_checksum: bool,
     /// The record, unpacked.
     pub data: Vec<u8>,
 }
@@ -171,12 +175,15 @@ pub struct SegmentReader<S> {
     /// Fragments of the record that was lent last.
     parts: Vec<Range<u64>>,
     pages: HashMap<[u64; 3], u64>,
+    alike: Vec<(u64, u64)>,
     /// The page being read is a copy of the one there.
     copy_of: Option<u64>,
     /// Unreadable bytes before here have been told of.
     unreadable_told: u64,
     finished: bool,
     data_end: u64,
+    /// Fragments of which the type is taken as it stands.
+    as_they_stand: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -246,11 +253,21 @@ impl<S: ReadAt> SegmentReader<S> {
             stashed: None,
             parts: Vec::new(),
             pages: HashMap::new(),
+            alike: Vec::new(),
             copy_of: None,
             unreadable_told: 0,
             finished: false,
             data_end: 0,
+            as_they_stand: HashSet::new(),
         }
+    }
+
+    /// Takes the fragments at these offsets as their headers have them, though with one bit of the type flipped they
+    /// would fit better: for a second reading, when that has led to no record.
+    #[must_use]
+    pub fn taking_as_they_stand(mut self, fragments: HashSet<u64>) -> Self {
+        self.as_they_stand = fragments;
+        self
     }
 
     /// Where the last whole record ends, of those found so far.
@@ -351,11 +368,12 @@ impl<S: ReadAt> SegmentReader<S> {
         self.unreadable_told = self.unreadable_told.max(end);
     }
 
-    /// An earlier page with the same bytes. Pages in which no fragment holds more than a byte (zeros, fill) do not
-    /// count, nor does a page of one middle fragment that repeats itself.
+    /// An earlier page with the same bytes, in which a record begins. Pages from the midst of records may be alike by
+    /// right (two scrapes without a change), and are only noted.
     fn earlier_copy(&mut self, offset: u64) -> Option<u64> {
         let page = self.window.page(offset);
-        if page.len() < PAGE_SIZE || !worth_comparing(page) {
+        let contents = look_into(page);
+        if page.len() < PAGE_SIZE || contents == PageContents::Nothing {
             return None;
         }
         let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| page[at + i]));
@@ -366,7 +384,20 @@ impl<S: ReadAt> SegmentReader<S> {
         };
         let mut other = Vec::new();
         self.window.other_page(earlier, &mut other);
-        (self.window.page(offset) == other).then_some(earlier)
+        if self.window.page(offset) != other {
+            return None;
+        }
+        if contents == PageContents::MidstOfRecord {
+            self.alike.push((earlier, offset));
+            return None;
+        }
+        Some(earlier)
+    }
+
+    /// Pages from the midst of records that are the same as earlier ones: offsets of the earlier and the later.
+    #[must_use]
+    pub fn alike(&self) -> &[(u64, u64)] {
+        &self.alike
     }
 
     fn padding(&mut self, range: Range<u64>) {
@@ -534,6 +565,7 @@ impl<S: ReadAt> SegmentReader<S> {
         }
         let page = page_start(part.range.start);
         if self.not_mended_yet()
+            && !self.as_they_stand.contains(&part.range.start)
             && let Some(head) = self.other_type(&part, page)
         {
             let mend = Mend {
@@ -669,6 +701,7 @@ impl<S: ReadAt> SegmentReader<S> {
 
     fn correction(&mut self, found: &Found, mend: &Mend) -> Option<Correction> {
         let compression = found.head.compression();
+        let has_own_checksum = compress::has_own_checksum(compression, &self.scratch);
         let data = self.unpacker.unpack(compression, &self.scratch).ok()?.to_vec();
         let range = found.range();
         let covered = match mend.fault {
@@ -685,6 +718,7 @@ impl<S: ReadAt> SegmentReader<S> {
             offset: range.start,
             end: range.end,
             compression,
+            has_own_checksum,
             data,
         })
     }
@@ -711,6 +745,7 @@ impl<S: ReadAt> SegmentReader<S> {
             compression,
             data,
             fragments: &self.parts,
+            has_own_checksum: compress::has_own_checksum(compression, stored),
             in_copy: found.in_copy,
             flags_disagree: found.flags_disagree,
         }
@@ -743,6 +778,7 @@ impl<S: ReadAt> SegmentReader<S> {
                     offset: range.start,
                     end: range.end,
                     compression,
+                    has_own_checksum: compress::has_own_checksum(compression, &stored),
                     data,
                 })
             }),
@@ -863,18 +899,29 @@ fn continues_damage(last: &Damage, range: &Range<u64>, fault: &Fault) -> bool {
     }
 }
 
-fn worth_comparing(page: &[u8]) -> bool {
-    let mut at = 0;
+/// What a page holds, as far as its being the same as another says anything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PageContents {
+    /// Zeros, or fill.
+    Nothing,
+    /// A part of a record that begins in an earlier page.
+    MidstOfRecord,
+    /// The beginning of a record, which says when it was written.
+    Beginning,
+}
+
+fn look_into(page: &[u8]) -> PageContents {
+    let (mut at, mut contents) = (0, PageContents::Nothing);
     while let Some(Piece::Fragment { start, header, data }) = peek(page, at) {
         if data.len() > 1 {
-            // One fragment that fills the page may hold a pattern whose period divides a fragment's 32 761 bytes.
-            let repeats = data.len() == PAGE_SIZE - HEADER_SIZE && data[181..] == data[..data.len() - 181];
-            return !repeats;
+            if header.head.kind().begins() {
+                return PageContents::Beginning;
+            }
+            contents = PageContents::MidstOfRecord;
         }
         at = start + header.size();
     }
-    // It begins with damage: the same bytes twice are the same page all the same.
-    at < page.len() && !is_zero(&page[at..])
+    contents
 }
 
 /// The fragment that a header announces, whatever its checksum.
