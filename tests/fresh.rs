@@ -35,7 +35,9 @@ fn fresh_directories_read_the_same() -> Result<(), Error> {
     Servers::each(WHAT, |server| {
         let out = out.join(server.version.to_string());
         let mut lanes = if kept.is_some() { all(server) } else { quick(server) };
-        lanes.iter_mut().for_each(|lane| lane.retain(|(name, _)| name.contains(&only)));
+        for lane in &mut lanes {
+            lane.retain(|(name, _)| name.contains(&only));
+        }
         std::thread::scope(|scope| {
             let make = |lane: Lane| -> Result<(), Error> {
                 lane.iter().try_for_each(|(name, recipe)| make(oracle, server, recipe, &out.join(name)))
