@@ -60,9 +60,9 @@ fn the_buffer_grows_to_what_a_record_needs_and_serves_smaller_ones_after() {
     assert_eq!(zstd::zstd_safe::get_frame_content_size(&frame).unwrap(), None);
     let mut unpacker = Unpacker::default();
     for _ in 0..2 {
-        let unpacked = unpacker.unpack(Compression::Zstd, &frame).unwrap();
-        assert_eq!(unpacked.len(), large.len() + 18);
-        assert!(unpacked.ends_with(b"and one frame more"));
+        let record = unpacker.unpack(Compression::Zstd, &frame).unwrap();
+        assert_eq!(record.len(), large.len() + 18);
+        assert!(record.ends_with(b"and one frame more"));
         let small = snap::raw::Encoder::new().compress_vec(b"small").unwrap();
         assert_eq!(unpacker.unpack(Compression::Snappy, &small).unwrap(), b"small");
     }

@@ -62,6 +62,13 @@ impl<'a> ExemplarIter<'a> {
     }
 }
 
+impl ExemplarIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.cursor.rest().len()
+    }
+}
+
 impl<'a> Iterator for ExemplarIter<'a> {
     type Item = Result<ExemplarEntry<'a>, DecodeError>;
 

@@ -490,6 +490,20 @@ pub struct HistogramIter<'a>(Walk<'a>);
 #[derive(Clone, Debug)]
 pub struct FloatHistogramIter<'a>(Walk<'a>);
 
+impl HistogramIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.0.cursor.rest().len()
+    }
+}
+
+impl FloatHistogramIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.0.cursor.rest().len()
+    }
+}
+
 impl<'a> Iterator for HistogramIter<'a> {
     type Item = Result<HistogramEntry<'a>, DecodeError>;
 

@@ -62,6 +62,13 @@ impl<'a> MetadataIter<'a> {
     }
 }
 
+impl MetadataIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.cursor.rest().len()
+    }
+}
+
 impl<'a> Iterator for MetadataIter<'a> {
     type Item = Result<MetadataEntry<'a>, DecodeError>;
 

@@ -53,6 +53,13 @@ impl MmapMarkerIter<'_> {
     }
 }
 
+impl MmapMarkerIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.cursor.rest().len()
+    }
+}
+
 impl Iterator for MmapMarkerIter<'_> {
     type Item = Result<MmapMarkerEntry, DecodeError>;
 

@@ -21,6 +21,7 @@ mod series;
 mod snapshot;
 mod summary;
 mod tombstones;
+mod uses;
 
 pub use error::DecodeError;
 pub use exemplars::{ExemplarEntry, ExemplarIter, ExemplarsRecord, encode_exemplars};
@@ -45,6 +46,7 @@ pub use snapshot::{
 };
 pub use summary::{Summary, summarize};
 pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
+pub use uses::{SeriesUse, each_use};
 
 use cursor::Cursor;
 

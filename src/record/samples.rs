@@ -84,6 +84,13 @@ impl SampleIter<'_> {
     }
 }
 
+impl SampleIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.cursor.rest().len()
+    }
+}
+
 impl Iterator for SampleIter<'_> {
     type Item = Result<SampleEntry, DecodeError>;
 

@@ -37,6 +37,13 @@ impl<'a> SeriesIter<'a> {
     }
 }
 
+impl SeriesIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.cursor.rest().len()
+    }
+}
+
 impl<'a> Iterator for SeriesIter<'a> {
     type Item = Result<SeriesEntry<'a>, DecodeError>;
 

@@ -51,6 +51,13 @@ impl TombstoneIter<'_> {
     }
 }
 
+impl TombstoneIter<'_> {
+    /// Bytes of the record that are not walked over yet.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.cursor.rest().len()
+    }
+}
+
 impl Iterator for TombstoneIter<'_> {
     type Item = Result<TombstoneEntry, DecodeError>;
 

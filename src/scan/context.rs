@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use crate::record::{self, Record as Decoded};
+use crate::record::{self, Record as Decoded, SeriesUse, each_use};
 use crate::wal::{Compression, Event, ReadAt, Record, SegmentReader};
 
 /// How many neighbours on either side show which times fit.
@@ -55,13 +55,6 @@ impl Suspicion {
     }
 }
 
-/// A use of a series in a record.
-#[derive(Clone, Copy, Debug)]
-struct Use {
-    series_ref: u64,
-    time: Option<i64>,
-}
-
 impl Context {
     /// Of those records of a segment that are `trusted`.
     pub(super) fn of<S: ReadAt + ?Sized>(
@@ -90,7 +83,7 @@ impl Context {
         if let Decoded::Series(series) = Decoded::parse(record.data) {
             self.defined.extend(series.entries().flatten().map(|entry| entry.series_ref));
         }
-        let mut last: Option<Use> = None;
+        let mut last: Option<SeriesUse> = None;
         each_use(record.data, |now| {
             self.refs.insert(now.series_ref);
             self.highest = self.highest.max(now.series_ref);
@@ -105,33 +98,41 @@ impl Context {
     /// What speaks against a record that is joined from fragments of pages that may not belong together. What
     /// nothing speaks against is believed.
     pub(super) fn contradiction(&self, record: &Record<'_>, suspicion: Suspicion) -> Option<&'static str> {
-        if record::summarize(record.data).error.is_some() {
+        let summary = record::summarize(record.data);
+        if summary.error.is_some() {
             return Some("it does not decode");
         }
         let mut uses = Vec::new();
         each_use(record.data, |now| uses.push(now));
-        let summary = record::summarize(record.data);
-        if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
-            return Some("its series or times are strange to the records around it");
+        let (nobody_writes_it, clashes) = match Decoded::parse(record.data) {
+            Decoded::Series(series) => {
+                (!series.entries().flatten().all(|entry| plausible_labels(&entry)), self.redefines(&series))
+            }
+            Decoded::Metadata(metadata) => {
+                (!metadata.entries().flatten().all(|entry| plausible_metadata(&entry)), false)
+            }
+            _ => (false, false),
+        };
+        if nobody_writes_it {
+            return Some("it has labels or metadata that nobody writes");
         }
-        let odd = match Decoded::parse(record.data) {
-            Decoded::Unknown(_) => {
+        // Odd refs and times alone are somebody's right; only where pages are in doubt do they speak against a record.
+        if suspicion == Suspicion::Pages {
+            if clashes {
+                return Some("it defines series that other records define");
+            }
+            if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
+                return Some("its series or times are strange to the records around it");
+            }
+            if summary.record_type.is_none() {
                 return Some("its type is unknown, so nothing shows that its fragments belong together");
             }
-            Decoded::Series(series) => self.series_contradict(&series),
-            Decoded::Metadata(metadata) => {
-                !metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
-            }
-            _ => false,
-        };
-        if odd {
-            return Some("it defines series that other records define, or text that nobody writes");
         }
         // The joints of a compressed record are nowhere in particular in what it unpacks to.
         if record.compression != Compression::None {
             return None;
         }
-        let joints = entries_at_joints(record);
+        let joints = entries_at_joints(record, &uses);
         let steps = Steps::of(&uses, &joints);
         let broken =
             joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry, suspicion.enough()));
@@ -140,7 +141,7 @@ impl Context {
 
     /// Refs or times such as no other record of the segment comes near: what a decoder makes of bytes that it
     /// reads out of step.
-    fn is_foreign(&self, uses: &[Use]) -> bool {
+    fn is_foreign(&self, uses: &[SeriesUse]) -> bool {
         let highest = self.highest.saturating_mul(2).saturating_add(1_000_000);
         let times = self.times.iter().fold(None, |range: Option<(i64, i64)>, &(_, min, max)| {
             Some(range.map_or((min, max), |(low, high)| (low.min(min), high.max(max))))
@@ -150,21 +151,23 @@ impl Context {
                 let slack = max.saturating_sub(min).saturating_add(DAY);
                 t < min.saturating_sub(slack) || t > max.saturating_add(slack)
             };
-            now.series_ref > highest || now.time.zip(times).is_some_and(|(t, times)| early_or_late(times, t))
+            (!self.refs.is_empty() && now.series_ref > highest)
+                || now.time.zip(times).is_some_and(|(t, times)| early_or_late(times, t))
         })
     }
 
     /// Whether at a joint that many steps are none that one would expect. `entry` is the first that does not lie before
     /// the joint as a whole.
-    fn joint_contradicts(&self, uses: &[Use], steps: &Steps, entry: usize, enough: usize) -> bool {
-        let known = |uses: &[Use]| uses.iter().filter(|now| self.refs.contains(&now.series_ref)).count();
+    fn joint_contradicts(&self, uses: &[SeriesUse], steps: &Steps, entry: usize, enough: usize) -> bool {
+        let known =
+            |uses: &[SeriesUse]| uses.iter().filter(|now| self.refs.contains(&now.series_ref)).count();
         let (before, after) = uses.split_at(entry.min(uses.len()));
         // Series are defined before anything else uses them.
         let timed = uses.first().is_some_and(|first| first.time.is_some());
         if timed && known(before) * 5 > before.len() * 4 && known(after) * 2 < after.len() {
             return true;
         }
-        let unexpected = |pair: &&[Use]| {
+        let unexpected = |pair: &&[SeriesUse]| {
             let (a, b) = (pair[0], pair[1]);
             let known = self.pairs.knows(a, b);
             let unlike =
@@ -174,13 +177,11 @@ impl Context {
         around(uses, entry).windows(2).filter(unexpected).count() >= enough
     }
 
-    fn series_contradict(&self, series: &record::SeriesRecord<'_>) -> bool {
+    /// Whether a series has a ref that another record, or an earlier series of this one, defines.
+    fn redefines(&self, series: &record::SeriesRecord<'_>) -> bool {
         let mut seen = HashSet::new();
-        series.entries().flatten().any(|entry| {
-            self.defined.contains(&entry.series_ref)
-                || !seen.insert(entry.series_ref)
-                || !plausible_labels(&entry)
-        })
+        let mut refs = series.entries().flatten().map(|entry| entry.series_ref);
+        refs.any(|series_ref| self.defined.contains(&series_ref) || !seen.insert(series_ref))
     }
 
     /// Whether what whole records show speaks for a record: every ref of its samples is one of theirs, every time is
@@ -195,7 +196,7 @@ impl Context {
         }
         let window = self.window(offset);
         let mut fits = true;
-        let mut last: Option<Use> = None;
+        let mut last: Option<SeriesUse> = None;
         each_use(data, |now| {
             fits &= self.refs.contains(&now.series_ref);
             fits &= match (now.time, window) {
@@ -221,7 +222,7 @@ impl Context {
 }
 
 /// The same series at the same time: no writer logs that twice in a row.
-fn same(a: Use, b: Use) -> bool {
+fn same(a: SeriesUse, b: SeriesUse) -> bool {
     a.series_ref == b.series_ref && a.time.is_some() && a.time == b.time
 }
 
@@ -243,26 +244,40 @@ fn plausible_metadata(entry: &record::MetadataEntry<'_>) -> bool {
 }
 
 /// Entries from the one before a joint to where a decoder that lost its step has found it again.
-fn around(uses: &[Use], entry: usize) -> &[Use] {
+fn around(uses: &[SeriesUse], entry: usize) -> &[SeriesUse] {
     uses.get(entry.saturating_sub(1)..(entry + OUT_OF_STEP).min(uses.len())).unwrap_or_default()
 }
 
-/// Whether the entries where fragments of a record meet are like those elsewhere in it. A decoder that is thrown out of
-/// step by a page that does not belong there reads a few wild entries, finds its step again, and reports nothing.
+/// Whether the entries where fragments of an uncompressed record meet are like those elsewhere in it. A decoder that is
+/// thrown out of step by a page that does not belong there reads a few wild entries, finds its step again, and reports
+/// nothing.
 pub(super) fn joints_look_sane(record: &Record<'_>) -> bool {
+    /// A step to the next series, or over a few that have no sample.
+    const SHORT: u64 = 64;
     let mut uses = Vec::new();
     each_use(record.data, |now| uses.push(now));
-    let joints = entries_at_joints(record);
+    let joints = entries_at_joints(record, &uses);
+    let odd = |unlike: &dyn Fn(SeriesUse, SeriesUse) -> bool| {
+        let enough = Suspicion::Contents.enough();
+        let at = |&entry: &usize| {
+            around(&uses, entry).windows(2).filter(|pair| unlike(pair[0], pair[1])).count() >= enough
+        };
+        joints.iter().any(at)
+    };
+    // Most records need no more than a look at these few entries.
+    let plain = |a: SeriesUse, b: SeriesUse| {
+        a.time == b.time && a.series_ref < b.series_ref && b.series_ref - a.series_ref <= SHORT
+    };
+    if !odd(&|a, b| !plain(a, b) && !begins_again(a, b)) {
+        return true;
+    }
     let steps = Steps::of(&uses, &joints);
-    joints
-        .iter()
-        .all(|&entry| !around(&uses, entry).windows(2).any(|pair| steps.are_unlike(pair[0], pair[1])))
+    !odd(&|a, b| steps.are_unlike(a, b))
 }
 
 /// For each joint of an uncompressed record the first entry that does not lie before it as a whole.
-fn entries_at_joints(record: &Record<'_>) -> Vec<usize> {
-    let before = |joint| record::summarize(record.data.get(..joint).unwrap_or_default()).entries;
-    record.joints().map(|joint| usize::try_from(before(joint)).unwrap_or(usize::MAX)).collect()
+fn entries_at_joints(record: &Record<'_>, uses: &[SeriesUse]) -> Vec<usize> {
+    record.joints().map(|joint| uses.partition_point(|now| now.end <= joint)).collect()
 }
 
 /// Refs that stand next to each other, and whether ever at different times.
@@ -281,14 +296,14 @@ enum Pair {
 }
 
 impl Pairs {
-    fn learn(&mut self, a: Use, b: Use) {
+    fn learn(&mut self, a: SeriesUse, b: SeriesUse) {
         let pair = self.0.entry((a.series_ref, b.series_ref)).or_insert(Pair::OneTime);
         if a.time != b.time {
             *pair = Pair::TwoTimes;
         }
     }
 
-    fn knows(&self, a: Use, b: Use) -> Pair {
+    fn knows(&self, a: SeriesUse, b: SeriesUse) -> Pair {
         self.0.get(&(a.series_ref, b.series_ref)).copied().unwrap_or(Pair::Unknown)
     }
 }
@@ -310,7 +325,7 @@ struct Steps {
 }
 
 impl Steps {
-    fn of(uses: &[Use], joints: &[usize]) -> Self {
+    fn of(uses: &[SeriesUse], joints: &[usize]) -> Self {
         let mut steps = Self::default();
         let mut lengths = Vec::with_capacity(uses.len());
         let mut joints = joints.iter().peekable();
@@ -339,17 +354,17 @@ impl Steps {
     }
 
     /// Whether two series that always have the same time do not, in a record of scrapes: all of one have one time.
-    fn breaks_time(&self, a: Use, b: Use, known: Pair) -> bool {
+    fn breaks_time(&self, a: SeriesUse, b: SeriesUse, known: Pair) -> bool {
         known == Pair::OneTime && a.time != b.time && self.same_time * 20 >= self.total * 19
     }
 
     /// Whether ref and time go up, down or stay.
-    fn kind(a: Use, b: Use) -> (Ordering, Ordering) {
+    fn kind(a: SeriesUse, b: SeriesUse) -> (Ordering, Ordering) {
         (a.series_ref.cmp(&b.series_ref), a.time.cmp(&b.time))
     }
 
     /// Whether that step is none that the record makes elsewhere, but for a few. Of a short record nothing is said.
-    fn are_unlike(&self, a: Use, b: Use) -> bool {
+    fn are_unlike(&self, a: SeriesUse, b: SeriesUse) -> bool {
         const ENOUGH: usize = 20;
         if self.total < ENOUGH {
             return false;
@@ -370,24 +385,6 @@ impl Steps {
 }
 
 /// A writer that logs several scrapes at once begins again with the first series, at a later time.
-fn begins_again(a: Use, b: Use) -> bool {
+fn begins_again(a: SeriesUse, b: SeriesUse) -> bool {
     b.series_ref <= a.series_ref && b.time > a.time
-}
-
-fn each_use(data: &[u8], visit: impl FnMut(Use)) {
-    let timed = |series_ref, t| Use { series_ref, time: Some(t) };
-    let untimed = |series_ref| Use { series_ref, time: None };
-    match Decoded::parse(data) {
-        Decoded::Samples(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
-        Decoded::Exemplars(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
-        Decoded::Histograms(r) => r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit),
-        Decoded::FloatHistograms(r) => {
-            r.entries().flatten().map(|e| timed(e.series_ref, e.t)).for_each(visit);
-        }
-        Decoded::Series(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
-        Decoded::Metadata(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
-        Decoded::Tombstones(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
-        Decoded::MmapMarkers(r) => r.entries().flatten().map(|e| untimed(e.series_ref)).for_each(visit),
-        Decoded::MinValidTime(_) | Decoded::Unknown(_) => {}
-    }
 }

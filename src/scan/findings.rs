@@ -304,7 +304,6 @@ fn lost(problem: &Problem, evidence: &Evidence) -> Lost {
             Fault::Unfinished | Fault::Headless | Fault::Torn | Fault::Unpack(_) | Fault::Type(_) => Some(1),
             Fault::Checksum { .. } if evidence.one_fragment => Some(1),
             Fault::TrailingZeros => Some(0),
-            Fault::JunkInPadding if evidence.cause == Some(Cause::Overwritten) && problem.at_tail => Some(0),
             _ => None,
         },
     };

@@ -112,6 +112,10 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.logs.push(log_of(directory, dialect, &scans));
     }
     report.findings.extend(findings::of_strays(&listing.strays));
+    debug_assert!(
+        report.findings.iter().all(|finding| report::CODES.contains(&finding.code)),
+        "a code that the documents do not have"
+    );
     if report.of_severity(Severity::Damage).next().is_some() {
         report.verdict = Verdict::Damaged;
     }

@@ -12,6 +12,36 @@ pub use crate::tsdb::LogKind;
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.scan/1";
 
+/// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
+pub const CODES: [&str; 26] = [
+    "checkpoint_not_a_directory",
+    "checksum_mismatch",
+    "compression_flag",
+    "decode_error",
+    "duplicated_page",
+    "empty_segment",
+    "flags_disagree",
+    "headless_record",
+    "interrupted_repair",
+    "invalid_length",
+    "invalid_type",
+    "junk_in_padding",
+    "misnamed_segment",
+    "not_a_file",
+    "segments_not_sequential",
+    "shrunk",
+    "snapshot_not_a_directory",
+    "spliced_record",
+    "stale_temporary",
+    "torn_record",
+    "trailing_zeros",
+    "unfinished_record",
+    "unpack_error",
+    "unreadable",
+    "zeroed_pages",
+    "zeroed_tail",
+];
+
 /// All that a scan found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {

@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::record::{self, RecordType, Summary};
 use crate::scan::context::{self, Context, Suspicion};
 use crate::wal::compress::Unpacker;
+use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// How the records of a log are to be read.
@@ -131,6 +132,16 @@ impl Doubts {
         }
     }
 
+    /// What a record shows that is taken as it is, or is a problem of its own.
+    fn look_at(&mut self, record: &Record<'_>, summary: &Summary, problem: bool) {
+        self.corrections |= problem && record.compression == Compression::None;
+        if record.is_joined() && summary.error.is_some() {
+            self.suspect(&(record.offset..record.end));
+        } else if record.is_joined() && !looks_sane(record, summary) {
+            self.odd.insert(record.offset);
+        }
+    }
+
     fn suspect(&mut self, range: &Range<u64>) {
         self.suspects.extend(range.start / PAGE..=range.end.saturating_sub(1) / PAGE);
     }
@@ -181,22 +192,17 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
     while let Some(event) = reader.next() {
         match event {
             Event::Record(record) => {
-                let problem = match reading {
-                    Reading::Opaque => None,
-                    Reading::Snapshot => snapshot_problem(&record),
+                let (contents, problem) = match reading {
+                    Reading::Opaque => (Contents { name: "unknown", ..Contents::default() }, None),
+                    Reading::Snapshot => (snapshot_contents(record.data), snapshot_problem(&record)),
                     Reading::Prometheus => {
+                        let summary = record::summarize(record.data);
                         let problem = match decisions.refused.get(&record.offset) {
                             Some(why) => Some(problem_of(&record, ProblemKind::Spliced(why), None)),
-                            None => record_problem(&record, &mut unpacker),
+                            None => record_problem(&record, &summary, &mut unpacker),
                         };
-                        doubts.corrections |= problem.is_some() && record.compression == Compression::None;
-                        let decodes = !matches!(&problem, Some(Problem { kind: ProblemKind::Decode(_), .. }));
-                        if record.is_joined() && !decodes {
-                            doubts.suspect(&(record.offset..record.end));
-                        } else if record.is_joined() && !looks_sane(&record) {
-                            doubts.odd.insert(record.offset);
-                        }
-                        problem
+                        doubts.look_at(&record, &summary, problem.is_some());
+                        (of_summary(&summary), problem)
                     }
                 };
                 match problem {
@@ -204,7 +210,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                         problem.correction = decisions.mended.get(&record.offset).cloned();
                         problems.push(problem);
                     }
-                    None => visitor_record(visitor, &mut problems, &record, reading),
+                    None => visitor_record(visitor, &mut problems, &record, &contents),
                 }
             }
             Event::Damage(damage) => {
@@ -227,37 +233,28 @@ fn visitor_record<V: Visitor>(
     visitor: &mut V,
     problems: &mut Vec<Problem>,
     record: &Record<'_>,
-    reading: Reading,
+    contents: &Contents,
 ) {
     problems.sort_by_key(|problem| problem.range.start);
     let before = problems.partition_point(|problem| problem.range.start < record.offset);
     for problem in problems.drain(..before) {
         visitor.damage(problem);
     }
-    visitor.record(record, &contents(record.data, reading));
+    visitor.record(record, contents);
 }
 
 /// Whether a joined record that decodes is free of what only bytes read out of step contain: refs beyond what any
 /// server hands out, times that lie years apart, schemas that do not exist.
-fn looks_sane(record: &Record<'_>) -> bool {
+fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
     const HIGHEST_REF: u64 = 1 << 40;
     const YEAR: u64 = 365 * 24 * 60 * 60 * 1000;
     if has_own_checksum(record.compression) {
         return true;
     }
-    let summary = record::summarize(record.data);
     summary.max_ref.is_none_or(|max| max < HIGHEST_REF)
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
         && summary.unknown_schemas == 0
         && (record.compression != Compression::None || context::joints_look_sane(record))
-}
-
-fn contents(data: &[u8], reading: Reading) -> Contents {
-    match reading {
-        Reading::Opaque => Contents { name: "unknown", ..Contents::default() },
-        Reading::Snapshot => snapshot_contents(data),
-        Reading::Prometheus => of_summary(&record::summarize(data)),
-    }
 }
 
 fn of_summary(summary: &Summary) -> Contents {
@@ -300,8 +297,7 @@ fn unpacks(data: &[u8], unpacker: &mut Unpacker) -> bool {
     !data.is_empty() && (exact(Compression::Snappy) || exact(Compression::Zstd))
 }
 
-fn record_problem(record: &Record<'_>, unpacker: &mut Unpacker) -> Option<Problem> {
-    let summary = record::summarize(record.data);
+fn record_problem(record: &Record<'_>, summary: &Summary, unpacker: &mut Unpacker) -> Option<Problem> {
     match (summary.record_type, summary.error) {
         (Some(kind), Some(error)) => {
             let text = format!("{}: {error}", record::decode_context(kind));
@@ -366,7 +362,7 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts
                 if let Some(why) = contradiction {
                     decisions.refused.insert(record.offset, why);
                 } else if record.compression == Compression::None
-                    && record_problem(&record, &mut unpacker).is_some()
+                    && record_problem(&record, &record::summarize(record.data), &mut unpacker).is_some()
                     && let Some(mended) = other_flags(&record, context, &mut unpacker)
                 {
                     decisions.mended.insert(record.offset, mended);
@@ -393,11 +389,16 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, context: &Context, doubts
 fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) -> Option<Mended> {
     let mut found = None;
     for compression in [Compression::Snappy, Compression::Zstd] {
+        let head = HeadByte(record.head.0 ^ compression.bits());
+        if !head.is_canonical() {
+            continue;
+        }
         let Ok(data) = unpacker.unpack(compression, record.data) else { continue };
         let candidate = Correction {
             at: record.fragments.last().map_or(record.offset, |last| last.start),
             mask: compression.bits(),
             tried: 2,
+            covered: 0,
             offset: record.offset,
             end: record.end,
             compression,
@@ -413,6 +414,11 @@ fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) 
     found
 }
 
+/// Bytes of an uncompressed fragment in which a flipped bit is believed, at the most. Three flipped bits look like one
+/// other with a chance of about 8 n / 2^31 in n bytes, and in a record of samples nearly every byte is a value, which fits
+/// whatever it is.
+const MOST_COVERED: u64 = 4096;
+
 /// The second witness: the record decodes to its end, and what it says fits its neighbours.
 fn agree(correction: Correction, context: &Context) -> Option<Mended> {
     let summary = record::summarize(&correction.data);
@@ -420,6 +426,9 @@ fn agree(correction: Correction, context: &Context) -> Option<Mended> {
         return None;
     }
     let checksummed = has_own_checksum(correction.compression);
+    if correction.compression == Compression::None && correction.covered > MOST_COVERED {
+        return None;
+    }
     if !checksummed && !context.supports(&correction.data, correction.offset) {
         return None;
     }

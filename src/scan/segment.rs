@@ -134,8 +134,14 @@ pub(super) fn scan(
 
 /// The file and its size; `None` if it is no file: opening a pipe would wait for a writer.
 fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
-    if !segment.path.metadata()?.is_file() {
-        return Ok(None);
+    match segment.path.metadata() {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Ok(None),
+        // A link that leads nowhere or round in a circle is still there, unlike a segment that has gone.
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied && segment.path.is_symlink() => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
     }
     let file = File::open(&segment.path)?;
     let bytes = file.metadata()?.len();

@@ -319,6 +319,8 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
+/// Where the bytes from `start` on stop being other than zeros; the page end if no header fits behind.
 fn after_last_nonzero(page: &[u8], start: usize) -> usize {
-    page.iter().rposition(|&byte| byte != 0).map_or(start, |last| last.max(start)) + 1
+    let end = page.iter().rposition(|&byte| byte != 0).map_or(start, |last| last.max(start)) + 1;
+    if page.len() - end < HEADER_SIZE { page.len() } else { end }
 }

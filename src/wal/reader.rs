@@ -35,7 +35,9 @@ pub struct Record<'a> {
     pub offset: u64,
     /// Where its last fragment ends: the offset that Prometheus reports for it.
     pub end: u64,
-    /// As the last fragment says.
+    /// The first byte of its last fragment.
+    pub head: HeadByte,
+    /// As that byte says.
     pub compression: Compression,
     /// Unpacked.
     pub data: &'a [u8],
@@ -115,8 +117,8 @@ pub enum Fault {
         /// Where the earlier one begins.
         original: u64,
     },
-    /// The medium does not give these bytes.
-    Unreadable(std::io::ErrorKind),
+    /// The medium does not give these bytes, and what the system says about the first of them.
+    Unreadable(String),
     /// The file has become shorter while it was read.
     Shrunk {
         /// Bytes it had at first.
@@ -133,6 +135,8 @@ pub struct Correction {
     pub mask: u8,
     /// How many corrections were tried.
     pub tried: u32,
+    /// Bytes under the checksum that the correction makes fit; 0 if it fitted before.
+    pub covered: u64,
     /// Where the record's first fragment begins.
     pub offset: u64,
     /// Where its last fragment ends.
@@ -298,6 +302,15 @@ impl<S: ReadAt> SegmentReader<S> {
                 let start = page_offset + start as u64;
                 let range = start..start + header.size() as u64;
                 self.at = range.end;
+                // Nothing but its header shows that it is there; the checksum of no data is zero, as is what cannot be read.
+                if header.length == 0
+                    && let Some((bad, error)) = self.unreadable_in(&range)
+                {
+                    self.settle_zeros();
+                    self.tell_unreadable(range.start);
+                    self.unreadable_piece(&range, &bad, &error);
+                    return;
+                }
                 self.fragment(Part { range, head: header.head, mend: None });
             }
             Some(Piece::Padding { start }) => {
@@ -323,14 +336,19 @@ impl<S: ReadAt> SegmentReader<S> {
         }
     }
 
-    /// What the medium did not give and no damaged fragment has told of.
     fn leave_page(&mut self) {
-        if let Some((bad, kind)) = self.unreadable_in(&(self.unreadable_told..self.at)) {
+        self.tell_unreadable(self.at);
+    }
+
+    /// What the medium did not give before `end` and no damaged fragment has told of: within a record that is whole
+    /// all the same, since zeros are what stands there.
+    fn tell_unreadable(&mut self, end: u64) {
+        if let Some((bad, error)) = self.unreadable_in(&(self.unreadable_told..end)) {
             for hole in bad {
-                self.damage(hole, Fault::Unreadable(kind));
+                self.damage(hole, Fault::Unreadable(error.clone()));
             }
         }
-        self.unreadable_told = self.at;
+        self.unreadable_told = self.unreadable_told.max(end);
     }
 
     /// An earlier page with the same bytes. Pages in which no fragment holds more than a byte (zeros, fill) do not
@@ -352,11 +370,12 @@ impl<S: ReadAt> SegmentReader<S> {
     }
 
     fn padding(&mut self, range: Range<u64>) {
-        if let Some((bad, kind)) = self.unreadable_in(&range) {
+        if let Some((bad, error)) = self.unreadable_in(&range) {
             // Zeros only because nothing could be read.
             self.settle_zeros();
+            self.tell_unreadable(range.start);
             for hole in bad {
-                self.damage(hole, Fault::Unreadable(kind));
+                self.damage(hole, Fault::Unreadable(error.clone()));
             }
             self.unreadable_told = range.end;
             return;
@@ -393,8 +412,9 @@ impl<S: ReadAt> SegmentReader<S> {
             PageFault::JunkInPadding => Fault::JunkInPadding,
             PageFault::Torn => Fault::Torn,
         };
-        if let Some((bad, kind)) = self.unreadable_in(&range) {
-            self.unreadable_piece(&range, &bad, kind);
+        if let Some((bad, error)) = self.unreadable_in(&range) {
+            self.tell_unreadable(range.start);
+            self.unreadable_piece(&range, &bad, &error);
             return;
         }
         if self.copy_of.is_some() {
@@ -420,8 +440,8 @@ impl<S: ReadAt> SegmentReader<S> {
         }
     }
 
-    fn unreadable_in(&self, range: &Range<u64>) -> Option<(Vec<Range<u64>>, std::io::ErrorKind)> {
-        let kind = self.window.read_error()?;
+    fn unreadable_in(&self, range: &Range<u64>) -> Option<(Vec<Range<u64>>, String)> {
+        let error = self.window.read_error()?;
         let bad: Vec<_> = self
             .window
             .unreadable()
@@ -429,14 +449,27 @@ impl<S: ReadAt> SegmentReader<S> {
             .map(|bad| bad.start.max(range.start)..bad.end.min(range.end))
             .filter(|bad| bad.start < bad.end)
             .collect();
-        (!bad.is_empty()).then_some((bad, kind))
+        (!bad.is_empty()).then(|| (bad, error.to_owned()))
     }
 
     /// A damaged fragment with unreadable bytes in it: these are the damage, the rest of it goes with them.
-    fn unreadable_piece(&mut self, range: &Range<u64>, bad: &[Range<u64>], kind: std::io::ErrorKind) {
+    fn unreadable_piece(&mut self, range: &Range<u64>, bad: &[Range<u64>], error: &str) {
+        // What is open goes on in this fragment, wherever in it the first hole is.
+        let mut begun = match self.open.take() {
+            Some(open) if open.mend.is_none() && open.parts.last().is_some_and(|p| p.end == range.start) => {
+                open.parts
+            }
+            open => {
+                self.open = open;
+                Vec::new()
+            }
+        };
         let mut from = range.start;
         for hole in bad {
-            self.damage(hole.clone(), Fault::Unreadable(kind));
+            match std::mem::take(&mut begun) {
+                none if none.is_empty() => self.damage(hole.clone(), Fault::Unreadable(error.to_owned())),
+                orphans => self.damage_with(hole.clone(), Fault::Unreadable(error.to_owned()), orphans),
+            }
             if from < hole.start {
                 self.orphan(from..hole.start);
             }
@@ -638,10 +671,17 @@ impl<S: ReadAt> SegmentReader<S> {
         let compression = found.head.compression();
         let data = self.unpacker.unpack(compression, &self.scratch).ok()?.to_vec();
         let range = found.range();
+        let covered = match mend.fault {
+            Fault::Checksum { .. } | Fault::Length(_) => {
+                mend.range.end - mend.range.start - HEADER_SIZE as u64
+            }
+            _ => 0,
+        };
         Some(Correction {
             at: mend.at,
             mask: mend.mask,
             tried: mend.tried,
+            covered,
             offset: range.start,
             end: range.end,
             compression,
@@ -667,6 +707,7 @@ impl<S: ReadAt> SegmentReader<S> {
         Record {
             offset: range.start,
             end: range.end,
+            head: found.head,
             compression,
             data,
             fragments: &self.parts,
@@ -698,6 +739,7 @@ impl<S: ReadAt> SegmentReader<S> {
                     at: last,
                     mask,
                     tried: 2,
+                    covered: 0,
                     offset: range.start,
                     end: range.end,
                     compression,
@@ -802,17 +844,23 @@ fn stored_bytes<'a, S: ReadAt>(window: &'a Window<S>, scratch: &'a [u8], place: 
     }
 }
 
-/// The same trouble, right behind the last: one damage.
+/// The same trouble, right behind the last: one damage. Pages of which each is damaged from its beginning to its end are
+/// one stretch, whatever is wrong with the bytes at the beginning of each.
 fn continues_damage(last: &Damage, range: &Range<u64>, fault: &Fault) -> bool {
-    let same = match (&last.fault, fault) {
+    if last.range.end != range.start || !last.orphans.is_empty() {
+        return false;
+    }
+    let overwritten = |fault: &Fault| {
+        matches!(fault, Fault::Checksum { .. } | Fault::Length(_) | Fault::JunkInPadding | Fault::Torn)
+    };
+    match (&last.fault, fault) {
         (Fault::Unreadable(a), Fault::Unreadable(b)) => a == b,
-        (Fault::JunkInPadding, Fault::JunkInPadding) | (Fault::Headless, Fault::Headless) => true,
+        (Fault::Headless, Fault::Headless) => true,
         (Fault::DuplicatedPage { original }, Fault::DuplicatedPage { original: next }) => {
             *original + (last.range.end - last.range.start) == *next
         }
-        _ => false,
-    };
-    same && last.range.end == range.start && last.orphans.is_empty()
+        (a, b) => overwritten(a) && overwritten(b) && range.start.is_multiple_of(PAGE),
+    }
 }
 
 fn worth_comparing(page: &[u8]) -> bool {

@@ -55,7 +55,7 @@ pub struct Window<S> {
     base: u64,
     buffer: Vec<u8>,
     unreadable: Vec<Range<u64>>,
-    read_error: Option<io::ErrorKind>,
+    read_error: Option<String>,
     shrunk_from: Option<u64>,
 }
 
@@ -83,9 +83,9 @@ impl<S: ReadAt> Window<S> {
         &self.unreadable
     }
 
-    /// The first error of those.
-    pub fn read_error(&self) -> Option<io::ErrorKind> {
-        self.read_error
+    /// What the system said about the first of those.
+    pub fn read_error(&self) -> Option<&str> {
+        self.read_error.as_deref()
     }
 
     /// The length as given, where the source turned out to be shorter.
@@ -113,7 +113,7 @@ impl<S: ReadAt> Window<S> {
     pub fn other_page(&self, offset: u64, page: &mut Vec<u8>) {
         page.resize(PAGE_SIZE, 0);
         let mut filled = 0;
-        while let Ok(count) = self.source.read_at(&mut page[filled..], offset + filled as u64) {
+        while let Ok(count) = self.read_some(&mut page[filled..], offset + filled as u64) {
             filled += count;
             if count == 0 || filled == PAGE_SIZE {
                 break;
@@ -148,14 +148,13 @@ impl<S: ReadAt> Window<S> {
         let mut filled = 0;
         while filled < buffer.len() {
             let at = offset + filled as u64;
-            match self.source.read_at(&mut buffer[filled..], at) {
+            match self.read_some(&mut buffer[filled..], at) {
                 Ok(0) => {
                     self.shrunk_from.get_or_insert(self.length);
                     self.length = at;
                     break;
                 }
                 Ok(count) => filled += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     let sector = (SECTOR - filled % SECTOR).min(buffer.len() - filled);
                     filled += self.fill_sector(&mut buffer[filled..filled + sector], at, &e);
@@ -165,14 +164,24 @@ impl<S: ReadAt> Window<S> {
         filled
     }
 
+    /// A signal is no reason to give up bytes.
+    fn read_some(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        loop {
+            match self.source.read_at(buffer, at) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
     /// One sector of a stretch that failed; whatever it has by then counts as read.
     fn fill_sector(&mut self, buffer: &mut [u8], at: u64, error: &io::Error) -> usize {
-        if let Ok(count) = self.source.read_at(buffer, at)
+        if let Ok(count) = self.read_some(buffer, at)
             && count > 0
         {
             return count;
         }
-        self.read_error.get_or_insert(error.kind());
+        self.read_error.get_or_insert_with(|| error.to_string());
         buffer.fill(0);
         let end = at + buffer.len() as u64;
         match self.unreadable.last_mut() {

@@ -6,6 +6,8 @@ pub mod compare;
 pub mod damage;
 pub mod exporter;
 pub mod fresh;
+#[cfg(target_os = "linux")]
+pub mod fuse;
 pub mod oracle;
 pub mod pristine;
 pub mod server;
