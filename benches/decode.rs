@@ -43,7 +43,7 @@ fn walk(segment: &[u8]) -> usize {
                     at = start + HEADER_SIZE + data.len();
                 }
                 Piece::Padding { .. } => break,
-                Piece::Damage { .. } => panic!("{piece:?}"),
+                Piece::Damage { start, fault, .. } => panic!("{fault:?} at {start}"),
             }
         }
     }
