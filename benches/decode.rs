@@ -36,9 +36,15 @@ fn walk(segment: &[u8]) -> usize {
     let mut data_bytes = 0;
     for page in segment.chunks(PAGE_SIZE) {
         let mut at = 0;
-        while let Some(Piece::Fragment { start, data, .. }) = page::piece(page, at) {
-            data_bytes += data.len();
-            at = start + HEADER_SIZE + data.len();
+        while let Some(piece) = page::piece(page, at) {
+            match piece {
+                Piece::Fragment { start, data, .. } => {
+                    data_bytes += data.len();
+                    at = start + HEADER_SIZE + data.len();
+                }
+                Piece::Padding { .. } => break,
+                Piece::Damage { start, fault, .. } => panic!("{fault:?} at {start}"),
+            }
         }
     }
     data_bytes

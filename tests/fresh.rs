@@ -146,6 +146,9 @@ fn what_the_recipe_asks_for(recipe: &Recipe, logs: &[(String, LogKind, Counts)],
     if matches!(recipe.end, End::Snapshot | End::SnapshotThenKilled) {
         wanted.push((LogKind::ChunkSnapshot, "series"));
         wanted.push((LogKind::ChunkSnapshot, "exemplars"));
+        if recipe.tombstones {
+            wanted.push((LogKind::ChunkSnapshot, "tombstones"));
+        }
     }
     for (kind, of) in wanted {
         assert!(entries(kind, of) > 0, "{name}: no {of} in {kind:?}: {logs:?}");

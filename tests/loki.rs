@@ -124,8 +124,7 @@ fn checkpointed(tenant: &str, of: u64) -> Vec<u8> {
 /// Series first, then entries of every version, of many fragments the largest.
 fn usual() -> Vec<Vec<u8>> {
     let mut records = vec![series("fake", 0..20)];
-    for i in 0..60 {
-        let version = [2, 4, 5][usize::try_from(i).unwrap() % 3];
+    for (i, version) in (0..60).zip([2, 4, 5].into_iter().cycle()) {
         records.push(entries(version, "fake", i % 20..i % 20 + 1, if i == 30 { 2000 } else { 5 + i }));
         if i % 20 == 0 {
             records.push(series("team-b", i..i + 3));

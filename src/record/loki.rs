@@ -77,12 +77,12 @@ fn is_checkpointed_series(record: &[u8]) -> Result<bool, Cut> {
     }
     while !cursor.is_empty() {
         // The fields behind them, up to 8, are numbers or have their length before them.
-        match cursor.uvarint64()? {
-            tag if !(3 << 3..9 << 3).contains(&tag) => return Ok(false),
-            tag if tag.trailing_zeros() >= 3 => {
+        let tag = cursor.uvarint64()?;
+        match (tag >> 3, tag & 7) {
+            (3..=8, 0) => {
                 cursor.uvarint64()?;
             }
-            tag if tag & 7 == 2 => {
+            (3..=8, 2) => {
                 cursor.string()?;
             }
             _ => return Ok(false),

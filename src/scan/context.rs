@@ -112,6 +112,9 @@ impl Context {
         if summary.overlong {
             return Some("it has numbers in a form that nobody writes");
         }
+        if pages_are_exchanged(record) {
+            return Some("its pages stand in each other's place");
+        }
         if suspicion == Suspicion::Contents {
             return None;
         }
@@ -233,6 +236,26 @@ fn plausible_metadata(entry: &record::MetadataEntry<'_>) -> bool {
 /// Entries from the one before a joint to where a decoder that lost its step has found it again.
 fn around(uses: &[SeriesUse], entry: usize) -> &[SeriesUse] {
     uses.get(entry.saturating_sub(1)..(entry + OUT_OF_STEP).min(uses.len())).unwrap_or_default()
+}
+
+/// Whether pages within one uncompressed record of samples stand in each other's place: where they meet the refs jump far
+/// ahead at one joint and back at another, at the same time, and nowhere else in the record do they go back.
+pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
+    /// The beginning, the two pages, and the end.
+    const FRAGMENTS: usize = 4;
+    if record.fragments.len() < FRAGMENTS || record.compression != Compression::None {
+        return false;
+    }
+    let mut uses = Vec::new();
+    each_use(record.data, |now| uses.push(now));
+    let joints = entries_at_joints(record, &uses);
+    let steps = Steps::of(&uses, &joints);
+    let back = |pair: &[SeriesUse]| pair[1].series_ref < pair[0].series_ref && pair[1].time == pair[0].time;
+    let ahead = |pair: &[SeriesUse]| steps.is_far(pair[0], pair[1]) && pair[1].time == pair[0].time;
+    let at_joints = |odd: &dyn Fn(&[SeriesUse]) -> bool| {
+        joints.iter().filter(|&&entry| around(&uses, entry).windows(2).any(odd)).count()
+    };
+    at_joints(&back) > 0 && at_joints(&ahead) > 0 && !steps.kinds.contains_key(&(Ordering::Greater, Ordering::Equal))
 }
 
 /// For each joint of an uncompressed record the first entry that does not lie before it as a whole.
@@ -358,8 +381,12 @@ impl Steps {
                 && !self.endings.contains(&a.series_ref);
         }
         let usual = self.kinds.get(&Self::kind(a, b)).is_some_and(|count| count * 50 >= self.total);
-        let far = b.series_ref.saturating_sub(a.series_ref) > self.long.saturating_mul(4).saturating_add(16);
-        far || !usual
+        self.is_far(a, b) || !usual
+    }
+
+    /// Whether the step from one ref to the next is much longer than those elsewhere in the record.
+    fn is_far(&self, a: SeriesUse, b: SeriesUse) -> bool {
+        b.series_ref.saturating_sub(a.series_ref) > self.long.saturating_mul(4).saturating_add(16)
     }
 }
 

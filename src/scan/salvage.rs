@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::record::{self, RecordType, Summary};
-use crate::scan::context::{Context, Pairs, Suspicion};
+use crate::scan::context::{self, Context, Pairs, Suspicion};
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::{HeadByte, page_start};
 use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
@@ -102,12 +102,13 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
     if !doubts.any() || reading != Reading::Prometheus {
         return visitor;
     }
-    let mut decisions = decide(source, length, &doubts, HashSet::new());
+    let mut decisions = decide(source, length, &doubts);
     // Where another type has led to no record, the fragment may be whole as it stands.
     let in_vain = std::mem::take(&mut decisions.as_they_stand);
     if !in_vain.is_empty() {
-        decisions = decide(source, length, &doubts, in_vain.clone());
-        decisions.as_they_stand = in_vain;
+        doubts.as_they_stand = in_vain;
+        decisions = decide(source, length, &doubts);
+        decisions.as_they_stand = std::mem::take(&mut doubts.as_they_stand);
     }
     let mut visitor = V::default();
     pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
@@ -125,6 +126,8 @@ struct Doubts {
     odd: HashSet<u64>,
     /// Records that are begun and not gone on with.
     unfinished: Vec<Range<u64>>,
+    /// Fragments that do not fit as they stand, and lead to nothing under another type.
+    as_they_stand: HashSet<u64>,
     /// The last joined record of a type that nobody knows.
     unproven: Option<Range<u64>>,
 }
@@ -138,6 +141,9 @@ impl Doubts {
     /// proves it.
     fn concern(&self, record: &Record<'_>) -> Option<Suspicion> {
         let suspect = |fragment: &Range<u64>| self.suspects.contains(&(fragment.start / PAGE));
+        if self.as_they_stand.contains(&record.offset) {
+            return Some(Suspicion::Pages);
+        }
         if !(record.is_joined() || record.in_copy) || record.has_own_checksum {
             None
         } else if record.fragments.iter().any(suspect) {
@@ -283,6 +289,7 @@ fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
         && summary.unknown_schemas == 0
         && !summary.overlong
+        && !context::pages_are_exchanged(record)
 }
 
 fn of_summary(summary: &Summary) -> Contents {
@@ -370,10 +377,9 @@ fn decide<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
     doubts: &Doubts,
-    as_they_stand: HashSet<u64>,
 ) -> Decisions {
     let mut asked = Pairs::default();
-    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(as_they_stand.clone());
+    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
     while let Some(event) = reader.next() {
         if let Event::Record(record) = event
             && record.compression == Compression::None
@@ -387,7 +393,7 @@ fn decide<S: ReadAt + ?Sized>(
     let mut unpacker = Unpacker::default();
     // A page that is a copy, by number, and the one it is a copy of; fragments of joined records that are believed.
     let (mut copies, mut used) = (HashMap::new(), HashSet::new());
-    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(as_they_stand);
+    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
     while let Some(event) = reader.next() {
         match event {
             Event::Record(record) => {
