@@ -255,7 +255,9 @@ pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
     let at_joints = |odd: &dyn Fn(&[SeriesUse]) -> bool| {
         joints.iter().filter(|&&entry| around(&uses, entry).windows(2).any(odd)).count()
     };
-    at_joints(&back) > 0 && at_joints(&ahead) > 0 && !steps.kinds.contains_key(&(Ordering::Greater, Ordering::Equal))
+    at_joints(&back) > 0
+        && at_joints(&ahead) > 0
+        && !steps.kinds.contains_key(&(Ordering::Greater, Ordering::Equal))
 }
 
 /// For each joint of an uncompressed record the first entry that does not lie before it as a whole.

@@ -186,6 +186,8 @@ impl Doubts {
         let page = damage.range.start / PAGE;
         match damage.fault {
             Fault::Unfinished => self.unfinished.push(damage.range.clone()),
+            // A padded page is the last of its segment.
+            Fault::ZeroedTail => self.suspect(&(damage.range.start..damage.range.end + 1)),
             Fault::Headless => self.suspect(&(damage.range.start.saturating_sub(1)..damage.range.end)),
             Fault::Type(_) => {
                 self.suspect(&(damage.range.start.saturating_sub(PAGE)..damage.range.end + PAGE));
@@ -373,11 +375,7 @@ fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
 }
 
 /// Reads once more and settles every doubt by the context.
-fn decide<S: ReadAt + ?Sized>(
-    source: &S,
-    length: u64,
-    doubts: &Doubts,
-) -> Decisions {
+fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, doubts: &Doubts) -> Decisions {
     let mut asked = Pairs::default();
     let mut reader = SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
     while let Some(event) = reader.next() {
