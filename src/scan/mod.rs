@@ -111,6 +111,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.findings.extend(findings::of_log(directory, &scans));
         report.logs.push(log_of(directory, dialect, &scans));
     }
+    forget_gaps_of_the_moment(target, listing, &mut report);
     report.findings.extend(findings::of_strays(&listing.strays));
     debug_assert!(
         report.findings.iter().all(|finding| report::CODES.contains(&finding.code)),
@@ -120,6 +121,21 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.verdict = Verdict::Damaged;
     }
     Ok(report)
+}
+
+/// A checkpoint that Prometheus was removing when it was listed seems to lack segments. By now it lacks more, or is gone.
+fn forget_gaps_of_the_moment(target: &Target, listing: &Listing, report: &mut Report) {
+    let is_gap = |finding: &report::Finding| finding.code == "segments_not_sequential";
+    if !report.findings.iter().any(is_gap) {
+        return;
+    }
+    let Ok(now) = target.list() else { return };
+    let as_before = |log: &LogDirectory| now.logs.contains(log);
+    let changed: Vec<&str> =
+        listing.logs.iter().filter(|log| !as_before(log)).map(|log| log.relative.as_str()).collect();
+    report.findings.retain(|finding| {
+        !(is_gap(finding) && finding.log.as_deref().is_some_and(|log| changed.contains(&log)))
+    });
 }
 
 fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentScan>]) -> Log {

@@ -195,13 +195,16 @@ fn weigh_claim(page: &[u8], end: usize) -> Claim {
 /// joint there, or reach the page end: otherwise it is a log within somebody's label.
 fn search(page: &[u8], from: usize, limit: usize, through: Option<usize>) -> Option<usize> {
     let base = from.min(page.len());
+    // Fragments up to a joint end there at the latest: a page of small damages is not summed up again for each.
+    let page_or_joint = page.get(..through.unwrap_or(page.len())).unwrap_or(page);
     let mut stretches = None;
     for at in base..limit.min(page.len()) {
         let Some(header) = page.get(at..).and_then(Header::parse) else { break };
-        if !could_begin(header, at, page.len()) {
+        if !could_begin(header, at, page_or_joint.len()) {
             continue;
         }
-        let stretches = stretches.get_or_insert_with(|| Stretches::new(page.get(base..).unwrap_or_default()));
+        let stretches =
+            stretches.get_or_insert_with(|| Stretches::new(page_or_joint.get(base..).unwrap_or_default()));
         let (data, end) = (at + HEADER_SIZE - base, at + header.size() - base);
         if stretches.checksum(data, end) == Some(header.crc)
             && through.is_none_or(|joint| passes(page, at, joint))
