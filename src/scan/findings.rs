@@ -9,63 +9,36 @@ use crate::tsdb::{LogDirectory, LogKind, Stray, StrayKind};
 use crate::wal::segments::{SegmentFile, segment_name};
 use crate::wal::{Fault, PAGE};
 
-/// Findings about the names of a log's segments: what makes Prometheus refuse to start.
+/// Findings about the names of a log's segments: what makes Prometheus refuse to start, or to load a snapshot.
 pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
+    let (severity, so) = match log.kind {
+        LogKind::ChunkSnapshot => (Severity::Warning, "so Prometheus does not load this snapshot"),
+        _ => (Severity::Damage, "so Prometheus refuses to start"),
+    };
+    let finding = |segment, code, message| of_file(log, segment, code, severity, message, Some(Cause::Files));
     let mut findings = Vec::new();
     for pair in log.segments.windows(2) {
         let (before, after) = (&pair[0], &pair[1]);
-        if before.index == after.index {
-            let message = format!(
-                "{} and {} have the same number, so Prometheus refuses to start",
-                before.name, after.name
-            );
-            findings.push(of_file(
-                log,
-                after,
-                "segments_not_sequential",
-                Severity::Damage,
-                message,
-                Some(Cause::Files),
-            ));
-        } else if before.index.checked_add(1) != Some(after.index) {
-            let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
-            let message = if first == last {
-                format!(
-                    "segment {} before it is missing, so Prometheus refuses to start",
-                    segment_name(first)
-                )
-            } else {
-                format!(
-                    "segments {} to {} before it are missing, so Prometheus refuses to start",
-                    segment_name(first),
-                    segment_name(last)
-                )
-            };
-            findings.push(of_file(
-                log,
-                after,
-                "segments_not_sequential",
-                Severity::Damage,
-                message,
-                Some(Cause::Files),
-            ));
-        }
+        let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
+        let message = if before.index == after.index {
+            format!("{} and {} have the same number, {so}", before.name, after.name)
+        } else if first == after.index {
+            continue;
+        } else if first == last {
+            format!("segment {} before it is missing, {so}", segment_name(first))
+        } else {
+            format!("segments {} to {} before it are missing, {so}", segment_name(first), segment_name(last))
+        };
+        findings.push(finding(after, "segments_not_sequential", message));
     }
     // A segment given by its own path is read under whatever name it has.
     for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
+        let looked_for = segment_name(segment.index);
         let message = format!(
-            "Prometheus counts it as segment {} and then looks for {}",
-            segment.index,
-            segment_name(segment.index)
+            "Prometheus counts it as segment {} and then looks for {looked_for}, {so}",
+            segment.index
         );
-        findings.push(of_file(
-            log,
-            segment,
-            "misnamed_segment",
-            Severity::Damage,
-            message,
-            Some(Cause::Files),
-        ));
+        findings.push(finding(segment, "misnamed_segment", message));
     }
     findings
 }
