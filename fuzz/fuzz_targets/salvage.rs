@@ -42,7 +42,12 @@ fuzz_target!(|input: &[u8]| {
                 Told::Damage(problem) => {
                     judge.damage(&problem.range, &problem.orphans);
                     if let Some(mended) = &problem.correction {
-                        assert!(mended.contents.entries <= mended.correction.data.len() as u64);
+                        assert!(
+                            mended.offset <= mended.at
+                                && mended.at < mended.end
+                                && mended.mask.is_power_of_two()
+                        );
+                        assert!(mended.end <= log.bytes.len() as u64);
                     }
                     problem.range.start
                 }
