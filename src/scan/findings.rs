@@ -227,7 +227,7 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String)
             "invalid_type",
             format!("the header's fragment type is {} ({}), which cannot stand here", kind.bits(), kind.name()),
         ),
-        Fault::JunkInPadding => ("junk_in_padding", "something else than zeros stands up to the page end".into()),
+        Fault::JunkInPadding => ("junk_in_padding", "where the header says that only zeros follow up to the page end, other bytes do".into()),
         Fault::ZeroedPages => {
             let pages = length.div_ceil(PAGE);
             let pages = if pages == 1 { "a page".into() } else { format!("{pages} pages") };
