@@ -19,7 +19,7 @@ const OUT_OF_STEP: usize = 12;
 /// In ms.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
-/// Refs, label sets, orders of refs and times, as whole records of one segment show them.
+/// Refs, what stands next to what, and times, as whole records of one segment show them.
 #[derive(Debug, Default)]
 pub(super) struct Context {
     /// Refs that any record uses.
@@ -28,7 +28,7 @@ pub(super) struct Context {
     highest: u64,
     /// Refs that a series record defines.
     defined: HashSet<u64>,
-    /// Refs that stand next to each other.
+    /// Those refs that stand next to each other which somebody asked for.
     pairs: Pairs,
     /// Some record has the same ref twice in a row with the same time.
     repeats: bool,
@@ -41,7 +41,7 @@ pub(super) struct Context {
 pub(super) enum Suspicion {
     /// Its pages may not stand where they stood.
     Pages,
-    /// Only what it says where its fragments meet.
+    /// Only what it says.
     Contents,
 }
 

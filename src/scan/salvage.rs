@@ -73,7 +73,7 @@ pub enum ProblemKind {
     Decode(String),
     /// Fragments that are whole and do not belong together, and what shows it.
     Spliced(&'static str),
-    /// A record of a type that Prometheus does not know, and which is one that it knows under another compression.
+    /// A record of a type that Prometheus does not know, said not to be compressed, which is exactly what a compression makes.
     Flags,
 }
 
@@ -232,7 +232,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                     Reading::Prometheus => {
                         let summary = record::summarize(record.data);
                         let problem = match decisions.refused.get(&record.offset) {
-                            Some(why) => Some(problem_of(&record, ProblemKind::Spliced(why), None)),
+                            Some(why) => Some(problem_of(&record, ProblemKind::Spliced(why))),
                             None => record_problem(&record, &summary, &mut unpacker),
                         };
                         doubts.look_at(&record, &summary, problem.is_some());
@@ -325,7 +325,7 @@ fn snapshot_problem(record: &Record<'_>) -> Option<Problem> {
                 .map_or("empty record".into(), |kind| format!("unsupported snapshot record type 0b{kind:b}")),
         ),
     };
-    error.map(|error| problem_of(record, ProblemKind::Decode(error), None))
+    error.map(|error| problem_of(record, ProblemKind::Decode(error)))
 }
 
 /// Whether bytes that are said not to be compressed are exactly what a compression makes.
@@ -338,22 +338,22 @@ fn record_problem(record: &Record<'_>, summary: &Summary, unpacker: &mut Unpacke
     match (summary.record_type, summary.error) {
         (Some(kind), Some(error)) => {
             let text = format!("{}: {error}", record::decode_context(kind));
-            Some(problem_of(record, ProblemKind::Decode(text), None))
+            Some(problem_of(record, ProblemKind::Decode(text)))
         }
         (None, _) if record.compression == Compression::None && unpacks(record.data, unpacker) => {
-            Some(problem_of(record, ProblemKind::Flags, None))
+            Some(problem_of(record, ProblemKind::Flags))
         }
         _ => None,
     }
 }
 
-fn problem_of(record: &Record<'_>, kind: ProblemKind, entries: Option<u64>) -> Problem {
+fn problem_of(record: &Record<'_>, kind: ProblemKind) -> Problem {
     Problem {
         range: record.offset..record.end,
         kind,
         orphans: Vec::new(),
         places: 1,
-        entries,
+        entries: None,
         correction: None,
         at_tail: false,
     }
