@@ -1,9 +1,10 @@
 //! `walfix` is fsck for a Prometheus data directory: it reads every byte of the write-ahead log, says what is
 //! damaged and where, and what that costs.
 //!
-//! The rooms, and which way the arrows point: `cli` -> [`report`] -> [`scan`] -> [`tsdb`], [`record`] -> [`wal`].
+//! The rooms, and which way the arrows point: `cli` -> [`report`] -> [`forecast`] -> [`scan`] -> [`tsdb`], [`record`] -> [`wal`].
 //! `docs/design.md` says why; `docs/format.md` is the format.
 
+pub mod forecast;
 pub mod record;
 pub mod report;
 pub mod scan;

@@ -1,0 +1,86 @@
+//! What is foretold: the key `prometheus` of the JSON of a scan. Keys may be added, never renamed or removed. Times are
+//! in milliseconds since 1970, offsets in bytes, paths relative to the data directory.
+
+use serde::Serialize;
+
+/// What a version of Prometheus would do with a directory, start by start.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    /// The version that is assumed.
+    pub version: String,
+    /// Whether it is assumed to run as an agent.
+    pub agent: bool,
+    /// One for each start that differs from the one before it; every later start does what the last one does, if
+    /// nothing is written meanwhile.
+    pub starts: Vec<Start>,
+    /// With what error the next checkpoint fails; `None` if it succeeds or none of these starts gets so far.
+    pub next_checkpoint_error: Option<String>,
+    /// The true place of what that error is about, where it is another than the error names.
+    pub next_checkpoint_place: Option<Place>,
+}
+
+/// One start.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Start {
+    /// How it ends.
+    pub outcome: Outcome,
+    /// The `err` that it logs first.
+    pub error: Option<String>,
+    /// The `err` with which it gives up.
+    pub fatal: Option<String>,
+    /// Files and directories that were there before and that it deletes.
+    pub deletes: Vec<String>,
+    /// Segments that it writes anew with fewer records.
+    pub truncates: Vec<Truncate>,
+    /// What stands in the logs and could be read, and no query returns after this start.
+    pub not_replayed: Samples,
+    /// What could be had before the first start and is on no disk after this one.
+    pub gone: Samples,
+}
+
+/// How a start ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It serves, and this start has not thrown anything away that could be read.
+    Starts,
+    /// It serves, and has deleted, cut or passed over logs or parts of them that could be read.
+    Loses,
+    /// It exits with an error.
+    Refuses,
+    /// It waits for ever.
+    Hangs,
+    /// It panics, or is killed for its memory.
+    Crashes,
+}
+
+/// A segment that is cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Truncate {
+    /// The segment.
+    pub path: String,
+    /// The records before this offset are kept.
+    pub offset: u64,
+}
+
+/// A place in a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The segment.
+    pub path: String,
+    /// Where it begins there.
+    pub offset: u64,
+}
+
+/// An amount of samples: floats and histograms, staleness markers aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Samples {
+    /// Series that they belong to.
+    pub series: u64,
+    /// How many.
+    pub samples: u64,
+    /// The time of the first.
+    pub min_time: Option<i64>,
+    /// The time of the last.
+    pub max_time: Option<i64>,
+}
