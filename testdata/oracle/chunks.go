@@ -20,7 +20,7 @@ type headChunk struct {
 	MaxTime    string `json:"max_time"`
 	Encoding   uint8  `json:"encoding"`
 	OutOfOrder bool   `json:"out_of_order"`
-	Peeked     uint16 `json:"peeked"`  // What IterateAllChunks takes for the number of samples.
+	Peeked     uint16 `json:"peeked"`            // What IterateAllChunks takes for the number of samples.
 	Samples    *int   `json:"samples,omitempty"` // With --decode: what the chunk itself says, if its encoding is known.
 	Stale      *int   `json:"stale,omitempty"`   // With --decode: staleness markers among them.
 }
