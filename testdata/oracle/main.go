@@ -22,6 +22,7 @@ var commands = []command{
 	{"write", "write [flags] DIR", runWrite},
 	{"dump", "dump [--snapshot] DIR", runDump},
 	{"read", "read [--concat] DIR | read [--concat] --batch", runRead},
+	{"chunks", "chunks [--decode] DIR", runChunks},
 	{"open", "open [flags] DIR", runOpen},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
 	{"incident", "incident [--servers DIR] DIR", runIncident},
