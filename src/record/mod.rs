@@ -44,7 +44,7 @@ pub use snapshot::{
     LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
-pub use summary::{Summary, summarize};
+pub use summary::{Summary, summarize, summarize_refs};
 pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
 pub use uses::{SeriesUse, each_use};
 

@@ -29,7 +29,13 @@ pub struct Summary {
 /// Decodes the whole record, once, without allocating.
 #[must_use]
 pub fn summarize(record: &[u8]) -> Summary {
-    let mut seen = Seen::new();
+    summarize_refs(record, |_| {})
+}
+
+/// As [`summarize`], and tells the ref of every entry that can be decoded, in order.
+#[must_use]
+pub fn summarize_refs(record: &[u8], each: impl FnMut(u64)) -> Summary {
+    let mut seen = Seen::new(each);
     let error = match Record::parse(record) {
         Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Samples(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
@@ -65,7 +71,8 @@ pub fn summarize(record: &[u8]) -> Summary {
 }
 
 /// Bounds kept bare while walking; low above high means that none was seen.
-struct Seen {
+struct Seen<F> {
+    each: F,
     entries: u64,
     unknown_schemas: u64,
     overlong: bool,
@@ -75,9 +82,10 @@ struct Seen {
     max_ref: u64,
 }
 
-impl Seen {
-    const fn new() -> Self {
+impl<F: FnMut(u64)> Seen<F> {
+    const fn new(each: F) -> Self {
         Self {
+            each,
             entries: 0,
             unknown_schemas: 0,
             overlong: false,
@@ -107,6 +115,7 @@ impl Seen {
     }
 
     fn series(&mut self, series_ref: u64) {
+        (self.each)(series_ref);
         self.min_ref = self.min_ref.min(series_ref);
         self.max_ref = self.max_ref.max(series_ref);
     }

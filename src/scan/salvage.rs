@@ -25,7 +25,12 @@ pub enum Reading {
 }
 
 /// What is told of a segment, in the order of offsets.
-pub trait Visitor: Default {
+pub trait Visitor {
+    /// Decodes a record of Prometheus's of which it is not settled yet whether it is whole. If it is,
+    /// [`Visitor::record`] follows before the next is decoded.
+    fn decode(&mut self, record: &[u8]) -> Summary {
+        record::summarize(record)
+    }
     /// A record that is whole and decodes, or is of a type that Prometheus passes over.
     fn record(&mut self, record: &Record<'_>, contents: &Contents);
     /// Bytes that are damaged.
@@ -95,8 +100,18 @@ pub struct Mended {
 }
 
 /// Reads the first `length` bytes of `source` as a segment.
-pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading: Reading) -> V {
-    let mut visitor = V::default();
+pub fn salvage<S: ReadAt + ?Sized, V: Visitor + Default>(source: &S, length: u64, reading: Reading) -> V {
+    salvage_with(source, length, reading, V::default)
+}
+
+/// As [`salvage`], for visitors that are made so. A reading that leaves doubts begins anew with another one.
+pub fn salvage_with<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    visitor_for: impl Fn() -> V,
+) -> V {
+    let mut visitor = visitor_for();
     let mut doubts = Doubts::default();
     pass(source, length, reading, &Decisions::default(), &mut visitor, &mut doubts);
     if !doubts.any() || reading != Reading::Prometheus {
@@ -110,7 +125,7 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
         decisions = decide(source, length, &doubts);
         decisions.as_they_stand = std::mem::take(&mut doubts.as_they_stand);
     }
-    let mut visitor = V::default();
+    let mut visitor = visitor_for();
     pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
     visitor
 }
@@ -230,7 +245,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                     Reading::Opaque => (Contents { name: "unknown", ..Contents::default() }, None),
                     Reading::Snapshot => (snapshot_contents(record.data), snapshot_problem(&record)),
                     Reading::Prometheus => {
-                        let summary = record::summarize(record.data);
+                        let summary = visitor.decode(record.data);
                         let problem = match decisions.refused.get(&record.offset) {
                             Some(why) => Some(problem_of(&record, ProblemKind::Spliced(why))),
                             None => record_problem(&record, &summary, &mut unpacker),
