@@ -85,34 +85,30 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    /// Leftovers of before the checkpoint have nothing that is newer than it. What Prometheus has begun anew since has
-    /// times behind it; or refs that mean something else there; or begins with what a repair leaves.
+    /// What the checkpoint was made of is not newer than it, and what follows it has higher numbers. What Prometheus has
+    /// begun anew is newer; or its refs mean something else; or it begins with what a repair leaves.
     fn is_restarted(&self, references: &References) -> bool {
-        let mut from_first = self.covered.iter().skip_while(|covered| covered.scan.bytes == 0);
-        if from_first.next().is_some_and(|first| first.scan.is_cut_to_nothing())
-            || references.reissued_below > 0
+        let mut written = self.covered.iter().skip_while(|covered| covered.scan.bytes == 0);
+        if written.next().is_some_and(|first| first.scan.is_cut_to_nothing()) || references.reissued_below > 0
         {
             return true;
         }
+        if self.goes_on {
+            return self.is_newer();
+        }
         let from_zero = self.covered.first().is_some_and(|first| first.index == 0);
-        if !self.goes_on && from_zero && self.all.min_time.is_none() {
-            return true;
-        }
-        match (self.before.max_time, self.all.min_time) {
-            (Some(last), Some(first)) => first > last,
+        from_zero && (self.all.max_time.is_none() || self.is_newer())
+    }
+
+    fn is_newer(&self) -> bool {
+        let (Some(last), Some((from, to))) = (self.before.max_time, self.all.times()) else {
             // Only the clock of the file system is left.
-            (None, Some(_)) => {
-                from_zero
-                    && (!self.goes_on
-                        || self.written.is_some_and(|written| {
-                            self.covered
-                                .iter()
-                                .filter_map(|covered| covered.scan.modified)
-                                .any(|at| at > written)
-                        }))
-            }
-            (_, None) => false,
-        }
+            let newest = self.covered.iter().filter_map(|covered| covered.scan.modified).max();
+            return self.all.max_time.is_some() && newest > self.written;
+        };
+        // A checkpoint has the newest samples of its segments, if they can be read. What is begun anew may begin with
+        // samples that came late.
+        if self.checkpoint_is_whole || !self.goes_on { to > last } else { from > last }
     }
 
     fn restarted(&self) -> Finding {
@@ -163,9 +159,9 @@ impl State<'_> {
         let next = segment_name(self.number.saturating_add(1));
         let times = match (self.before.max_time, self.all.min_time) {
             (Some(from), Some(to)) if from <= to => format!(", with samples of {}", span(from, to)),
-            (Some(from), None) => format!(", with the samples since {}", time(from)),
+            (Some(from), _) => format!(", with the samples since {}", time(from)),
             (None, Some(to)) => format!(", with samples of before {}", time(to)),
-            _ => String::new(),
+            (None, None) => String::new(),
         };
         format!(
             "Gone for good are the segments that stood there from {next} on{times}, as far as neither blocks nor chunks_head \
@@ -174,7 +170,9 @@ impl State<'_> {
     }
 
     fn time_gone(&self) -> Option<Times> {
-        let gone = Times { from: self.before.max_time, to: self.all.min_time };
+        let from = self.before.max_time;
+        // Samples that came late say nothing of when it was.
+        let gone = Times { from, to: self.all.min_time.filter(|&to| from.is_none_or(|from| from <= to)) };
         gone.from.or(gone.to).is_some().then_some(gone)
     }
 

@@ -23,8 +23,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use self::order::{Order, Step};
-use self::references::References;
+use self::order::{Order, Role, Step};
+use self::references::{References, SegmentRefs};
 use self::report::{Dialect, Finding, Log, Report, SCHEMA, Segment, Severity, Verdict};
 use self::segment::{SegmentScan, Tally};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
@@ -104,8 +104,8 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         |at| {
             let step = steps[at];
             let reading = segment::reading(listing.logs[step.log].kind, dialects[step.log]);
-            let labels = (step.role != order::Role::Beside).then_some(&labels);
-            segment::scan(file(step), reading, labels, progress)
+            let refs = (step.role != Role::Beside).then(|| SegmentRefs::new(step.role, labels.clone()));
+            segment::scan(file(step), reading, refs.as_ref(), progress)
         },
         |at, mut scan: Option<SegmentScan>| {
             let step = steps[at];

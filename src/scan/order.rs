@@ -2,7 +2,9 @@
 //! (`tsdb/head.go`, `Head.Init`; an agent the same without a WBL, `tsdb/agent/db.go`, `replayWAL`).
 
 use super::report::Dialect;
+use crate::record::RecordType;
 use crate::tsdb::{Listing, LogKind};
+use crate::wal::segments::SegmentFile;
 
 /// What a segment is to a replay. In the order in which they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +24,18 @@ pub(super) enum Role {
 impl Role {
     pub(super) fn is_replayed(self) -> bool {
         matches!(self, Self::Checkpoint | Self::Wal | Self::Wbl)
+    }
+
+    /// Whether records of that kind mean something to a replay of such a segment (`tsdb/head_wal.go`, `loadWAL`,
+    /// `loadWBL`).
+    pub(super) fn replays(self, kind: Option<RecordType>) -> bool {
+        use RecordType as R;
+        match kind {
+            None | Some(R::MinValidTime) => false,
+            Some(R::MmapMarkers) => self == Self::Wbl,
+            Some(R::Series | R::Tombstones | R::Exemplars | R::Metadata) => self != Self::Wbl,
+            Some(_) => true,
+        }
     }
 }
 
@@ -80,8 +94,16 @@ impl Order {
     pub(super) fn steps(&self, listing: &Listing) -> Vec<Step> {
         let mut steps: Vec<Step> = Vec::new();
         for (log, directory) in listing.logs.iter().enumerate() {
-            for (segment, file) in directory.segments.iter().enumerate() {
-                steps.push(Step { role: self.role(log, file.index), log, segment });
+            let mut segment = 0;
+            for namesakes in directory.segments.chunk_by(|a, b| a.index == b.index) {
+                // Of two with one number a replay opens the one that is named as it should be.
+                let opened = namesakes.iter().position(SegmentFile::has_canonical_name);
+                for (at, file) in namesakes.iter().enumerate() {
+                    let is_other = opened.is_some_and(|opened| opened != at);
+                    let role = if is_other { Role::Beside } else { self.role(log, file.index) };
+                    steps.push(Step { role, log, segment });
+                    segment += 1;
+                }
             }
         }
         steps.sort();

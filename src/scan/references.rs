@@ -31,7 +31,7 @@ pub(super) type LabelHasher = foldhash::quality::RandomState;
 const BLOCK: u64 = 64;
 
 /// Two sets of refs, one bit of each for a ref.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Refs {
     blocks: Vec<Block>,
     /// Where the block of that number is.
@@ -90,17 +90,14 @@ impl Refs {
 }
 
 /// What one segment says of refs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SegmentRefs {
+    role: Role,
     labels: LabelHasher,
-    /// Of all records but series and mmap markers.
     refs: Refs,
-    /// Of mmap markers, which mean something in the WBL alone.
-    markers: Refs,
-    /// What the record that was decoded last has added to [`Refs::used`] of either, as long as it is not settled
-    /// whether it is whole: the block's place, and the bit.
+    /// Refs that the record that was decoded last has used first, as long as it is not settled whether it is whole: the
+    /// block's place, and the bit.
     unsettled: Vec<(usize, u64)>,
-    unsettled_markers: Vec<(usize, u64)>,
     /// The last label set of each ref.
     defined: HashMap<u64, u64>,
     repeated: HashSet<u64>,
@@ -108,46 +105,50 @@ pub(super) struct SegmentRefs {
 }
 
 impl SegmentRefs {
-    pub(super) fn new(labels: LabelHasher) -> Self {
+    pub(super) fn new(role: Role, labels: LabelHasher) -> Self {
         Self {
+            role,
             labels,
             refs: Refs::default(),
-            markers: Refs::default(),
             unsettled: Vec::new(),
-            unsettled_markers: Vec::new(),
             defined: HashMap::default(),
             repeated: HashSet::default(),
             reissued: HashSet::default(),
         }
     }
 
-    /// Decodes a record; its refs count from [`Self::settle`] on.
+    /// Decodes a record; what it says counts from [`Self::settle`] on.
     pub(super) fn decode(&mut self, data: &[u8]) -> Summary {
         self.forget();
-        match RecordType::of(data) {
-            Some(RecordType::Series) | None => record::summarize(data),
-            Some(RecordType::MmapMarkers) => uses(data, &mut self.markers, &mut self.unsettled_markers),
-            Some(_) => uses(data, &mut self.refs, &mut self.unsettled),
+        if !self.role.replays(RecordType::of(data)) || RecordType::of(data) == Some(RecordType::Series) {
+            return record::summarize(data);
         }
+        let (refs, unsettled) = (&mut self.refs, &mut self.unsettled);
+        record::summarize_refs(data, |series_ref| {
+            let (number, bit) = Refs::of(series_ref);
+            let at = refs.place(number);
+            let block = &mut refs.blocks[at];
+            if (block.defined | block.used) & bit == 0 {
+                block.used |= bit;
+                unsettled.push((at, bit));
+            }
+        })
     }
 
     /// The record that was decoded last is whole.
     pub(super) fn settle(&mut self, data: &[u8]) {
         self.unsettled.clear();
-        self.unsettled_markers.clear();
-        if let record::Record::Series(series) = record::Record::parse(data) {
+        if let record::Record::Series(series) = record::Record::parse(data)
+            && self.role.replays(Some(RecordType::Series))
+        {
             self.define(&series);
         }
     }
 
     /// The record that was decoded last is not whole, unless it is settled.
-    pub(super) fn forget(&mut self) {
-        for (refs, unsettled) in
-            [(&mut self.refs, &mut self.unsettled), (&mut self.markers, &mut self.unsettled_markers)]
-        {
-            for (at, bit) in unsettled.drain(..) {
-                refs.blocks[at].used &= !bit;
-            }
+    fn forget(&mut self) {
+        for (at, bit) in self.unsettled.drain(..) {
+            self.refs.blocks[at].used &= !bit;
         }
     }
 
@@ -170,18 +171,6 @@ impl SegmentRefs {
             }
         }
     }
-}
-
-fn uses(data: &[u8], refs: &mut Refs, unsettled: &mut Vec<(usize, u64)>) -> Summary {
-    record::summarize_refs(data, |series_ref| {
-        let (number, bit) = Refs::of(series_ref);
-        let at = refs.place(number);
-        let block = &mut refs.blocks[at];
-        if (block.defined | block.used) & bit == 0 {
-            block.used |= bit;
-            unsettled.push((at, bit));
-        }
-    })
 }
 
 /// What all segments say of refs, put together in the order of their replay.
@@ -224,7 +213,7 @@ impl References {
                 self.reissued_below += refs.defined.iter().filter(|&entry| other(entry)).count() as u64;
             }
             Role::Wbl => {
-                for block in refs.refs.blocks.iter().chain(&refs.markers.blocks) {
+                for block in &refs.refs.blocks {
                     let missing = block.used & !self.refs.block(block.number).defined;
                     if missing != 0 {
                         self.wbl.block(block.number).used |= missing;
@@ -506,10 +495,9 @@ struct ChapterReader<'a> {
 impl Visitor for ChapterReader<'_> {
     fn record(&mut self, record: &Record<'_>, _: &Contents) {
         let Some(kind) = RecordType::of(record.data) else { return };
-        match (kind, self.role) {
-            (RecordType::Series, Role::Wbl) => {}
-            (RecordType::Series, _) => self.define(record),
-            (RecordType::MmapMarkers, role) if role != Role::Wbl => {}
+        match kind {
+            _ if !self.role.replays(Some(kind)) => {}
+            RecordType::Series => self.define(record),
             _ => self.use_refs(record, is_sample(kind)),
         }
     }
@@ -729,14 +717,16 @@ impl Trouble {
                 "repeated_series",
                 Severity::Damage,
                 format!(
-                    "the series records of {series} stand here again. At each, Prometheus throws away what it has replayed for                      that series before, unless chunks_head has it: up to {what}"
+                    "the series records of {series} stand here again. At each, Prometheus throws away what it has replayed for \
+                     that series before, unless chunks_head has it: up to {what}"
                 ),
             ),
             Misfit::Reissued => (
                 "reissued_refs",
                 Severity::Damage,
                 format!(
-                    "from here on {} for another series than before: Prometheus no longer finds what it has replayed for the                      earlier one ({what}), and what chunks_head has of that one appears under the name of the later",
+                    "from here on {} for another series than before: Prometheus no longer finds what it has replayed for the \
+                     earlier one ({what}), and what chunks_head has of that one appears under the name of the later",
                     if refs == 1 { "1 ref stands".into() } else { format!("{refs} refs stand") }
                 ),
             ),

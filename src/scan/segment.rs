@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::cause::{self, Evidence};
-use super::references::{LabelHasher, SegmentRefs};
+use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
 use super::salvage::{Contents, Problem, ProblemKind, Reading, Visitor, salvage_with};
 use super::{Progress, ScanError};
@@ -143,11 +143,11 @@ impl Visitor for Found {
     }
 }
 
-/// Reads a segment, its refs too if label sets can be told apart. `None` if it has gone.
+/// Reads a segment, and its refs if somewhere to put them is given. `None` if it has gone.
 pub(super) fn scan(
     segment: &SegmentFile,
     reading: Reading,
-    labels: Option<&LabelHasher>,
+    refs: Option<&SegmentRefs>,
     progress: &dyn Progress,
 ) -> Result<Option<SegmentScan>, ScanError> {
     let failed = |source| ScanError::Open { path: segment.path.clone(), source };
@@ -158,10 +158,7 @@ pub(super) fn scan(
         Err(e) => return Err(failed(e)),
     };
     let source = Counted { file: &file, progress, reached: AtomicU64::new(0) };
-    let found = salvage_with(&source, bytes, reading, || Found {
-        refs: labels.map(|labels| SegmentRefs::new(labels.clone())),
-        ..Found::default()
-    });
+    let found = salvage_with(&source, bytes, reading, || Found { refs: refs.cloned(), ..Found::default() });
     source.reach(bytes);
     let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
     let problems = found.problems.into_iter().map(|problem| {
