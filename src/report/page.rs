@@ -2,8 +2,7 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
-use jiff::tz::Offset;
+use crate::scan::words::day_and_time;
 
 /// The most columns that a line has.
 pub const WIDTH: usize = 100;
@@ -184,23 +183,16 @@ pub(super) fn times(from: Option<i64>, to: Option<i64>) -> Option<String> {
     };
     let milliseconds =
         |ms: i64| format!("{}{}{GLUE}ms", if ms < 0 { "-" } else { "" }, number(ms.unsigned_abs()));
-    let full = |ms| moment(ms).map_or_else(|| milliseconds(ms), |(day, time)| format!("{day}{GLUE}{time}"));
+    let full =
+        |ms| day_and_time(ms).map_or_else(|| milliseconds(ms), |(day, time)| format!("{day}{GLUE}{time}"));
     let first = full(from);
-    let last = match (moment(from), moment(to)) {
+    let last = match (day_and_time(from), day_and_time(to)) {
         (Some((day, _)), Some((other, time))) if day == other => time,
         _ => full(to),
     };
     // Less than a second apart.
-    if first.ends_with(&last) && moment(from).is_some() || from == to {
+    if first.ends_with(&last) && day_and_time(from).is_some() || from == to {
         return Some(first);
     }
     Some(format!("{first} to {last}"))
-}
-
-/// Day and time, if the year has four digits and is not before 1970: any other time is a number gone wrong.
-pub(super) fn moment(ms: i64) -> Option<(String, String)> {
-    let time = Offset::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
-    (1970..=9999)
-        .contains(&time.year())
-        .then(|| (time.strftime("%Y-%m-%d").to_string(), time.strftime("%H:%M:%S").to_string()))
 }

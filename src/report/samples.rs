@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::scan::report::{
     Cause, Correction, Dialect, Entries, Finding, Log, LogKind, Lost, Report, SCHEMA, Segment, Severity,
-    Verdict,
+    Times, Verdict,
 };
 
 /// 2026-11-21 19:24:15 UTC.
@@ -56,6 +56,9 @@ pub(crate) fn finding(code: &'static str, severity: Severity, path: &str) -> Fin
         lost: Lost::default(),
         orphans: Vec::new(),
         correction: None,
+        series: None,
+        times: None,
+        gone: None,
     }
 }
 
@@ -92,6 +95,9 @@ pub(crate) fn one_damage() -> Report {
             entries: 778,
             odds: 4_294_967_296,
         }),
+        series: Some(3),
+        times: Some(Times { from: Some(FROM), to: Some(TO) }),
+        gone: Some(Times { from: None, to: Some(FROM) }),
         ..finding("checksum_mismatch", Severity::Damage, "wal/00000002")
     };
     report(vec![full_log()], vec![damage])
@@ -334,6 +340,9 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
                     entries: odds,
                     odds,
                 }),
+                series: number(rng),
+                times: rng.bool().then(|| Times { from: time(rng), to: time(rng) }),
+                gone: rng.bool().then(|| Times { from: time(rng), to: time(rng) }),
                 ..finding(code, severity, &text(rng, 150))
             }
         })
