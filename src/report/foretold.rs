@@ -53,7 +53,7 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
         }
     }
     if forecast.poisoned {
-        let ever = "each of these deletes again what was written to the log since the one before";
+        let ever = "each of these starts deletes again what was written to the WAL since the one before";
         page.indented(LATER, ever)?;
     }
     if let Some(error) = &forecast.next_checkpoint_error {
@@ -72,6 +72,9 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
             let place = format!("{} at{GLUE}{}", path(&place.path, 60), number(place.offset));
             page.indented(LATER, &format!("the damage itself is in {place}"))?;
         }
+    }
+    if forecast.starts.iter().any(|start| start.gone.samples > 0) {
+        page.paragraph(&body, &body, LATER, "keep it stopped until this is repaired, or copied elsewhere")?;
     }
     Ok(())
 }

@@ -303,7 +303,8 @@ fn foretold_of_a_damaged_checkpoint() {
         backfill checkpoint: read records: corruption in segment
         /prometheus/wal/checkpoint.00000003/00000000 at 32768: unexpected checksum 1, expected 2
       107 300 samples of 700 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are not loaded
-      each of these deletes again what was written to the log since the one before
+      each of these starts deletes again what was written to the WAL since the one before
+    keep it stopped until this is repaired, or copied elsewhere
 ",
     );
 }
@@ -318,6 +319,7 @@ fn foretold_of_a_damaged_segment() {
       runs
       88 000 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are gone for good
     from the 2nd start on: runs, without what is lost
+    keep it stopped until this is repaired, or copied elsewhere
 ",
     );
 }
