@@ -5,6 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use support::damage::{self, KINDS};
 use support::oracle::{self, Oracle};
 use support::seeds;
@@ -13,7 +14,7 @@ use walfix::forecast::report::Samples;
 use walfix::forecast::{HeadChunks, StartReads, Stretch, Version, count, min_valid_time};
 use walfix::record::{self, RecordType};
 use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
-use walfix::tsdb::{Listing, LogKind, Target, list_blocks};
+use walfix::tsdb::{Listing, LogKind, Target, list_blocks, list_head_chunks};
 use walfix::wal;
 
 /// A directory, and what is known of it before it is counted.
@@ -63,10 +64,12 @@ impl Directory {
 /// The first start of the newest version, for damage that its reader stops at.
 fn first_start(directory: &Directory) -> Result<StartReads, String> {
     let logs = &directory.listing.logs;
-    let mut start = StartReads { serves: true, ..StartReads::default() };
+    let head_chunks_deleted = directory.chunks.error.is_some();
+    let mut start = StartReads { serves: true, head_chunks_deleted, ..StartReads::default() };
     let all = directory.all();
     let of_kind = |stretch: &Stretch, kind: LogKind| logs[stretch.log].kind == kind;
     let mut failed: Option<(Stretch, LogKind)> = None;
+    let mut is_decoding = false;
     // The checkpoint first, with one reader; then segment by segment, and the WBL last.
     let mut units: Vec<Vec<Stretch>> = Vec::new();
     let of = |kind| all.iter().copied().filter(move |stretch| of_kind(stretch, kind));
@@ -91,7 +94,8 @@ fn first_start(directory: &Directory) -> Result<StartReads, String> {
         match read(parts, reader, directory.version).error {
             None => start.replayed.extend(&unit),
             Some(ReplayError::Corrupt { corruption, .. }) => {
-                let at = corruption.offset - u64::from(matches!(corruption.class, Class::Decodes(_)));
+                is_decoding = matches!(corruption.class, Class::Decodes(_));
+                let at = corruption.offset - u64::from(is_decoding);
                 for (part, stretch) in unit.iter().enumerate().take(corruption.part + 1) {
                     let upto = (part == corruption.part).then_some(at);
                     start.replayed.push(Stretch { upto, ..*stretch });
@@ -108,7 +112,8 @@ fn first_start(directory: &Directory) -> Result<StartReads, String> {
         start.left.clone_from(&all);
         return Ok(start);
     };
-    let repaired = if kind == LogKind::Wbl { LogKind::Wbl } else { LogKind::Wal };
+    let repairs_wbl = directory.version.repairs_wbl() || is_decoding;
+    let repaired = if kind == LogKind::Wbl && repairs_wbl { LogKind::Wbl } else { LogKind::Wal };
     // The file that it is about to rewrite, wherever the error was.
     let mut in_repaired = logs.iter().filter(|log| log.kind == repaired).flat_map(|log| &log.segments);
     start.serves = in_repaired.any(|segment| segment.index == number(&at));
@@ -140,7 +145,10 @@ type Series = BTreeMap<String, BTreeSet<i64>>;
 
 /// What the newest version serves of its head, and what it says if it does not start. It changes the directory.
 fn open(oracle: Oracle, data: &Path) -> Result<Series, String> {
-    let answer = oracle.json(&["open", "--head"], data);
+    in_answer(&oracle.json(&["open", "--head"], data))
+}
+
+fn in_answer(answer: &Value) -> Result<Series, String> {
     for key in ["crash", "open_error", "query_error"] {
         if let Some(error) = answer[key].as_str() {
             return Err(format!("{key}: {error}"));
@@ -180,6 +188,11 @@ fn without(all: &Series, others: &Series) -> Samples {
 /// Everything that can be had of a directory without blocks and head chunks, sample by sample: the same question answered
 /// in the simplest possible way, with all times in memory.
 fn ideal(path: &Path) -> Series {
+    ideal_and_refs(path).0
+}
+
+/// The same, and the series by their refs.
+fn ideal_and_refs(path: &Path) -> (Series, HashMap<u64, String>) {
     #[derive(Default)]
     struct Records(Vec<Vec<u8>>);
     impl Visitor for Records {
@@ -259,7 +272,7 @@ fn ideal(path: &Path) -> Series {
         }
     }
     all.retain(|_, times| !times.is_empty());
-    all
+    (all, series)
 }
 
 /// Counts a directory as it is and compares with what Prometheus then makes of it. Why not, if that says nothing.
@@ -315,6 +328,32 @@ fn fixtures_of_damage() {
     }
 }
 
+/// What real servers served of the fixtures when they were made, version by version.
+#[test]
+fn servers_of_other_versions() {
+    let mut compared = 0;
+    for path in fixtures() {
+        let fixture = std::fs::read(path.with_extension("json")).unwrap();
+        let fixture: Value = serde_json::from_slice(&fixture).unwrap();
+        for (version, starts) in fixture["prometheus"].as_object().unwrap() {
+            let what = format!("{} {version}", path.file_name().unwrap().display());
+            let directory = Directory::of(&path, version.parse().unwrap());
+            let start = first_start(&directory).unwrap();
+            let serves = start.serves;
+            let counted = directory.count(&[StartReads::default(), start]);
+            let (base, not_replayed) = (counted[0].0, counted[1].0);
+            if starts[0]["outcome"] == "starts" {
+                let served = starts[0]["samples"].as_u64();
+                assert_eq!(Some(base.samples - not_replayed.samples), served, "{what}: {not_replayed:?}");
+                compared += 1;
+            } else {
+                assert!(!serves && not_replayed == base, "{what}");
+            }
+        }
+    }
+    assert!(compared > 90, "{compared}");
+}
+
 /// One more damage, in any of the fixtures' logs, and in logs with records of all kinds.
 #[test]
 fn random_damages() {
@@ -334,7 +373,7 @@ fn random_damages() {
         let original = &originals[rng.usize(..originals.len())];
         copy(original, &data);
         let kind = KINDS[rng.usize(..KINDS.len())];
-        let what = damage(&data, kind, &mut rng);
+        let what = damage(&data, kind, |_| true, &mut rng);
         let what = format!("WALFIX_FIRST_SEED={seed} WALFIX_SEEDS=1: {} {what}", original.display());
         match compare(oracle, &data, &what) {
             Ok((not_replayed, _)) => {
@@ -348,9 +387,9 @@ fn random_damages() {
 }
 
 /// Damages one segment; says which and how.
-fn damage(data: &Path, kind: &'static str, rng: &mut fastrand::Rng) -> String {
+fn damage(data: &Path, kind: &'static str, of: impl Fn(LogKind) -> bool, rng: &mut fastrand::Rng) -> String {
     let listing = Target::find(data).unwrap().list().unwrap();
-    let logs = listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
+    let logs = listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot && of(log.kind));
     let segments: Vec<&Path> =
         logs.flat_map(|log| &log.segments).map(|segment| segment.path.as_path()).collect();
     let least = if kind.contains("page") { 65536 } else { 1 };
@@ -497,12 +536,229 @@ impl Log {
     }
 }
 
-/// Appends a record in one fragment. All of them together are less than a page.
+/// Appends a record in one fragment, in the next page if there is no room for it in this one.
 fn full(record: &[u8], segment: &mut Vec<u8>) {
+    const PAGE: usize = 32768;
+    if segment.len() % PAGE + 7 + record.len() > PAGE {
+        segment.resize(segment.len().next_multiple_of(PAGE), 0);
+    }
     segment.push(1);
     segment.extend(u16::try_from(record.len()).unwrap().to_be_bytes());
     segment.extend(crc32c::crc32c(record).to_be_bytes());
     segment.extend(record);
+}
+
+/// Head chunks, the WAL that they are from and a WBL; a checkpoint that has lost samples which are in chunks.
+#[test]
+fn damaged_head_chunks() {
+    let Some(oracle) = oracle::judge("what is served") else { return };
+    let originals = tempfile::tempdir().unwrap();
+    let originals: Vec<(PathBuf, Times)> = (0..6)
+        .map(|seed| {
+            let data = originals.path().join(seed.to_string());
+            with_head_chunks(oracle, seed, &data);
+            let times = times_in_chunks(oracle, &data);
+            (data, times)
+        })
+        .collect();
+    let (mut deleted, mut lost) = (0, 0);
+    for seed in seeds(120) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let scratch = tempfile::tempdir().unwrap();
+        let data = scratch.path().join("data");
+        let (original, times) = &originals[rng.usize(..originals.len())];
+        copy(original, &data);
+        let mut what = format!("WALFIX_FIRST_SEED={seed} WALFIX_SEEDS=1:");
+        if rng.u32(..4) > 0 {
+            what.push_str(&damage_chunks(&data.join("chunks_head"), &mut rng));
+        }
+        if rng.bool() {
+            let kind = KINDS[rng.usize(..KINDS.len())];
+            // How many samples of a chunk out of order a damaged WBL has lost is not known.
+            what.push_str(&damage(&data, kind, |log| log != LogKind::Wbl, &mut rng));
+        }
+        let directory = Directory::of(&data, Version::NEWEST);
+        let Ok(start) = first_start(&directory) else { continue };
+        let counted = directory.count(&[StartReads::default(), start]);
+        let could_be_had = ideal_with_chunks(&data, times);
+        assert_alike(
+            counted[0].0,
+            without(&could_be_had, &Series::new()),
+            &format!("{what}: all that could be had"),
+        );
+        let opened = scratch.path().join("opened");
+        copy(&data, &opened);
+        let (not_replayed, gone) = counted[1];
+        let answer = oracle.json(&["open", "--head"], &opened);
+        assert_eq!(directory.chunks.error, chunk_error(&answer, &opened), "{what}");
+        match in_answer(&answer) {
+            Ok(served) => {
+                assert_alike(not_replayed, without(&could_be_had, &served), &format!("{what}: not replayed"));
+            }
+            Err(error) if error.contains("repair corrupted WAL: rename") => {
+                assert_eq!(not_replayed, counted[0].0, "{what}: {error}");
+            }
+            Err(error) => {
+                assert!(directory.chunks.refusal.is_some(), "{what}: {error}");
+                continue;
+            }
+        }
+        assert_alike(
+            gone,
+            without(&could_be_had, &ideal_with_chunks(&opened, times)),
+            &format!("{what}: gone"),
+        );
+        deleted += u64::from(directory.chunks.error.is_some());
+        lost += u64::from(not_replayed.samples > 0);
+    }
+    eprintln!("{deleted} with deleted chunks, {lost} with a loss");
+}
+
+/// What the server logs when it cannot load head chunks.
+fn chunk_error(answer: &Value, data: &Path) -> Option<String> {
+    let lines = answer["log"].as_array().unwrap();
+    let line = lines.iter().find(|line| line["msg"] == "Loading on-disk chunks failed")?;
+    Some(line["err"].as_str().unwrap().replace(data.to_str().unwrap(), "data"))
+}
+
+/// Exact but for the times: of samples that are in chunks only these are known from the chunks' bounds.
+fn assert_alike(counted: Samples, expected: Samples, what: &str) {
+    assert_eq!(
+        (counted.samples, counted.series),
+        (expected.samples, expected.series),
+        "{what}: {expected:?}"
+    );
+    assert!(
+        counted.min_time <= expected.min_time && expected.max_time <= counted.max_time,
+        "{what}: {expected:?}"
+    );
+}
+
+/// Times of the samples in a chunk, by its place, its series, its bounds and how many samples it has.
+type Times = HashMap<(u64, u64, i64, i64, u16), Vec<i64>>;
+
+fn times_in_chunks(oracle: Oracle, data: &Path) -> Times {
+    let read = oracle.json(&["chunks", "--decode"], &data.join("chunks_head"));
+    let of_chunk = |chunk: &Value| {
+        let number = |key: &str| chunk[key].as_str().unwrap().parse::<i128>().unwrap();
+        let key = (
+            u64::try_from(number("chunk_ref")).unwrap(),
+            u64::try_from(number("ref")).unwrap(),
+            i64::try_from(number("min_time")).unwrap(),
+            i64::try_from(number("max_time")).unwrap(),
+            u16::try_from(chunk["peeked"].as_u64().unwrap()).unwrap(),
+        );
+        (key, chunk["times"].as_array().unwrap().iter().map(|time| time.as_i64().unwrap()).collect())
+    };
+    read["chunks"].as_array().unwrap().iter().map(of_chunk).collect()
+}
+
+fn ideal_with_chunks(path: &Path, times: &Times) -> Series {
+    let (mut all, series) = ideal_and_refs(path);
+    for file in list_head_chunks(&path.join("chunks_head"), "").unwrap().files {
+        for chunk in file.chunks().unwrap().flatten() {
+            let key = (chunk.chunk_ref, chunk.series_ref, chunk.min_time, chunk.max_time, chunk.samples);
+            if let (Some(labels), Some(times)) = (series.get(&chunk.series_ref), times.get(&key)) {
+                all.entry(labels.clone()).or_default().extend(times);
+            }
+        }
+    }
+    all
+}
+
+fn with_head_chunks(oracle: Oracle, seed: u64, data: &Path) {
+    const SERIES: u64 = 6;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let start = 1_700_000_000_000;
+    let mut series = Vec::new();
+    for number in 1..=SERIES {
+        let value = [b'a' + u8::try_from(number).unwrap()];
+        let labels: [(&[u8], &[u8]); 1] = [(b"__name__", &value)];
+        let mut record = Vec::new();
+        record::encode_series([(number, labels)], &mut record);
+        full(&record, &mut series);
+    }
+    let wal = data.join("wal");
+    std::fs::create_dir_all(&wal).unwrap();
+    let scrapes = |from: i64, to: i64, rng: &mut fastrand::Rng| {
+        let mut bytes = Vec::new();
+        for scrape in from..to {
+            let mut samples = Vec::new();
+            for series_ref in 1..=SERIES {
+                let t = start + scrape * 15_000 + i64::try_from(series_ref).unwrap();
+                if rng.u32(..40) > 0 {
+                    samples.push(record::SampleEntry { series_ref, t, st: 0, value_bits: rng.u64(..) >> 2 });
+                }
+            }
+            let mut record = Vec::new();
+            record::encode_samples(&samples, &mut record);
+            full(&record, &mut bytes);
+        }
+        bytes
+    };
+    let first = scrapes(0, 150, &mut rng);
+    std::fs::write(wal.join("00000000"), [series.clone(), first].concat()).unwrap();
+    std::fs::write(wal.join("00000001"), scrapes(150, 300, &mut rng)).unwrap();
+    std::fs::write(wal.join("00000002"), scrapes(300, 420, &mut rng)).unwrap();
+    let wbl = data.join("wbl");
+    std::fs::create_dir_all(&wbl).unwrap();
+    let mut bytes = Vec::new();
+    for batch in 0..rng.i64(3..20) {
+        for series_ref in 1..=SERIES / 2 {
+            let samples: Vec<_> = (0..8)
+                .map(|i| record::SampleEntry {
+                    series_ref,
+                    t: start + 4_500_000 + (batch * 8 + (i * 5) % 8) * 7000 + 500,
+                    st: 0,
+                    value_bits: 0,
+                })
+                .collect();
+            let mut record = Vec::new();
+            // As a server does that begins a new chunk after 32 samples.
+            if batch > 0 && batch % 4 == 0 {
+                let marker = record::MmapMarkerEntry { series_ref, mmap_ref: (1 << 32) | 8 };
+                record::encode_mmap_markers(&[marker], &mut record);
+                full(&record, &mut bytes);
+                record.clear();
+            }
+            record::encode_samples(&samples, &mut record);
+            full(&record, &mut bytes);
+        }
+    }
+    std::fs::write(wbl.join("00000000"), bytes).unwrap();
+    open(oracle, data).unwrap();
+    if rng.bool() {
+        // What a checkpoint keeps of the first segment: no samples, since these are older than the head.
+        let checkpoint = wal.join("checkpoint.00000000");
+        std::fs::create_dir(&checkpoint).unwrap();
+        std::fs::remove_file(wal.join("00000000")).unwrap();
+        std::fs::write(checkpoint.join("00000000"), series).unwrap();
+    }
+}
+
+/// Damages one file of head chunks; says which and how.
+fn damage_chunks(directory: &Path, rng: &mut fastrand::Rng) -> String {
+    let listed = list_head_chunks(directory, "").unwrap();
+    let Some(file) = rng.choice(&listed.files) else { return "no chunks".into() };
+    let mut bytes = std::fs::read(&file.path).unwrap();
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap_or(0) + 1;
+    let at = rng.usize(8.min(end - 1)..end);
+    let what = match rng.u32(..4) {
+        0 => {
+            bytes.truncate(at);
+            format!("cut at {at}")
+        }
+        1 => {
+            bytes[at..].fill(0);
+            format!("zeros from {at}")
+        }
+        _ => {
+            bytes[at] ^= 1 << rng.u32(..8);
+            format!("bit at {at}")
+        }
+    };
+    std::fs::write(&file.path, bytes).unwrap();
+    format!(" {}: {what};", file.name)
 }
 
 #[test]

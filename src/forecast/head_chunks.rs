@@ -10,7 +10,7 @@ use crate::tsdb::{HeadChunk, HeadChunkError, HeadChunkFile, list_head_chunks};
 
 /// The head chunks of a data directory, series by series, and what becomes of their files.
 ///
-/// In memory: some 100 bytes for each series that has chunks.
+/// In memory: some 100 bytes for each series that has chunks, and some 30 for each chunk in a file that is deleted.
 #[derive(Clone, Debug, Default)]
 pub struct HeadChunks {
     /// With what error every start fails when it opens the files, if it does.
@@ -31,28 +31,32 @@ pub struct HeadChunks {
 /// Chunks of one series.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OfSeries {
-    /// In files that are kept.
-    pub(super) kept: Pair,
+    /// In order, in files that are kept.
+    pub(super) kept: Stock,
+    /// Out of order, in files that are kept.
+    pub(super) kept_late: Stock,
     /// In files that are deleted.
-    pub(super) deleted: Option<Box<Pair>>,
+    pub(super) deleted: Option<Box<Deleted>>,
     /// When the last one in order begins.
     last_begins: i64,
+}
+
+/// Chunks of one series in files that are deleted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deleted {
+    /// In order, one by one: there may be damaged ones between them.
+    pub(super) in_order: Vec<Stock>,
+    /// Out of order.
+    pub(super) late: Stock,
 }
 
 impl OfSeries {
     /// First and last time of the last one in order.
     fn last_in_order(&self) -> Option<(i64, i64)> {
-        let kept = self.kept.in_order.max_time;
-        let last = self.deleted.as_ref().map_or(kept, |deleted| kept.max(deleted.in_order.max_time));
+        let last = self.deleted.iter().filter_map(|deleted| deleted.in_order.last()).next_back();
+        let last = last.unwrap_or(&self.kept).max_time;
         (last != i64::MIN).then_some((self.last_begins, last))
     }
-}
-
-/// Chunks of one series in some of the files.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pair {
-    pub(super) in_order: Stock,
-    pub(super) out_of_order: Stock,
 }
 
 /// Samples in chunks.
@@ -179,9 +183,10 @@ impl HeadChunks {
         }
         let of_series = self.of_series.entry(chunk.series_ref).or_default();
         let before = of_series.last_in_order();
-        let pair = if kept { &mut of_series.kept } else { of_series.deleted.get_or_insert_default() };
-        if out_of_order {
-            pair.out_of_order.add(chunk);
+        if out_of_order && kept {
+            of_series.kept_late.add(chunk);
+        } else if out_of_order {
+            of_series.deleted.get_or_insert_default().late.add(chunk);
         } else if before.is_some_and(|(_, max_time)| max_time >= chunk.min_time) {
             let (min, max) = before.unwrap_or_default();
             let HeadChunk { series_ref, min_time, max_time, .. } = chunk;
@@ -191,7 +196,13 @@ impl HeadChunks {
             );
             return Some(iterating(version, &error));
         } else {
-            pair.in_order.add(chunk);
+            if kept {
+                of_series.kept.add(chunk);
+            } else {
+                let mut stock = Stock::default();
+                stock.add(chunk);
+                of_series.deleted.get_or_insert_default().in_order.push(stock);
+            }
             of_series.last_begins = chunk.min_time;
         }
         None

@@ -35,7 +35,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::heads::{Extent, Heads, Reads, Turn};
+use self::heads::{Extent, Heads, Reads, Turn, Whole};
 use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
@@ -118,9 +118,13 @@ pub fn count(
 ) -> io::Result<Vec<(Samples, Samples)>> {
     let survey = survey(listing, version)?;
     let units = order(listing, &survey);
-    let wbl = listing.logs.iter().zip(&survey).filter(|(log, _)| log.kind == LogKind::Wbl);
-    let wbl_is_whole = wbl.flat_map(|(_, segments)| segments).flatten().all(|segment| segment.is_plain);
-    let mut heads = Heads::new(starts, version, min_valid_time, wbl_is_whole, chunks);
+    let is_whole = |of: &dyn Fn(LogKind) -> bool| {
+        let logs = listing.logs.iter().zip(&survey).filter(|(log, _)| of(log.kind));
+        logs.flat_map(|(_, segments)| segments).flatten().all(|segment| segment.is_plain)
+    };
+    let wbl = is_whole(&|kind| kind == LogKind::Wbl);
+    let whole = Whole { wal: is_whole(&|kind| kind != LogKind::Wbl), wbl };
+    let mut heads = Heads::new(starts, version, min_valid_time, whole, chunks);
     loop {
         for unit in &units {
             read(listing, &survey, unit, starts, version, &mut heads)?;

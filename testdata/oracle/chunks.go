@@ -14,15 +14,16 @@ import (
 )
 
 type headChunk struct {
-	Ref        string `json:"ref"`
-	ChunkRef   string `json:"chunk_ref"`
-	MinTime    string `json:"min_time"`
-	MaxTime    string `json:"max_time"`
-	Encoding   uint8  `json:"encoding"`
-	OutOfOrder bool   `json:"out_of_order"`
-	Peeked     uint16 `json:"peeked"`            // What IterateAllChunks takes for the number of samples.
-	Samples    *int   `json:"samples,omitempty"` // With --decode: what the chunk itself says, if its encoding is known.
-	Stale      *int   `json:"stale,omitempty"`   // With --decode: staleness markers among them.
+	Ref        string  `json:"ref"`
+	ChunkRef   string  `json:"chunk_ref"`
+	MinTime    string  `json:"min_time"`
+	MaxTime    string  `json:"max_time"`
+	Encoding   uint8   `json:"encoding"`
+	OutOfOrder bool    `json:"out_of_order"`
+	Peeked     uint16  `json:"peeked"`            // What IterateAllChunks takes for the number of samples.
+	Samples    *int    `json:"samples,omitempty"` // With --decode: what the chunk itself says, if its encoding is known.
+	Stale      *int    `json:"stale,omitempty"`   // With --decode: staleness markers among them.
+	Times      []int64 `json:"times,omitempty"`   // With --decode: of all others.
 }
 
 type headChunksReport struct {
@@ -99,19 +100,22 @@ func runChunks(args []string, out io.Writer) error {
 		samples, stale := chunk.NumSamples(), 0
 		it := chunk.Iterator(nil)
 		for vt := it.Next(); vt != chunkenc.ValNone; vt = it.Next() {
+			var t int64
 			var sum float64
 			switch vt {
 			case chunkenc.ValFloat:
-				_, sum = it.At()
+				t, sum = it.At()
 			case chunkenc.ValHistogram:
-				_, h := it.AtHistogram(nil)
-				sum = h.Sum
+				ts, h := it.AtHistogram(nil)
+				t, sum = ts, h.Sum
 			default:
-				_, h := it.AtFloatHistogram(nil)
-				sum = h.Sum
+				ts, h := it.AtFloatHistogram(nil)
+				t, sum = ts, h.Sum
 			}
 			if value.IsStaleNaN(sum) {
 				stale++
+			} else {
+				c.Times = append(c.Times, t)
 			}
 		}
 		c.Samples, c.Stale = &samples, &stale

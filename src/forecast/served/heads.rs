@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::StartReads;
 use super::tables::{NONE, Names, Refs};
-use crate::forecast::head_chunks::{Pair, Stock};
+use crate::forecast::head_chunks::Stock;
 use crate::forecast::report::Samples;
 use crate::forecast::{HeadChunks, Version};
 use crate::record::{self, Labels, Record, RecordType, TombstoneEntry};
@@ -44,6 +44,15 @@ impl Extent {
             Self::All => true,
         }
     }
+}
+
+/// Which logs are not damaged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole {
+    /// WAL and checkpoint.
+    pub(super) wal: bool,
+    /// WBL.
+    pub(super) wbl: bool,
 }
 
 /// What comes of a pass.
@@ -201,12 +210,51 @@ impl Hindsight {
 #[derive(Debug)]
 struct Group {
     series_ref: u32,
-    /// In files that are kept, and in files that a start deletes.
-    stocks: [Pair; 2],
-    /// Samples of the WAL that the chunks in order cover: all, and the time of the first.
-    in_wal: [(u64, i64); 2],
+    /// In order, in files that are kept.
+    kept: Shelf,
+    /// In order, in files that a start deletes: one by one.
+    deleted: Vec<Shelf>,
+    /// Out of order, in files that are kept, and in files that a start deletes.
+    late: [Stock; 2],
     /// Samples in the WBL.
     in_wbl: u64,
+    /// The place of its first shelf among all.
+    first_place: usize,
+}
+
+/// Head chunks in order, and what the WAL has of them.
+#[derive(Debug)]
+struct Shelf {
+    stock: Stock,
+    /// How many samples, and the time of the first.
+    in_wal: u64,
+    first_in_wal: i64,
+}
+
+impl Shelf {
+    fn new(stock: Stock) -> Self {
+        Self { stock, in_wal: 0, first_in_wal: i64::MAX }
+    }
+}
+
+/// A shelf of a group: 0 for what is kept.
+#[derive(Clone, Copy, Debug)]
+struct Cover {
+    group: u32,
+    shelf: usize,
+}
+
+impl Group {
+    fn shelves(&self) -> impl Iterator<Item = &Shelf> {
+        [&self.kept].into_iter().chain(&self.deleted)
+    }
+
+    fn shelf_mut(&mut self, shelf: usize) -> &mut Shelf {
+        match shelf.checked_sub(1).and_then(|deleted| self.deleted.get_mut(deleted)) {
+            Some(deleted) => deleted,
+            None => &mut self.kept,
+        }
+    }
 }
 
 /// Everything that can be had.
@@ -245,8 +293,8 @@ struct Start {
     taken: Vec<Tally>,
     /// By series: what it has not.
     missing: Vec<Tally>,
-    /// By group: what it has only if it holds the group at the end.
-    covered: Vec<[Tally; 2]>,
+    /// By place of a shelf: what it has only if it holds the group at the end.
+    covered: Vec<Tally>,
     /// Series whose samples no query returns, whenever they come.
     wiped: HashSet<u32>,
     /// By ref: the series, in what is left.
@@ -264,8 +312,8 @@ impl Start {
         self.by_id[if stands_for == NONE { series_ref } else { stands_for } as usize]
     }
 
-    fn has_file(&self, stock: usize) -> bool {
-        stock == 0 || !self.chunks_deleted
+    fn has_file(&self, shelf: usize) -> bool {
+        shelf == 0 || !self.chunks_deleted
     }
 
     fn holds(&self, series: u32, group: u32) -> bool {
@@ -322,8 +370,8 @@ impl Start {
         let more = self.more_held.get(&series).into_iter().flatten();
         let held = [self.held[s]].into_iter().chain(more.copied()).filter(|&group| group != NONE);
         let ends = held.flat_map(|group| {
-            let stocks = chunks.groups[group as usize].stocks.iter().enumerate();
-            stocks.filter(|&(stock, _)| self.has_file(stock)).map(|(_, pair)| pair.in_order.max_time)
+            let shelves = chunks.groups[group as usize].shelves().enumerate();
+            shelves.filter(|&(shelf, _)| self.has_file(shelf)).map(|(_, shelf)| shelf.stock.max_time)
         });
         self.last[s] = ends.max().unwrap_or(i64::MIN);
     }
@@ -349,6 +397,8 @@ impl Start {
 struct Chunks<'a> {
     read: &'a HeadChunks,
     groups: Vec<Group>,
+    /// Shelves of all groups together.
+    places: usize,
     /// By ref.
     group: Vec<u32>,
     are_merged: bool,
@@ -369,7 +419,7 @@ struct Late {
 pub(super) struct Heads<'a> {
     version: Version,
     min_valid_time: i64,
-    wbl_is_whole: bool,
+    whole: Whole,
     names: Names,
     refs: Refs,
     chunks: Chunks<'a>,
@@ -389,7 +439,7 @@ impl<'a> Heads<'a> {
         starts: &[StartReads],
         version: Version,
         min_valid_time: i64,
-        wbl_is_whole: bool,
+        whole: Whole,
         chunks: &'a HeadChunks,
     ) -> Self {
         let of_start = |start: &StartReads| Start {
@@ -400,12 +450,13 @@ impl<'a> Heads<'a> {
         Self {
             version,
             min_valid_time,
-            wbl_is_whole,
+            whole,
             names: Names::default(),
             refs: Refs::default(),
             chunks: Chunks {
                 read: chunks,
                 groups: Vec::new(),
+                places: 0,
                 group: Vec::new(),
                 are_merged: version.merges_head_chunks(),
             },
@@ -433,8 +484,7 @@ impl<'a> Heads<'a> {
             .collect();
         let mut known = self.learnt;
         known.sort();
-        let mut next =
-            Self::new(&starts, self.version, self.min_valid_time, self.wbl_is_whole, self.chunks.read);
+        let mut next = Self::new(&starts, self.version, self.min_valid_time, self.whole, self.chunks.read);
         next.known = known;
         next.is_second = true;
         next.late_samples = self.late_samples;
@@ -543,16 +593,22 @@ impl<'a> Heads<'a> {
     fn grow_refs(&mut self, number: u64) {
         let series_ref = u32::try_from(self.chunks.group.len()).unwrap_or(NONE);
         let group = self.chunks.read.of_series.get(&number).map_or(NONE, |of_series| {
-            let deleted = of_series.deleted.as_deref().copied().unwrap_or_default();
-            self.chunks.groups.push(Group {
+            let deleted = of_series.deleted.as_deref();
+            let late = deleted.map_or_else(Stock::default, |deleted| deleted.late);
+            let in_order = deleted.map_or(&[][..], |deleted| deleted.in_order.as_slice());
+            let group = Group {
                 series_ref,
-                stocks: [of_series.kept, deleted],
-                in_wal: [(0, i64::MAX); 2],
+                kept: Shelf::new(of_series.kept),
+                deleted: in_order.iter().copied().map(Shelf::new).collect(),
+                late: [of_series.kept_late, late],
                 in_wbl: 0,
-            });
+                first_place: self.chunks.places,
+            };
+            self.chunks.places += group.shelves().count();
             for start in &mut self.starts {
-                start.covered.push([Tally::NOTHING; 2]);
+                start.covered.resize(self.chunks.places, Tally::NOTHING);
             }
+            self.chunks.groups.push(group);
             u32::try_from(self.chunks.groups.len() - 1).unwrap_or(NONE)
         });
         self.chunks.group.push(group);
@@ -618,10 +674,10 @@ impl<'a> Heads<'a> {
         if is_new {
             self.base.last[s] = time;
             covering = self.covering(series, time);
-            if let Some((group, stock)) = covering {
-                let (all, first) = &mut self.chunks.groups[group as usize].in_wal[stock];
-                *all += 1;
-                *first = time.min(*first);
+            if let Some(Cover { group, shelf }) = covering {
+                let shelf = self.chunks.groups[group as usize].shelf_mut(shelf);
+                shelf.in_wal += 1;
+                shelf.first_in_wal = time.min(shelf.first_in_wal);
             }
             counts = !stale && !covers(&self.known.deleted, series, time);
             if counts && self.late_samples.get_mut(series, time).is_some() {
@@ -649,8 +705,9 @@ impl<'a> Heads<'a> {
                         || covers(&self.known.deleted_by_start[i], series, time);
                     if takes && to == series && !is_deleted {
                         start.taken[s].add(time);
-                    } else if let Some((group, stock)) = covering {
-                        start.covered[group as usize][stock].add(time);
+                    } else if let Some(Cover { group, shelf }) = covering {
+                        let place = self.chunks.groups[group as usize].first_place + shelf;
+                        start.covered[place].add(time);
                     } else {
                         start.missing[s].add(time);
                     }
@@ -665,9 +722,9 @@ impl<'a> Heads<'a> {
                 start.left_last[to as usize] = time;
             }
             if counts {
-                let is_covered = covering.is_some_and(|(group, stock)| {
+                let is_covered = covering.is_some_and(|Cover { group, shelf }| {
                     let of_group = self.chunks.groups[group as usize].series_ref;
-                    start.has_file(stock) && start.left_series[of_group as usize] == series
+                    start.has_file(shelf) && start.left_series[of_group as usize] == series
                 });
                 if !(takes && to == series) && !is_covered && !known_left.has(series, time) {
                     start.gone[s].add(time);
@@ -679,8 +736,8 @@ impl<'a> Heads<'a> {
         }
     }
 
-    /// The group of chunks, and which of its stocks, in which a sample of the series at that time is.
-    fn covering(&self, series: u32, time: i64) -> Option<(u32, usize)> {
+    /// The chunks in which a sample of the series at that time is.
+    fn covering(&self, series: u32, time: i64) -> Option<Cover> {
         let first = self.base.group[series as usize];
         if first == NONE {
             return None;
@@ -689,8 +746,8 @@ impl<'a> Heads<'a> {
         [first].into_iter().chain(more.copied()).find_map(|group| {
             let of = &self.chunks.groups[group as usize];
             let is_its = self.base.series[of.series_ref as usize] == series;
-            let stock = of.stocks.iter().position(|pair| pair.in_order.covers(time));
-            stock.filter(|_| is_its).map(|stock| (group, stock))
+            let shelf = of.shelves().position(|shelf| shelf.stock.covers(time));
+            shelf.filter(|_| is_its).map(|shelf| Cover { group, shelf })
         })
     }
 
@@ -735,7 +792,7 @@ impl<'a> Heads<'a> {
     }
 
     /// A sample in order that stands in the WBL too.
-    fn also_late(&mut self, series_ref: u32, series: u32, time: i64, covering: Option<(u32, usize)>) {
+    fn also_late(&mut self, series_ref: u32, series: u32, time: i64, covering: Option<Cover>) {
         let mut had = LateSamples::COUNTS;
         for (i, (start, &(is_replayed, is_left))) in self.starts.iter().zip(&self.turns).enumerate() {
             let s = series as usize;
@@ -744,7 +801,7 @@ impl<'a> Heads<'a> {
             let leaves =
                 is_left && start.left_series[series_ref as usize] == series && time > start.left_last[s];
             let [in_chunk, in_left_chunk] =
-                covering.map_or([false; 2], |(group, stock)| self.has_chunks(start, series, group, stock));
+                covering.map_or([false; 2], |cover| self.has_chunks(start, series, cover));
             had |= bits(i, takes || in_chunk, leaves || in_left_chunk);
         }
         if let Some(known) = self.late_samples.get_mut(series, time) {
@@ -753,14 +810,14 @@ impl<'a> Heads<'a> {
     }
 
     /// Whether a start has the chunks of a group, and leaves them.
-    fn has_chunks(&self, start: &Start, series: u32, group: u32, stock: usize) -> [bool; 2] {
+    fn has_chunks(&self, start: &Start, series: u32, Cover { group, shelf }: Cover) -> [bool; 2] {
         let of_group = self.chunks.groups[group as usize].series_ref as usize;
-        let has_file = start.has_file(stock);
+        let has_file = start.has_file(shelf);
         [has_file && start.holds(series, group), has_file && start.left_series[of_group] == series]
     }
 
     /// A chunk of out-of-order samples is full, or the log has ended; or it is known in which chunks on disk they are.
-    fn settle(&mut self, series: u32, on_disk: Option<(u32, usize)>) {
+    fn settle(&mut self, series: u32, on_disk: Option<Cover>) {
         let Some(late) = self.late.remove(&series) else { return };
         let s = series as usize;
         for (place, &time) in late.times.iter().enumerate() {
@@ -769,7 +826,7 @@ impl<'a> Heads<'a> {
             }
             let has = |i: usize, start: &Start| {
                 let [in_chunk, in_left_chunk] =
-                    on_disk.map_or([false; 2], |(group, stock)| self.has_chunks(start, series, group, stock));
+                    on_disk.map_or([false; 2], |cover| self.has_chunks(start, series, cover));
                 let is_deleted =
                     start.wiped.contains(&series) || covers(&self.known.deleted_by_start[i], series, time);
                 let [has, leaves] = late.had[i].map(|had| had >> place & 1 == 1);
@@ -815,12 +872,12 @@ impl<'a> Heads<'a> {
         }
         let group = self.chunks.group[series_ref as usize];
         if group == NONE {
-            // The chunk has been compacted into a block.
-            self.late.remove(&series);
+            // The chunk is gone: Prometheus forgets the samples all the same.
+            self.settle(series, None);
             return;
         }
-        let stock = usize::from(chunk > self.chunks.read.last_kept);
-        self.settle(series, Some((group, stock)));
+        let shelf = usize::from(chunk > self.chunks.read.last_kept);
+        self.settle(series, Some(Cover { group, shelf }));
     }
 
     fn tombstone(&mut self, entry: &TombstoneEntry, in_base: bool) {
@@ -866,8 +923,10 @@ impl<'a> Heads<'a> {
             if self.base.series[of_group] == series {
                 self.base.series[of_group] = NONE;
             }
+            let group = &self.chunks.groups[group as usize];
+            let places = group.first_place..group.first_place + group.shelves().count();
             for start in &mut self.starts {
-                start.covered[group as usize] = [Tally::NOTHING; 2];
+                start.covered[places.clone()].fill(Tally::NOTHING);
             }
         }
         for (start, &(_, is_left)) in self.starts.iter_mut().zip(&self.turns) {
@@ -930,48 +989,52 @@ impl<'a> Heads<'a> {
         }
         let s = series as usize;
         let number = u32::try_from(index).unwrap_or(NONE);
-        for stock in 0..2 {
-            let in_order = self.not_in_wal(group, stock, series);
-            let out_of_order = self.not_in_wbl(group, stock, series);
-            self.base.counted[s].join(&in_order);
-            self.base.counted[s].join(&out_of_order);
+        let in_order = group.shelves().map(|shelf| self.not_in_wal(shelf, series));
+        let in_order: Vec<(usize, Tally)> = in_order.enumerate().collect();
+        let late = [0, 1].map(|shelf| (shelf, self.not_in_wbl(group, shelf, series)));
+        for &(shelf, tally) in in_order.iter().chain(&late) {
+            self.base.counted[s].join(&tally);
             for start in &mut self.starts {
-                let has_file = start.has_file(stock);
-                if !(has_file && start.holds(series, number)) {
-                    let covered = start.covered[index][stock];
-                    start.missing[s].join(&covered);
-                    start.missing[s].join(&in_order);
-                    start.missing[s].join(&out_of_order);
+                if !(start.has_file(shelf) && start.holds(series, number)) {
+                    start.missing[s].join(&tally);
                 }
-                if !(has_file && start.left_series[group.series_ref as usize] == series) {
-                    start.gone[s].join(&in_order);
-                    start.gone[s].join(&out_of_order);
+                if !(start.has_file(shelf) && start.left_series[group.series_ref as usize] == series) {
+                    start.gone[s].join(&tally);
+                }
+            }
+        }
+        for (shelf, _) in in_order {
+            for start in &mut self.starts {
+                if !(start.has_file(shelf) && start.holds(series, number)) {
+                    let covered = start.covered[group.first_place + shelf];
+                    start.missing[s].join(&covered);
                 }
             }
         }
     }
 
     /// Samples that are in chunks in order, and that the WAL does not have.
-    fn not_in_wal(&self, group: &Group, stock: usize, series: u32) -> Tally {
-        let Stock { samples, min_time, max_time } = group.stocks[stock].in_order;
-        let (in_wal, first) = group.in_wal[stock];
+    fn not_in_wal(&self, shelf: &Shelf, series: u32) -> Tally {
+        let Stock { samples, min_time, max_time } = shelf.stock;
         // What is older than that is in blocks, and the WAL has the rest.
-        let is_in_blocks = min_time < self.min_valid_time && in_wal > 0;
+        let is_in_blocks = min_time < self.min_valid_time && shelf.in_wal > 0;
         if samples == 0 || is_in_blocks || self.is_deleted(series, min_time, max_time) {
             return Tally::NOTHING;
         }
-        Tally { samples: samples.saturating_sub(in_wal), min_time, max_time: max_time.min(first) }
+        // A WAL that is whole has lost the older ones.
+        let max_time = if self.whole.wal { max_time.min(shelf.first_in_wal) } else { max_time };
+        Tally { samples: samples.saturating_sub(shelf.in_wal), min_time, max_time }
     }
 
     /// Samples that are in chunks out of order, and that the WBL does not have.
-    fn not_in_wbl(&self, group: &Group, stock: usize, series: u32) -> Tally {
-        let Stock { samples, min_time, max_time } = group.stocks[stock].out_of_order;
+    fn not_in_wbl(&self, group: &Group, shelf: usize, series: u32) -> Tally {
+        let Stock { samples, min_time, max_time } = group.late[shelf];
         // A chunk may have been written twice. A WBL that is whole has all that is in chunks: both are cut together.
-        let is_known = self.wbl_is_whole && group.in_wbl > 0;
+        let is_known = self.whole.wbl && group.in_wbl > 0;
         if samples == 0 || is_known || self.is_deleted(series, min_time, max_time) {
             return Tally::NOTHING;
         }
-        let before = if stock == 0 { 0 } else { group.stocks[0].out_of_order.samples };
+        let before = if shelf == 0 { 0 } else { group.late[0].samples };
         let in_wbl = group.in_wbl.saturating_sub(before);
         Tally { samples: samples.saturating_sub(in_wbl), min_time, max_time }
     }
