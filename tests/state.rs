@@ -530,6 +530,7 @@ fn generations(server: &Server, base: &Path) -> Result {
     let samples = wal.entries.samples + wal.entries.histograms;
     assert!(restarted.message.contains(&format!("{samples} samples")), "{what}: {}", restarted.message);
     assert!(wal.segments[0].bytes == 32768 && wal.segments[0].records == 0, "{what}: {:?}", wal.segments);
+    assert!(finding(&twice, "trailing_zeros").message.contains("own repair"), "{what}");
 
     // The whole checkpoint, put back now, does not help: what came later is passed over.
     {

@@ -59,9 +59,10 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
             findings.push(of_file(log, segment, "empty_segment", Severity::Note, message, None));
         }
         let last = last_written == Some(at) && may_be_torn(log.kind);
-        findings.extend(
-            scan.problems.iter().map(|(problem, evidence)| of_problem(log, segment, problem, evidence, last)),
-        );
+        findings.extend(scan.problems.iter().map(|(problem, evidence)| {
+            let finding = of_problem(log, segment, problem, evidence, last);
+            if scan.is_cut_to_nothing() { cut_to_nothing(finding) } else { finding }
+        }));
         findings.extend(scan.odd_flags.iter().map(|&(offset, end)| {
             let message =
                 "the fragments of this record disagree on its compression; Prometheus believes the last"
@@ -78,6 +79,13 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
         }));
     }
     findings
+}
+
+/// Zeros that have another reason than a disk.
+fn cut_to_nothing(finding: Finding) -> Finding {
+    let message = "one page of zeros: that is what Prometheus's own repair leaves of a segment of which it keeps nothing; the \
+                   segments behind it are deleted then";
+    Finding { message: message.into(), cause: None, ..finding }
 }
 
 pub(super) fn of_file(

@@ -164,7 +164,7 @@ pub enum Severity {
     Damage,
     /// Odd, and Prometheus lives with it.
     Warning,
-    /// Normal after a crash.
+    /// Normal after a crash, or in operation.
     Note,
 }
 

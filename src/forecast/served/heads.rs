@@ -211,46 +211,46 @@ impl Hindsight {
 struct Group {
     series_ref: u32,
     /// In order, in files that are kept.
-    kept: Shelf,
+    kept: Pile,
     /// In order, in files that a start deletes: one by one.
-    deleted: Vec<Shelf>,
+    deleted: Vec<Pile>,
     /// Out of order, in files that are kept, and in files that a start deletes.
     late: [Stock; 2],
     /// Samples in the WBL.
     in_wbl: u64,
-    /// The place of its first shelf among all.
+    /// The place of its first pile among all.
     first_place: usize,
 }
 
 /// Head chunks in order, and what the WAL has of them.
 #[derive(Debug)]
-struct Shelf {
+struct Pile {
     stock: Stock,
     /// How many samples, and the time of the first.
     in_wal: u64,
     first_in_wal: i64,
 }
 
-impl Shelf {
+impl Pile {
     fn new(stock: Stock) -> Self {
         Self { stock, in_wal: 0, first_in_wal: i64::MAX }
     }
 }
 
-/// A shelf of a group: 0 for what is kept.
+/// A pile of a group: 0 for what is kept.
 #[derive(Clone, Copy, Debug)]
 struct Cover {
     group: u32,
-    shelf: usize,
+    pile: usize,
 }
 
 impl Group {
-    fn shelves(&self) -> impl Iterator<Item = &Shelf> {
+    fn piles(&self) -> impl Iterator<Item = &Pile> {
         [&self.kept].into_iter().chain(&self.deleted)
     }
 
-    fn shelf_mut(&mut self, shelf: usize) -> &mut Shelf {
-        match shelf.checked_sub(1).and_then(|deleted| self.deleted.get_mut(deleted)) {
+    fn pile_mut(&mut self, pile: usize) -> &mut Pile {
+        match pile.checked_sub(1).and_then(|deleted| self.deleted.get_mut(deleted)) {
             Some(deleted) => deleted,
             None => &mut self.kept,
         }
@@ -293,7 +293,7 @@ struct Start {
     taken: Vec<Tally>,
     /// By series: what it has not.
     missing: Vec<Tally>,
-    /// By place of a shelf: what it has only if it holds the group at the end.
+    /// By place of a pile: what it has only if it holds the group at the end.
     covered: Vec<Tally>,
     /// Series whose samples no query returns, whenever they come.
     wiped: HashSet<u32>,
@@ -312,8 +312,8 @@ impl Start {
         self.by_id[if stands_for == NONE { series_ref } else { stands_for } as usize]
     }
 
-    fn has_file(&self, shelf: usize) -> bool {
-        shelf == 0 || !self.chunks_deleted
+    fn has_file(&self, pile: usize) -> bool {
+        pile == 0 || !self.chunks_deleted
     }
 
     fn holds(&self, series: u32, group: u32) -> bool {
@@ -370,8 +370,8 @@ impl Start {
         let more = self.more_held.get(&series).into_iter().flatten();
         let held = [self.held[s]].into_iter().chain(more.copied()).filter(|&group| group != NONE);
         let ends = held.flat_map(|group| {
-            let shelves = chunks.groups[group as usize].shelves().enumerate();
-            shelves.filter(|&(shelf, _)| self.has_file(shelf)).map(|(_, shelf)| shelf.stock.max_time)
+            let piles = chunks.groups[group as usize].piles().enumerate();
+            piles.filter(|&(pile, _)| self.has_file(pile)).map(|(_, pile)| pile.stock.max_time)
         });
         self.last[s] = ends.max().unwrap_or(i64::MIN);
     }
@@ -598,13 +598,13 @@ impl<'a> Heads<'a> {
             let in_order = deleted.map_or(&[][..], |deleted| deleted.in_order.as_slice());
             let group = Group {
                 series_ref,
-                kept: Shelf::new(of_series.kept),
-                deleted: in_order.iter().copied().map(Shelf::new).collect(),
+                kept: Pile::new(of_series.kept),
+                deleted: in_order.iter().copied().map(Pile::new).collect(),
                 late: [of_series.kept_late, late],
                 in_wbl: 0,
                 first_place: self.chunks.places,
             };
-            self.chunks.places += group.shelves().count();
+            self.chunks.places += group.piles().count();
             for start in &mut self.starts {
                 start.covered.resize(self.chunks.places, Tally::NOTHING);
             }
@@ -674,10 +674,10 @@ impl<'a> Heads<'a> {
         if is_new {
             self.base.last[s] = time;
             covering = self.covering(series, time);
-            if let Some(Cover { group, shelf }) = covering {
-                let shelf = self.chunks.groups[group as usize].shelf_mut(shelf);
-                shelf.in_wal += 1;
-                shelf.first_in_wal = time.min(shelf.first_in_wal);
+            if let Some(Cover { group, pile }) = covering {
+                let pile = self.chunks.groups[group as usize].pile_mut(pile);
+                pile.in_wal += 1;
+                pile.first_in_wal = time.min(pile.first_in_wal);
             }
             counts = !stale && !covers(&self.known.deleted, series, time);
             if counts && self.late_samples.get_mut(series, time).is_some() {
@@ -705,8 +705,8 @@ impl<'a> Heads<'a> {
                         || covers(&self.known.deleted_by_start[i], series, time);
                     if takes && to == series && !is_deleted {
                         start.taken[s].add(time);
-                    } else if let Some(Cover { group, shelf }) = covering {
-                        let place = self.chunks.groups[group as usize].first_place + shelf;
+                    } else if let Some(Cover { group, pile }) = covering {
+                        let place = self.chunks.groups[group as usize].first_place + pile;
                         start.covered[place].add(time);
                     } else {
                         start.missing[s].add(time);
@@ -722,9 +722,9 @@ impl<'a> Heads<'a> {
                 start.left_last[to as usize] = time;
             }
             if counts {
-                let is_covered = covering.is_some_and(|Cover { group, shelf }| {
+                let is_covered = covering.is_some_and(|Cover { group, pile }| {
                     let of_group = self.chunks.groups[group as usize].series_ref;
-                    start.has_file(shelf) && start.left_series[of_group as usize] == series
+                    start.has_file(pile) && start.left_series[of_group as usize] == series
                 });
                 if !(takes && to == series) && !is_covered && !known_left.has(series, time) {
                     start.gone[s].add(time);
@@ -746,8 +746,8 @@ impl<'a> Heads<'a> {
         [first].into_iter().chain(more.copied()).find_map(|group| {
             let of = &self.chunks.groups[group as usize];
             let is_its = self.base.series[of.series_ref as usize] == series;
-            let shelf = of.shelves().position(|shelf| shelf.stock.covers(time));
-            shelf.filter(|_| is_its).map(|shelf| Cover { group, shelf })
+            let pile = of.piles().position(|pile| pile.stock.covers(time));
+            pile.filter(|_| is_its).map(|pile| Cover { group, pile })
         })
     }
 
@@ -810,9 +810,9 @@ impl<'a> Heads<'a> {
     }
 
     /// Whether a start has the chunks of a group, and leaves them.
-    fn has_chunks(&self, start: &Start, series: u32, Cover { group, shelf }: Cover) -> [bool; 2] {
+    fn has_chunks(&self, start: &Start, series: u32, Cover { group, pile }: Cover) -> [bool; 2] {
         let of_group = self.chunks.groups[group as usize].series_ref as usize;
-        let has_file = start.has_file(shelf);
+        let has_file = start.has_file(pile);
         [has_file && start.holds(series, group), has_file && start.left_series[of_group] == series]
     }
 
@@ -876,8 +876,8 @@ impl<'a> Heads<'a> {
             self.settle(series, None);
             return;
         }
-        let shelf = usize::from(chunk > self.chunks.read.last_kept);
-        self.settle(series, Some(Cover { group, shelf }));
+        let pile = usize::from(chunk > self.chunks.read.last_kept);
+        self.settle(series, Some(Cover { group, pile }));
     }
 
     fn tombstone(&mut self, entry: &TombstoneEntry, in_base: bool) {
@@ -924,7 +924,7 @@ impl<'a> Heads<'a> {
                 self.base.series[of_group] = NONE;
             }
             let group = &self.chunks.groups[group as usize];
-            let places = group.first_place..group.first_place + group.shelves().count();
+            let places = group.first_place..group.first_place + group.piles().count();
             for start in &mut self.starts {
                 start.covered[places.clone()].fill(Tally::NOTHING);
             }
@@ -989,24 +989,24 @@ impl<'a> Heads<'a> {
         }
         let s = series as usize;
         let number = u32::try_from(index).unwrap_or(NONE);
-        let in_order = group.shelves().map(|shelf| self.not_in_wal(shelf, series));
+        let in_order = group.piles().map(|pile| self.not_in_wal(pile, series));
         let in_order: Vec<(usize, Tally)> = in_order.enumerate().collect();
-        let late = [0, 1].map(|shelf| (shelf, self.not_in_wbl(group, shelf, series)));
-        for &(shelf, tally) in in_order.iter().chain(&late) {
+        let late = [0, 1].map(|pile| (pile, self.not_in_wbl(group, pile, series)));
+        for &(pile, tally) in in_order.iter().chain(&late) {
             self.base.counted[s].join(&tally);
             for start in &mut self.starts {
-                if !(start.has_file(shelf) && start.holds(series, number)) {
+                if !(start.has_file(pile) && start.holds(series, number)) {
                     start.missing[s].join(&tally);
                 }
-                if !(start.has_file(shelf) && start.left_series[group.series_ref as usize] == series) {
+                if !(start.has_file(pile) && start.left_series[group.series_ref as usize] == series) {
                     start.gone[s].join(&tally);
                 }
             }
         }
-        for (shelf, _) in in_order {
+        for (pile, _) in in_order {
             for start in &mut self.starts {
-                if !(start.has_file(shelf) && start.holds(series, number)) {
-                    let covered = start.covered[group.first_place + shelf];
+                if !(start.has_file(pile) && start.holds(series, number)) {
+                    let covered = start.covered[group.first_place + pile];
                     start.missing[s].join(&covered);
                 }
             }
@@ -1014,27 +1014,27 @@ impl<'a> Heads<'a> {
     }
 
     /// Samples that are in chunks in order, and that the WAL does not have.
-    fn not_in_wal(&self, shelf: &Shelf, series: u32) -> Tally {
-        let Stock { samples, min_time, max_time } = shelf.stock;
+    fn not_in_wal(&self, pile: &Pile, series: u32) -> Tally {
+        let Stock { samples, min_time, max_time } = pile.stock;
         // What is older than that is in blocks, and the WAL has the rest.
-        let is_in_blocks = min_time < self.min_valid_time && shelf.in_wal > 0;
+        let is_in_blocks = min_time < self.min_valid_time && pile.in_wal > 0;
         if samples == 0 || is_in_blocks || self.is_deleted(series, min_time, max_time) {
             return Tally::NOTHING;
         }
         // A WAL that is whole has lost the older ones.
-        let max_time = if self.whole.wal { max_time.min(shelf.first_in_wal) } else { max_time };
-        Tally { samples: samples.saturating_sub(shelf.in_wal), min_time, max_time }
+        let max_time = if self.whole.wal { max_time.min(pile.first_in_wal) } else { max_time };
+        Tally { samples: samples.saturating_sub(pile.in_wal), min_time, max_time }
     }
 
     /// Samples that are in chunks out of order, and that the WBL does not have.
-    fn not_in_wbl(&self, group: &Group, shelf: usize, series: u32) -> Tally {
-        let Stock { samples, min_time, max_time } = group.late[shelf];
+    fn not_in_wbl(&self, group: &Group, pile: usize, series: u32) -> Tally {
+        let Stock { samples, min_time, max_time } = group.late[pile];
         // A chunk may have been written twice. A WBL that is whole has all that is in chunks: both are cut together.
         let is_known = self.whole.wbl && group.in_wbl > 0;
         if samples == 0 || is_known || self.is_deleted(series, min_time, max_time) {
             return Tally::NOTHING;
         }
-        let before = if shelf == 0 { 0 } else { group.late[0].samples };
+        let before = if pile == 0 { 0 } else { group.late[0].samples };
         let in_wbl = group.in_wbl.saturating_sub(before);
         Tally { samples: samples.saturating_sub(in_wbl), min_time, max_time }
     }
