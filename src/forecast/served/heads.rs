@@ -7,7 +7,7 @@ use super::tables::{NONE, Names, Refs};
 use crate::forecast::head_chunks::Stock;
 use crate::forecast::report::Samples;
 use crate::forecast::{HeadChunks, Version};
-use crate::record::{self, Labels, Record, RecordType, TombstoneEntry};
+use crate::record::{self, FloatHistogramEntry, HistogramEntry, Labels, Record, RecordType, TombstoneEntry};
 
 /// The value of a sample that says that its series has ended (`model/value/value.go`, `StaleNaN`).
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -549,13 +549,13 @@ impl<'a> Heads<'a> {
             }
             // Of a schema that Prometheus does not know, it skips it.
             Record::Histograms(r) => {
-                for entry in r.entries().flatten().filter(|entry| entry.known_schema()) {
+                for entry in r.entries().flatten().filter(HistogramEntry::known_schema) {
                     let stale = entry.histogram.sum_bits == STALE;
                     self.sample(entry.series_ref, entry.t, stale, in_base, reads);
                 }
             }
             Record::FloatHistograms(r) => {
-                for entry in r.entries().flatten().filter(|entry| entry.known_schema()) {
+                for entry in r.entries().flatten().filter(FloatHistogramEntry::known_schema) {
                     let stale = entry.histogram.sum_bits == STALE;
                     self.sample(entry.series_ref, entry.t, stale, in_base, reads);
                 }
@@ -726,7 +726,8 @@ impl<'a> Heads<'a> {
                     let of_group = self.chunks.groups[group as usize].series_ref;
                     start.has_file(pile) && start.left_series[of_group as usize] == series
                 });
-                if !(takes && to == series) && !is_covered && !known_left.has(series, time) {
+                let has = takes && to == series || is_covered;
+                if !has && !known_left.has(series, time) {
                     start.gone[s].add(time);
                 }
             }

@@ -1,7 +1,7 @@
 //! Series by their labels and refs by their numbers, both counted from 0 in the order in which they are met.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use crate::record::Labels;
 
@@ -19,11 +19,7 @@ pub(super) struct Names {
 impl Names {
     /// The series with these labels, which may be new.
     pub(super) fn number(&mut self, labels: &Labels<'_>) -> u32 {
-        let key = [0, 1].map(|half: usize| {
-            let mut hasher = self.seeds[half].build_hasher();
-            labels.hash(&mut hasher);
-            hasher.finish()
-        });
+        let key = [0, 1].map(|half: usize| self.seeds[half].hash_one(labels));
         let next = next(self.known.len());
         *self.known.entry(key).or_insert(next)
     }
