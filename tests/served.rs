@@ -34,7 +34,8 @@ impl Directory {
     }
 
     fn count(&self, starts: &[StartReads]) -> Vec<(Samples, Samples)> {
-        count(&self.listing, starts, self.version, self.min_valid_time, &self.chunks).unwrap()
+        let counted = count(&self.listing, starts, self.version, self.min_valid_time, &self.chunks).unwrap();
+        counted.into_iter().map(|counted| (counted.not_replayed, counted.gone)).collect()
     }
 
     /// Everything that Prometheus replays of a healthy directory.

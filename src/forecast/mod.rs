@@ -24,8 +24,8 @@ use self::directory::{Directory, Holds, LastCheckpoint, Log};
 pub use self::head_chunks::HeadChunks;
 use self::readings::Readings;
 use self::replay::Reader;
-use self::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
-pub use self::served::{StartReads, Stretch, count, min_valid_time};
+use self::report::{Forecast, Outcome, Place, Start, Truncate};
+pub use self::served::{Counted, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
 pub use self::version::{Version, VersionError};
 use crate::scan::report::{Dialect, Report, Severity};
@@ -194,12 +194,12 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         let reads: Vec<StartReads> = steps.iter().map(StartReads::from).collect();
         count(listing, &reads, assumed.version, min_valid_time, &head_chunks)?
     } else {
-        vec![(Samples::default(), Samples::default()); steps.len()]
+        vec![Counted::default(); steps.len()]
     };
     let poisoned = steps.last().is_some_and(|step| step.run.repairs);
-    let starts = steps.into_iter().zip(counts).zip(dropped).map(|((step, (not_replayed, gone)), dropped)| {
+    let starts = steps.into_iter().zip(counts).zip(dropped).map(|((step, counted), dropped)| {
         let error_place = place_of_start(&step.run, listing, known);
-        Start { error_place, ..start_of(step, not_replayed, gone, dropped) }
+        Start { error_place, ..start_of(step, counted, dropped) }
     });
     Ok(Forecast {
         version: assumed.version.to_string(),
@@ -214,7 +214,8 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
     })
 }
 
-fn start_of(step: Step, not_replayed: Samples, gone: Samples, dropped: bool) -> Start {
+fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
+    let Counted { not_replayed, gone, unknown_refs } = counted;
     let lost = dropped || not_replayed.samples > 0 || gone.samples > 0;
     let (outcome, fatal) = match step.run.end {
         End::Serves if lost => (Outcome::Loses, None),
@@ -232,6 +233,7 @@ fn start_of(step: Step, not_replayed: Samples, gone: Samples, dropped: bool) -> 
         truncates: step.truncates,
         not_replayed,
         gone,
+        unknown_refs,
     }
 }
 

@@ -39,6 +39,9 @@ pub struct Start {
     pub not_replayed: Samples,
     /// What could be had before the first start and is on no disk after this one.
     pub gone: Samples,
+    /// What it reads and drops, since no series record says what the refs of these samples mean: a series is a ref, and
+    /// staleness markers count.
+    pub unknown_refs: Samples,
 }
 
 /// How a start ends.

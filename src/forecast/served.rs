@@ -69,6 +69,18 @@ pub struct StartReads {
     pub head_chunks_deleted: bool,
 }
 
+/// What a start comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// What it has not of what could be had.
+    pub not_replayed: Samples,
+    /// What is gone from disk after it.
+    pub gone: Samples,
+    /// What it drops, since no series record says what the refs of these samples mean; staleness markers among it, as in
+    /// what Prometheus logs of it (`Unknown series references`).
+    pub unknown_refs: Samples,
+}
+
 /// The time before which a start takes no sample from the WAL, ms (`inOrderBlocksMaxTime`, `tsdb/db.go`; `ReadMinValidTime`,
 /// `tsdb/wlog/checkpoint.go`): what is older is in blocks.
 #[must_use]
@@ -105,7 +117,7 @@ fn stored_min_valid_time(listing: &Listing) -> Option<i64> {
     None
 }
 
-/// For each start what it does not replay, and what is gone after it. `min_valid_time` as [`min_valid_time`] has it.
+/// What each start comes to. `min_valid_time` as [`min_valid_time`] has it.
 ///
 /// # Errors
 /// If a segment cannot be opened, and it is not that it has gone.
@@ -115,7 +127,7 @@ pub fn count(
     version: Version,
     min_valid_time: i64,
     chunks: &HeadChunks,
-) -> io::Result<Vec<(Samples, Samples)>> {
+) -> io::Result<Vec<Counted>> {
     let survey = survey(listing, version)?;
     let units = order(listing, &survey);
     let is_whole = |of: &dyn Fn(LogKind) -> bool| {

@@ -32,6 +32,7 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
         && start.outcome == Outcome::Starts
         && start.error.is_none()
         && start.deletes.is_empty()
+        && start.unknown_refs.samples == 0
         && forecast.next_checkpoint_error.is_none()
     {
         return page.line(&format!("  {who} {} starts here, and has all that can be read", forecast.version));
@@ -50,6 +51,13 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
         }
         if let Some(lost) = lost(start, before) {
             page.indented(LATER, &lost)?;
+        }
+        let unknown = start.unknown_refs;
+        if unknown.samples > 0 && before.is_none_or(|before| before.unknown_refs != unknown) {
+            page.indented(
+                LATER,
+                &format!("{}, are dropped: nothing says what their labels are", amount(unknown)),
+            )?;
         }
     }
     if forecast.poisoned {
@@ -120,7 +128,10 @@ fn deed(start: &Start, before: Option<&Start>) -> String {
     let mut deed = joined(&deeds);
     deed = if deed.is_empty() { then.to_owned() } else { format!("{deed}, then {then}") };
     match (start.outcome, before) {
-        (Outcome::Starts, _) => deed.push_str(", and has all that can be read"),
+        (Outcome::Starts, _) if start.unknown_refs.samples == 0 => {
+            deed.push_str(", and has all that can be read");
+        }
+        (Outcome::Starts, _) => deed.push_str(", and has all of which the labels are known"),
         (Outcome::Loses, None) if start.error.is_none() && deeds.is_empty() => {
             deed.push_str(", and says nothing of what it does not have");
         }

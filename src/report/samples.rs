@@ -191,6 +191,7 @@ fn start(outcome: Outcome) -> Start {
         truncates: Vec::new(),
         not_replayed: Samples::default(),
         gone: Samples::default(),
+        unknown_refs: Samples::default(),
     }
 }
 
@@ -254,13 +255,17 @@ pub(crate) fn silent() -> Forecast {
     }
 }
 
+pub(crate) fn without_labels() -> Forecast {
+    forecast(vec![Start { unknown_refs: missing(212, 19_300), ..start(Outcome::Starts) }])
+}
+
 pub(crate) fn hanging_agent() -> Forecast {
     let all = missing(700, 107_300);
     Forecast { agent: true, ..forecast(vec![Start { not_replayed: all, ..start(Outcome::Hangs) }]) }
 }
 
 pub(crate) fn forecasts() -> Vec<Forecast> {
-    vec![checkpoint_damaged(), cut(), silent(), hanging_agent()]
+    vec![checkpoint_damaged(), cut(), silent(), hanging_agent(), without_labels()]
 }
 
 /// A report of which only the types are right.

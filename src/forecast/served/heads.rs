@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::StartReads;
 use super::tables::{NONE, Names, Refs};
+use super::{Counted, StartReads};
 use crate::forecast::head_chunks::Stock;
 use crate::forecast::report::Samples;
 use crate::forecast::{HeadChunks, Version};
@@ -57,8 +57,8 @@ pub(super) struct Whole {
 
 /// What comes of a pass.
 pub(super) enum Turn<'a> {
-    /// For each start what is not replayed, and what is gone.
-    Done(Vec<(Samples, Samples)>),
+    /// For each start what it comes to.
+    Done(Vec<Counted>),
     /// Another pass is needed.
     Again(Box<Heads<'a>>),
 }
@@ -69,6 +69,12 @@ struct Tally {
     samples: u64,
     min_time: i64,
     max_time: i64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self::NOTHING
+    }
 }
 
 impl Tally {
@@ -303,6 +309,9 @@ struct Start {
     left_last: Vec<i64>,
     /// By series: what is gone.
     gone: Vec<Tally>,
+    /// Samples of refs that it does not know, and these refs.
+    unknown: Tally,
+    unknown_refs: HashSet<u64>,
 }
 
 impl Start {
@@ -654,6 +663,9 @@ impl<'a> Heads<'a> {
 
     fn sample(&mut self, number: u64, time: i64, stale: bool, in_base: bool, reads: &Reads) {
         let series_ref = self.refs.find(number);
+        if reads.late || time >= self.min_valid_time {
+            self.count_unknown(number, series_ref, time);
+        }
         if series_ref == NONE {
             return;
         }
@@ -663,6 +675,16 @@ impl<'a> Heads<'a> {
             self.late_sample(series_ref, series, time, stale);
         } else if time >= self.min_valid_time {
             self.sample_in_order(series_ref, series, time, stale, is_ideal);
+        }
+    }
+
+    /// Starts that do not know what the ref means drop the sample, and log how many they have dropped.
+    fn count_unknown(&mut self, number: u64, series_ref: u32, time: i64) {
+        for (start, (is_replayed, _)) in self.starts.iter_mut().zip(&self.turns) {
+            if *is_replayed && start.serves && (series_ref == NONE || start.resolve(series_ref) == NONE) {
+                start.unknown.add(time);
+                start.unknown_refs.insert(number);
+            }
         }
     }
 
@@ -961,7 +983,15 @@ impl<'a> Heads<'a> {
         let sum_base = sum(&self.base.counted, 0);
         let counted = self.starts.iter().zip(&self.known.found).map(|(start, [found, found_left])| {
             let not_replayed = if start.serves { sum(&start.missing, found.unplaced) } else { sum_base };
-            (not_replayed, sum(&start.gone, found_left.unplaced))
+            Counted {
+                not_replayed,
+                gone: sum(&start.gone, found_left.unplaced),
+                unknown_refs: Samples {
+                    series: start.unknown_refs.len() as u64,
+                    samples: start.unknown.samples,
+                    ..sum(&[start.unknown], 0)
+                },
+            }
         });
         Turn::Done(counted.collect())
     }

@@ -340,6 +340,19 @@ fn foretold_of_silent_damage() {
 }
 
 #[test]
+fn foretold_of_samples_without_labels() {
+    assert_foretold(
+        &samples::without_labels(),
+        "
+  If Prometheus 3.14 starts here:
+    every start: runs, and has all of which the labels are known
+      19 300 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are dropped: nothing says
+      what their labels are
+",
+    );
+}
+
+#[test]
 fn foretold_of_an_agent() {
     assert_foretold(
         &samples::hanging_agent(),
