@@ -186,14 +186,9 @@ fn without(all: &Series, others: &Series) -> Samples {
     rest
 }
 
-/// Everything that can be had of a directory without blocks and head chunks, sample by sample: the same question answered
-/// in the simplest possible way, with all times in memory.
-fn ideal(path: &Path) -> Series {
-    ideal_and_refs(path).0
-}
-
-/// The same, and the series by their refs.
-fn ideal_and_refs(path: &Path) -> (Series, HashMap<u64, String>) {
+/// Everything that can be had of a directory, sample by sample: the same question answered in the simplest possible way,
+/// with all times in memory. What is in head chunks must be told.
+fn ideal(path: &Path, times: &Times) -> Series {
     #[derive(Default)]
     struct Records(Vec<Vec<u8>>);
     impl Visitor for Records {
@@ -207,6 +202,7 @@ fn ideal_and_refs(path: &Path) -> (Series, HashMap<u64, String>) {
     let mut all = Series::new();
     let mut last: HashMap<String, i64> = HashMap::new();
     let mut deleted: Vec<(String, i64, i64)> = Vec::new();
+    let from = min_valid_time(&listing, &list_blocks(path).unwrap(), Version::NEWEST);
     for kind in [LogKind::Checkpoint, LogKind::Wal, LogKind::Wbl] {
         let Some(log) = listing.logs.iter().rfind(|log| log.kind == kind) else { continue };
         for segment in log.segments.iter().filter(|segment| segment.path.is_file()) {
@@ -216,6 +212,9 @@ fn ideal_and_refs(path: &Path) -> (Series, HashMap<u64, String>) {
                 let mut take = |series_ref: u64, time: i64, stale: bool| {
                     let Some(labels) = series.get(&series_ref) else { return };
                     if kind != LogKind::Wbl {
+                        if time < from {
+                            return;
+                        }
                         let last = last.entry(labels.clone()).or_insert(i64::MIN);
                         if time <= *last {
                             return;
@@ -267,13 +266,22 @@ fn ideal_and_refs(path: &Path) -> (Series, HashMap<u64, String>) {
             }
         }
     }
+    for file in list_head_chunks(&path.join("chunks_head"), "").unwrap().files {
+        for chunk in file.chunks().unwrap().flatten() {
+            let key = (chunk.chunk_ref, chunk.series_ref, chunk.min_time, chunk.max_time, chunk.samples);
+            if let (Some(labels), Some(times)) = (series.get(&chunk.series_ref), times.get(&key)) {
+                let counts = |time: &&i64| chunk.out_of_order || **time >= from;
+                all.entry(labels.clone()).or_default().extend(times.iter().filter(counts));
+            }
+        }
+    }
     for (labels, min, max) in deleted {
         if let Some(times) = all.get_mut(&labels) {
             times.retain(|time| !(min <= *time && *time <= max));
         }
     }
     all.retain(|_, times| !times.is_empty());
-    (all, series)
+    all
 }
 
 /// Counts a directory as it is and compares with what Prometheus then makes of it. Why not, if that says nothing.
@@ -281,7 +289,7 @@ fn compare(oracle: Oracle, path: &Path, what: &str) -> Result<(Samples, Samples)
     let directory = Directory::of(path, Version::NEWEST);
     let start = first_start(&directory)?;
     let counted = directory.count(&[StartReads::default(), start]);
-    let could_be_had = ideal(path);
+    let could_be_had = ideal(path, &Times::new());
     assert_eq!(counted[0].0, without(&could_be_had, &Series::new()), "{what}: all that could be had");
     assert_eq!(counted[0], (counted[0].0, counted[0].0), "{what}: a start that leaves nothing");
     let scratch = tempfile::tempdir().unwrap();
@@ -299,7 +307,7 @@ fn compare(oracle: Oracle, path: &Path, what: &str) -> Result<(Samples, Samples)
         }
         Err(error) => return Err(error),
     }
-    assert_eq!(gone, without(&could_be_had, &ideal(&data)), "{what}: gone");
+    assert_eq!(gone, without(&could_be_had, &ideal(&data, &Times::new())), "{what}: gone");
     Ok((not_replayed, gone))
 }
 
@@ -565,54 +573,89 @@ fn damaged_head_chunks() {
     let (mut deleted, mut lost) = (0, 0);
     for seed in seeds(120) {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let scratch = tempfile::tempdir().unwrap();
-        let data = scratch.path().join("data");
         let (original, times) = &originals[rng.usize(..originals.len())];
-        copy(original, &data);
-        let mut what = format!("WALFIX_FIRST_SEED={seed} WALFIX_SEEDS=1:");
-        if rng.u32(..4) > 0 {
-            what.push_str(&damage_chunks(&data.join("chunks_head"), &mut rng));
-        }
-        if rng.bool() {
-            let kind = KINDS[rng.usize(..KINDS.len())];
-            // How many samples of a chunk out of order a damaged WBL has lost is not known.
-            what.push_str(&damage(&data, kind, |log| log != LogKind::Wbl, &mut rng));
-        }
-        let directory = Directory::of(&data, Version::NEWEST);
-        let Ok(start) = first_start(&directory) else { continue };
-        let counted = directory.count(&[StartReads::default(), start]);
-        let could_be_had = ideal_with_chunks(&data, times);
-        assert_alike(
-            counted[0].0,
-            without(&could_be_had, &Series::new()),
-            &format!("{what}: all that could be had"),
-        );
-        let opened = scratch.path().join("opened");
-        copy(&data, &opened);
-        let (not_replayed, gone) = counted[1];
-        let answer = oracle.json(&["open", "--head"], &opened);
-        assert_eq!(directory.chunks.error, chunk_error(&answer, &opened), "{what}");
-        match in_answer(&answer) {
-            Ok(served) => {
-                assert_alike(not_replayed, without(&could_be_had, &served), &format!("{what}: not replayed"));
-            }
-            Err(error) if error.contains("repair corrupted WAL: rename") => {
-                assert_eq!(not_replayed, counted[0].0, "{what}: {error}");
-            }
-            Err(error) => {
-                assert!(directory.chunks.refusal.is_some(), "{what}: {error}");
-                continue;
-            }
-        }
-        assert_alike(
-            gone,
-            without(&could_be_had, &ideal_with_chunks(&opened, times)),
-            &format!("{what}: gone"),
-        );
-        deleted += u64::from(directory.chunks.error.is_some());
+        let what = format!("WALFIX_FIRST_SEED={seed} WALFIX_SEEDS=1: {}", original.display());
+        let (error, not_replayed) = damage_and_compare(oracle, original, times, false, &what, &mut rng);
+        deleted += u64::from(error);
         lost += u64::from(not_replayed.samples > 0);
     }
     eprintln!("{deleted} with deleted chunks, {lost} with a loss");
+}
+
+/// Directories that servers have made, damaged.
+#[test]
+fn damaged_directories_of_servers() {
+    let Some(oracle) = oracle::judge("what is served") else { return };
+    let originals: Vec<(PathBuf, Times)> = directories()
+        .into_iter()
+        .filter(|path| path.join("chunks_head").is_dir())
+        .map(|path| {
+            let times = times_in_chunks(oracle, &path);
+            (path, times)
+        })
+        .collect();
+    let (mut deleted, mut lost) = (0, 0);
+    for seed in seeds(if originals.is_empty() { 0 } else { 60 }) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (original, times) = &originals[rng.usize(..originals.len())];
+        let what = format!("WALFIX_FIRST_SEED={seed} WALFIX_SEEDS=1: {}", original.display());
+        let (error, not_replayed) = damage_and_compare(oracle, original, times, true, &what, &mut rng);
+        deleted += u64::from(error);
+        lost += u64::from(not_replayed.samples > 0);
+    }
+    eprintln!("{deleted} with deleted chunks, {lost} with a loss");
+}
+
+/// Damages a copy, and compares what is counted with what Prometheus makes of it. Whether head chunks are deleted, and what
+/// is not replayed.
+fn damage_and_compare(
+    oracle: Oracle,
+    original: &Path,
+    times: &Times,
+    is_of_server: bool,
+    what: &str,
+    rng: &mut fastrand::Rng,
+) -> (bool, Samples) {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    copy(original, &data);
+    let mut what = what.to_owned();
+    if rng.u32(..4) > 0 {
+        what.push_str(&damage_chunks(&data.join("chunks_head"), rng));
+    }
+    if rng.bool() {
+        let kind = KINDS[rng.usize(..KINDS.len())];
+        // How many samples of a chunk out of order a damaged WBL has lost is not known.
+        what.push_str(&damage(&data, kind, |log| log != LogKind::Wbl, rng));
+    }
+    let directory = Directory::of(&data, Version::NEWEST);
+    let Ok(start) = first_start(&directory) else { return Default::default() };
+    let counted = directory.count(&[StartReads::default(), start]);
+    let could_be_had = ideal(&data, times);
+    let all = without(&could_be_had, &Series::new());
+    let of = is_of_server.then_some(all);
+    assert_alike(counted[0].0, all, of, &format!("{what}: all that could be had"));
+    let opened = scratch.path().join("opened");
+    copy(&data, &opened);
+    let (not_replayed, gone) = counted[1];
+    let answer = oracle.json(&["open", "--head"], &opened);
+    assert_eq!(directory.chunks.error, chunk_error(&answer, &opened), "{what}");
+    match in_answer(&answer) {
+        Ok(served) => {
+            let expected = without(&could_be_had, &served);
+            assert_alike(not_replayed, expected, of, &format!("{what}: not replayed"));
+        }
+        Err(error) if error.contains("repair corrupted WAL: rename") => {
+            assert_eq!(not_replayed, counted[0].0, "{what}: {error}");
+        }
+        Err(error) => {
+            assert!(directory.chunks.refusal.is_some(), "{what}: {error}");
+            return Default::default();
+        }
+    }
+    let expected = without(&could_be_had, &ideal(&opened, times));
+    assert_alike(gone, expected, of, &format!("{what}: gone"));
+    (directory.chunks.error.is_some(), not_replayed)
 }
 
 /// What the server logs when it cannot load head chunks.
@@ -622,8 +665,15 @@ fn chunk_error(answer: &Value, data: &Path) -> Option<String> {
     Some(line["err"].as_str().unwrap().replace(data.to_str().unwrap(), "data"))
 }
 
-/// Exact but for the times: of samples that are in chunks only these are known from the chunks' bounds.
-fn assert_alike(counted: Samples, expected: Samples, what: &str) {
+/// Exact but for the times: of samples that are in chunks only these are known from the chunks' bounds. With real servers also
+/// but for one in a hundred of `all`: which file has the chunk that a marker speaks of is not known where chunks have been written
+/// again; and what a start takes from a record that cannot be proven may be what else only a deleted chunk has.
+fn assert_alike(counted: Samples, expected: Samples, all: Option<Samples>, what: &str) {
+    let differ = counted.samples.abs_diff(expected.samples);
+    if differ > 0 && all.is_some_and(|all| differ * 100 < all.samples) {
+        eprintln!("{what}: {} and not {}", counted.samples, expected.samples);
+        return;
+    }
     assert_eq!(
         (counted.samples, counted.series),
         (expected.samples, expected.series),
@@ -652,19 +702,6 @@ fn times_in_chunks(oracle: Oracle, data: &Path) -> Times {
         (key, chunk["times"].as_array().unwrap().iter().map(|time| time.as_i64().unwrap()).collect())
     };
     read["chunks"].as_array().unwrap().iter().map(of_chunk).collect()
-}
-
-fn ideal_with_chunks(path: &Path, times: &Times) -> Series {
-    let (mut all, series) = ideal_and_refs(path);
-    for file in list_head_chunks(&path.join("chunks_head"), "").unwrap().files {
-        for chunk in file.chunks().unwrap().flatten() {
-            let key = (chunk.chunk_ref, chunk.series_ref, chunk.min_time, chunk.max_time, chunk.samples);
-            if let (Some(labels), Some(times)) = (series.get(&chunk.series_ref), times.get(&key)) {
-                all.entry(labels.clone()).or_default().extend(times);
-            }
-        }
-    }
-    all
 }
 
 fn with_head_chunks(oracle: Oracle, seed: u64, data: &Path) {
