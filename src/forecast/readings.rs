@@ -172,6 +172,8 @@ impl<'a> Readings<'a> {
         // Up to the first segment in doubt nothing is left open.
         let first = stretches.iter().position(|at| self.doubt.doubts(at.log, at.segment));
         let Some(first) = first else { return Ok(ForCheckpoint { failure: None, read_to: None }) };
+        // A checkpoint's first record is looked at before all others.
+        let first = if self.listing.logs[stretches[first].log].kind == LogKind::Wal { first } else { 0 };
         let (mut parts, mut places) = (Vec::new(), Vec::new());
         for (at, stretch) in stretches.iter().enumerate().skip(first) {
             let Some(part) = self.part(stretch.log, stretch.segment, 0)? else { continue };
