@@ -17,6 +17,9 @@ use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use walfix::tsdb::{Listing, LogKind, Target, list_blocks, list_head_chunks};
 use walfix::wal;
 
+/// The value of a staleness marker (`model/value/value.go`, `StaleNaN`).
+const STALE: u64 = 0x7ff0_0000_0000_0002;
+
 /// A directory, and what is known of it before it is counted.
 struct Directory {
     listing: Listing,
@@ -225,7 +228,6 @@ fn ideal(path: &Path, times: &Times) -> Series {
                         all.entry(labels.clone()).or_default().insert(time);
                     }
                 };
-                const STALE: u64 = 0x7ff0_0000_0000_0002;
                 match record::Record::parse(&record) {
                     record::Record::Samples(r) => r
                         .entries()
@@ -352,8 +354,8 @@ fn servers_of_other_versions() {
             let counted = directory.count(&[StartReads::default(), start]);
             let (base, not_replayed) = (counted[0].0, counted[1].0);
             if starts[0]["outcome"] == "starts" {
-                let served = starts[0]["samples"].as_u64();
-                assert_eq!(Some(base.samples - not_replayed.samples), served, "{what}: {not_replayed:?}");
+                let real = starts[0]["samples"].as_u64();
+                assert_eq!(Some(base.samples - not_replayed.samples), real, "{what}: {not_replayed:?}");
                 compared += 1;
             } else {
                 assert!(!serves && not_replayed == base, "{what}");
