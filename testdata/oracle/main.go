@@ -20,7 +20,8 @@ type command struct {
 
 var commands = []command{
 	{"write", "write [flags] DIR", runWrite},
-	{"dump", "dump [--snapshot] DIR", runDump},
+	{"directory", "directory [flags] DIR", runDirectory},
+	{"dump", "dump [--snapshot] [--chunks] DIR", runDump},
 	{"read", "read [--concat] DIR", runRead},
 	{"open", "open [flags] DIR", runOpen},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
