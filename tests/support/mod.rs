@@ -1,6 +1,7 @@
 //! What the tests share: judges that are not walfix, damages, and knobs. `mod support;` brings it in.
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses a part of it")]
 
+pub mod bases;
 pub mod canonical;
 pub mod compare;
 pub mod damage;
@@ -10,6 +11,7 @@ pub mod fresh;
 pub mod fuse;
 pub mod oracle;
 pub mod pristine;
+pub mod recipes;
 pub mod server;
 
 use std::io::Write as _;
