@@ -13,6 +13,8 @@ pub struct Forecast {
     /// One for each start that differs from the one before it; every later start does what the last one does, if
     /// nothing is written meanwhile.
     pub starts: Vec<Start>,
+    /// Whether every later start deletes again what was written to the WAL, or WBL, meanwhile.
+    pub poisoned: bool,
     /// With what error the next checkpoint fails; `None` if it succeeds or none of these starts gets so far.
     pub next_checkpoint_error: Option<String>,
     /// The true place of what that error is about, where it is another than the error names.

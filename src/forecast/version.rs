@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::record::RecordType;
+use crate::record::{Dialect, RecordType};
 
 /// A version of Prometheus. Ordered as versions are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +61,84 @@ impl Version {
     #[must_use]
     pub fn repairs_wbl(self) -> bool {
         self.since(2, 48)
+    }
+
+    /// Whether it joins the fragments of a record first and unpacks them then, as the last one says (3.4). Before, it keeps
+    /// those with a compression flag apart from those without, and takes the one pile or the other.
+    #[must_use]
+    pub fn joins_all_fragments(self) -> bool {
+        self.since(3, 4)
+    }
+
+    /// How it decodes records.
+    #[must_use]
+    pub fn dialect(self) -> Dialect {
+        if self.since(3, 9) {
+            Dialect::V3_9
+        } else if self.since(3, 7) {
+            Dialect::V3_7
+        } else if self.since(3, 2) {
+            Dialect::V3_2
+        } else if self.since(2, 42) {
+            Dialect::V2_42
+        } else {
+            Dialect::V2_30
+        }
+    }
+
+    /// Whether it replays histograms of the WBL (3.0). Before, it passes over them.
+    #[must_use]
+    pub fn replays_wbl_histograms(self) -> bool {
+        self.since(3, 0)
+    }
+
+    /// Whether it takes float histograms over into a checkpoint (2.52). Before, it drops them there undecoded.
+    #[must_use]
+    pub fn checkpoints_float_histograms(self) -> bool {
+        self.since(2, 52)
+    }
+
+    /// Whether it reads the time that the last checkpoint begins with before it makes another one (3.16).
+    #[must_use]
+    pub fn reads_min_valid_time(self) -> bool {
+        self.since(3, 16)
+    }
+
+    /// Whether there is an agent (2.32).
+    #[must_use]
+    pub fn has_agent(self) -> bool {
+        self.since(2, 32)
+    }
+
+    /// Whether an agent takes records for corruption that it has no use for, and hangs on the second one (up to 3.14). From
+    /// 3.15 on it passes over them.
+    #[must_use]
+    pub fn agent_rejects_unknown(self) -> bool {
+        !self.since(3, 15)
+    }
+
+    /// Whether an agent reads histograms (2.42).
+    #[must_use]
+    pub fn agent_reads_histograms(self) -> bool {
+        self.since(2, 42)
+    }
+
+    /// Whether an agent reads metadata (3.16).
+    #[must_use]
+    pub fn agent_reads_metadata(self) -> bool {
+        self.since(3, 16)
+    }
+
+    /// Whether it has names for record types (2.38). Before, it gives their numbers.
+    #[must_use]
+    pub fn names_record_types(self) -> bool {
+        self.since(2, 38)
+    }
+
+    /// Whether it removes a chunk snapshot that is ahead of all segments instead of loading it (2.43).
+    #[must_use]
+    pub fn drops_newer_snapshots(self) -> bool {
+        self.since(2, 43)
     }
 
     /// Whether it decodes records of that type; it passes over others.

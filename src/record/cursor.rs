@@ -141,6 +141,12 @@ impl<'a> Cursor<'a> {
         Ok(if count.cast_signed() < 0 { 0 } else { count })
     }
 
+    /// How many elements follow, where Prometheus makes room for them before it counts: from 2^63 on it panics.
+    pub(crate) fn length(&mut self) -> Result<u64, Cut> {
+        let length = self.uvarint64()?;
+        if length.cast_signed() < 0 { Err(Cut::ABSURD) } else { Ok(length) }
+    }
+
     /// Whether Prometheus dies on `count` elements for which it takes `size` bytes each: only if the record
     /// cannot hold them, for what it does hold was paid for once already.
     pub(crate) const fn is_absurd(&self, count: u64, size: u64) -> bool {

@@ -3,11 +3,14 @@
 use super::base::Base;
 use super::cursor::{AtCursor, Cursor, Cut};
 use super::labels;
-use super::{DecodeError, Labels, RecordType, put};
+use super::{DecodeError, Dialect, Labels, RecordType, put};
 
 /// An exemplars record.
 #[derive(Clone, Copy, Debug)]
-pub struct ExemplarsRecord<'a>(pub(crate) Cursor<'a>);
+pub struct ExemplarsRecord<'a> {
+    pub(crate) body: Cursor<'a>,
+    pub(crate) dialect: Dialect,
+}
 
 /// An exemplar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +37,9 @@ impl<'a> ExemplarsRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub fn entries(&self) -> ExemplarIter<'a> {
-        let mut cursor = self.0;
+        let mut cursor = self.body;
         let base = Base::decode(&mut cursor);
-        ExemplarIter { cursor, base, count: 0 }
+        ExemplarIter { cursor, base, count: 0, dialect: self.dialect }
     }
 }
 
@@ -46,6 +49,7 @@ pub struct ExemplarIter<'a> {
     cursor: Cursor<'a>,
     base: Result<Base, Cut>,
     count: u64,
+    dialect: Dialect,
 }
 
 impl<'a> ExemplarIter<'a> {
@@ -57,7 +61,7 @@ impl<'a> ExemplarIter<'a> {
             series_ref,
             t,
             value_bits: self.cursor.be64()?,
-            labels: Labels::decode(&mut self.cursor)?,
+            labels: Labels::decode(&mut self.cursor, self.dialect)?,
         })
     }
 }

@@ -11,7 +11,7 @@
 use super::base::{Base, Chain};
 use super::cursor::{AtCursor, Cursor, Cut};
 use super::error::ResolutionProblem;
-use super::{DecodeError, RecordType, put};
+use super::{DecodeError, Dialect, RecordType, put};
 
 /// The schema of histograms with custom bucket bounds (`model/histogram/generic.go`).
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -24,6 +24,7 @@ const ELEMENT_BYTES: u64 = 8;
 pub struct HistogramsRecord<'a> {
     pub(crate) body: Cursor<'a>,
     pub(crate) v2: bool,
+    pub(crate) dialect: Dialect,
 }
 
 /// A record of float histograms, of any of its three types.
@@ -31,6 +32,7 @@ pub struct HistogramsRecord<'a> {
 pub struct FloatHistogramsRecord<'a> {
     pub(crate) body: Cursor<'a>,
     pub(crate) v2: bool,
+    pub(crate) dialect: Dialect,
 }
 
 /// A sample that is a histogram with integer counts.
@@ -281,6 +283,10 @@ impl<'a> Spans<'a> {
         })
     }
 
+    fn buckets(&self) -> u64 {
+        self.iter().fold(0, |sum: u64, span| sum.saturating_add(span.length.into()))
+    }
+
     /// Why Prometheus cannot lower the resolution of buckets that lie so, if it cannot.
     fn resolution_problem(&self, have: u64) -> Option<ResolutionProblem> {
         let mut need = 0_u64;
@@ -312,16 +318,18 @@ impl<'a> FloatBits<'a> {
 /// What the two kinds of histogram have in common.
 trait Body<'a>: Default {
     /// Fills in as much as can be read.
-    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut>;
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut>;
     fn schema(&self) -> i32;
     fn resolution_problem(&self) -> Option<ResolutionProblem>;
+    /// Whether the spans of one side speak of more buckets than it has.
+    fn needs_more_buckets(&self) -> bool;
 }
 
 impl<'a> Histogram<'a> {
     /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
     pub(crate) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, Cut> {
         let mut histogram = Self::default();
-        histogram.decode(cursor)?;
+        histogram.decode(cursor, Dialect::default())?;
         Ok(histogram)
     }
 }
@@ -330,14 +338,16 @@ impl<'a> FloatHistogram<'a> {
     /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
     pub(crate) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, Cut> {
         let mut histogram = Self::default();
-        histogram.decode(cursor)?;
+        histogram.decode(cursor, Dialect::default())?;
         Ok(histogram)
     }
 }
 
 impl<'a> Body<'a> for Histogram<'a> {
-    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
-        self.hint = cursor.byte()?;
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut> {
+        if dialect.has_hints() {
+            self.hint = cursor.byte()?;
+        }
         self.schema = cursor.varint32()?;
         self.zero_threshold_bits = cursor.be64()?;
         self.zero_count = cursor.uvarint64()?;
@@ -347,7 +357,7 @@ impl<'a> Body<'a> for Histogram<'a> {
         self.neg_spans.decode(cursor)?;
         self.pos.decode(cursor)?;
         self.neg.decode(cursor)?;
-        if self.schema == CUSTOM_BUCKETS_SCHEMA {
+        if self.schema == CUSTOM_BUCKETS_SCHEMA && dialect.has_custom_bounds() {
             self.custom.decode(cursor)?;
         }
         Ok(())
@@ -361,11 +371,17 @@ impl<'a> Body<'a> for Histogram<'a> {
         let positive = self.pos_spans.resolution_problem(self.pos.0.count);
         positive.or_else(|| self.neg_spans.resolution_problem(self.neg.0.count))
     }
+
+    fn needs_more_buckets(&self) -> bool {
+        self.pos_spans.buckets() > self.pos.0.count || self.neg_spans.buckets() > self.neg.0.count
+    }
 }
 
 impl<'a> Body<'a> for FloatHistogram<'a> {
-    fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
-        self.hint = cursor.byte()?;
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut> {
+        if dialect.has_hints() {
+            self.hint = cursor.byte()?;
+        }
         self.schema = cursor.varint32()?;
         self.zero_threshold_bits = cursor.be64()?;
         self.zero_count_bits = cursor.be64()?;
@@ -375,7 +391,7 @@ impl<'a> Body<'a> for FloatHistogram<'a> {
         self.neg_spans.decode(cursor)?;
         self.pos.decode(cursor)?;
         self.neg.decode(cursor)?;
-        if self.schema == CUSTOM_BUCKETS_SCHEMA {
+        if self.schema == CUSTOM_BUCKETS_SCHEMA && dialect.has_custom_bounds() {
             self.custom.decode(cursor)?;
         }
         Ok(())
@@ -389,6 +405,10 @@ impl<'a> Body<'a> for FloatHistogram<'a> {
         let positive = self.pos_spans.resolution_problem(self.pos.0.count);
         positive.or_else(|| self.neg_spans.resolution_problem(self.neg.0.count))
     }
+
+    fn needs_more_buckets(&self) -> bool {
+        self.pos_spans.buckets() > self.pos.0.count || self.neg_spans.buckets() > self.neg.0.count
+    }
 }
 
 /// Walks over either kind of record.
@@ -396,6 +416,7 @@ impl<'a> Body<'a> for FloatHistogram<'a> {
 struct Walk<'a> {
     cursor: Cursor<'a>,
     layout: Result<Layout, Cut>,
+    dialect: Dialect,
     /// The histograms Prometheus has kept, which leaves out those of unknown schemas.
     kept: u64,
 }
@@ -407,7 +428,7 @@ enum Layout {
 }
 
 impl<'a> Walk<'a> {
-    fn new(mut cursor: Cursor<'a>, v2: bool) -> Self {
+    fn new(mut cursor: Cursor<'a>, v2: bool, dialect: Dialect) -> Self {
         let layout = if !v2 {
             Base::decode(&mut cursor).map(Layout::V1)
         } else if cursor.is_empty() {
@@ -415,7 +436,7 @@ impl<'a> Walk<'a> {
         } else {
             Chain::decode(&mut cursor).map(|chain| Layout::V2 { chain, started: false })
         };
-        Self { cursor, layout, kept: 0 }
+        Self { cursor, layout, dialect, kept: 0 }
     }
 
     /// Ref, time, start timestamp and histogram of the next entry.
@@ -438,19 +459,30 @@ impl<'a> Walk<'a> {
         // After the first error Prometheus reads zeros and carries on to the end of the entry: it judges the schema
         // (0 if that was not reached) and reduces the resolution before it looks at the error.
         let head = self.head();
-        let read = head.and_then(|_| body.decode(&mut self.cursor));
+        let read = head.and_then(|_| body.decode(&mut self.cursor, self.dialect));
         let crashes = read.is_err_and(|cut| cut.crashes);
-        let known = is_known_schema(body.schema());
-        if (9..=52).contains(&body.schema())
-            && !crashes
-            && let Some(problem) = body.resolution_problem()
-        {
-            return Err(DecodeError::resolution(self.kept + 1, problem));
+        let known = is_known_schema(body.schema()) || !self.dialect.judges_schemas();
+        if (9..=52).contains(&body.schema()) && !crashes {
+            self.lower_resolution(&body)?;
         }
         self.kept += u64::from(known);
         read.map_err(|cut| DecodeError::after(cut, self.kept, "histograms"))?;
         let (series_ref, t, st) = head.unwrap_or_default();
         Ok((series_ref, t, st, body))
+    }
+
+    /// Fails where Prometheus fails to make a resolution of 8 out of a higher one.
+    fn lower_resolution<B: Body<'a>>(&self, body: &B) -> Result<(), DecodeError> {
+        match self.dialect {
+            Dialect::V3_7 if body.needs_more_buckets() => {
+                Err(DecodeError::after(Cut::ABSURD, self.kept, "histograms"))
+            }
+            Dialect::V2_30 | Dialect::V2_42 | Dialect::V3_2 | Dialect::V3_7 => Ok(()),
+            Dialect::V3_9 => match body.resolution_problem() {
+                Some(problem) => Err(DecodeError::resolution(self.kept + 1, problem)),
+                None => Ok(()),
+            },
+        }
     }
 
     fn head(&mut self) -> Result<(u64, i64, i64), Cut> {
@@ -470,7 +502,7 @@ impl<'a> HistogramsRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub fn entries(&self) -> HistogramIter<'a> {
-        HistogramIter(Walk::new(self.body, self.v2))
+        HistogramIter(Walk::new(self.body, self.v2, self.dialect))
     }
 }
 
@@ -478,7 +510,7 @@ impl<'a> FloatHistogramsRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub fn entries(&self) -> FloatHistogramIter<'a> {
-        FloatHistogramIter(Walk::new(self.body, self.v2))
+        FloatHistogramIter(Walk::new(self.body, self.v2, self.dialect))
     }
 }
 

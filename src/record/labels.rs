@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use super::cursor::{Cursor, Cut};
-use super::put;
+use super::{Dialect, put};
 
 /// What one label costs Prometheus while it decodes: two string headers.
 const LABEL_BYTES: u64 = 32;
@@ -17,8 +17,8 @@ pub struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    pub(crate) fn decode(cursor: &mut Cursor<'a>) -> Result<Self, Cut> {
-        let declared = cursor.count()?;
+    pub(crate) fn decode(cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<Self, Cut> {
+        let declared = if dialect < Dialect::V2_42 { cursor.length()? } else { cursor.count()? };
         let absurd = cursor.is_absurd(declared, LABEL_BYTES);
         let start = *cursor;
         let mut count = 0;

@@ -7,6 +7,7 @@
 
 mod base;
 mod cursor;
+mod dialect;
 mod error;
 mod exemplars;
 mod histograms;
@@ -23,6 +24,7 @@ mod summary;
 mod tombstones;
 mod uses;
 
+pub use dialect::Dialect;
 pub use error::DecodeError;
 pub use exemplars::{ExemplarEntry, ExemplarIter, ExemplarsRecord, encode_exemplars};
 pub use histograms::{
@@ -44,7 +46,7 @@ pub use snapshot::{
     LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
-pub use summary::{Summary, summarize};
+pub use summary::{Summary, summarize, summarize_as};
 pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
 pub use uses::{SeriesUse, each_use};
 
@@ -217,27 +219,33 @@ impl<'a> Record<'a> {
     /// Looks at the first byte, and no further.
     #[must_use]
     pub fn parse(record: &'a [u8]) -> Self {
+        Self::parse_as(record, Dialect::default())
+    }
+
+    /// The same for decoders of other versions. Which types they know is the caller's to say.
+    #[must_use]
+    pub fn parse_as(record: &'a [u8], dialect: Dialect) -> Self {
         let body = Cursor::body_of(record);
         let Some(record_type) = RecordType::of(record) else {
             return Self::Unknown(record);
         };
         match record_type {
-            RecordType::Series => Self::Series(SeriesRecord(body)),
+            RecordType::Series => Self::Series(SeriesRecord { body, dialect }),
             RecordType::Samples => Self::Samples(SamplesRecord { body, v2: false }),
             RecordType::SamplesV2 => Self::Samples(SamplesRecord { body, v2: true }),
             RecordType::Tombstones => Self::Tombstones(TombstonesRecord(body)),
-            RecordType::Exemplars => Self::Exemplars(ExemplarsRecord(body)),
+            RecordType::Exemplars => Self::Exemplars(ExemplarsRecord { body, dialect }),
             RecordType::MmapMarkers => Self::MmapMarkers(MmapMarkersRecord(body)),
             RecordType::Metadata => Self::Metadata(MetadataRecord(body)),
             RecordType::HistogramSamples | RecordType::CustomBucketsHistogramSamples => {
-                Self::Histograms(HistogramsRecord { body, v2: false })
+                Self::Histograms(HistogramsRecord { body, v2: false, dialect })
             }
-            RecordType::HistogramSamplesV2 => Self::Histograms(HistogramsRecord { body, v2: true }),
+            RecordType::HistogramSamplesV2 => Self::Histograms(HistogramsRecord { body, v2: true, dialect }),
             RecordType::FloatHistogramSamples | RecordType::CustomBucketsFloatHistogramSamples => {
-                Self::FloatHistograms(FloatHistogramsRecord { body, v2: false })
+                Self::FloatHistograms(FloatHistogramsRecord { body, v2: false, dialect })
             }
             RecordType::FloatHistogramSamplesV2 => {
-                Self::FloatHistograms(FloatHistogramsRecord { body, v2: true })
+                Self::FloatHistograms(FloatHistogramsRecord { body, v2: true, dialect })
             }
             RecordType::MinValidTime => Self::MinValidTime(MinValidTimeRecord(body)),
         }

@@ -2,11 +2,14 @@
 
 use super::cursor::{AtCursor, Cursor, Cut};
 use super::labels::{self, LabelSet};
-use super::{DecodeError, Labels, RecordType, put};
+use super::{DecodeError, Dialect, Labels, RecordType, put};
 
 /// A series record.
 #[derive(Clone, Copy, Debug)]
-pub struct SeriesRecord<'a>(pub(crate) Cursor<'a>);
+pub struct SeriesRecord<'a> {
+    pub(crate) body: Cursor<'a>,
+    pub(crate) dialect: Dialect,
+}
 
 /// A series and the ref by which other records name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +24,7 @@ impl<'a> SeriesRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub const fn entries(&self) -> SeriesIter<'a> {
-        SeriesIter { cursor: self.0 }
+        SeriesIter { cursor: self.body, dialect: self.dialect }
     }
 }
 
@@ -29,11 +32,15 @@ impl<'a> SeriesRecord<'a> {
 #[derive(Clone, Debug)]
 pub struct SeriesIter<'a> {
     cursor: Cursor<'a>,
+    dialect: Dialect,
 }
 
 impl<'a> SeriesIter<'a> {
     fn entry(&mut self) -> Result<SeriesEntry<'a>, Cut> {
-        Ok(SeriesEntry { series_ref: self.cursor.be64()?, labels: Labels::decode(&mut self.cursor)? })
+        Ok(SeriesEntry {
+            series_ref: self.cursor.be64()?,
+            labels: Labels::decode(&mut self.cursor, self.dialect)?,
+        })
     }
 }
 

@@ -9,7 +9,7 @@
 use std::fmt;
 
 use super::cursor::{Cursor, Cut};
-use super::{DecodeError, ExemplarsRecord, FloatHistogram, Histogram, Labels, TombstoneEntry};
+use super::{DecodeError, Dialect, ExemplarsRecord, FloatHistogram, Histogram, Labels, TombstoneEntry};
 
 /// A record of a chunk snapshot, told apart by its first byte.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ impl<'a> SnapshotRecord<'a> {
         match record.first() {
             Some(1) => Self::Series(SnapshotSeriesRecord(body)),
             Some(2) => Self::Tombstones(SnapshotTombstonesRecord(body)),
-            Some(3) => Self::Exemplars(ExemplarsRecord(body)),
+            Some(3) => Self::Exemplars(ExemplarsRecord { body, dialect: Dialect::default() }),
             _ => Self::Unknown(record),
         }
     }
@@ -143,7 +143,7 @@ impl<'a> SnapshotSeriesRecord<'a> {
     }
 
     fn head(cursor: &mut Cursor<'a>) -> Result<(u64, Labels<'a>), Cut> {
-        Ok((cursor.be64()?, Labels::decode(cursor)?))
+        Ok((cursor.be64()?, Labels::decode(cursor, Dialect::default())?))
     }
 
     /// The whole record. Bytes after its end are ignored, as Prometheus does.

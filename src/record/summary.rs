@@ -1,7 +1,7 @@
 //! One walk over a record, for what a scan wants to know of it.
 
 use super::cursor::AtCursor;
-use super::{DecodeError, Record, RecordType};
+use super::{DecodeError, Dialect, Record, RecordType};
 
 /// What one walk over a record finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,14 @@ pub struct Summary {
 /// Decodes the whole record, once, without allocating.
 #[must_use]
 pub fn summarize(record: &[u8]) -> Summary {
+    summarize_as(record, Dialect::default())
+}
+
+/// The same for decoders of other versions of Prometheus.
+#[must_use]
+pub fn summarize_as(record: &[u8], dialect: Dialect) -> Summary {
     let mut seen = Seen::new();
-    let error = match Record::parse(record) {
+    let error = match Record::parse_as(record, dialect) {
         Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Samples(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
         Record::Tombstones(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::scan::report::{
     Cause, Correction, Dialect, Entries, Finding, Log, LogKind, Lost, Report, SCHEMA, Segment, Severity,
     Verdict,
@@ -168,6 +169,90 @@ pub(crate) fn strange_path() -> Report {
 
 pub(crate) fn by_hand() -> Vec<Report> {
     vec![empty(), clean(), one_damage(), many(), huge(), strange_path()]
+}
+
+fn missing(series: u64, samples: u64) -> Samples {
+    Samples { series, samples, min_time: Some(FROM), max_time: Some(TO) }
+}
+
+fn start(outcome: Outcome) -> Start {
+    Start {
+        outcome,
+        error: None,
+        fatal: None,
+        deletes: Vec::new(),
+        truncates: Vec::new(),
+        not_replayed: Samples::default(),
+        gone: Samples::default(),
+    }
+}
+
+fn forecast(starts: Vec<Start>) -> Forecast {
+    Forecast {
+        version: "3.14".into(),
+        agent: false,
+        starts,
+        poisoned: false,
+        next_checkpoint_error: None,
+        next_checkpoint_place: None,
+    }
+}
+
+pub(crate) fn checkpoint_damaged() -> Forecast {
+    let said = "backfill checkpoint: read records: corruption in segment \
+                /prometheus/wal/checkpoint.00000003/00000000 at 32768: unexpected checksum 1, expected 2";
+    let rename = "rename /prometheus/wal/00000000 /prometheus/wal/00000000.repair: no such file or directory";
+    let first = Start {
+        error: Some(said.into()),
+        fatal: Some(format!("opening storage failed: repair corrupted WAL: {rename}")),
+        deletes: vec!["wal/00000004".into(), "wal/00000005".into(), "wal/00000006".into()],
+        not_replayed: missing(700, 107_300),
+        gone: missing(212, 88_000),
+        ..start(Outcome::Refuses)
+    };
+    let second = Start {
+        error: Some(said.into()),
+        not_replayed: missing(700, 107_300),
+        gone: missing(212, 88_000),
+        ..start(Outcome::Loses)
+    };
+    Forecast { poisoned: true, ..forecast(vec![first, second]) }
+}
+
+pub(crate) fn cut() -> Forecast {
+    let said = "read records: corruption in segment /prometheus/wal/00000004 at 20364: unexpected checksum 1, \
+                expected 2";
+    let first = Start {
+        error: Some(said.into()),
+        deletes: (5..=12).map(|index| format!("wal/{index:08}")).collect(),
+        truncates: vec![Truncate { path: "wal/00000004".into(), offset: 19_934 }],
+        not_replayed: missing(212, 88_000),
+        gone: missing(212, 88_000),
+        ..start(Outcome::Loses)
+    };
+    let second = Start { not_replayed: first.not_replayed, gone: first.gone, ..start(Outcome::Loses) };
+    forecast(vec![first, second])
+}
+
+pub(crate) fn silent() -> Forecast {
+    Forecast {
+        next_checkpoint_error: Some(
+            "create checkpoint: read segments: corruption in segment /prometheus/wal/00000005 at 311: \
+             unexpected full record"
+                .into(),
+        ),
+        next_checkpoint_place: Some(Place { path: "wal/00000004".into(), offset: 19_934 }),
+        ..forecast(vec![start(Outcome::Starts)])
+    }
+}
+
+pub(crate) fn hanging_agent() -> Forecast {
+    let all = missing(700, 107_300);
+    Forecast { agent: true, ..forecast(vec![Start { not_replayed: all, ..start(Outcome::Hangs) }]) }
+}
+
+pub(crate) fn forecasts() -> Vec<Forecast> {
+    vec![checkpoint_damaged(), cut(), silent(), hanging_agent()]
 }
 
 /// A report of which only the types are right.

@@ -5,6 +5,7 @@
 mod cause;
 mod context;
 mod findings;
+pub mod frames;
 pub mod report;
 pub mod salvage;
 mod segment;

@@ -1,0 +1,255 @@
+//! What Prometheus decodes of the records it reads, and in what words it gives up (`loadWAL` and `loadWBL`,
+//! `tsdb/head_wal.go`; `Checkpoint`, `tsdb/wlog/checkpoint.go`; `loadWAL`, `tsdb/agent/db.go`).
+
+use super::Version;
+use super::replay::{Class, Corruption, Part, Replay};
+use super::stream::segment_path;
+use crate::record::{Record, RecordType, decode_context, summarize_as};
+use crate::wal::ReadAt;
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reader {
+    /// A server's replay of a checkpoint or a segment of the WAL.
+    Wal,
+    /// Its replay of a segment of the WBL.
+    Wbl,
+    /// A server that makes a new checkpoint of the last one and the segments behind it.
+    Checkpoint,
+    /// An agent's replay.
+    Agent,
+    /// An agent that makes a new checkpoint.
+    AgentCheckpoint,
+}
+
+/// What one reading comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Records read, and decoded where this reader decodes them, before the error.
+    pub records: u64,
+    /// Part and end of the last of them.
+    pub read_to: Option<(usize, u64)>,
+    /// Why it is not all.
+    pub error: Option<ReplayError>,
+}
+
+/// How a reading fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayError {
+    /// With an error.
+    Corrupt {
+        /// The whole of it, as `loadWAL`, `loadWBL` or `Checkpoint` returns it.
+        text: String,
+        /// What it is about.
+        corruption: Corruption,
+    },
+    /// It panics, or is killed for its memory; on what, in words that are not Prometheus's.
+    Crash(String),
+    /// It waits for ever.
+    Hang,
+}
+
+/// What a reader does with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// It decodes it, and puts these words before an error.
+    Decodes(&'static str),
+    PassesOver,
+    /// It takes it for corruption.
+    Rejects,
+}
+
+/// Why a record is an error.
+struct Complaint {
+    inner: String,
+    class: Class,
+    crashes: bool,
+}
+
+impl Reader {
+    fn use_of(self, record_type: Option<RecordType>, version: Version) -> Use {
+        let Some(record_type) = record_type.filter(|&known| version.knows(known)) else {
+            return self.use_of_others(version);
+        };
+        let (integers, floats) = match self {
+            Self::Wal | Self::Wbl => ("decode histograms", "decode float histograms"),
+            Self::Checkpoint | Self::Agent | Self::AgentCheckpoint => {
+                ("decode histogram samples", "decode float histogram samples")
+            }
+        };
+        let checkpoints = matches!(self, Self::Checkpoint | Self::AgentCheckpoint);
+        match record_type {
+            RecordType::Samples | RecordType::SamplesV2 => Use::Decodes(decode_context(record_type)),
+            RecordType::Series if self != Self::Wbl => Use::Decodes(decode_context(record_type)),
+            RecordType::Tombstones if self == Self::Wal => Use::Decodes(decode_context(record_type)),
+            RecordType::Tombstones if checkpoints => Use::Decodes("decode deletes"),
+            RecordType::Exemplars if self == Self::Wal || checkpoints => {
+                Use::Decodes(decode_context(record_type))
+            }
+            RecordType::Tombstones | RecordType::Exemplars if self == Self::Agent => Use::PassesOver,
+            RecordType::Metadata
+                if self == Self::Wal
+                    || checkpoints
+                    || self == Self::Agent && version.agent_reads_metadata() =>
+            {
+                Use::Decodes(decode_context(record_type))
+            }
+            RecordType::MmapMarkers if self == Self::Wbl => Use::Decodes(decode_context(record_type)),
+            RecordType::HistogramSamples
+            | RecordType::CustomBucketsHistogramSamples
+            | RecordType::HistogramSamplesV2
+                if self.reads_histograms(version) =>
+            {
+                Use::Decodes(integers)
+            }
+            RecordType::FloatHistogramSamples
+            | RecordType::CustomBucketsFloatHistogramSamples
+            | RecordType::FloatHistogramSamplesV2
+                if self.reads_histograms(version)
+                    && (!checkpoints || version.checkpoints_float_histograms()) =>
+            {
+                Use::Decodes(floats)
+            }
+            _ => self.use_of_others(version),
+        }
+    }
+
+    /// What it has against a record.
+    fn complaint(self, record: &[u8], version: Version) -> Option<Complaint> {
+        let record_type = RecordType::of(record);
+        match self.use_of(record_type, version) {
+            Use::PassesOver => None,
+            Use::Rejects => Some(Complaint {
+                inner: format!("invalid record type {}", type_name(record_type, version)),
+                class: Class::Rejected(record_type),
+                crashes: false,
+            }),
+            Use::Decodes(context) => {
+                let error = summarize_as(record, version.dialect()).error?;
+                Some(Complaint {
+                    inner: format!("{context}: {error}"),
+                    class: Class::Decodes(record_type?),
+                    crashes: error.crashes_prometheus(),
+                })
+            }
+        }
+    }
+
+    fn reads_histograms(self, version: Version) -> bool {
+        match self {
+            Self::Wal | Self::Checkpoint | Self::AgentCheckpoint => true,
+            Self::Wbl => version.replays_wbl_histograms(),
+            Self::Agent => version.agent_reads_histograms(),
+        }
+    }
+
+    fn use_of_others(self, version: Version) -> Use {
+        if self == Self::Agent && version.agent_rejects_unknown() { Use::Rejects } else { Use::PassesOver }
+    }
+
+    fn reads_records(self) -> &'static str {
+        match self {
+            Self::Wal | Self::Wbl | Self::Agent => "read records",
+            Self::Checkpoint | Self::AgentCheckpoint => "read segments",
+        }
+    }
+}
+
+/// Reads all of `parts` as one stream, as `reader` does.
+#[must_use]
+pub fn read<S: ReadAt>(parts: Vec<Part<S>>, reader: Reader, version: Version) -> Reading {
+    if reader == Reader::Checkpoint
+        && version.reads_min_valid_time()
+        && let Some(error) = read_min_valid_time(&parts, version)
+    {
+        return Reading { records: 0, read_to: None, error: Some(error) };
+    }
+    let mut replay = Replay::new(parts, version);
+    let mut reading = Reading { records: 0, read_to: None, error: None };
+    // An agent that has rejected a record reads on, and only returns the error at the end.
+    let mut rejected: Option<Corruption> = None;
+    while let Some(record) = replay.next() {
+        let (part, end) = (record.part, record.end);
+        let Some(complaint) = reader.complaint(record.data, version) else {
+            if rejected.is_none() {
+                reading.records += 1;
+                reading.read_to = Some((part, end));
+            }
+            continue;
+        };
+        let Complaint { inner, class, crashes } = complaint;
+        if crashes {
+            let name = replay.parts().get(part).map(|part| segment_path(&part.dir, part.index));
+            let name = name.unwrap_or_default();
+            reading.error = Some(ReplayError::Crash(format!("{inner}, before {end} of {name}")));
+            return reading;
+        }
+        if rejected.is_some() {
+            // There is room for one error, and it is taken out when all records have been read.
+            reading.error = Some(ReplayError::Hang);
+            return reading;
+        }
+        let segment = replay.parts().get(part).map_or(-1, |part| part.index);
+        let corruption = Corruption { dir: None, segment, offset: end, inner, class, part };
+        if matches!(class, Class::Rejected(_)) {
+            rejected = Some(corruption);
+            continue;
+        }
+        let text = match reader {
+            Reader::Checkpoint | Reader::AgentCheckpoint => corruption.inner.clone(),
+            Reader::Wal | Reader::Wbl | Reader::Agent => corruption.to_string(),
+        };
+        reading.error = Some(ReplayError::Corrupt { text, corruption });
+        return reading;
+    }
+    reading.error = if let Some(corruption) = rejected {
+        Some(ReplayError::Corrupt { text: corruption.to_string(), corruption })
+    } else {
+        replay.error().map(|corruption| ReplayError::Corrupt {
+            text: format!("{}: {corruption}", reader.reads_records()),
+            corruption: corruption.clone(),
+        })
+    };
+    reading
+}
+
+/// What `%v` of a record's type is.
+fn type_name(record_type: Option<RecordType>, version: Version) -> String {
+    match record_type.filter(|&known| version.knows(known)) {
+        Some(known) if version.names_record_types() => known.name().to_owned(),
+        None if version.names_record_types() => "unknown".to_owned(),
+        Some(known) => known.byte().to_string(),
+        None => u8::MAX.to_string(),
+    }
+}
+
+/// The error with which the first record of the last checkpoint cannot be read (`ReadMinValidTime`).
+fn read_min_valid_time<S: ReadAt>(parts: &[Part<S>], version: Version) -> Option<ReplayError> {
+    const CONTEXT: &str = "read previous min valid time";
+    let dir = &parts.first()?.dir;
+    if !dir.rsplit('/').next()?.starts_with("checkpoint.") {
+        return None;
+    }
+    let checkpoint = parts.iter().take_while(|part| part.dir == *dir).map(|part| Part {
+        dir: part.dir.clone(),
+        index: part.index,
+        source: &part.source,
+        length: part.length,
+    });
+    let mut replay = Replay::new(checkpoint.collect(), version);
+    let Some(record) = replay.next() else {
+        let corruption = replay.error()?.clone();
+        return Some(ReplayError::Corrupt { text: format!("{CONTEXT}: {corruption}"), corruption });
+    };
+    let Record::MinValidTime(time) = Record::parse(record.data) else { return None };
+    let error = time.min_time().err()?;
+    let (part, offset) = (record.part, record.end);
+    let inner = format!("{}: {error}", decode_context(RecordType::MinValidTime));
+    let class = Class::Decodes(RecordType::MinValidTime);
+    let segment = replay.parts().get(part).map_or(-1, |part| part.index);
+    let text = format!("{CONTEXT}: {inner}");
+    Some(ReplayError::Corrupt {
+        text,
+        corruption: Corruption { dir: None, segment, offset, inner, class, part },
+    })
+}
