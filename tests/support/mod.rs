@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod compare;
 pub mod damage;
 pub mod exporter;
+pub mod foretold;
 pub mod fresh;
 #[cfg(target_os = "linux")]
 pub mod fuse;
@@ -13,6 +14,7 @@ pub mod oracle;
 pub mod pristine;
 pub mod recipes;
 pub mod server;
+pub mod truth;
 
 use std::io::Write as _;
 

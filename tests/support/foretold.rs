@@ -1,0 +1,174 @@
+//! What walfix foretells of a directory, held against what a real Prometheus did with it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::truth::{Amount, Cut, Start, Truth};
+
+/// Something that was foretold and did not come about, or the other way round.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// Which of the forecast's keys.
+    pub key: &'static str,
+    /// Before which start the directory was scanned, and which one it is about: 0 is the first.
+    pub state: usize,
+    pub start: usize,
+    pub foretold: String,
+    pub real: String,
+}
+
+/// The forecast for a directory.
+pub fn forecast(directory: &Path, version: &str, agent: bool) -> Value {
+    let mut walfix = Command::new(env!("CARGO_BIN_EXE_walfix"));
+    walfix.args(["scan", "--format", "json", "--threads", "1", "--prometheus", version]);
+    if agent {
+        walfix.arg("--agent");
+    }
+    let output = walfix.arg(directory).stdin(Stdio::null()).output().unwrap();
+    let mut report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{}: {e}: {}", directory.display(), String::from_utf8_lossy(&output.stderr)));
+    report["prometheus"].take()
+}
+
+/// An error without the data directory's path, and with the class of a decompressor's words alone: those differ from
+/// version to version of the library.
+pub fn normal(error: &str, directory: &Path) -> String {
+    let text = error.replace(&format!("{}/", directory.display()), "").replace("data/", "");
+    let Some((before, inner)) = text.rsplit_once(": ") else { return text };
+    let before_inner = before.rsplit_once(" at ").filter(|(_, at)| at.bytes().all(|b| b.is_ascii_digit()));
+    // Behind the offset, a decompressor's text: some have a colon themselves.
+    for sign in ["snappy: ", "s2: ", "zstd: "] {
+        if let Some((head, _)) = text.split_once(sign) {
+            return format!("{head}<does not unpack>");
+        }
+    }
+    let known = ["unexpected ", "invalid record ", "last record is torn", "decode "];
+    if before_inner.is_some() && !known.iter().any(|start| inner.starts_with(start)) {
+        return format!("{before}: <does not unpack>");
+    }
+    text
+}
+
+/// All differences between what is foretold for the states of a directory and what then happened. `states` is where
+/// [`super::truth::measure`] left them; the last ones may be left out of it.
+pub fn compare(truth: &Truth, states: &Path) -> Vec<Difference> {
+    let mut all = Vec::new();
+    for state in 0..truth.starts.len() {
+        let directory = states.join(state.to_string());
+        let forecast = forecast(&directory, &truth.version, truth.agent);
+        let starts = forecast["starts"].as_array().unwrap();
+        for (start, real) in truth.starts.iter().enumerate().skip(state) {
+            let foretold = &starts[(start - state).min(starts.len() - 1)];
+            let (not_replayed, gone) =
+                (truth.not_replayed[state][start - state], truth.gone[state][start - state]);
+            let before = all.len();
+            compare_start(foretold, real, &directory, &mut all);
+            compare_amounts(foretold, (not_replayed, gone), truth, real, &mut all);
+            for difference in &mut all[before..] {
+                (difference.state, difference.start) = (state, start);
+            }
+        }
+        // Whether the last one repairs, and always will.
+        let repairs = truth.starts.last().unwrap().repairs;
+        if forecast["poisoned"] != repairs {
+            all.push(Difference {
+                key: "poisoned",
+                state,
+                start: truth.starts.len() - 1,
+                foretold: forecast["poisoned"].to_string(),
+                real: repairs.to_string(),
+            });
+        }
+        compare_checkpoint(truth, state, &forecast, &directory, &mut all);
+    }
+    all
+}
+
+fn different(key: &'static str, foretold: impl Into<String>, real: impl Into<String>) -> Option<Difference> {
+    let (foretold, real) = (foretold.into(), real.into());
+    (foretold != real).then_some(Difference { key, state: 0, start: 0, foretold, real })
+}
+
+fn compare_start(foretold: &Value, real: &Start, directory: &Path, all: &mut Vec<Difference>) {
+    let outcome = match foretold["outcome"].as_str().unwrap() {
+        "starts" | "loses" => "up",
+        "refuses" => "exits",
+        other => other,
+    };
+    all.extend(different("outcome", outcome, real.outcome.as_str()));
+    for (key, real) in [("error", &real.error), ("fatal", &real.fatal)] {
+        let text = |text: Option<&str>| text.map_or("none".to_owned(), |text| normal(text, directory));
+        all.extend(different(key, text(foretold[key].as_str()), text(real.as_deref())));
+    }
+    let mut deletes: Vec<_> =
+        foretold["deletes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    deletes.sort_unstable();
+    all.extend(different("deletes", format!("{deletes:?}"), format!("{:?}", real.deletes)));
+    all.extend(compare_cuts(foretold["truncates"].as_array().unwrap(), &real.truncates));
+}
+
+/// The same files, and the same records of them: the offset lies between the last that is kept and the end of the next.
+fn compare_cuts(foretold: &[Value], real: &[Cut]) -> Option<Difference> {
+    let place = |cut: &Value| Some((cut["path"].as_str()?.to_owned(), cut["offset"].as_u64()?));
+    let mut foretold: Vec<_> = foretold.iter().filter_map(place).collect();
+    foretold.sort();
+    let fits = |cut: &Cut, offset: u64| cut.kept <= offset && cut.next.is_none_or(|next| offset < next);
+    // Nothing that could be read is cut: need not be told.
+    let told: Vec<_> = real
+        .iter()
+        .filter(|cut| cut.next.is_some() || foretold.iter().any(|(path, _)| *path == cut.path))
+        .collect();
+    let same = told.len() == foretold.len()
+        && told.iter().zip(&foretold).all(|(cut, (path, offset))| cut.path == *path && fits(cut, *offset));
+    (!same).then(|| Difference {
+        key: "truncates",
+        state: 0,
+        start: 0,
+        foretold: format!("{foretold:?}"),
+        real: format!("{real:?}"),
+    })
+}
+
+fn compare_amounts(
+    foretold: &Value,
+    (not_replayed, gone): (Amount, Amount),
+    truth: &Truth,
+    real: &Start,
+    all: &mut Vec<Difference>,
+) {
+    let amount = |key: &str| -> Amount { serde_json::from_value(foretold[key].clone()).unwrap() };
+    let text = |amount: Amount| {
+        let time = |time: Option<i64>| time.map_or("-".to_owned(), |time| time.to_string());
+        let Amount { series, samples, min_time, max_time } = amount;
+        format!("{samples} of {series} series, {} to {}", time(min_time), time(max_time))
+    };
+    // An agent serves no queries.
+    if !truth.agent {
+        all.extend(different("not_replayed", text(amount("not_replayed")), text(not_replayed)));
+    }
+    all.extend(different("gone", text(amount("gone")), text(gone)));
+    let loses = real.outcome == "up" && !truth.agent && not_replayed.samples + gone.samples > 0;
+    if loses && foretold["outcome"] == "starts" {
+        all.extend(different("loses", "starts", "loses"));
+    }
+}
+
+/// The checkpoint after the first start that is up; where later ones fail otherwise, after the last.
+fn compare_checkpoint(truth: &Truth, state: usize, forecast: &Value, directory: &Path, all: &mut Vec<Difference>) {
+    if truth.agent {
+        return;
+    }
+    let text = |error: Option<&str>| error.map_or("none".to_owned(), |error| normal(error, directory));
+    let foretold = text(forecast["next_checkpoint_error"].as_str());
+    let real: Vec<_> =
+        truth.starts[state..].iter().filter_map(|start| start.checkpoint.as_ref()).map(|e| text(e.as_deref())).collect();
+    let Some(last) = real.last() else {
+        all.extend(different("checkpoint", foretold, "none").map(|d| Difference { state, start: state, ..d }));
+        return;
+    };
+    if foretold != *last {
+        all.push(Difference { key: "checkpoint", state, start: state, foretold, real: real.join(" | ") });
+    }
+}
