@@ -23,7 +23,7 @@ use self::directory::{Directory, Holds, LastCheckpoint, Log};
 use self::readings::Readings;
 use self::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use self::served::{StartReads, Stretch};
-use self::start::{End, Run};
+use self::start::{End, Run, Stopped};
 pub use self::version::{Version, VersionError};
 use crate::scan::report::{Dialect, Report, Severity};
 use crate::scan::salvage;
@@ -176,11 +176,10 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         vec![(Samples::default(), Samples::default()); steps.len()]
     };
     let poisoned = steps.last().is_some_and(|step| step.run.repairs);
-    let starts = steps
-        .into_iter()
-        .zip(counts)
-        .zip(dropped)
-        .map(|((step, (not_replayed, gone)), dropped)| start_of(step, not_replayed, gone, dropped));
+    let starts = steps.into_iter().zip(counts).zip(dropped).map(|((step, (not_replayed, gone)), dropped)| {
+        let error_place = place_of_start(&step.run, listing, known);
+        Start { error_place, ..start_of(step, not_replayed, gone, dropped) }
+    });
     Ok(Forecast {
         version: assumed.version.to_string(),
         agent: assumed.agent,
@@ -189,7 +188,8 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         next_checkpoint_error: next_checkpoint
             .as_ref()
             .map(|failed| format!("create checkpoint: {}", failed.error)),
-        next_checkpoint_place: next_checkpoint.and_then(|failed| place(&failed, listing, known)),
+        next_checkpoint_place: next_checkpoint
+            .and_then(|failed| place_of_checkpoint(&failed, listing, known)),
     })
 }
 
@@ -205,6 +205,7 @@ fn start_of(step: Step, not_replayed: Samples, gone: Samples, dropped: bool) -> 
     Start {
         outcome,
         error: step.run.error,
+        error_place: None,
         fatal,
         deletes: step.deletes,
         truncates: step.truncates,
@@ -328,16 +329,36 @@ fn last_record_end(path: &Path) -> io::Result<u64> {
     Ok(salvage::salvage::<_, Last>(&file, length, salvage::Reading::Prometheus).0)
 }
 
-/// The damage on which a checkpoint fails: the first behind what is read. The error names where that was noticed.
-fn place(failed: &checkpoint::Failed, listing: &Listing, known: &Known) -> Option<Place> {
-    let (from, end) = failed.read_to.unwrap_or((0, 0));
-    let mut behind = failed.stretches.iter().enumerate().skip(from);
-    behind.find_map(|(at, stretch)| {
-        let offsets = known.findings.get(&(stretch.log, stretch.segment))?;
-        let offset = *offsets.iter().find(|&&offset| at > from || offset >= end)?;
-        let directory = &listing.logs[stretch.log];
-        Some(Place { path: directory.relative_of(&directory.segments[stretch.segment]), offset })
+/// The damage on which reading stops: the first behind what is read. An error names where it was noticed.
+fn place(
+    listing: &Listing,
+    known: &Known,
+    at: Stopped,
+    then: impl Iterator<Item = (usize, usize)>,
+) -> Option<Place> {
+    let here = (at.log, at.segment);
+    let behind = std::iter::once((here, at.end)).chain(then.map(|segment| (segment, 0)));
+    behind.into_iter().find_map(|((log, segment), from)| {
+        let offsets = known.findings.get(&(log, segment))?;
+        let offset = *offsets.iter().find(|&&offset| offset >= from)?;
+        let directory = &listing.logs[log];
+        Some(Place { path: directory.relative_of(&directory.segments[segment]), offset })
     })
+}
+
+/// The damage on which a checkpoint fails.
+fn place_of_checkpoint(failed: &checkpoint::Failed, listing: &Listing, known: &Known) -> Option<Place> {
+    let (last, end) = failed.read_to.unwrap_or((0, 0));
+    let first = failed.stretches.get(last)?;
+    let then = failed.stretches.iter().skip(last + 1).map(|stretch| (stretch.log, stretch.segment));
+    place(listing, known, Stopped { log: first.log, segment: first.segment, end }, then)
+}
+
+/// The damage on which a start fails.
+fn place_of_start(run: &Run, listing: &Listing, known: &Known) -> Option<Place> {
+    let stopped = run.stopped?;
+    let segments = listing.logs[stopped.log].segments.len();
+    place(listing, known, stopped, (stopped.segment + 1..segments).map(|segment| (stopped.log, segment)))
 }
 
 impl From<&Step> for StartReads {

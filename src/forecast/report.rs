@@ -28,6 +28,8 @@ pub struct Start {
     pub outcome: Outcome,
     /// The `err` that it logs first.
     pub error: Option<String>,
+    /// The damage that this error is about; the error names where it was noticed. `None` if not known.
+    pub error_place: Option<Place>,
     /// The `err` with which it gives up.
     pub fatal: Option<String>,
     /// Files and directories that were there before and that it deletes.

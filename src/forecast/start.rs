@@ -16,10 +16,20 @@ pub(super) struct Run {
     pub(super) end: End,
     /// The `err` that it logs first.
     pub(super) error: Option<String>,
+    /// In which segment it stopped reading, and the end of the last record before that.
+    pub(super) stopped: Option<Stopped>,
     /// What it has read, in order.
     pub(super) replayed: Vec<Stretch>,
     /// It has repaired the WAL or WBL, and deletes at every start what was written there since.
     pub(super) repairs: bool,
+}
+
+/// Where reading stopped: behind the record that ends at `end` of that segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stopped {
+    pub(super) log: usize,
+    pub(super) segment: usize,
+    pub(super) end: u64,
 }
 
 /// How a start ends.
@@ -42,15 +52,16 @@ enum Stop {
         error: String,
         corrupt: Option<(i64, u64)>,
         wbl: bool,
+        at: Option<Stopped>,
     },
-    Hangs,
-    Crashes(String),
+    Hangs(Stopped),
+    Crashes(String, Stopped),
 }
 
 /// A start of a server.
 pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> io::Result<Run> {
     let version = readings.version();
-    let mut run = Run { end: End::Serves, error: None, replayed: Vec::new(), repairs: false };
+    let mut run = Run { end: End::Serves, error: None, stopped: None, replayed: Vec::new(), repairs: false };
     directory.temporaries.clear();
     if let Err(error) = begin(&mut directory.wal) {
         return Ok(run.exits(format!("opening storage failed: {error}")));
@@ -84,11 +95,14 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
         return Ok(run);
     };
     let (error, corrupt, wbl) = match stop {
-        Stop::Hangs => return Ok(Run { end: End::Hangs, ..run }),
-        Stop::Crashes(error) => {
-            return Ok(Run { end: End::Crashes, error: run.error.or(Some(error)), ..run });
+        Stop::Hangs(at) => return Ok(Run { end: End::Hangs, stopped: Some(at), ..run }),
+        Stop::Crashes(error, at) => {
+            return Ok(Run { end: End::Crashes, error: run.error.or(Some(error)), stopped: Some(at), ..run });
         }
-        Stop::Repair { error, corrupt, wbl } => (error, corrupt, wbl),
+        Stop::Repair { error, corrupt, wbl, at } => {
+            run.stopped = at;
+            (error, corrupt, wbl)
+        }
     };
     run.error.get_or_insert_with(|| error.clone());
     let (log, name) = match &mut directory.wbl {
@@ -109,15 +123,20 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
 
 /// A start of an agent, which has a WAL alone.
 pub(super) fn agent(directory: &mut Directory, readings: &mut Readings<'_>) -> io::Result<Run> {
-    let mut run = Run { end: End::Serves, error: None, replayed: Vec::new(), repairs: false };
+    let mut run = Run { end: End::Serves, error: None, stopped: None, replayed: Vec::new(), repairs: false };
     if let Err(error) = begin(&mut directory.wal) {
         return Ok(run.exits(format!("opening storage failed: creating WAL: {error}")));
     }
     let (error, corrupt) = match replay_wal(directory, readings, Reader::Agent, None, &mut run.replayed)? {
         Ok(()) => return Ok(run),
-        Err(Stop::Hangs) => return Ok(Run { end: End::Hangs, ..run }),
-        Err(Stop::Crashes(error)) => return Ok(Run { end: End::Crashes, error: Some(error), ..run }),
-        Err(Stop::Repair { error, corrupt, .. }) => (error, corrupt),
+        Err(Stop::Hangs(at)) => return Ok(Run { end: End::Hangs, stopped: Some(at), ..run }),
+        Err(Stop::Crashes(error, at)) => {
+            return Ok(Run { end: End::Crashes, error: Some(error), stopped: Some(at), ..run });
+        }
+        Err(Stop::Repair { error, corrupt, at, .. }) => {
+            run.stopped = at;
+            (error, corrupt)
+        }
     };
     run.error = Some(error.clone());
     Ok(match repair(&mut directory.wal, readings, &error, corrupt)? {
@@ -153,7 +172,7 @@ fn replay_wal(
     snapshot: Option<(i64, u64)>,
     replayed: &mut Vec<Stretch>,
 ) -> io::Result<Result<(), Stop>> {
-    let unrepairable = |error: String| Stop::Repair { error, corrupt: None, wbl: false };
+    let unrepairable = |error: String| Stop::Repair { error, corrupt: None, wbl: false, at: None };
     let mut from = 0;
     match &directory.checkpoint {
         LastCheckpoint::None => {}
@@ -174,9 +193,11 @@ fn replay_wal(
                 ))));
             } else {
                 let (stretches, failure) = readings.checkpoint(log, reader)?;
+                let last = stretches.last().copied().unwrap_or(Stretch { log, segment: 0, upto: None });
                 replayed.extend(stretches);
                 if let Some(failure) = failure {
-                    return Ok(Err(stop(&failure, "backfill checkpoint: ", false)));
+                    let at = Stopped { log, segment: last.segment, end: last.upto.unwrap_or(0) };
+                    return Ok(Err(stop(&failure, "backfill checkpoint: ", false, at)));
                 }
             }
         }
@@ -216,7 +237,12 @@ fn replay_wbl(
         let Some(segment) = wbl.open(index) else {
             let path = readings.printed(&wbl.path_of(&crate::wal::segments::segment_name(index)));
             let error = format!("open WBL segment: {index}: open {path}: no such file or directory");
-            return Ok(Err(Stop::Repair { error, corrupt: None, wbl: readings.version().repairs_wbl() }));
+            return Ok(Err(Stop::Repair {
+                error,
+                corrupt: None,
+                wbl: readings.version().repairs_wbl(),
+                at: None,
+            }));
         };
         if let Err(why) = replay_segment(wbl, segment.holds, readings, (Reader::Wbl, 0), replayed)? {
             return Ok(Err(why));
@@ -242,16 +268,20 @@ fn replay_segment(
     let Some(failure) = failure else { return Ok(Ok(())) };
     // Before 2.48 only the decoding errors of a WBL were known for what they are.
     let wbl = reader == Reader::Wbl && (readings.version().repairs_wbl() || failure.in_decoding());
-    Ok(Err(stop(&failure, "", wbl)))
+    let stopped = Stopped { log: at, segment, end: upto.unwrap_or(0) };
+    Ok(Err(stop(&failure, "", wbl, stopped)))
 }
 
-fn stop(failure: &Failure, prefix: &str, wbl: bool) -> Stop {
+fn stop(failure: &Failure, prefix: &str, wbl: bool, at: Stopped) -> Stop {
     match failure {
-        Failure::Hang => Stop::Hangs,
-        Failure::Crash(error) => Stop::Crashes(format!("{prefix}{error}")),
-        Failure::Corrupt { text, segment, offset, .. } => {
-            Stop::Repair { error: format!("{prefix}{text}"), corrupt: Some((*segment, *offset)), wbl }
-        }
+        Failure::Hang => Stop::Hangs(at),
+        Failure::Crash(error) => Stop::Crashes(format!("{prefix}{error}"), at),
+        Failure::Corrupt { text, segment, offset, .. } => Stop::Repair {
+            error: format!("{prefix}{text}"),
+            corrupt: Some((*segment, *offset)),
+            wbl,
+            at: Some(at),
+        },
     }
 }
 

@@ -3,10 +3,22 @@
 use std::io;
 
 use super::page::{GLUE, Page, clean, count, number, path, times};
-use crate::forecast::report::{Forecast, Outcome, Samples, Start, Truncate};
+use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
+use crate::scan::report::Finding;
 
 /// Files that are named one by one.
 const NAMED: usize = 4;
+
+/// What Prometheus says of a finding, if it is the first that it meets. It names another place, as a rule.
+pub(super) fn said_of<'a>(forecast: &'a Forecast, finding: &Finding) -> Option<&'a str> {
+    // Of a WAL alone the paths of the findings are relative to it.
+    let is_it = |place: &Place| {
+        Some(place.offset) == finding.offset
+            && (place.path == finding.path || place.path.strip_prefix("wal/") == Some(&finding.path))
+    };
+    let mut starts = forecast.starts.iter().filter(|start| start.error_place.as_ref().is_some_and(is_it));
+    starts.find_map(|start| start.error.as_deref())
+}
 
 /// Where the sentences about a start begin, and their later lines.
 const BODY: usize = 4;
@@ -42,14 +54,18 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
         page.indented(LATER, ever)?;
     }
     if let Some(error) = &forecast.next_checkpoint_error {
-        page.paragraph(
-            &body,
-            &body,
-            LATER,
-            "the next checkpoint fails, and every one after it; the WAL grows until the disk is full:",
-        )?;
-        page.indented(LATER + 2, &clean(error))?;
-        if let Some(place) = &forecast.next_checkpoint_place {
+        let place = forecast.next_checkpoint_place.as_ref();
+        let met = place.is_some() && forecast.starts.iter().any(|start| start.error_place.as_ref() == place);
+        let on = if met { " on the same damage" } else { "" };
+        let end = if met { "" } else { ":" };
+        let words = format!(
+            "the next checkpoint fails{on}, and every one after it; the WAL grows until the disk is full{end}"
+        );
+        page.paragraph(&body, &body, LATER, &words)?;
+        if !met {
+            page.indented(LATER + 2, &clean(error))?;
+        }
+        if let Some(place) = place.filter(|_| !met) {
             let place = format!("{} at{GLUE}{}", path(&place.path, 60), number(place.offset));
             page.indented(LATER, &format!("the damage itself is in {place}"))?;
         }
@@ -135,9 +151,9 @@ fn joined(parts: &[String]) -> String {
     }
 }
 
-/// What it says itself: the error with which it gives up, or the first.
+/// What it says itself: the error with which it gives up, or the first; one that is about a finding stands there.
 fn said(start: &Start) -> Option<&str> {
-    start.fatal.as_deref().or(start.error.as_deref())
+    start.fatal.as_deref().or(start.error.as_deref().filter(|_| start.error_place.is_none()))
 }
 
 /// What that costs, where it is not what it was after the start before.

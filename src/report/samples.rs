@@ -179,6 +179,7 @@ fn start(outcome: Outcome) -> Start {
     Start {
         outcome,
         error: None,
+        error_place: None,
         fatal: None,
         deletes: Vec::new(),
         truncates: Vec::new(),
@@ -224,6 +225,7 @@ pub(crate) fn cut() -> Forecast {
                 expected 2";
     let first = Start {
         error: Some(said.into()),
+        error_place: Some(Place { path: "wal/00000004".into(), offset: 19_934 }),
         deletes: (5..=12).map(|index| format!("wal/{index:08}")).collect(),
         truncates: vec![Truncate { path: "wal/00000004".into(), offset: 19_934 }],
         not_replayed: missing(212, 88_000),

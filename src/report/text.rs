@@ -56,7 +56,7 @@ pub fn write(
     if let Some(forecast) = forecast {
         foretold::write(&mut page, forecast)?;
     }
-    findings(&mut page, report)?;
+    findings(&mut page, report, forecast)?;
     logs(&mut page, report)
 }
 
@@ -128,7 +128,7 @@ fn totals(report: &Report) -> Option<String> {
     Some(totals)
 }
 
-fn findings(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+fn findings(page: &mut Page<'_>, report: &Report, forecast: Option<&Forecast>) -> io::Result<()> {
     let mut sorted: Vec<&Finding> = report.findings.iter().collect();
     // Stable: within a severity the order stays that of the bytes.
     sorted.sort_by_key(|finding| finding.severity);
@@ -147,6 +147,9 @@ fn findings(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         }
         page.line("")?;
         self::finding(page, finding)?;
+        if let Some(error) = forecast.and_then(|forecast| foretold::said_of(forecast, finding)) {
+            page.indented(BODY, &format!("Prometheus says: {}", clean(error)))?;
+        }
         if *shown == SHOWN
             && let Some(group) = groups.get(&key)
             && group.hidden > 0

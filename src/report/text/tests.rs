@@ -315,9 +315,7 @@ fn foretold_of_a_damaged_segment() {
         "
   If Prometheus 3.14 starts here:
     1st start: cuts wal/00000004 at 19 934 and deletes wal/00000005 to wal/00000012 (8 files), then
-      runs; it logs:
-        read records: corruption in segment /prometheus/wal/00000004 at 20364: unexpected checksum
-        1, expected 2
+      runs
       88 000 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are gone for good
     from the 2nd start on: runs, without what is lost
 ",
@@ -348,4 +346,15 @@ fn foretold_of_an_agent() {
     every start: hangs, and never becomes ready
 ",
     );
+}
+
+#[test]
+fn what_prometheus_says_stands_where_the_damage_is() {
+    let mut report = samples::one_damage();
+    report.findings[0].path = "wal/00000004".into();
+    let mut bytes = Vec::new();
+    write(&report, Some(&samples::cut()), &mut bytes, Style::default()).expect("a Vec takes all");
+    let text = String::from_utf8(bytes).expect("text");
+    let (_, finding) = text.split_once("  damage   wal/00000004").expect("the finding");
+    assert!(finding.contains("Prometheus says: read records: corruption in segment"), "{text}");
 }
