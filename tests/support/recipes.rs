@@ -13,6 +13,8 @@ pub struct Damaged {
     pub tree: Tree,
     /// The samples of the records that the damage left whole, by file.
     pub standing: BTreeMap<String, Vec<Sample>>,
+    /// The first fragment of a record that was given up, if the damage is one: its file and where it begins there.
+    pub abandoned: Option<(String, usize)>,
 }
 
 /// A kind of damage.
@@ -127,9 +129,9 @@ pub const ROWS: &[Row] = &[
         |s| {
             let mut f = Framer::default();
             f.keep(s.segment, 0..s.segment.records.len());
-            f.dangling();
+            let offset = f.dangling();
             f.bytes.resize(f.bytes.len() + PAGE, 0);
-            Some(s.rewritten(f.done()))
+            Some(Damaged { abandoned: Some((s.file.to_owned(), offset)), ..s.rewritten(f.done()) })
         },
     ),
     row("8 zero page between", "a page of whole records is zeros", At::Segment, |s| {
@@ -325,7 +327,7 @@ struct Site<'a> {
 impl Site<'_> {
     fn untouched(&self) -> Damaged {
         let standing = self.base.segments.iter().map(|(path, segment)| (path.clone(), segment.samples().collect()));
-        Damaged { tree: self.base.tree.clone(), standing: standing.collect() }
+        Damaged { tree: self.base.tree.clone(), standing: standing.collect(), abandoned: None }
     }
 
     /// A record of samples in one fragment, nearest to the middle of the segment's records.
@@ -540,10 +542,10 @@ impl Framer {
         }
     }
 
-    /// The first fragment of a record that was given up, up to the page end.
-    fn dangling(&mut self) {
+    /// The first fragment of a record that was given up, up to the page end; where it begins.
+    fn dangling(&mut self) -> usize {
         let left = self.left_in_page();
-        self.fragment(2, &vec![0x5a; left - 7]);
+        self.fragment(2, &vec![0x5a; left - 7]).start
     }
 
     fn done(self) -> Segment {

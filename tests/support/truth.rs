@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ pub struct Truth {
 }
 
 /// Starts a judge so many times on a damaged directory. What it was before each start is left in `states/0`, `states/1`
-/// and so on.
+/// and so on; files of the healthy directory `pristine` are not stored again.
 pub fn measure(
     base: &Base,
     damaged: &Damaged,
@@ -117,6 +117,7 @@ pub fn measure(
     oracle: Oracle,
     (case, end, count): (&str, End, usize),
     states: &Path,
+    pristine: &Path,
 ) -> Truth {
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("data");
@@ -137,7 +138,8 @@ pub fn measure(
     };
     look(&tree);
     for number in 0..count {
-        keep(&data, &states.join(number.to_string()), number.checked_sub(1).map(|n| states.join(n.to_string())));
+        let before = number.checked_sub(1).map_or(pristine.to_owned(), |n| states.join(n.to_string()));
+        keep(&data, &states.join(number.to_string()), &before);
         let held = hold(&data);
         let mut start = Start {
             outcome: "exits".to_owned(),
@@ -414,7 +416,7 @@ fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
 }
 
 /// Copies a directory; what has not changed since the state before it is not stored twice.
-fn keep(data: &Path, to: &Path, before: Option<PathBuf>) {
+fn keep(data: &Path, to: &Path, before: &Path) {
     let _ = std::fs::remove_dir_all(to);
     write_tree(&Tree::new(), to);
     for (path, bytes) in read_tree(data) {
@@ -424,10 +426,11 @@ fn keep(data: &Path, to: &Path, before: Option<PathBuf>) {
             std::fs::create_dir_all(target).unwrap();
             continue;
         };
-        let old = before.as_ref().map(|before| before.join(&path));
-        match old.filter(|old| std::fs::read(old).is_ok_and(|old| old == bytes)) {
-            Some(old) => std::fs::hard_link(old, target).unwrap(),
-            None => std::fs::write(target, bytes).unwrap(),
+        let old = before.join(&path);
+        if std::fs::read(&old).is_ok_and(|old| old == bytes) {
+            std::fs::hard_link(old, target).unwrap();
+        } else {
+            std::fs::write(target, bytes).unwrap();
         }
     }
 }
