@@ -186,7 +186,7 @@ fn what_is_foretold_happens() {
                 loop {
                     let Some(case) = queue.lock().unwrap().next() else { break };
                     let (truth, states) = truth(case, oracle, &directory);
-                    let differences = compare(&truth, &states);
+                    let differences = compare(&truth, &states, oracle);
                     results.lock().unwrap().push((case.name(), truth, differences));
                 }
             });

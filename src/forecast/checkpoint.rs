@@ -7,6 +7,7 @@ use std::io;
 
 use super::directory::{Directory, LastCheckpoint};
 use super::readings::{Failure, Readings};
+use super::replay::Reader;
 use super::served::Stretch;
 use super::start;
 
@@ -21,7 +22,11 @@ pub(super) struct Failed {
 }
 
 /// With what the next checkpoint of a directory fails, if all its segments go into it.
-pub(super) fn next(directory: &Directory, readings: &Readings<'_>) -> io::Result<Option<Failed>> {
+pub(super) fn next(
+    directory: &Directory,
+    readings: &Readings<'_>,
+    reader: Reader,
+) -> io::Result<Option<Failed>> {
     let fails = |error: String| Some(Failed { error, stretches: Vec::new(), read_to: None });
     let mut stretches = Vec::new();
     let mut from = None;
@@ -50,7 +55,7 @@ pub(super) fn next(directory: &Directory, readings: &Readings<'_>) -> io::Result
     let wal = directory.wal.segments.iter().filter(|segment| from.is_none_or(|from| segment.index >= from));
     stretches.extend(wal.filter_map(|segment| start::stretch(&directory.wal, segment.holds, None)));
     let active = directory.wal.segments.last().map_or(0, |last| last.index);
-    let reading = readings.for_checkpoint(&stretches, &directory.wal.relative, active)?;
+    let reading = readings.for_checkpoint(&stretches, reader, (&directory.wal.relative, active))?;
     Ok(match reading.failure {
         Some(Failure::Corrupt { text: error, .. } | Failure::Crash(error)) => {
             Some(Failed { error, stretches, read_to: reading.read_to })

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use self::directory::{Directory, Holds, LastCheckpoint, Log};
 use self::readings::Readings;
+use self::replay::Reader;
 use self::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use self::served::{StartReads, Stretch};
 use self::start::{End, Run, Stopped};
@@ -162,7 +163,10 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         steps.push(step);
     }
     let next_checkpoint = match steps.last() {
-        Some(Step { run: Run { end: End::Serves, .. }, .. }) => checkpoint::next(&directory, &readings)?,
+        Some(Step { run: Run { end: End::Serves, .. }, .. }) => {
+            let reader = if assumed.agent { Reader::AgentCheckpoint } else { Reader::Checkpoint };
+            checkpoint::next(&directory, &readings, reader)?
+        }
         _ => None,
     };
     let dropped: Vec<bool> = steps

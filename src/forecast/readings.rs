@@ -152,8 +152,8 @@ impl<'a> Readings<'a> {
     pub(super) fn for_checkpoint(
         &self,
         stretches: &[Stretch],
-        relative: &str,
-        active: i64,
+        reader: Reader,
+        (relative, active): (&str, i64),
     ) -> io::Result<ForCheckpoint> {
         // Up to the first segment in doubt nothing is left open.
         let first = stretches.iter().position(|at| self.doubt.doubts(at.log, at.segment));
@@ -169,7 +169,7 @@ impl<'a> Readings<'a> {
         let dir = self.printed(relative);
         let source = Source::Bytes(&NEXT_RECORD);
         parts.push(Part { dir: dir.clone(), index: active, source, length: NEXT_RECORD.len() as u64 });
-        let reading = replay::read(parts, Reader::Checkpoint, self.version);
+        let reading = replay::read(parts, reader, self.version);
         let read_to = reading.read_to.and_then(|(part, end)| Some((*places.get(part)?, end)));
         let read_to = read_to.or_else(|| Some((first.checked_sub(1)?, u64::MAX)));
         let failure = reading.error.map(failure).map(|failure| match failure {

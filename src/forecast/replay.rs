@@ -321,6 +321,8 @@ fn zstd_words(stored: &[u8], words: &str) -> String {
         "invalid input: magic number mismatch".to_owned()
     } else if words.contains("checksum") {
         "CRC check failed".to_owned()
+    } else if words.contains("Src size") {
+        "unexpected EOF".to_owned()
     } else {
         format!("zstd: {words}")
     }

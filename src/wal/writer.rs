@@ -74,7 +74,7 @@ impl<W: Write> SegmentWriter<W> {
     }
 
     fn pad(&mut self) -> io::Result<()> {
-        const ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+        static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
         let padding = PAGE_SIZE - self.filled;
         self.put(&ZEROS[..padding])?;
         self.filled = 0;

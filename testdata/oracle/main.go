@@ -22,7 +22,7 @@ var commands = []command{
 	{"write", "write [flags] DIR", runWrite},
 	{"directory", "directory [flags] DIR", runDirectory},
 	{"dump", "dump [--snapshot] [--chunks] DIR", runDump},
-	{"read", "read [--concat] DIR", runRead},
+	{"read", "read [--concat] DIR | read [--concat] --batch", runRead},
 	{"open", "open [flags] DIR", runOpen},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
 	{"incident", "incident [--servers DIR] DIR", runIncident},
@@ -65,22 +65,36 @@ func run(args []string, out io.Writer) error {
 	return fmt.Errorf("%w: no such command", errUsage)
 }
 
+// stdin is where a batch comes from.
+var stdin io.Reader = os.Stdin
+
 // parseDir parses flags that may stand before or after the one directory.
 func parseDir(fs *flag.FlagSet, args []string) (string, error) {
+	dirs, err := parseDirs(fs, args)
+	if err != nil {
+		return "", err
+	}
+	return onlyDir(fs, dirs)
+}
+
+func parseDirs(fs *flag.FlagSet, args []string) (dirs []string, err error) {
 	fs.SetOutput(os.Stderr)
-	var dirs []string
 	for len(args) > 0 {
 		if err := fs.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
-				return "", err
+				return nil, err
 			}
-			return "", fmt.Errorf("%w: %w", errUsage, err)
+			return nil, fmt.Errorf("%w: %w", errUsage, err)
 		}
 		args = fs.Args()
 		if len(args) > 0 {
 			dirs, args = append(dirs, args[0]), args[1:]
 		}
 	}
+	return dirs, nil
+}
+
+func onlyDir(fs *flag.FlagSet, dirs []string) (string, error) {
 	if len(dirs) != 1 {
 		return "", fmt.Errorf("%w: %s needs exactly one directory", errUsage, fs.Name())
 	}

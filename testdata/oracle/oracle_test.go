@@ -286,6 +286,45 @@ func TestReadOfADataDirectory(t *testing.T) {
 	}
 }
 
+// In a batch each directory gets the answer that it gets alone, whatever stood before it.
+func TestReadBatch(t *testing.T) {
+	root := t.TempDir()
+	dirs := []string{filepath.Join(root, "healthy"), filepath.Join(root, "damaged"), filepath.Join(root, "panics"), filepath.Join(root, "again")}
+	for _, dir := range dirs {
+		writeProfile(t, dir, "small", "snappy")
+	}
+	name := wlog.SegmentName(dirs[1], 0)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[40_000] ^= 4
+	if err := os.WriteFile(name, b, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	buf := encoding.Encbuf{}
+	buf.PutByte(byte(record.Series))
+	buf.PutBE64(1)
+	buf.PutUvarint(1)
+	buf.PutUvarint64(1 << 63) // The length of a label's name.
+	logRecords(t, dirs[2], buf.Get())
+
+	for _, args := range [][]string{{"read"}, {"read", "--concat"}} {
+		var want []byte
+		for _, dir := range dirs {
+			want = append(want, oracle(t, append(args, dir)...)...)
+		}
+		stdin = strings.NewReader(strings.Join(dirs, "\n") + "\n")
+		if got := oracle(t, append(args, "--batch")...); !bytes.Equal(got, want) {
+			t.Errorf("%v: %s, want %s", args, got, want)
+		}
+		if n := bytes.Count(want, []byte("panic: ")); n == 0 {
+			t.Errorf("%v: nothing panics in %s", args, want)
+		}
+	}
+	stdin = os.Stdin
+}
+
 func TestOpen(t *testing.T) {
 	dir := t.TempDir()
 	rep := writeProfile(t, filepath.Join(dir, "wal"), "small", "mixed")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"flag"
 	"fmt"
@@ -35,7 +36,15 @@ type place struct {
 func runRead(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("read", flag.ContinueOnError)
 	concat := fs.Bool("concat", false, "one reader over the last checkpoint and all segments after it, as wlog.Checkpoint")
-	dir, err := parseDir(fs, args)
+	batch := fs.Bool("batch", false, "directories come on stdin, a line each, and answers go out as they come")
+	dirs, err := parseDirs(fs, args)
+	if err != nil {
+		return err
+	}
+	if *batch && len(dirs) == 0 {
+		return readBatch(stdin, *concat, out)
+	}
+	dir, err := onlyDir(fs, dirs)
 	if err != nil {
 		return err
 	}
@@ -44,6 +53,36 @@ func runRead(args []string, out io.Writer) error {
 		return err
 	}
 	return printJSON(out, rep)
+}
+
+// readBatch answers each directory with a line; a panic outside the decoder, which has a guard, is an answer too.
+func readBatch(in io.Reader, concat bool, out io.Writer) error {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		rep, err := readGuarded(lines.Text(), concat)
+		if err != nil {
+			return err
+		}
+		if err := printJSON(out, rep); err != nil {
+			return err
+		}
+		if f, ok := out.(interface{ Flush() error }); ok {
+			if err := f.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return lines.Err()
+}
+
+func readGuarded(dir string, concat bool) (rep *readReport, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			text := fmt.Sprintf("panic: %v", p)
+			rep, err = &readReport{Error: &text, Inner: &text}, nil
+		}
+	}()
+	return read(dir, concat)
 }
 
 func read(dir string, concat bool) (*readReport, error) {

@@ -1,6 +1,6 @@
 //! The judge that imports Prometheus's own packages: `testdata/oracle`, built once for each run.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -49,6 +49,44 @@ impl Oracle {
         let output = Command::new(self.0).args(args).arg(dir).stdin(Stdio::null()).output().unwrap();
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// The answers of `oracle read` with `args` about each of `dirs`, in order. Where the oracle dies of one, its last
+    /// words are the error; it is then asked about the others.
+    pub fn read_batch(self, args: &[&str], dirs: &[PathBuf]) -> Vec<serde_json::Value> {
+        let mut answers = Vec::new();
+        while answers.len() < dirs.len() {
+            let rest = &dirs[answers.len()..];
+            let mut child = Command::new(self.0)
+                .args(["read", "--batch"])
+                .args(args)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            std::thread::scope(|scope| {
+                // Fails where the oracle dies.
+                scope.spawn(move || rest.iter().try_for_each(|dir| writeln!(stdin, "{}", dir.display())));
+                let mut stderr = child.stderr.take().unwrap();
+                let last_words = scope.spawn(move || {
+                    let mut words = String::new();
+                    let _ = stderr.read_to_string(&mut words);
+                    words
+                });
+                for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+                    answers.push(serde_json::from_str(&line.unwrap()).unwrap());
+                }
+                let last_words = last_words.join().unwrap();
+                if !child.wait().unwrap().success() {
+                    let first = last_words.lines().next().unwrap_or("killed");
+                    assert!(!first.starts_with("oracle: "), "{first}");
+                    answers.push(serde_json::json!({ "error": format!("panic: {first}") }));
+                }
+            });
+        }
+        answers
     }
 
     /// Every line of `oracle dump` with `args`, in order.

@@ -139,9 +139,9 @@ pub const ROWS: &[Row] = &[
         f.keep(s.segment, 0..k);
         f.pad();
         let page = f.bytes.len();
-        f.keep(s.segment, k..(k + 3).min(s.segment.records.len()));
+        f.keep(s.segment, k..k + 2);
         f.pad();
-        f.keep(s.segment, (k + 3).min(s.segment.records.len())..s.segment.records.len());
+        f.keep(s.segment, k + 2..s.segment.records.len());
         s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0))
     }),
     row("9 zero page inside", "a page in the midst of a record is zeros", At::Segment, |s| {
@@ -330,7 +330,7 @@ impl Site<'_> {
         Damaged { tree: self.base.tree.clone(), standing: standing.collect(), abandoned: None }
     }
 
-    /// A record of samples in one fragment, nearest to the middle of the segment's records.
+    /// A record of samples in one fragment, with another such behind it, nearest to the middle of the segment's records.
     fn samples(&self) -> Option<&Record> {
         Some(&self.segment.records[self.index_of_samples()?])
     }
@@ -339,8 +339,7 @@ impl Site<'_> {
         let records = &self.segment.records;
         let middle = records.len() / 2;
         let fits = |r: &Record| r.samples.len() > 3 && r.fragments.len() == 1 && r.kind == "samples";
-        // One more behind it, for damages that need two.
-        let fitting = (0..records.len().saturating_sub(1)).filter(|&i| fits(&records[i]));
+        let fitting = (1..records.len()).filter(|&i| fits(&records[i - 1]) && fits(&records[i])).map(|i| i - 1);
         fitting.min_by_key(|i| i.abs_diff(middle))
     }
 

@@ -108,8 +108,8 @@ pub struct Truth {
     pub gone: Vec<Vec<Amount>>,
 }
 
-/// Starts a judge so many times on a damaged directory. What it was before each start is left in `states/0`, `states/1`
-/// and so on; files of the healthy directory `pristine` are not stored again.
+/// Starts a judge so many times on a damaged directory. What it was before each start, and after the last, is left in
+/// `states/0`, `states/1` and so on; files of the healthy directory `pristine` are not stored again.
 pub fn measure(
     base: &Base,
     damaged: &Damaged,
@@ -170,6 +170,7 @@ pub fn measure(
         serves.push(queried);
         starts.push(start);
     }
+    keep(&data, &states.join(count.to_string()), &states.join((count - 1).to_string()));
     let all = |i: usize, lacks: &dyn Fn(usize, &Sample) -> bool| -> Vec<Amount> {
         (i..count).map(|j| Amount::of(could[i].iter().filter(|sample| lacks(j, sample)))).collect()
     };
