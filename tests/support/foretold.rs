@@ -28,8 +28,9 @@ pub fn forecast(directory: &Path, version: &str, agent: bool) -> Value {
         walfix.arg("--agent");
     }
     let output = walfix.arg(directory).stdin(Stdio::null()).output().unwrap();
-    let mut report: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|e| panic!("{}: {e}: {}", directory.display(), String::from_utf8_lossy(&output.stderr)));
+    let mut report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+        panic!("{}: {e}: {}", directory.display(), String::from_utf8_lossy(&output.stderr))
+    });
     report["prometheus"].take()
 }
 
@@ -173,12 +174,25 @@ fn compare_checkpoint(
     if !truth.starts[state..].iter().any(|start| start.outcome == "up") {
         return different("checkpoint", foretold, "none");
     }
-    let last = (1..=truth.starts.len()).rev().map(|n| states.join(n.to_string())).find(|d| d.is_dir()).unwrap();
+    let last =
+        (1..=truth.starts.len()).rev().map(|n| states.join(n.to_string())).find(|d| d.is_dir()).unwrap();
     let report = oracle.json(&["read", "--concat"], &last);
     let real = report["error"].as_str().map(|error| format!("create checkpoint: {error}"));
-    let real = text(real.as_deref(), &last);
-    let tried: Vec<_> = truth.starts[state..].iter().filter_map(|start| start.checkpoint.as_ref()?.as_deref()).collect();
-    if let Some(other) = tried.iter().map(|error| text(Some(error), directory)).find(|error| *error != real) {
+    let mut real = text(real.as_deref(), &last);
+    if truth.version != "3.16.0" {
+        // The packages are 3.16's; before, nothing was read of a checkpoint but its records.
+        real = real.replace("read previous min valid time: ", "read segments: ");
+    }
+    if foretold.contains("at the end of its first record: ") {
+        // About a record that will have been written by then; nothing writes here.
+        return None;
+    }
+    let tried: Vec<_> =
+        truth.starts[state..].iter().filter_map(|start| start.checkpoint.as_ref()?.as_deref()).collect();
+    if let Some(other) = tried.iter().map(|error| text(Some(error), directory)).find(|error| {
+        error.replace("read previous min valid time: ", "read segments: ")
+            != real.replace("read previous min valid time: ", "read segments: ")
+    }) {
         return different("checkpoint", foretold, format!("{real}, and right after a start: {other}"));
     }
     different("checkpoint", foretold, real)

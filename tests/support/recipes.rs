@@ -66,10 +66,15 @@ pub const ROWS: &[Row] = &[
         let at = s.samples()?.offset() + 4;
         s.patched(|bytes| bytes[at] ^= 0x40)
     }),
-    row("1 middle fragment", "one bit of the middle fragment of a record over several pages", At::Segment, |s| {
-        let at = s.large()?.fragments[1].start + 500;
-        s.patched(|bytes| bytes[at] ^= 1)
-    }),
+    row(
+        "1 middle fragment",
+        "one bit of the middle fragment of a record over several pages",
+        At::Segment,
+        |s| {
+            let at = s.large()?.fragments[1].start + 500;
+            s.patched(|bytes| bytes[at] ^= 1)
+        },
+    ),
     row("1 first record", "one bit of the first record", At::Segment, |s| {
         let at = s.segment.records.first()?.end() - 1;
         s.patched(|bytes| bytes[at] ^= 1)
@@ -95,15 +100,22 @@ pub const ROWS: &[Row] = &[
         let large = s.large()?;
         s.retyped(large, large.fragments.len() - 1, 1)
     }),
-    row("4 abandoned", "a record was given up after its first fragment; whole ones follow", At::Segment, |s| {
-        let mut f = Framer::default();
-        let half = s.segment.records.len() / 2;
-        f.keep(s.segment, 0..half);
-        f.dangling();
-        f.keep(s.segment, half..s.segment.records.len());
-        Some(s.rewritten(f.done()))
+    row(
+        "4 abandoned",
+        "a record was given up after its first fragment; whole ones follow",
+        At::Segment,
+        |s| {
+            let mut f = Framer::default();
+            let half = s.segment.records.len() / 2;
+            f.keep(s.segment, 0..half);
+            f.dangling();
+            f.keep(s.segment, half..s.segment.records.len());
+            Some(s.rewritten(f.done()))
+        },
+    ),
+    row("5 full is last", "a full record has become a last fragment", At::Segment, |s| {
+        s.retyped(s.samples()?, 0, 4)
     }),
-    row("5 full is last", "a full record has become a last fragment", At::Segment, |s| s.retyped(s.samples()?, 0, 4)),
     row("5 full is middle", "a full record has become a middle fragment", At::Segment, |s| {
         s.retyped(s.samples()?, 0, 3)
     }),
@@ -116,12 +128,17 @@ pub const ROWS: &[Row] = &[
         f.keep(s.segment, k..s.segment.records.len());
         s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0))
     }),
-    row("6 torn at a page end", "the segment ends behind the first fragment of a record, at a page end", At::Segment, |s| {
-        let mut f = Framer::default();
-        f.keep(s.segment, 0..s.segment.records.len());
-        f.dangling();
-        Some(s.rewritten(f.done()))
-    }),
+    row(
+        "6 torn at a page end",
+        "the segment ends behind the first fragment of a record, at a page end",
+        At::Segment,
+        |s| {
+            let mut f = Framer::default();
+            f.keep(s.segment, 0..s.segment.records.len());
+            f.dangling();
+            Some(s.rewritten(f.done()))
+        },
+    ),
     row(
         "7 dangling first",
         "the segment ends behind the first fragment of a record and a page of zeros",
@@ -148,19 +165,30 @@ pub const ROWS: &[Row] = &[
         let middle = s.large()?.fragments[1].clone();
         s.patched(|bytes| bytes[middle].fill(0))
     }),
-    row("9 splice", "a page with the end of one record and the beginning of another is zeros", At::Segment, |s| {
-        let (mut f, k) = (Framer::default(), s.index_of_samples()?);
-        f.keep(s.segment, 0..k);
-        f.fill_to(PAGE - 100);
-        f.keep(s.segment, k..k + 1);
-        let page = f.bytes.len() / PAGE * PAGE;
-        f.fill_to(PAGE - 100);
-        f.keep(s.segment, k + 1..s.segment.records.len());
-        s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0))
+    row(
+        "9 splice",
+        "a page with the end of one record and the beginning of another is zeros",
+        At::Segment,
+        |s| {
+            let (mut f, k) = (Framer::default(), s.index_of_samples()?);
+            f.keep(s.segment, 0..k);
+            f.fill_to(PAGE - 100);
+            f.keep(s.segment, k..k + 1);
+            let page = f.bytes.len() / PAGE * PAGE;
+            f.fill_to(PAGE - 100);
+            f.keep(s.segment, k + 1..s.segment.records.len());
+            s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0))
+        },
+    ),
+    row("10 header, 1 byte", "the segment ends after 1 byte of a record's header", At::Segment, |s| {
+        s.torn(1)
     }),
-    row("10 header, 1 byte", "the segment ends after 1 byte of a record's header", At::Segment, |s| s.torn(1)),
-    row("10 header, 3 bytes", "the segment ends after 3 bytes of a record's header", At::Segment, |s| s.torn(3)),
-    row("10 header, 6 bytes", "the segment ends after 6 bytes of a record's header", At::Segment, |s| s.torn(6)),
+    row("10 header, 3 bytes", "the segment ends after 3 bytes of a record's header", At::Segment, |s| {
+        s.torn(3)
+    }),
+    row("10 header, 6 bytes", "the segment ends after 6 bytes of a record's header", At::Segment, |s| {
+        s.torn(6)
+    }),
     row("10 payload", "the segment ends in a record's payload", At::Segment, |s| s.torn(100)),
     row("10 in large", "the segment ends in the second fragment of a record", At::Segment, |s| {
         let at = s.large()?.fragments[1].start + 1000;
@@ -173,25 +201,35 @@ pub const ROWS: &[Row] = &[
             bytes[end + 20..end + 60].fill(0x77);
         })
     }),
-    row("11 garbage appended", "a page of bytes that mean nothing behind the last record", At::Segment, |s| {
-        let end = s.segment.records.last()?.end();
-        s.patched(|bytes| {
-            bytes.truncate(end);
-            bytes.extend((0..PAGE as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8 | 1));
-        })
-    }),
-    row("12 cannot be unpacked", "a compressed record does not unpack, under a right checksum", At::Segment, |s| {
-        let f = s.samples()?.fragments[0].clone();
-        if s.segment.bytes[f.start] & 0x18 == 0 {
-            return None;
-        }
-        s.patched(|bytes| {
-            let middle = usize::midpoint(f.start + 7, f.end);
-            bytes[middle..middle + 16].fill(0xff);
-            let sum = crc32c::crc32c(&bytes[f.start + 7..f.end]);
-            bytes[f.start + 3..f.start + 7].copy_from_slice(&sum.to_be_bytes());
-        })
-    }),
+    row(
+        "11 garbage appended",
+        "a page of bytes that mean nothing behind the last record",
+        At::Segment,
+        |s| {
+            let end = s.segment.records.last()?.end();
+            s.patched(|bytes| {
+                bytes.truncate(end);
+                bytes.extend((0..PAGE as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8 | 1));
+            })
+        },
+    ),
+    row(
+        "12 cannot be unpacked",
+        "a compressed record does not unpack, under a right checksum",
+        At::Segment,
+        |s| {
+            let f = s.samples()?.fragments[0].clone();
+            if s.segment.bytes[f.start] & 0x18 == 0 {
+                return None;
+            }
+            s.patched(|bytes| {
+                let middle = usize::midpoint(f.start + 7, f.end);
+                bytes[middle..middle + 16].fill(0xff);
+                let sum = crc32c::crc32c(&bytes[f.start + 7..f.end]);
+                bytes[f.start + 3..f.start + 7].copy_from_slice(&sum.to_be_bytes());
+            })
+        },
+    ),
     row("12 flag", "the flag of a compressed record is cleared", At::Segment, |s| {
         let at = s.samples()?.offset();
         (s.segment.bytes[at] & 0x18 != 0).then_some(())?;
@@ -203,18 +241,30 @@ pub const ROWS: &[Row] = &[
     row("13 series", "a series record without its last bytes, under a right checksum", At::Segment, |s| {
         s.undecodable(|kind| kind == "series", 5)
     }),
-    row("13 tombstones", "a tombstones record without its last bytes, under a right checksum", At::Segment, |s| {
-        s.undecodable(|kind| kind == "tombstones", 3)
-    }),
-    row("13 exemplars", "an exemplars record without its last bytes, under a right checksum", At::Segment, |s| {
-        s.undecodable(|kind| kind == "exemplars", 5)
-    }),
-    row("13 metadata", "a metadata record without its last bytes, under a right checksum", At::Segment, |s| {
-        s.undecodable(|kind| kind == "metadata", 3)
-    }),
-    row("13 histograms", "a histograms record without its last bytes, under a right checksum", At::Segment, |s| {
-        s.undecodable(|kind| kind == "histogram_samples", 1)
-    }),
+    row(
+        "13 tombstones",
+        "a tombstones record without its last bytes, under a right checksum",
+        At::Segment,
+        |s| s.undecodable(|kind| kind == "tombstones", 3),
+    ),
+    row(
+        "13 exemplars",
+        "an exemplars record without its last bytes, under a right checksum",
+        At::Segment,
+        |s| s.undecodable(|kind| kind == "exemplars", 5),
+    ),
+    row(
+        "13 metadata",
+        "a metadata record without its last bytes, under a right checksum",
+        At::Segment,
+        |s| s.undecodable(|kind| kind == "metadata", 3),
+    ),
+    row(
+        "13 histograms",
+        "a histograms record without its last bytes, under a right checksum",
+        At::Segment,
+        |s| s.undecodable(|kind| kind == "histogram_samples", 1),
+    ),
     row("13 float histograms", "the same of float histograms", At::Segment, |s| {
         s.undecodable(|kind| kind == "float_histogram_samples", 5)
     }),
@@ -262,10 +312,15 @@ pub const ROWS: &[Row] = &[
     row("19 beyond", "the checkpoint has a number above all segments", At::Directory, |s| {
         s.renumbered(s.last_segment()? + 5)
     }),
-    row("19 one too high", "the checkpoint has the number of the first segment behind it", At::Directory, |s| {
-        let number: u32 = s.base.checkpoint()?.rsplit_once('.')?.1.parse().ok()?;
-        s.renumbered(number + 1)
-    }),
+    row(
+        "19 one too high",
+        "the checkpoint has the number of the first segment behind it",
+        At::Directory,
+        |s| {
+            let number: u32 = s.base.checkpoint()?.rsplit_once('.')?.1.parse().ok()?;
+            s.renumbered(number + 1)
+        },
+    ),
     row("20 emptied", "the segments of the checkpoint are empty files", At::Directory, |s| {
         let mut damaged = s.untouched();
         for file in s.checkpoint_files()? {
@@ -287,17 +342,26 @@ pub const ROWS: &[Row] = &[
         f.keep(s.segment, series + 1..s.segment.records.len());
         Some(s.rewritten(f.done()))
     }),
-    row("31 unknown, one", "a record of a type that nobody knows", At::Segment, |s| s.inserted(&[200, 1, 2, 3], 1)),
-    row("31 unknown, two", "two records of a type that nobody knows", At::Segment, |s| s.inserted(&[200, 1, 2, 3], 2)),
+    row("31 unknown, one", "a record of a type that nobody knows", At::Segment, |s| {
+        s.inserted(&[200, 1, 2, 3], 1)
+    }),
+    row("31 unknown, two", "two records of a type that nobody knows", At::Segment, |s| {
+        s.inserted(&[200, 1, 2, 3], 2)
+    }),
     row("32 metadata, one", "a metadata record", At::Segment, |s| s.inserted(METADATA, 1)),
     row("32 metadata, two", "two metadata records", At::Segment, |s| s.inserted(METADATA, 2)),
     row("32 empty, one", "a record of no bytes", At::Segment, |s| s.inserted(&[], 1)),
     row("32 empty, two", "two records of no bytes", At::Segment, |s| s.inserted(&[], 2)),
-    row("32 unknown and damage", "two records of unknown type, and a flipped bit behind them", At::Segment, |s| {
-        let two = s.framed(&[200], 2);
-        let last = two.records.last()?.end() - 1;
-        s.patch_of(&two, |bytes| bytes[last] ^= 1)
-    }),
+    row(
+        "32 unknown and damage",
+        "two records of unknown type, and a flipped bit behind them",
+        At::Segment,
+        |s| {
+            let two = s.framed(&[200], 2);
+            let last = two.records.last()?.end() - 1;
+            s.patch_of(&two, |bytes| bytes[last] ^= 1)
+        },
+    ),
     row("33 directory", "a directory by the name of a segment", At::Segment, |s| {
         let mut damaged = s.without(&[s.file]);
         damaged.tree.insert(s.file.to_owned(), None);
@@ -308,12 +372,7 @@ pub const ROWS: &[Row] = &[
 /// Of ref 1: a counter without a unit.
 const METADATA: &[u8] = b"\x06\x01\x01\x02\x04UNIT\x00\x04HELP\x01h";
 
-const fn row(
-    name: &'static str,
-    what: &'static str,
-    at: At,
-    make: fn(&Site<'_>) -> Option<Damaged>,
-) -> Row {
+const fn row(name: &'static str, what: &'static str, at: At, make: fn(&Site<'_>) -> Option<Damaged>) -> Row {
     Row { name, what, at, make }
 }
 
@@ -326,7 +385,8 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn untouched(&self) -> Damaged {
-        let standing = self.base.segments.iter().map(|(path, segment)| (path.clone(), segment.samples().collect()));
+        let standing =
+            self.base.segments.iter().map(|(path, segment)| (path.clone(), segment.samples().collect()));
         Damaged { tree: self.base.tree.clone(), standing: standing.collect(), abandoned: None }
     }
 
@@ -339,13 +399,18 @@ impl Site<'_> {
         let records = &self.segment.records;
         let middle = records.len() / 2;
         let fits = |r: &Record| r.samples.len() > 3 && r.fragments.len() == 1 && r.kind == "samples";
-        let fitting = (1..records.len()).filter(|&i| fits(&records[i - 1]) && fits(&records[i])).map(|i| i - 1);
+        let fitting =
+            (1..records.len()).filter(|&i| fits(&records[i - 1]) && fits(&records[i])).map(|i| i - 1);
         fitting.min_by_key(|i| i.abs_diff(middle))
     }
 
     /// The longest record, if it covers a whole page.
     fn large(&self) -> Option<&Record> {
-        self.segment.records.iter().filter(|record| record.fragments.len() > 2).max_by_key(|record| record.end())
+        self.segment
+            .records
+            .iter()
+            .filter(|record| record.fragments.len() > 2)
+            .max_by_key(|record| record.end())
     }
 
     fn retyped(&self, record: &Record, fragment: usize, to: u8) -> Option<Damaged> {
@@ -387,7 +452,8 @@ impl Site<'_> {
     /// Puts a record that cannot be decoded behind the one in the middle that it was cut from.
     fn undecodable(&self, kind: impl Fn(&str) -> bool, cut: usize) -> Option<Damaged> {
         let records = &self.segment.records;
-        let fitting = (0..records.len()).filter(|&i| kind(&records[i].kind) && records[i].fragments.len() == 1);
+        let fitting =
+            (0..records.len()).filter(|&i| kind(&records[i].kind) && records[i].fragments.len() == 1);
         let index = fitting.min_by_key(|i| i.abs_diff(records.len() / 2))?;
         let (stored, flags) = records[index].stored(&self.segment.bytes);
         let mut data = match flags {

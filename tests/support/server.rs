@@ -693,7 +693,9 @@ impl Drop for Running {
 /// A label set as a selector writes it, names in order.
 fn label_set(metric: &Value) -> String {
     let text = |value: &Value| value.as_str().map(ToOwned::to_owned).unwrap_or_default();
-    label_text(&metric.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect())
+    label_text(
+        &metric.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect(),
+    )
 }
 
 /// A label set as a selector writes it.

@@ -331,9 +331,12 @@ fn compare(
         }
         let new = after.get(path);
         match (old, new) {
-            // An empty directory that is gone, or has been filled.
-            (None, new) => {
-                if new.is_none() && !data.join(path).exists() {
+            // An empty directory that is gone, or has become a file, or has been filled.
+            (None, Some(Some(_))) => {
+                start.truncates.push(Cut { path: path.clone(), kept: 0, next: None });
+            }
+            (None, _) => {
+                if !data.join(path).exists() {
                     start.deletes.push(path.clone());
                 }
             }
