@@ -30,8 +30,9 @@ use crate::scan::report::{Dialect, Report, Severity};
 use crate::scan::salvage;
 use crate::tsdb::{Listing, LogKind, Target};
 
-/// How many starts are tried before it is said that they go on like the last.
-const STARTS: usize = 8;
+/// How many starts are tried before it is said that they go on like the last. A start adds one segment, and a checkpoint
+/// has a few at the most.
+const STARTS: usize = 16;
 
 /// Which Prometheus is assumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,18 +150,20 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
     let mut readings = Readings::new(root, listing, assumed.version, &doubt);
     let mut directory = Directory::of(listing);
     let mut steps: Vec<Step> = Vec::new();
-    while steps.len() < STARTS {
+    for _ in 0..STARTS {
         let before = directory.clone();
         let run = if assumed.agent {
             start::agent(&mut directory, &mut readings)
         } else {
             start::server(&mut directory, &mut readings)
         }?;
-        let step = step(&before, &directory, listing, known, run)?;
-        if steps.last().is_some_and(|last| last.is_like(&step)) {
-            break;
-        }
-        steps.push(step);
+        steps.push(step(&before, &directory, listing, known, run)?);
+    }
+    // Each start adds a segment, so that what could not be repaired can be in the end: some differ only after others alike.
+    while let [.., last_but_one, last] = &*steps
+        && last.is_like(last_but_one)
+    {
+        steps.pop();
     }
     let next_checkpoint = match steps.last() {
         Some(Step { run: Run { end: End::Serves, .. }, .. }) => {
@@ -268,8 +271,8 @@ fn cuts(before: &Log, after: &Log, listing: &Listing, known: &Known) -> io::Resu
         let Some(&Holds::Cut { upto, .. }) = now.get(segment.name.as_str()) else { continue };
         let shorter = match (segment.holds, before.number) {
             (Holds::Original { segment }, Some(log)) => {
-                !known.is_clean(log, segment)
-                    || last_record_end(&listing.logs[log].segments[segment].path)? > upto
+                let path = &listing.logs[log].segments[segment].path;
+                path.is_file() && (!known.is_clean(log, segment) || last_record_end(path)? > upto)
             }
             (Holds::Cut { upto: before, .. }, _) => before != upto,
             _ => false,

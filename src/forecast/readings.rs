@@ -7,8 +7,9 @@ use std::path::Path;
 
 use super::replay::{self, Part, Reader, Replay, ReplayError};
 use super::served::Stretch;
+use super::stream::go_words;
 use super::version::Version;
-use crate::record::SnapshotRecord;
+use crate::record::{Record, SnapshotRecord};
 use crate::tsdb::{Listing, LogKind};
 use crate::wal::ReadAt;
 use crate::wal::segments::segment_index;
@@ -212,6 +213,39 @@ impl<'a> Readings<'a> {
             upto = record.end;
         }
         Ok(upto)
+    }
+
+    /// What the medium says if the first segment of a log cannot be read at all (`deprecatedWALExists`, `tsdb/wal.go` up
+    /// to 2.51).
+    pub(super) fn first_header_error(&self, log: usize) -> io::Result<Option<String>> {
+        let files = &self.listing.logs[log];
+        let Some(part) = self.part(log, 0, 0)? else { return Ok(None) };
+        let path = self.printed(&files.relative_of(&files.segments[0]));
+        let error = part.source.read_at(&mut [0; 4], 0).err();
+        Ok(error.map(|error| format!("read {path}: {}", go_words(&error))))
+    }
+
+    /// The error with which the first record of a checkpoint cannot be read (`ReadMinValidTime`, from 3.16 on), which is
+    /// looked at before all others.
+    pub(super) fn first_record_error(&self, log: usize) -> io::Result<Option<String>> {
+        let segments = self.listing.logs[log].segments.len();
+        if !self.version.reads_min_valid_time() || !(0..segments).any(|at| self.doubt.doubts(log, at)) {
+            return Ok(None);
+        }
+        let mut parts = Vec::new();
+        for segment in 0..segments {
+            parts.extend(self.part(log, segment, 0)?);
+        }
+        let mut replay = Replay::new(parts, self.version);
+        Ok(match replay.next() {
+            None => replay.error().map(ToString::to_string),
+            Some(record) => match Record::parse(record.data) {
+                Record::MinValidTime(time) => {
+                    time.min_time().err().map(|error| format!("decode min valid time: {error}"))
+                }
+                _ => None,
+            },
+        })
     }
 
     /// The last chunk snapshot. That the feature is on is concluded from there being one.

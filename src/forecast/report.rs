@@ -10,8 +10,7 @@ pub struct Forecast {
     pub version: String,
     /// Whether it is assumed to run as an agent.
     pub agent: bool,
-    /// One for each start that differs from the one before it; every later start does what the last one does, if
-    /// nothing is written meanwhile.
+    /// One for each start; every later start does what the last one does, if nothing is written meanwhile.
     pub starts: Vec<Start>,
     /// Whether every later start deletes again what was written to the WAL, or WBL, meanwhile.
     pub poisoned: bool,

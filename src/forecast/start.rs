@@ -62,6 +62,13 @@ enum Stop {
 pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> io::Result<Run> {
     let version = readings.version();
     let mut run = Run { end: End::Serves, error: None, stopped: None, replayed: Vec::new(), repairs: false };
+    if version.migrates_wal()
+        && let (Some(log), false) = (directory.wal.number, directory.wal.segments.is_empty())
+        && let Some(error) = readings.first_header_error(log)?
+    {
+        let error = format!("migrate WAL: read header from first segment: {error}");
+        return Ok(run.exits(format!("opening storage failed: {error}")));
+    }
     directory.temporaries.clear();
     if let Err(error) = begin(&mut directory.wal) {
         return Ok(run.exits(format!("opening storage failed: {error}")));
@@ -73,12 +80,17 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
     {
         return Ok(run.exits(format!("opening storage failed: {error}")));
     }
+    if let LastCheckpoint::Number { log, .. } = directory.checkpoint
+        && readings.gap_in(log).is_none()
+    {
+        run.error = readings.first_record_error(log)?;
+    }
     let mut stop = None;
     let last = directory.wal.segments.last().map_or(-1, |last| last.index);
     let snapshot = match directory.snapshot.then(|| readings.snapshot(last)).transpose()?.flatten() {
         Some(Ok(position)) => Some(position),
         Some(Err(error)) => {
-            run.error = Some(error);
+            run.error.get_or_insert(error);
             None
         }
         None => None,

@@ -147,7 +147,7 @@ pub(super) fn segment_path(dir: &str, index: i64) -> String {
 }
 
 /// What Go says of an error that a read may have (`syscall`, `zerrors_linux_amd64.go`).
-fn go_words(error: &io::Error) -> String {
+pub(super) fn go_words(error: &io::Error) -> String {
     let Some(number) = error.raw_os_error() else { return error.to_string() };
     let words = match number {
         1 => "operation not permitted",

@@ -38,9 +38,12 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
     }
     page.line(&format!("  If {who} {} starts here:", forecast.version))?;
     let body = " ".repeat(BODY);
-    for (at, start) in forecast.starts.iter().enumerate() {
-        let lead = format!("{body}{} ", which(at, forecast));
+    let mut at = 0;
+    for alike in forecast.starts.chunk_by(|one, next| one == next) {
+        let [start, ..] = alike else { continue };
+        let lead = format!("{body}{} ", which(at, at + alike.len(), forecast));
         let before = at.checked_sub(1).and_then(|before| forecast.starts.get(before));
+        at += alike.len();
         page.paragraph(&lead, &lead, LATER, &deed(start, before))?;
         if let Some(said) = said(start) {
             page.indented(LATER + 2, &clean(said))?;
@@ -73,13 +76,14 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
     Ok(())
 }
 
-/// `1st start:`, `from the 2nd start on:`.
-fn which(at: usize, forecast: &Forecast) -> String {
-    let last = at + 1 == forecast.starts.len();
-    match (at, last) {
-        (0, true) => "every start:".into(),
-        (_, true) => format!("from the {} start on:", ordinal(at + 1)),
-        (_, false) => format!("{} start:", ordinal(at + 1)),
+/// `1st start:`, `2nd and 3rd start:`, `from the 4th start on:`.
+fn which(first: usize, end: usize, forecast: &Forecast) -> String {
+    match (first, end - first, end == forecast.starts.len()) {
+        (0, _, true) => "every start:".into(),
+        (_, _, true) => format!("from the {} start on:", ordinal(first + 1)),
+        (_, 1, false) => format!("{} start:", ordinal(first + 1)),
+        (_, 2, false) => format!("{} and {} start:", ordinal(first + 1), ordinal(end)),
+        (_, _, false) => format!("{} to {} start:", ordinal(first + 1), ordinal(end)),
     }
 }
 
