@@ -17,6 +17,8 @@ pub(super) struct Directory {
     pub(super) temporaries: Vec<String>,
     /// Whether there is a chunk snapshot of before. A server that stops writes another one in its place.
     pub(super) snapshot: bool,
+    /// Whether a start has deleted head chunks that it could not load.
+    pub(super) head_chunks_deleted: bool,
 }
 
 /// A log to which a start adds a segment.
@@ -83,6 +85,7 @@ impl Directory {
                 .filter(|stray| stray.kind == StrayKind::Temporary)
                 .map(|stray| stray.relative.clone())
                 .collect(),
+            head_chunks_deleted: false,
             snapshot: listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot),
         }
     }

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod decode;
 mod directory;
+mod head_chunks;
 mod readings;
 pub mod replay;
 pub mod report;
@@ -20,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::directory::{Directory, Holds, LastCheckpoint, Log};
+pub use self::head_chunks::HeadChunks;
 use self::readings::Readings;
 use self::replay::Reader;
 use self::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
@@ -28,7 +30,7 @@ use self::start::{End, Run, Stopped};
 pub use self::version::{Version, VersionError};
 use crate::scan::report::{Dialect, Report, Severity};
 use crate::scan::salvage;
-use crate::tsdb::{Listing, LogKind, Target};
+use crate::tsdb::{Listing, LogKind, Target, list_blocks};
 
 /// How many starts are tried before it is said that they go on like the last. A start adds one segment, and a checkpoint
 /// has a few at the most.
@@ -132,6 +134,7 @@ struct Step {
     deletes: Vec<String>,
     truncates: Vec<Truncate>,
     left: Vec<Stretch>,
+    head_chunks_deleted: bool,
 }
 
 impl Step {
@@ -147,8 +150,15 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
     // What the salvage reader finds clean, the newest reader finds clean; older ones and agents may not.
     let read_all = assumed.agent || assumed.version < Version::NEWEST;
     let doubt = |log: usize, segment: usize| read_all || !known.is_clean(log, segment);
-    let mut readings = Readings::new(root, listing, assumed.version, &doubt);
+    let (min_valid_time, head_chunks) = if assumed.agent {
+        (i64::MIN, HeadChunks::default())
+    } else {
+        let min_valid_time = served::min_valid_time(listing, &list_blocks(root)?, assumed.version);
+        (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version)?)
+    };
+    let mut readings = Readings::new(root, listing, assumed.version, &doubt, &head_chunks);
     let mut directory = Directory::of(listing);
+    directory.temporaries.extend(head_chunks.unwritten.iter().map(|name| format!("chunks_head/{name}")));
     let mut steps: Vec<Step> = Vec::new();
     for _ in 0..STARTS {
         let before = directory.clone();
@@ -157,7 +167,11 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         } else {
             start::server(&mut directory, &mut readings)
         }?;
-        steps.push(step(&before, &directory, listing, known, run)?);
+        let mut step = step(&before, &directory, listing, known, run)?;
+        if directory.head_chunks_deleted && !before.head_chunks_deleted {
+            step.deletes.extend(head_chunks.deletes.iter().map(|name| format!("chunks_head/{name}")));
+        }
+        steps.push(step);
     }
     // Each start adds a segment, so that what could not be repaired can be in the end: some differ only after others alike.
     while let [.., last_but_one, last] = &*steps
@@ -176,9 +190,9 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         .iter()
         .map(|step| drops_records(step, listing, known, &directory.checkpoint))
         .collect::<io::Result<_>>()?;
-    let counts = if read_all || known.troubled || dropped.contains(&true) {
+    let counts = if read_all || known.troubled || head_chunks.error.is_some() || dropped.contains(&true) {
         let reads: Vec<StartReads> = steps.iter().map(StartReads::from).collect();
-        served::count(root, listing, &reads, assumed.version)?
+        served::count(listing, &reads, assumed.version, min_valid_time, &head_chunks)?
     } else {
         vec![(Samples::default(), Samples::default()); steps.len()]
     };
@@ -243,7 +257,7 @@ fn step(
     for (log, directory) in untouched {
         left.extend((0..directory.segments.len()).map(|segment| Stretch { log, segment, upto: None }));
     }
-    Ok(Step { run, deletes, truncates, left })
+    Ok(Step { run, deletes, truncates, left, head_chunks_deleted: after.head_chunks_deleted })
 }
 
 fn changes(before: &Log, after: &Log, listing: &Listing, deletes: &mut Vec<String>) {
@@ -374,7 +388,7 @@ impl From<&Step> for StartReads {
             serves: step.run.end == End::Serves,
             replayed: step.run.replayed.clone(),
             left: step.left.clone(),
-            head_chunks_deleted: false,
+            head_chunks_deleted: step.head_chunks_deleted,
         }
     }
 }

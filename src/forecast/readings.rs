@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::HeadChunks;
 use super::replay::{self, Part, Reader, Replay, ReplayError};
 use super::served::Stretch;
 use super::stream::go_words;
@@ -65,6 +66,7 @@ pub(super) struct Readings<'a> {
     listing: &'a Listing,
     version: Version,
     doubt: &'a dyn Doubt,
+    head_chunks: &'a HeadChunks,
     segments: HashMap<(usize, usize), Read>,
     checkpoints: HashMap<usize, (Vec<Stretch>, Option<Failure>)>,
     snapshot: Option<Snapshot>,
@@ -72,12 +74,19 @@ pub(super) struct Readings<'a> {
 
 impl<'a> Readings<'a> {
     /// `root` is what the paths of `listing` are relative to.
-    pub(super) fn new(root: &'a Path, listing: &'a Listing, version: Version, doubt: &'a dyn Doubt) -> Self {
+    pub(super) fn new(
+        root: &'a Path,
+        listing: &'a Listing,
+        version: Version,
+        doubt: &'a dyn Doubt,
+        head_chunks: &'a HeadChunks,
+    ) -> Self {
         Self {
             root,
             listing,
             version,
             doubt,
+            head_chunks,
             segments: HashMap::new(),
             checkpoints: HashMap::new(),
             snapshot: None,
@@ -86,6 +95,10 @@ impl<'a> Readings<'a> {
 
     pub(super) fn version(&self) -> Version {
         self.version
+    }
+
+    pub(super) fn head_chunks(&self) -> &'a HeadChunks {
+        self.head_chunks
     }
 
     /// A path as Prometheus prints it: cleaned, as Go's `filepath.Join` does.

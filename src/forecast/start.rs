@@ -80,6 +80,9 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
     {
         return Ok(run.exits(format!("opening storage failed: {error}")));
     }
+    if let Some(error) = &readings.head_chunks().refusal {
+        return Ok(run.exits(format!("opening storage failed: {error}")));
+    }
     if let LastCheckpoint::Number { log, .. } = directory.checkpoint
         && readings.gap_in(log).is_none()
     {
@@ -95,6 +98,10 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
         }
         None => None,
     };
+    if let Some(error) = readings.head_chunks().error.as_ref().filter(|_| !directory.head_chunks_deleted) {
+        run.error.get_or_insert_with(|| error.clone());
+        directory.head_chunks_deleted = true;
+    }
     if let Err(why) = replay_wal(directory, readings, Reader::Wal, snapshot, &mut run.replayed)? {
         stop = Some(why);
     } else if version.has_wbl()

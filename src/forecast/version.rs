@@ -166,6 +166,58 @@ impl Version {
     }
 }
 
+/// What a start takes into memory.
+impl Version {
+    /// Whether it looks at the latest end of all blocks but those with certain hints (2.39). Before, at the end of the last one.
+    #[must_use]
+    pub fn heeds_block_hints(self) -> bool {
+        self.since(2, 39)
+    }
+
+    /// Whether blocks of stale series are among those with such hints (3.10). Whether a tombstone over all time, which
+    /// goes with them, removes the series, and is none like others.
+    #[must_use]
+    pub fn compacts_stale_series(self) -> bool {
+        self.since(3, 10)
+    }
+
+    /// Whether blocks of selected series are among those with such hints (3.14).
+    #[must_use]
+    pub fn compacts_selected_series(self) -> bool {
+        self.since(3, 14)
+    }
+
+    /// Whether a series that is recorded under another ref keeps the head chunks of the one before (3.16). Before, they are
+    /// forgotten.
+    #[must_use]
+    pub fn merges_head_chunks(self) -> bool {
+        self.since(3, 16)
+    }
+
+    /// Whether it knows head chunks of that encoding; it passes over others.
+    #[must_use]
+    pub fn knows_chunks(self, encoding: u8) -> bool {
+        match encoding {
+            1 => true,
+            2 => self.since(2, 40),
+            3 => self.since(2, 42),
+            4 => self.since(3, 11),
+            5 | 6 => self.since(3, 14),
+            _ => !self.since(2, 39),
+        }
+    }
+
+    /// Whether it prints the checksums of head chunks without leading zeros (2.52).
+    pub(super) fn prints_short_checksums(self) -> bool {
+        self.since(2, 52)
+    }
+
+    /// Whether it says "iterate on on-disk chunks" (up to 3.9).
+    pub(super) fn iterates_on_on_disk_chunks(self) -> bool {
+        !self.since(3, 10)
+    }
+}
+
 impl FromStr for Version {
     type Err = VersionError;
 

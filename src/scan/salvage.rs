@@ -25,7 +25,7 @@ pub enum Reading {
 }
 
 /// What is told of a segment, in the order of offsets.
-pub trait Visitor: Default {
+pub trait Visitor {
     /// A record that is whole and decodes, or is of a type that Prometheus passes over.
     fn record(&mut self, record: &Record<'_>, contents: &Contents);
     /// Bytes that are damaged.
@@ -95,12 +95,33 @@ pub struct Mended {
 }
 
 /// Reads the first `length` bytes of `source` as a segment.
-pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading: Reading) -> V {
+pub fn salvage<S: ReadAt + ?Sized, V: Visitor + Default>(source: &S, length: u64, reading: Reading) -> V {
     let mut visitor = V::default();
-    let mut doubts = Doubts::default();
-    pass(source, length, reading, &Decisions::default(), &mut visitor, &mut doubts);
-    if !doubts.any() || reading != Reading::Prometheus {
+    let settled = settle(source, length, reading, &mut visitor);
+    if settled.is_certain() {
         return visitor;
+    }
+    let mut visitor = V::default();
+    settled.tell(source, length, reading, &mut visitor);
+    visitor
+}
+
+/// What a first reading left open, decided.
+#[derive(Debug)]
+pub struct Settled(Option<Decisions>);
+
+/// Reads the first `length` bytes of `source` as a segment, and decides what is in doubt. What the visitor is told
+/// holds only if nothing was.
+pub fn settle<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    visitor: &mut V,
+) -> Settled {
+    let mut doubts = Doubts::default();
+    pass(source, length, reading, &Decisions::default(), visitor, &mut doubts);
+    if !doubts.any() || reading != Reading::Prometheus {
+        return Settled(None);
     }
     let mut decisions = decide(source, length, &doubts);
     // Where another type has led to no record, the fragment may be whole as it stands.
@@ -110,9 +131,28 @@ pub fn salvage<S: ReadAt + ?Sized, V: Visitor>(source: &S, length: u64, reading:
         decisions = decide(source, length, &doubts);
         decisions.as_they_stand = std::mem::take(&mut doubts.as_they_stand);
     }
-    let mut visitor = V::default();
-    pass(source, length, reading, &decisions, &mut visitor, &mut Doubts::default());
-    visitor
+    Settled(Some(decisions))
+}
+
+impl Settled {
+    /// Whether nothing was in doubt.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Reads again, and tells what holds.
+    pub fn tell<S: ReadAt + ?Sized, V: Visitor>(
+        &self,
+        source: &S,
+        length: u64,
+        reading: Reading,
+        visitor: &mut V,
+    ) {
+        let none = Decisions::default();
+        let decisions = self.0.as_ref().unwrap_or(&none);
+        pass(source, length, reading, decisions, visitor, &mut Doubts::default());
+    }
 }
 
 /// What a first reading leaves open.

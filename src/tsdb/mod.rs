@@ -9,8 +9,14 @@
 //! Source: Prometheus `tsdb/wlog/wlog.go` (`listSegments`), `tsdb/wlog/checkpoint.go` (`listCheckpoints`), `tsdb/head_wal.go`
 //! (`LastChunkSnapshot`), `tsdb/db.go` (`open`).
 
+mod blocks;
+mod head_chunks;
 mod listing;
 mod target;
 
+pub use blocks::{Block, BlockMeta, list_blocks};
+pub use head_chunks::{
+    HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter, list_head_chunks,
+};
 pub use listing::{Listing, LogDirectory, LogKind, Stray, StrayKind};
 pub use target::{Target, TargetError};

@@ -23,6 +23,7 @@ var commands = []command{
 	{"directory", "directory [flags] DIR", runDirectory},
 	{"dump", "dump [--snapshot] [--chunks] DIR", runDump},
 	{"read", "read [--concat] DIR | read [--concat] --batch", runRead},
+	{"chunks", "chunks [--decode] DIR", runChunks},
 	{"open", "open [flags] DIR", runOpen},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
 	{"incident", "incident [--servers DIR] DIR", runIncident},

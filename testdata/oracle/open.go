@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/record"
@@ -35,6 +37,7 @@ type openOptions struct {
 	again      bool
 	summary    bool
 	stStorage  bool
+	head       bool
 	timeout    time.Duration
 }
 
@@ -69,6 +72,7 @@ func runOpen(args []string, out io.Writer) error {
 	flags.BoolVar(&o.again, "again", false, "close and open once more")
 	flags.BoolVar(&o.stStorage, "st-storage", false, "with the feature st-storage, which writes record types 11 to 13")
 	flags.BoolVar(&o.summary, "summary", false, "leave the series out")
+	flags.BoolVar(&o.head, "head", false, "leave out blocks, and staleness markers")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
 	dir, err := parseDir(flags, args)
 	if err != nil {
@@ -153,7 +157,7 @@ func open(dir string, o openOptions) *openReport {
 		return rep
 	}
 	db.DisableCompactions()
-	rep.QueryError = text(rep.query(db, !o.summary))
+	rep.QueryError = text(rep.query(db, !o.summary, o.head))
 	if o.checkpoint {
 		rep.CheckpointError = text(makeCheckpoint(db, filepath.Join(dir, "wal")))
 		if cp, _, err := wlog.LastCheckpoint(filepath.Join(dir, "wal")); err == nil {
@@ -179,6 +183,14 @@ func serverOptions(dir string, o openOptions) *tsdb.Options {
 		opts.EnableHistogramSTEncoding = true
 		opts.FloatChunkEncoding = chunkenc.EncXOR2
 	}
+	if o.head {
+		opts.BlockQuerierFunc = func(b tsdb.BlockReader, mint, maxt int64) (storage.Querier, error) {
+			if _, ok := b.(*tsdb.Block); ok {
+				return storage.NoopQuerier(), nil
+			}
+			return tsdb.NewBlockQuerier(b, mint, maxt)
+		}
+	}
 	if st, err := os.Stat(filepath.Join(dir, wlog.WblDirName)); o.oooWindow == 0 && err == nil && st.IsDir() {
 		opts.OutOfOrderTimeWindow = (30 * time.Minute).Milliseconds()
 	}
@@ -186,7 +198,7 @@ func serverOptions(dir string, o openOptions) *tsdb.Options {
 }
 
 // query reads all that can be queried, in blocks, head and out-of-order head.
-func (rep *openReport) query(db *tsdb.DB, keep bool) error {
+func (rep *openReport) query(db *tsdb.DB, keep, head bool) error {
 	q, err := db.Querier(math.MinInt64, math.MaxInt64)
 	if err != nil {
 		return err
@@ -201,6 +213,9 @@ func (rep *openReport) query(db *tsdb.DB, keep bool) error {
 		for vt := it.Next(); vt != chunkenc.ValNone; vt = it.Next() {
 			if vt == chunkenc.ValFloat {
 				t, v := it.At()
+				if head && value.IsStaleNaN(v) {
+					continue
+				}
 				if samples++; keep {
 					s.Samples = append(s.Samples, [2]any{t, string(appendBits(nil, v))})
 				}
@@ -209,12 +224,16 @@ func (rep *openReport) query(db *tsdb.DB, keep bool) error {
 			var t int64
 			var h fmt.Stringer
 			var schema int32
+			var sum float64
 			if vt == chunkenc.ValHistogram {
 				ts, ih := it.AtHistogram(nil)
-				t, h, schema = ts, ih, ih.Schema
+				t, h, schema, sum = ts, ih, ih.Schema, ih.Sum
 			} else {
 				ts, fh := it.AtFloatHistogram(nil)
-				t, h, schema = ts, fh, fh.Schema
+				t, h, schema, sum = ts, fh, fh.Schema, fh.Sum
+			}
+			if head && value.IsStaleNaN(sum) {
+				continue
 			}
 			if hists++; keep {
 				// Without the counter reset hint: that depends on where chunks were cut.
@@ -223,6 +242,9 @@ func (rep *openReport) query(db *tsdb.DB, keep bool) error {
 		}
 		if err := it.Err(); err != nil {
 			return fmt.Errorf("%s: %w", set.At().Labels(), err)
+		}
+		if head && samples+hists == 0 {
+			continue
 		}
 		rep.NumSeries++
 		rep.NumSamples += samples + hists

@@ -1,0 +1,223 @@
+//! What a start makes of `chunks_head` (`loadMmappedChunks` and `removeCorruptedMmappedChunks`, `tsdb/head.go`), and what
+//! could be had from there.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use super::Version;
+use crate::tsdb::{HeadChunk, HeadChunkError, HeadChunkFile, list_head_chunks};
+
+/// The head chunks of a data directory, series by series, and what becomes of their files.
+///
+/// In memory: some 100 bytes for each series that has chunks.
+#[derive(Clone, Debug, Default)]
+pub struct HeadChunks {
+    /// With what error every start fails when it opens the files, if it does.
+    pub refusal: Option<String>,
+    /// A last file without a magic number, which every start removes without a word.
+    pub unwritten: Option<String>,
+    /// With what error the chunks cannot be loaded, if there is one; the start goes on without them.
+    pub error: Option<String>,
+    /// The names of the files that are deleted for it.
+    pub deletes: Vec<String>,
+    /// By the ref of the series.
+    pub(super) of_series: HashMap<u64, OfSeries>,
+    /// The last chunk, and the last one in a file that is kept.
+    pub(super) last: u64,
+    pub(super) last_kept: u64,
+}
+
+/// Chunks of one series.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OfSeries {
+    /// In files that are kept.
+    pub(super) kept: Pair,
+    /// In files that are deleted.
+    pub(super) deleted: Option<Box<Pair>>,
+    /// When the last one in order begins.
+    last_begins: i64,
+}
+
+impl OfSeries {
+    /// First and last time of the last one in order.
+    fn last_in_order(&self) -> Option<(i64, i64)> {
+        let kept = self.kept.in_order.max_time;
+        let last = self.deleted.as_ref().map_or(kept, |deleted| kept.max(deleted.in_order.max_time));
+        (last != i64::MIN).then_some((self.last_begins, last))
+    }
+}
+
+/// Chunks of one series in some of the files.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pair {
+    pub(super) in_order: Stock,
+    pub(super) out_of_order: Stock,
+}
+
+/// Samples in chunks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stock {
+    pub(super) samples: u64,
+    pub(super) min_time: i64,
+    pub(super) max_time: i64,
+}
+
+impl Default for Stock {
+    fn default() -> Self {
+        Self { samples: 0, min_time: i64::MAX, max_time: i64::MIN }
+    }
+}
+
+impl Stock {
+    pub(super) fn covers(&self, time: i64) -> bool {
+        self.min_time <= time && time <= self.max_time
+    }
+
+    fn add(&mut self, chunk: &HeadChunk) {
+        self.samples += u64::from(chunk.samples);
+        self.min_time = self.min_time.min(chunk.min_time);
+        self.max_time = self.max_time.max(chunk.max_time);
+    }
+}
+
+/// As [`HeadChunks::read`], of a directory in which a running Prometheus may remove files meanwhile.
+pub(super) fn of_now(data: &Path, min_valid_time: i64, version: Version) -> io::Result<HeadChunks> {
+    const TRIES: usize = 10;
+    let shown = data.components().as_path().display().to_string();
+    let mut tries = 1;
+    loop {
+        match HeadChunks::read(data, &shown, min_valid_time, version) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
+            read => return read,
+        }
+    }
+}
+
+/// From which file on files are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Nowhere,
+    File(i64),
+    All,
+}
+
+impl HeadChunks {
+    /// Reads the headers of all chunks below `data`, a directory that Prometheus calls `shown`; of `min_valid_time` see
+    /// [`super::min_valid_time`].
+    ///
+    /// # Errors
+    /// If the directory is there and cannot be listed, or a file not be opened.
+    pub fn read(data: &Path, shown: &str, min_valid_time: i64, version: Version) -> io::Result<Self> {
+        let shown = format!("{}/chunks_head", shown.trim_end_matches('/'));
+        let listed = list_head_chunks(&data.join("chunks_head"), &shown)?;
+        let mut chunks = Self {
+            refusal: listed.refusal,
+            unwritten: listed.unwritten.map(|file| file.name),
+            ..Self::default()
+        };
+        let mut cut = Cut::Nowhere;
+        if let Some((error, from)) = chunks.load(&listed.files, &shown, min_valid_time, version, cut)? {
+            (chunks.error, cut) = (Some(error), from);
+            (chunks.of_series, chunks.last, chunks.last_kept) = (HashMap::new(), 0, 0);
+            chunks.load(&listed.files, &shown, min_valid_time, version, cut)?;
+        }
+        let deleted = listed.files.iter().filter(|file| cut.deletes(file.index));
+        chunks.deletes = deleted.map(|file| file.name.clone()).collect();
+        Ok(chunks)
+    }
+
+    /// Takes in all chunks that have their checksums. The first error that ends the loading of a start, and what is
+    /// deleted for it.
+    fn load(
+        &mut self,
+        files: &[HeadChunkFile],
+        shown: &str,
+        min_valid_time: i64,
+        version: Version,
+        cut: Cut,
+    ) -> io::Result<Option<(String, Cut)>> {
+        for file in files {
+            let kept = !cut.deletes(file.index);
+            for chunk in file.chunks()? {
+                match chunk {
+                    Ok(chunk) => {
+                        if let Some(error) = self.take(&chunk, kept, min_valid_time, version)
+                            && cut == Cut::Nowhere
+                        {
+                            return Ok(Some((error, Cut::All)));
+                        }
+                    }
+                    Err(error) if cut == Cut::Nowhere => {
+                        let words = in_words(&error, version);
+                        let error =
+                            format!("corruption in head chunk file {shown}/{:06}: {words}", file.index);
+                        return Ok(Some((iterating(version, &error), Cut::File(file.index))));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A chunk, unless a start passes over it; why not, if it fails on it.
+    fn take(
+        &mut self,
+        chunk: &HeadChunk,
+        kept: bool,
+        min_valid_time: i64,
+        version: Version,
+    ) -> Option<String> {
+        self.last = self.last.max(chunk.chunk_ref);
+        if kept {
+            self.last_kept = self.last_kept.max(chunk.chunk_ref);
+        }
+        let out_of_order = chunk.out_of_order && version.has_wbl();
+        if !out_of_order && chunk.max_time < min_valid_time || !version.knows_chunks(chunk.encoding) {
+            return None;
+        }
+        let of_series = self.of_series.entry(chunk.series_ref).or_default();
+        let before = of_series.last_in_order();
+        let pair = if kept { &mut of_series.kept } else { of_series.deleted.get_or_insert_default() };
+        if out_of_order {
+            pair.out_of_order.add(chunk);
+        } else if before.is_some_and(|(_, max_time)| max_time >= chunk.min_time) {
+            let (min, max) = before.unwrap_or_default();
+            let HeadChunk { series_ref, min_time, max_time, .. } = chunk;
+            let error = format!(
+                "out of sequence m-mapped chunk for series ref {series_ref}, last chunk: [{min}, {max}], \
+                 new: [{min_time}, {max_time}]"
+            );
+            return Some(iterating(version, &error));
+        } else {
+            pair.in_order.add(chunk);
+            of_series.last_begins = chunk.min_time;
+        }
+        None
+    }
+}
+
+impl Cut {
+    fn deletes(self, file: i64) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::File(from) => file >= from,
+            Self::All => true,
+        }
+    }
+}
+
+fn iterating(version: Version, error: &str) -> String {
+    let doing = if version.iterates_on_on_disk_chunks() { "iterate on on-disk" } else { "iterate on-disk" };
+    format!("{doing} chunks: {error}")
+}
+
+fn in_words(error: &HeadChunkError, version: Version) -> String {
+    match error {
+        HeadChunkError::Checksum { stored, computed } if !version.prints_short_checksums() => {
+            format!("checksum mismatch expected:{stored:08x}, actual:{computed:08x}")
+        }
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,102 @@
+//! Series by their labels and refs by their numbers, both counted from 0 in the order in which they are met.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+
+use crate::record::Labels;
+
+/// None of those that are counted.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Series, told apart by 128 bits that are made of their labels.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Seeded anew in each run: nobody can make labels for which the bits are the same.
+    seeds: [RandomState; 2],
+    known: HashMap<[u64; 2], u32>,
+}
+
+impl Names {
+    /// The series with these labels, which may be new.
+    pub(super) fn number(&mut self, labels: &Labels<'_>) -> u32 {
+        let key = [0, 1].map(|half: usize| {
+            let mut hasher = self.seeds[half].build_hasher();
+            labels.hash(&mut hasher);
+            hasher.finish()
+        });
+        let next = next(self.known.len());
+        *self.known.entry(key).or_insert(next)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+/// Refs, which are numbers from 1 on in nearly all logs.
+#[derive(Debug, Default)]
+pub(super) struct Refs {
+    known: HashMap<u64, u32, Mixing>,
+}
+
+impl Refs {
+    /// The ref of that number, if it is known.
+    pub(super) fn find(&self, number: u64) -> u32 {
+        self.known.get(&number).copied().unwrap_or(NONE)
+    }
+
+    /// The same, which may be new.
+    pub(super) fn number(&mut self, number: u64) -> u32 {
+        let next = next(self.known.len());
+        *self.known.entry(number).or_insert(next)
+    }
+}
+
+fn next(known: usize) -> u32 {
+    // There is no memory for so many.
+    u32::try_from(known).unwrap_or(NONE)
+}
+
+/// Hashes one number, by a multiplication with a secret one: several times faster than the hasher of the standard
+/// library, and each sample needs it.
+#[derive(Clone, Debug)]
+struct Mixing {
+    secret: u64,
+}
+
+impl Default for Mixing {
+    fn default() -> Self {
+        Self { secret: RandomState::new().hash_one(0) | 1 }
+    }
+}
+
+impl BuildHasher for Mixing {
+    type Hasher = Mixer;
+
+    fn build_hasher(&self) -> Mixer {
+        Mixer { secret: self.secret, state: 0 }
+    }
+}
+
+struct Mixer {
+    secret: u64,
+    state: u64,
+}
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.state
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+    fn write_u64(&mut self, number: u64) {
+        let product = u128::from(number ^ self.state ^ self.secret) * u128::from(self.secret | 1 << 63);
+        self.state = (product >> 64) as u64 ^ product as u64;
+    }
+}
