@@ -21,17 +21,25 @@ pub struct Difference {
 }
 
 /// The forecast for a directory.
+///
+/// # Panics
+///
+/// If there is none.
 pub fn forecast(directory: &Path, version: &str, agent: bool) -> Value {
+    try_forecast(directory, version, agent).unwrap_or_else(|e| panic!("{}: {e}", directory.display()))
+}
+
+/// The forecast for a directory, or what walfix says instead.
+fn try_forecast(directory: &Path, version: &str, agent: bool) -> Result<Value, String> {
     let mut walfix = Command::new(env!("CARGO_BIN_EXE_walfix"));
     walfix.args(["scan", "--format", "json", "--threads", "1", "--prometheus", version]);
     if agent {
         walfix.arg("--agent");
     }
     let output = walfix.arg(directory).stdin(Stdio::null()).output().unwrap();
-    let mut report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
-        panic!("{}: {e}: {}", directory.display(), String::from_utf8_lossy(&output.stderr))
-    });
-    report["prometheus"].take()
+    let mut report: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok(report["prometheus"].take())
 }
 
 /// An error without the data directory's path, and with the class of a decompressor's words alone: those differ from
@@ -59,7 +67,14 @@ pub fn compare(truth: &Truth, states: &Path, oracle: Oracle) -> Vec<Difference> 
     let mut all = Vec::new();
     for state in 0..truth.starts.len() {
         let directory = states.join(state.to_string());
-        let forecast = forecast(&directory, &truth.version, truth.agent);
+        let forecast = match try_forecast(&directory, &truth.version, truth.agent) {
+            Ok(forecast) => forecast,
+            Err(foretold) => {
+                let real = String::new();
+                all.push(Difference { key: "failure", state, start: state, foretold, real });
+                continue;
+            }
+        };
         let starts = forecast["starts"].as_array().unwrap();
         for (start, real) in truth.starts.iter().enumerate().skip(state) {
             let foretold = &starts[(start - state).min(starts.len() - 1)];
