@@ -15,6 +15,30 @@ pub type Tree = BTreeMap<String, Option<Vec<u8>>>;
 /// A sample: number of its label set, and time in ms.
 pub type Sample = (u32, i64);
 
+/// What records stand for.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Refs whose series are there.
+    pub series: Vec<u64>,
+    /// Samples and their refs, staleness markers aside.
+    pub samples: Vec<(u64, Sample)>,
+}
+
+impl Standing {
+    /// The samples of series that are known: nobody can say of others what they are of.
+    pub fn known<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> HashSet<Sample> {
+        let series: HashSet<u64> = all.clone().flat_map(|standing| standing.series.iter().copied()).collect();
+        let samples = all.flat_map(|standing| &standing.samples);
+        samples.filter(|(reference, _)| series.contains(reference)).map(|&(_, sample)| sample).collect()
+    }
+
+    /// Takes in what other records stand for.
+    pub fn add(&mut self, other: &Self) {
+        self.series.extend(&other.series);
+        self.samples.extend(&other.samples);
+    }
+}
+
 /// Bit pattern of a staleness marker, as the oracle writes it.
 const STALE: &str = "7ff0000000000002";
 
@@ -25,8 +49,8 @@ pub struct Record {
     pub fragments: Vec<Range<usize>>,
     /// Prometheus's name of its type.
     pub kind: String,
-    /// The samples in it, staleness markers aside.
-    pub samples: Vec<Sample>,
+    /// What is in it.
+    pub stands_for: Standing,
 }
 
 impl Record {
@@ -78,18 +102,22 @@ impl Names {
         self.refs.get(&reference).copied()
     }
 
-    /// The samples in a line of the oracle's dump, of refs that are known, staleness markers aside.
-    pub fn samples(&self, line: &Value) -> Vec<Sample> {
-        let entries = line["entries"].as_array().into_iter().flatten();
-        entries
-            .filter(|entry| entry.get("v").is_some() || entry.get("zero_count").is_some())
-            .filter(|entry| entry.get("st").is_some())
-            .filter(|entry| entry["v"] != STALE && entry["sum"] != STALE)
-            .filter_map(|entry| {
-                let reference = entry["ref"].as_str()?.parse().ok()?;
-                Some((self.by_ref(reference)?, entry["t"].as_str()?.parse().ok()?))
-            })
-            .collect()
+    /// What a line of the oracle's dump stands for, as far as its refs are known.
+    pub fn standing(&self, line: &Value) -> Standing {
+        let mut standing = Standing::default();
+        for entry in line["entries"].as_array().into_iter().flatten() {
+            let Some(reference) = entry["ref"].as_str().and_then(|text| text.parse().ok()) else { continue };
+            if line["type"] == "series" {
+                standing.series.push(reference);
+            }
+            // Samples and histograms alone have start timestamps, and exemplars a time too.
+            let is_sample = entry.get("st").is_some() && entry["v"] != STALE && entry["sum"] != STALE;
+            if let (true, Some(series), Some(time)) = (is_sample, self.by_ref(reference), entry["t"].as_str())
+            {
+                standing.samples.push((reference, (series, time.parse().unwrap())));
+            }
+        }
+        standing
     }
 
     fn learn(&mut self, line: &Value) {
@@ -172,7 +200,7 @@ impl Base {
                         Record {
                             fragments: written.fragments,
                             kind: line["type"].as_str().unwrap().to_owned(),
-                            samples: base.names.samples(line),
+                            stands_for: base.names.standing(line),
                         }
                     })
                     .collect();
@@ -181,7 +209,8 @@ impl Base {
             }
         }
         if agent {
-            base.served = base.segments.values().flat_map(Segment::samples).collect();
+            base.served =
+                Standing::known(base.segments.values().map(Segment::standing).collect::<Vec<_>>().iter());
         } else {
             base.served = base.open(oracle, data, &|_| true);
             base.blocks = base.open(oracle, data, &|path| is_block(path));
@@ -234,9 +263,11 @@ impl Base {
 }
 
 impl Segment {
-    /// All samples in it.
-    pub fn samples(&self) -> impl Iterator<Item = Sample> {
-        self.records.iter().flat_map(|record| record.samples.iter().copied())
+    /// What its records stand for.
+    pub fn standing(&self) -> Standing {
+        let mut all = Standing::default();
+        self.records.iter().for_each(|record| all.add(&record.stands_for));
+        all
     }
 }
 

@@ -37,8 +37,15 @@ fn try_forecast(directory: &Path, version: &str, agent: bool) -> Result<Value, S
         walfix.arg("--agent");
     }
     let output = walfix.arg(directory).stdin(Stdio::null()).output().unwrap();
-    let mut report: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let mut report: Value = serde_json::from_slice(&output.stdout).map_err(|e| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let mut lines = said.lines().skip_while(|line| !line.contains(" panicked at "));
+        let place = lines.next().and_then(|line| Some(line.split_once(" panicked at ")?.1.to_owned()));
+        place.map_or_else(
+            || format!("{e}: {said}"),
+            |place| format!("{place} {}", lines.next().unwrap_or_default()),
+        )
+    })?;
     Ok(report["prometheus"].take())
 }
 
@@ -203,7 +210,7 @@ fn compare_checkpoint(
         return None;
     }
     let tried: Vec<_> =
-        truth.starts[state..].iter().filter_map(|start| start.checkpoint.as_ref()?.as_deref()).collect();
+        truth.starts[state..].iter().filter_map(|start| start.checkpoint.as_deref()).collect();
     if let Some(other) = tried.iter().map(|error| text(Some(error), directory)).find(|error| {
         error.replace("read previous min valid time: ", "read segments: ")
             != real.replace("read previous min valid time: ", "read segments: ")

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bases::{Base, Record, Sample, Segment, Tree};
+use super::bases::{Base, Record, Segment, Standing, Tree};
 
 const PAGE: usize = 32768;
 
@@ -11,8 +11,8 @@ const PAGE: usize = 32768;
 #[derive(Clone, Debug)]
 pub struct Damaged {
     pub tree: Tree,
-    /// The samples of the records that the damage left whole, by file.
-    pub standing: BTreeMap<String, Vec<Sample>>,
+    /// The records that the damage left whole, by file.
+    pub standing: BTreeMap<String, Standing>,
     /// The first fragment of a record that was given up, if the damage is one: its file and where it begins there.
     pub abandoned: Option<(String, usize)>,
 }
@@ -126,7 +126,7 @@ pub const ROWS: &[Row] = &[
         let page = f.bytes.len();
         f.fill_to(PAGE - 100);
         f.keep(s.segment, k..s.segment.records.len());
-        s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0))
+        Some(s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0)))
     }),
     row(
         "6 torn at a page end",
@@ -159,7 +159,7 @@ pub const ROWS: &[Row] = &[
         f.keep(s.segment, k..k + 2);
         f.pad();
         f.keep(s.segment, k + 2..s.segment.records.len());
-        s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0))
+        Some(s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0)))
     }),
     row("9 zero page inside", "a page in the midst of a record is zeros", At::Segment, |s| {
         let middle = s.large()?.fragments[1].clone();
@@ -173,7 +173,7 @@ pub const ROWS: &[Row] = &[
             let (mut f, k) = (Framer::default(), s.index_of_samples()?);
             f.keep(s.segment, 0..k);
             f.fill_to(PAGE - 100);
-            f.keep(s.segment, k..k + 1);
+            f.keep(s.segment, k..=k);
             let page = f.bytes.len() / PAGE * PAGE;
             f.fill_to(PAGE - 100);
             f.keep(s.segment, k + 1..s.segment.records.len());
@@ -209,7 +209,7 @@ pub const ROWS: &[Row] = &[
             let end = s.segment.records.last()?.end();
             s.patched(|bytes| {
                 bytes.truncate(end);
-                bytes.extend((0..PAGE as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8 | 1));
+                bytes.extend((0..PAGE).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[5] | 1));
             })
         },
     ),
@@ -343,15 +343,15 @@ pub const ROWS: &[Row] = &[
         Some(s.rewritten(f.done()))
     }),
     row("31 unknown, one", "a record of a type that nobody knows", At::Segment, |s| {
-        s.inserted(&[200, 1, 2, 3], 1)
+        Some(s.inserted(&[200, 1, 2, 3], 1))
     }),
     row("31 unknown, two", "two records of a type that nobody knows", At::Segment, |s| {
-        s.inserted(&[200, 1, 2, 3], 2)
+        Some(s.inserted(&[200, 1, 2, 3], 2))
     }),
-    row("32 metadata, one", "a metadata record", At::Segment, |s| s.inserted(METADATA, 1)),
-    row("32 metadata, two", "two metadata records", At::Segment, |s| s.inserted(METADATA, 2)),
-    row("32 empty, one", "a record of no bytes", At::Segment, |s| s.inserted(&[], 1)),
-    row("32 empty, two", "two records of no bytes", At::Segment, |s| s.inserted(&[], 2)),
+    row("32 metadata, one", "a metadata record", At::Segment, |s| Some(s.inserted(METADATA, 1))),
+    row("32 metadata, two", "two metadata records", At::Segment, |s| Some(s.inserted(METADATA, 2))),
+    row("32 empty, one", "a record of no bytes", At::Segment, |s| Some(s.inserted(&[], 1))),
+    row("32 empty, two", "two records of no bytes", At::Segment, |s| Some(s.inserted(&[], 2))),
     row(
         "32 unknown and damage",
         "two records of unknown type, and a flipped bit behind them",
@@ -385,8 +385,7 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn untouched(&self) -> Damaged {
-        let standing =
-            self.base.segments.iter().map(|(path, segment)| (path.clone(), segment.samples().collect()));
+        let standing = self.base.segments.iter().map(|(path, segment)| (path.clone(), segment.standing()));
         Damaged { tree: self.base.tree.clone(), standing: standing.collect(), abandoned: None }
     }
 
@@ -398,7 +397,8 @@ impl Site<'_> {
     fn index_of_samples(&self) -> Option<usize> {
         let records = &self.segment.records;
         let middle = records.len() / 2;
-        let fits = |r: &Record| r.samples.len() > 3 && r.fragments.len() == 1 && r.kind == "samples";
+        let fits =
+            |r: &Record| r.stands_for.samples.len() > 3 && r.fragments.len() == 1 && r.kind == "samples";
         let fitting =
             (1..records.len()).filter(|&i| fits(&records[i - 1]) && fits(&records[i])).map(|i| i - 1);
         fitting.min_by_key(|i| i.abs_diff(middle))
@@ -428,23 +428,23 @@ impl Site<'_> {
 
     /// The segment with other bytes: what they leave of its records stands.
     fn patched(&self, patch: impl FnOnce(&mut Vec<u8>)) -> Option<Damaged> {
-        self.patch_of(self.segment, patch)
+        Some(self.patch_of(self.segment, patch))
     }
 
     /// As [`Self::patched`], of a segment written anew.
-    fn patch_of(&self, segment: &Segment, patch: impl FnOnce(&mut Vec<u8>)) -> Option<Damaged> {
+    fn patch_of(&self, segment: &Segment, patch: impl FnOnce(&mut Vec<u8>)) -> Damaged {
         let mut bytes = segment.bytes.clone();
         patch(&mut bytes);
         let same = |f: &std::ops::Range<usize>| bytes.get(f.clone()) == segment.bytes.get(f.clone());
         let whole = |record: &&Record| record.fragments.iter().all(same);
         let records = segment.records.iter().filter(whole).cloned().collect();
-        Some(self.rewritten(Segment { bytes, records }))
+        self.rewritten(Segment { bytes, records })
     }
 
     /// The directory with this segment in the place of the other.
     fn rewritten(&self, segment: Segment) -> Damaged {
         let mut damaged = self.untouched();
-        damaged.standing.insert(self.file.to_owned(), segment.samples().collect());
+        damaged.standing.insert(self.file.to_owned(), segment.standing());
         damaged.tree.insert(self.file.to_owned(), Some(segment.bytes));
         damaged
     }
@@ -470,8 +470,8 @@ impl Site<'_> {
     }
 
     /// Some records of the same bytes in the middle.
-    fn inserted(&self, data: &[u8], count: usize) -> Option<Damaged> {
-        Some(self.rewritten(self.framed(data, count)))
+    fn inserted(&self, data: &[u8], count: usize) -> Damaged {
+        self.rewritten(self.framed(data, count))
     }
 
     fn framed(&self, data: &[u8], count: usize) -> Segment {
@@ -514,8 +514,8 @@ impl Site<'_> {
             let to = format!("wal/checkpoint.{number:08}/{}", file.rsplit_once('/')?.1);
             let bytes = damaged.tree.remove(file)?;
             damaged.tree.insert(to.clone(), bytes);
-            if let Some(samples) = damaged.standing.remove(file) {
-                damaged.standing.insert(to, samples);
+            if let Some(standing) = damaged.standing.remove(file) {
+                damaged.standing.insert(to, standing);
             }
         }
         Some(damaged)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::bases::{Base, Sample, Tree, is_block, read_tree, served, write_tree};
+use super::bases::{Base, Sample, Standing, Tree, is_block, read_tree, served, write_tree};
 use super::oracle::Oracle;
 use super::recipes::Damaged;
 use super::server::{Level, Log, Options, Running, Server, Started, copy_directory};
@@ -89,8 +89,8 @@ pub struct Start {
     pub served: u64,
     /// Samples that it serves, but the healthy directory does not.
     pub strange: u64,
-    /// What a checkpoint of all segments right after this start fails with; `None`: not tried, or not up.
-    pub checkpoint: Option<Option<String>>,
+    /// What a checkpoint right after this start fails with, if it is up and it does.
+    pub checkpoint: Option<String>,
     pub log: Vec<String>,
 }
 
@@ -154,8 +154,8 @@ pub fn measure(
             log: Vec::new(),
         };
         let queried = match judge {
-            Judge::Server(server) => start_server(server, &data, base, end, &mut start),
-            Judge::Packages(oracle) => open(*oracle, &data, base, &mut start),
+            Judge::Server(prometheus) => start_server(prometheus, &data, base, end, &mut start),
+            Judge::Packages(packages) => open(*packages, &data, base, &mut start),
         };
         start.checkpoint = (!base.agent && start.outcome == "up")
             .then(|| checkpoint(oracle, &states.join(number.to_string())))
@@ -287,17 +287,13 @@ fn open(oracle: Oracle, data: &Path, base: &Base, start: &mut Start) -> HashSet<
     served(&report, &base.names)
 }
 
-/// With what a checkpoint of all segments fails, on a copy; `None` if it does not come so far.
-fn checkpoint(oracle: Oracle, state: &Path) -> Option<Option<String>> {
+/// With what a checkpoint fails, on a copy.
+fn checkpoint(oracle: Oracle, state: &Path) -> Option<String> {
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("data");
     copy_directory(state, &data).unwrap();
     let report = oracle.json(&["open", "--summary", "--checkpoint"], &data);
-    if !report["open_error"].is_null() || !report["crash"].is_null() {
-        return None;
-    }
-    let error = report["checkpoint_error"].as_str();
-    Some(error.map(|error| error.replace(&format!("{}/", data.display()), "")))
+    report["checkpoint_error"].as_str().map(|error| error.replace(&format!("{}/", data.display()), ""))
 }
 
 /// The files, held open so that a new file is not taken for an old one.
@@ -371,10 +367,10 @@ fn ends(oracle: Oracle, bytes: &[u8]) -> Vec<u64> {
     ends
 }
 
-/// The samples in records of the logs that can be read. A file that is still as the damage left it has what that left;
-/// others were written by Prometheus, and its own reader says what is in them.
+/// The samples in records of the logs that can be read, of series whose records can be, too. A file that is still as the
+/// damage left it has what that left; others were written by Prometheus, and its own reader says what is in them.
 fn standing(base: &Base, damaged: &Damaged, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
-    let mut all = HashSet::new();
+    let mut all = Vec::new();
     for (path, bytes) in tree {
         let Some(bytes) = bytes else { continue };
         let is_log = path.starts_with("wal/") || path.starts_with("wbl/");
@@ -383,14 +379,14 @@ fn standing(base: &Base, damaged: &Damaged, tree: &Tree, oracle: Oracle) -> Hash
         }
         let pristine = damaged.tree.get(path).and_then(Option::as_ref);
         if pristine.is_some_and(|pristine| same_but_padding(pristine, bytes)) {
-            all.extend(damaged.standing.get(path).into_iter().flatten());
+            all.extend(damaged.standing.get(path).cloned());
             continue;
         }
         let scratch = tempfile::tempdir().unwrap();
         std::fs::write(scratch.path().join("00000000"), bytes).unwrap();
-        oracle.dump(&[], scratch.path(), |line| all.extend(base.names.samples(&line)));
+        oracle.dump(&[], scratch.path(), |line| all.push(base.names.standing(&line)));
     }
-    all
+    Standing::known(all.iter())
 }
 
 fn same_but_padding(a: &[u8], b: &[u8]) -> bool {
