@@ -177,7 +177,7 @@ pub const ROWS: &[Row] = &[
             let page = f.bytes.len() / PAGE * PAGE;
             f.fill_to(PAGE - 100);
             f.keep(s.segment, k + 1..s.segment.records.len());
-            s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0))
+            Some(s.patch_of(&f.done(), |bytes| bytes[page..page + PAGE].fill(0)))
         },
     ),
     row("10 header, 1 byte", "the segment ends after 1 byte of a record's header", At::Segment, |s| {
@@ -359,7 +359,7 @@ pub const ROWS: &[Row] = &[
         |s| {
             let two = s.framed(&[200], 2);
             let last = two.records.last()?.end() - 1;
-            s.patch_of(&two, |bytes| bytes[last] ^= 1)
+            Some(s.patch_of(&two, |bytes| bytes[last] ^= 1))
         },
     ),
     row("33 directory", "a directory by the name of a segment", At::Segment, |s| {
