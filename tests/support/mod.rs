@@ -14,6 +14,7 @@ pub mod oracle;
 pub mod pristine;
 pub mod recipes;
 pub mod server;
+pub mod table;
 pub mod truth;
 
 use std::io::Write as _;

@@ -113,11 +113,9 @@ pub struct Truth {
 pub fn measure(
     base: &Base,
     damaged: &Damaged,
-    judge: &Judge,
-    oracle: Oracle,
+    (judge, oracle): (&Judge, Oracle),
     (case, end, count): (&str, End, usize),
-    states: &Path,
-    pristine: &Path,
+    (states, pristine): (&Path, &Path),
 ) -> Truth {
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("data");
