@@ -11,7 +11,7 @@ mod head_chunks;
 mod readings;
 pub mod replay;
 pub mod report;
-pub mod served;
+mod served;
 mod start;
 mod stream;
 mod version;
@@ -25,7 +25,7 @@ pub use self::head_chunks::HeadChunks;
 use self::readings::Readings;
 use self::replay::Reader;
 use self::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
-use self::served::{StartReads, Stretch};
+pub use self::served::{StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
 pub use self::version::{Version, VersionError};
 use crate::scan::report::{Dialect, Report, Severity};
@@ -153,7 +153,7 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
     let (min_valid_time, head_chunks) = if assumed.agent {
         (i64::MIN, HeadChunks::default())
     } else {
-        let min_valid_time = served::min_valid_time(listing, &list_blocks(root)?, assumed.version);
+        let min_valid_time = min_valid_time(listing, &list_blocks(root)?, assumed.version);
         (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version)?)
     };
     let mut readings = Readings::new(root, listing, assumed.version, &doubt, &head_chunks);
@@ -192,7 +192,7 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         .collect::<io::Result<_>>()?;
     let counts = if read_all || known.troubled || head_chunks.error.is_some() || dropped.contains(&true) {
         let reads: Vec<StartReads> = steps.iter().map(StartReads::from).collect();
-        served::count(listing, &reads, assumed.version, min_valid_time, &head_chunks)?
+        count(listing, &reads, assumed.version, min_valid_time, &head_chunks)?
     } else {
         vec![(Samples::default(), Samples::default()); steps.len()]
     };

@@ -34,7 +34,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::heads::{Heads, Reads, Turn};
+use self::heads::{Extent, Heads, Reads, Turn};
 use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
@@ -43,7 +43,8 @@ use crate::scan::salvage::{Contents, Problem, Reading, Settled, Visitor, settle}
 use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
 use crate::wal::{self, Compression, Event, ReadAt, SegmentReader};
 
-/// A stretch of one segment that is read: all records that end at or before `upto`.
+/// A stretch of one segment that is read, or left: with `upto`, the records that Prometheus's reader has and that end at or
+/// before it; without, all that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// Which of [`Listing::logs`].
@@ -300,7 +301,7 @@ fn read(
         .map(|&(segment, _)| Reads {
             late: listing.logs[unit.log].kind == LogKind::Wbl,
             before: unit.before,
-            starts: starts.iter().map(|start| limits(start, unit.log, segment)).collect(),
+            starts: starts.iter().map(|start| extents(start, unit.log, segment)).collect(),
         })
         .collect();
     for (part, &(segment, surveyed)) in there.iter().enumerate() {
@@ -316,13 +317,13 @@ fn read(
     Ok(())
 }
 
-/// Up to where a start replays a segment, and up to where it leaves it; 0 for not at all.
-fn limits(start: &StartReads, log: usize, segment: usize) -> (u64, u64) {
-    let limit = |stretches: &[Stretch]| {
-        let here = stretches.iter().filter(|stretch| (stretch.log, stretch.segment) == (log, segment));
-        here.map(|stretch| stretch.upto.unwrap_or(u64::MAX)).max().unwrap_or(0)
+/// How far a start replays a segment, and what it leaves of it.
+fn extents(start: &StartReads, log: usize, segment: usize) -> (Extent, Extent) {
+    let extent = |stretches: &[Stretch]| {
+        let here = stretches.iter().find(|stretch| (stretch.log, stretch.segment) == (log, segment));
+        here.map_or(Extent::Nothing, |stretch| stretch.upto.map_or(Extent::All, Extent::Upto))
     };
-    (limit(&start.replayed), limit(&start.left))
+    (extent(&start.replayed), extent(&start.left))
 }
 
 /// A file that is opened for each read: a checkpoint may have more segments than there are descriptors.

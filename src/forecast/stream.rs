@@ -103,9 +103,7 @@ impl<S: ReadAt> Stream<S> {
         }
         let ready = self.buffer.get(self.ready.clone()).unwrap_or_default();
         let count = ready.len().min(out.len());
-        for (to, from) in out.chunks_mut(count.max(1)).zip(ready.chunks(count.max(1))).take(1) {
-            to.copy_from_slice(&from[..to.len()]);
-        }
+        out[..count].copy_from_slice(&ready[..count]);
         self.ready.start += count;
         Ok(count)
     }

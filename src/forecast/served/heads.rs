@@ -23,8 +23,27 @@ pub(super) struct Reads {
     pub(super) late: bool,
     /// What the ideal heads take no sample from that is as late as this, ms.
     pub(super) before: i64,
-    /// Up to where each start replays it, and up to where it leaves it.
-    pub(super) starts: Vec<(u64, u64)>,
+    /// How far each start replays it, and what it leaves of it.
+    pub(super) starts: Vec<(Extent, Extent)>,
+}
+
+/// How much of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    Nothing,
+    /// Records that Prometheus's reader has, as far as they end at or before this offset.
+    Upto(u64),
+    All,
+}
+
+impl Extent {
+    fn has(self, end: u64, is_replayed: bool) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Upto(offset) => is_replayed && end <= offset,
+            Self::All => true,
+        }
+    }
 }
 
 /// What comes of a pass.
@@ -432,12 +451,9 @@ impl<'a> Heads<'a> {
     pub(super) fn salvaged(&mut self, data: &[u8], end: u64, is_replayed: bool, reads: &Reads) {
         let is_known = self.knows(data, reads);
         self.turns.clear();
-        self.turns.extend(
-            reads
-                .starts
-                .iter()
-                .map(|&(replayed, left)| (is_replayed && is_known && end <= replayed, end <= left)),
-        );
+        self.turns.extend(reads.starts.iter().map(|(replayed, left)| {
+            (is_replayed && is_known && replayed.has(end, true), left.has(end, is_replayed))
+        }));
         self.read(data, true, reads);
     }
 
@@ -447,7 +463,7 @@ impl<'a> Heads<'a> {
             return;
         }
         self.turns.clear();
-        self.turns.extend(reads.starts.iter().map(|&(replayed, _)| (end <= replayed, false)));
+        self.turns.extend(reads.starts.iter().map(|(replayed, _)| (replayed.has(end, true), false)));
         self.read(data, false, reads);
     }
 
@@ -638,7 +654,8 @@ impl<'a> Heads<'a> {
                     } else {
                         start.missing[s].add(time);
                     }
-                } else if takes && !stale && !(is_new && to == series) {
+                }
+                if takes && !stale && !(is_new && to == series) {
                     learnt.add(to, time);
                 }
             }
@@ -655,7 +672,8 @@ impl<'a> Heads<'a> {
                 if !(takes && to == series) && !is_covered && !known_left.has(series, time) {
                     start.gone[s].add(time);
                 }
-            } else if takes && !stale && !(is_new && to == series) {
+            }
+            if takes && !stale && !(is_new && to == series) {
                 learnt_left.add(to, time);
             }
         }
@@ -869,14 +887,14 @@ impl<'a> Heads<'a> {
         for series in series {
             self.settle(series, None);
         }
+        for (start, found) in self.starts.iter_mut().zip(&mut self.learnt.found) {
+            start.collect_garbage(&mut found[0]);
+        }
         let is_late = !self.late_samples.had.is_empty();
         if !self.is_second && (is_late || self.learnt.matters()) {
             return Turn::Again(Box::new(self.again()));
         }
         self.settle_late();
-        for (start, found) in self.starts.iter_mut().zip(&mut self.learnt.found) {
-            start.collect_garbage(&mut found[0]);
-        }
         for group in 0..self.chunks.groups.len() {
             self.settle_group(group);
         }
