@@ -14,15 +14,16 @@ import (
 )
 
 type headChunk struct {
-	Ref        string `json:"ref"`
-	ChunkRef   string `json:"chunk_ref"`
-	MinTime    string `json:"min_time"`
-	MaxTime    string `json:"max_time"`
-	Encoding   uint8  `json:"encoding"`
-	OutOfOrder bool   `json:"out_of_order"`
-	Peeked     uint16 `json:"peeked"`            // What IterateAllChunks takes for the number of samples.
-	Samples    *int   `json:"samples,omitempty"` // With --decode: what the chunk itself says, if its encoding is known.
-	Stale      *int   `json:"stale,omitempty"`   // With --decode: staleness markers among them.
+	Ref        string  `json:"ref"`
+	ChunkRef   string  `json:"chunk_ref"`
+	MinTime    string  `json:"min_time"`
+	MaxTime    string  `json:"max_time"`
+	Encoding   uint8   `json:"encoding"`
+	OutOfOrder bool    `json:"out_of_order"`
+	Peeked     uint16  `json:"peeked"`            // What IterateAllChunks takes for the number of samples.
+	Samples    *int    `json:"samples,omitempty"` // With --decode: what the chunk itself says, if its encoding is known.
+	Stale      *int    `json:"stale,omitempty"`   // With --decode: staleness markers among them.
+	Times      []int64 `json:"times,omitempty"`   // With --decode: of the others, ms.
 }
 
 type headChunksReport struct {
@@ -112,6 +113,8 @@ func runChunks(args []string, out io.Writer) error {
 			}
 			if value.IsStaleNaN(sum) {
 				stale++
+			} else {
+				c.Times = append(c.Times, it.AtT())
 			}
 		}
 		c.Samples, c.Stale = &samples, &stale

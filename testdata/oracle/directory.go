@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
-	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/record"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -225,46 +224,4 @@ func (d *directory) late(segment int) (recs [][]byte) {
 		}
 	}
 	return recs
-}
-
-// dumpChunks writes a line for each m-mapped chunk of a data directory: its series and the times of its samples.
-func dumpChunks(dir string, out io.Writer) error {
-	pool := chunkenc.NewPool()
-	cdm, err := chunks.NewChunkDiskMapper(nil, dir, pool, chunks.DefaultWriteBufferSize, 0)
-	if err != nil {
-		return err
-	}
-	defer cdm.Close()
-	type one struct {
-		series chunks.HeadSeriesRef
-		ref    chunks.ChunkDiskMapperRef
-	}
-	var all []one
-	// What follows damage is not to be had.
-	_ = cdm.IterateAllChunks(func(series chunks.HeadSeriesRef, ref chunks.ChunkDiskMapperRef, _, _ int64, _ uint16, _ chunkenc.Encoding, _ bool) error {
-		all = append(all, one{series, ref})
-		return nil
-	})
-	w := &lineWriter{}
-	for _, c := range all {
-		chunk, err := cdm.Chunk(c.ref)
-		if err != nil {
-			continue
-		}
-		w.reset()
-		w.raw(`{"ref":`).u64(uint64(c.series)).raw(`,"times":[`)
-		first := true
-		for it := chunk.Iterator(nil); it.Next() != chunkenc.ValNone; {
-			if !first {
-				w.raw(",")
-			}
-			first = false
-			w.i64(it.AtT())
-		}
-		w.raw("]}\n")
-		if _, err := out.Write(w.b); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -27,13 +27,9 @@ var discard = slog.New(slog.DiscardHandler)
 func runDump(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("dump", flag.ContinueOnError)
 	snapshot := fs.Bool("snapshot", false, "DIR is a chunk snapshot: its records have types of their own")
-	chunks := fs.Bool("chunks", false, "DIR is a directory of head chunks (changed as by a start: copy before)")
 	dir, err := parseDir(fs, args)
 	if err != nil {
 		return err
-	}
-	if *chunks {
-		return dumpChunks(dir, out)
 	}
 	files, err := segmentFiles(dir)
 	if err != nil {

@@ -404,12 +404,13 @@ fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
     }
     let scratch = tempfile::tempdir().unwrap();
     write_tree(&chunks, scratch.path());
-    oracle.dump(&["--chunks"], scratch.path(), |line| {
-        let reference = line["ref"].as_str().unwrap().parse().unwrap();
-        let Some(number) = base.names.by_ref(reference) else { return };
-        let times = line["times"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        all.extend(times.map(|time| (number, time.parse::<i64>().unwrap())));
-    });
+    let report = oracle.json(&["chunks", "--decode"], scratch.path());
+    for chunk in report["chunks"].as_array().into_iter().flatten() {
+        let reference = chunk["ref"].as_str().unwrap().parse().unwrap();
+        let Some(number) = base.names.by_ref(reference) else { continue };
+        let times = chunk["times"].as_array().into_iter().flatten().filter_map(Value::as_i64);
+        all.extend(times.map(|time| (number, time)));
+    }
     all
 }
 
