@@ -690,14 +690,22 @@ impl Trouble {
         };
         let (code, severity, message) = match misfit {
             Misfit::Undefined => {
-                let why = match why {
-                    Why { damage: true, .. } => "; their series records may be among what is damaged",
-                    Why { files: true, .. } => "; their series records may have stood in what is missing",
-                    _ => "",
+                let (severity, why) = match why {
+                    Why { damage: true, .. } => {
+                        (Severity::Warning, "; their series records may be among what is damaged")
+                    }
+                    Why { files: true, .. } => {
+                        (Severity::Warning, "; their series records may have stood in what is missing")
+                    }
+                    // Samples are kept by their time, series records by what the head holds (`wlog/checkpoint.go`).
+                    _ if log.kind == LogKind::Checkpoint => {
+                        (Severity::Note, "; a checkpoint may keep samples of series that it has dropped")
+                    }
+                    _ => (Severity::Warning, ""),
                 };
                 (
                     "unknown_refs",
-                    Severity::Warning,
+                    severity,
                     format!("{what} of {series} that no series record before them defines: {drops}{why}"),
                 )
             }
