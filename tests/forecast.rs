@@ -178,7 +178,7 @@ fn cases<'a>(bases: &'a [Base], judges: &[Judge], matrix: Matrix) -> Vec<Case<'a
             }
         }
     }
-    all.retain(|case| parts.iter().all(|part| case.name().contains(part)));
+    all.retain(|case| parts.iter().all(|part| format!("/ {} /", case.name()).contains(part)));
     all
 }
 
