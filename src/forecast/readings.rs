@@ -176,6 +176,10 @@ impl<'a> Readings<'a> {
         let first = if self.listing.logs[stretches[first].log].kind == LogKind::Wal { first } else { 0 };
         let (mut parts, mut places) = (Vec::new(), Vec::new());
         for (at, stretch) in stretches.iter().enumerate().skip(first) {
+            // Of what is written anew without a record, the old file is not read.
+            if stretch.upto == Some(0) {
+                continue;
+            }
             let Some(part) = self.part(stretch.log, stretch.segment, 0)? else { continue };
             let length = stretch.upto.unwrap_or(part.length).min(part.length);
             let source = Source::File(part.source);
