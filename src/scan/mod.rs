@@ -97,7 +97,8 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     progress.total(steps.iter().map(|&step| file(step).path.metadata().map_or(0, |m| m.len())).sum());
 
     let mut references = References::default();
-    let labels = references.labels();
+    // Label sets are only asked for where segments have numbers that the checkpoint covers.
+    let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
     let mut scans: Vec<Vec<Option<SegmentScan>>> =
         listing.logs.iter().map(|log| log.segments.iter().map(|_| None).collect()).collect();
     in_order(
@@ -105,7 +106,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         |at| {
             let step = steps[at];
             let reading = segment::reading(listing.logs[step.log].kind, dialects[step.log]);
-            let refs = (step.role != Role::Beside).then(|| SegmentRefs::new(step.role, labels.clone()));
+            let refs = SegmentRefs::new(step.role, hasher.as_ref());
             segment::scan(file(step), reading, refs.as_ref(), progress)
         },
         |at, mut scan: Option<SegmentScan>| {
@@ -138,6 +139,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         files: of_state.iter().any(|finding| sequence::MISSING.contains(&finding.code)),
     };
     let mut of_refs = references::findings(listing, &troubles, why);
+    of_refs.extend(references.not_judged(listing, &order));
     sequence::weigh(&mut of_state, &of_refs);
 
     for (at, (directory, of_log)) in listing.logs.iter().zip(of_logs).enumerate() {

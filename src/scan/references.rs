@@ -14,12 +14,12 @@ use foldhash::{HashMap, HashSet};
 
 use super::findings::{of_file, of_path};
 use super::in_order;
-use super::order::{Role, Step};
+use super::order::{Order, Role, Step};
 use super::report::{Cause, Dialect, Finding, Log, Lost, Severity, Times};
 use super::salvage::{Contents, Problem, Reading, Visitor, salvage, salvage_with};
 use super::segment::{self, SegmentScan};
 use super::words::{count, span};
-use crate::record::{self, RecordType, SeriesRecord, Summary, each_use};
+use crate::record::{self, Labels, RecordType, Summary, each_use};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::Record;
 use crate::wal::segments::SegmentFile;
@@ -30,7 +30,13 @@ pub(super) type LabelHasher = foldhash::quality::RandomState;
 /// Refs to a block.
 const BLOCK: u64 = 64;
 
-/// Two sets of refs, one bit of each for a ref.
+/// Blocks of which note is taken: 67 million refs if they are dense, and no more memory than that, whatever a log says.
+const MOST_BLOCKS: usize = 1 << 20;
+
+/// Refs whose stories are told, see [`Story`].
+const MOST_STORIES: u64 = 1 << 18;
+
+/// Sets of refs, one bit of each for a ref.
 #[derive(Clone, Debug, Default)]
 struct Refs {
     blocks: Vec<Block>,
@@ -38,14 +44,18 @@ struct Refs {
     places: HashMap<u64, usize>,
     /// The block that was asked for last: samples of one scrape have refs next to each other.
     last: usize,
+    /// There were more blocks than there is room for; what the rest say is of no use.
+    overflowed: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Block {
     number: u64,
     defined: u64,
     /// Used before they were defined.
     used: u64,
+    /// Defined more than once.
+    again: u64,
 }
 
 impl Refs {
@@ -54,15 +64,23 @@ impl Refs {
         if is(self.last) {
             return self.last;
         }
-        self.last = if is(self.last + 1) {
-            self.last + 1
-        } else {
-            *self.places.entry(number).or_insert_with(|| {
-                self.blocks.push(Block { number, defined: 0, used: 0 });
-                self.blocks.len() - 1
-            })
-        };
+        self.last = if is(self.last + 1) { self.last + 1 } else { self.find(number) };
         self.last
+    }
+
+    fn find(&mut self, number: u64) -> usize {
+        let next = self.blocks.len();
+        match self.places.entry(number) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if next == MOST_BLOCKS => {
+                self.overflowed = true;
+                0
+            }
+            Entry::Vacant(vacant) => {
+                self.blocks.push(Block { number, ..Block::default() });
+                *vacant.insert(next)
+            }
+        }
     }
 
     fn block(&mut self, number: u64) -> &mut Block {
@@ -74,18 +92,35 @@ impl Refs {
         (series_ref / BLOCK, 1 << (series_ref % BLOCK))
     }
 
-    fn get(&self, series_ref: u64) -> Option<Block> {
-        let (number, bit) = Self::of(series_ref);
-        let block = self.blocks[*self.places.get(&number)?];
-        ((block.defined | block.used) & bit != 0).then_some(block)
+    fn get(&self, number: u64) -> Block {
+        self.places.get(&number).map_or_else(Block::default, |&at| self.blocks[at])
     }
 
     fn is_used(&self, series_ref: u64) -> bool {
-        self.get(series_ref).is_some_and(|block| block.used & Self::of(series_ref).1 != 0)
+        let (number, bit) = Self::of(series_ref);
+        self.get(number).used & bit != 0
     }
 
-    fn count_used(&self) -> u64 {
-        self.blocks.iter().map(|block| u64::from(block.used.count_ones())).sum()
+    fn count(&self, of: impl Fn(&Block) -> u64) -> u64 {
+        self.blocks.iter().map(|block| u64::from(of(block).count_ones())).sum()
+    }
+}
+
+/// Label sets of refs, as hashes.
+#[derive(Clone, Debug)]
+struct LabelSets {
+    hasher: LabelHasher,
+    hashes: HashMap<u64, u64>,
+}
+
+impl LabelSets {
+    /// As much as is needed to tell one generation from another.
+    const MOST: usize = 1 << 20;
+
+    fn insert(&mut self, series_ref: u64, labels: Labels<'_>) {
+        if self.hashes.len() < Self::MOST {
+            self.hashes.insert(series_ref, self.hasher.hash_one(labels.encoded()));
+        }
     }
 }
 
@@ -93,34 +128,27 @@ impl Refs {
 #[derive(Clone, Debug)]
 pub(super) struct SegmentRefs {
     role: Role,
-    labels: LabelHasher,
     refs: Refs,
     /// Refs that the record that was decoded last has used first, as long as it is not settled whether it is whole: the
     /// block's place, and the bit.
     unsettled: Vec<(usize, u64)>,
-    /// The last label set of each ref.
-    defined: HashMap<u64, u64>,
-    repeated: HashSet<u64>,
-    reissued: HashSet<u64>,
+    labels: Option<LabelSets>,
 }
 
 impl SegmentRefs {
-    pub(super) fn new(role: Role, labels: LabelHasher) -> Self {
-        Self {
-            role,
-            labels,
-            refs: Refs::default(),
-            unsettled: Vec::new(),
-            defined: HashMap::default(),
-            repeated: HashSet::default(),
-            reissued: HashSet::default(),
-        }
+    /// To be filled; nothing for a segment that no replay reads. With a hasher it keeps label sets where they matter.
+    pub(super) fn new(role: Role, hasher: Option<&LabelHasher>) -> Option<Self> {
+        let labels = hasher
+            .filter(|_| matches!(role, Role::Checkpoint | Role::Below))
+            .map(|hasher| LabelSets { hasher: hasher.clone(), hashes: HashMap::default() });
+        (role != Role::Beside).then(|| Self { role, refs: Refs::default(), unsettled: Vec::new(), labels })
     }
 
     /// Decodes a record; what it says counts from [`Self::settle`] on.
     pub(super) fn decode(&mut self, data: &[u8]) -> Summary {
         self.forget();
-        if !self.role.replays(RecordType::of(data)) || RecordType::of(data) == Some(RecordType::Series) {
+        let kind = RecordType::of(data);
+        if !self.role.replays(kind) || kind == Some(RecordType::Series) || self.refs.overflowed {
             return record::summarize(data);
         }
         let (refs, unsettled) = (&mut self.refs, &mut self.unsettled);
@@ -141,7 +169,15 @@ impl SegmentRefs {
         if let record::Record::Series(series) = record::Record::parse(data)
             && self.role.replays(Some(RecordType::Series))
         {
-            self.define(&series);
+            for entry in series.entries().flatten() {
+                let (number, bit) = Refs::of(entry.series_ref);
+                let block = self.refs.block(number);
+                block.again |= block.defined & bit;
+                block.defined |= bit;
+                if let Some(labels) = &mut self.labels {
+                    labels.insert(entry.series_ref, entry.labels);
+                }
+            }
         }
     }
 
@@ -151,51 +187,28 @@ impl SegmentRefs {
             self.refs.blocks[at].used &= !bit;
         }
     }
-
-    fn define(&mut self, series: &SeriesRecord<'_>) {
-        for entry in series.entries().flatten() {
-            let (number, bit) = Refs::of(entry.series_ref);
-            self.refs.block(number).defined |= bit;
-            let labels = self.labels.hash_one(entry.labels.encoded());
-            match self.defined.entry(entry.series_ref) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(labels);
-                }
-                Entry::Occupied(known) if *known.get() == labels => {
-                    self.repeated.insert(entry.series_ref);
-                }
-                Entry::Occupied(mut known) => {
-                    known.insert(labels);
-                    self.reissued.insert(entry.series_ref);
-                }
-            }
-        }
-    }
 }
 
 /// What all segments say of refs, put together in the order of their replay.
 #[derive(Debug, Default)]
 pub(super) struct References {
-    labels: LabelHasher,
+    hasher: LabelHasher,
     refs: Refs,
-    /// The last label set of each ref.
-    defined: HashMap<u64, u64>,
     /// Used in the WBL and defined nowhere.
     wbl: Refs,
-    repeated: HashSet<u64>,
-    reissued: HashSet<u64>,
     /// Segments that use what has not been defined up to there: their places in the work.
     concerned: BTreeSet<usize>,
-    /// Series records of segments that Prometheus passes over for their number, which give the ref of a series of the
-    /// checkpoint to another one.
+    /// Label sets in the checkpoint, if they are asked for.
+    checkpoint: HashMap<u64, u64>,
+    /// Refs of the checkpoint that mean other series in segments which Prometheus passes over for their number.
     pub(super) reissued_below: u64,
     /// A segment that belongs to the replay was removed while it was read.
     incomplete: bool,
 }
 
 impl References {
-    pub(super) fn labels(&self) -> LabelHasher {
-        self.labels.clone()
+    pub(super) fn hasher(&self) -> LabelHasher {
+        self.hasher.clone()
     }
 
     /// The next segment in the order of work; `None` if it has gone.
@@ -205,16 +218,33 @@ impl References {
             return;
         };
         refs.forget();
+        if refs.refs.overflowed || self.have_overflowed() {
+            self.refs = Refs { overflowed: true, ..Refs::default() };
+            return;
+        }
+        let labels = refs.labels.map_or_else(HashMap::default, |labels| labels.hashes);
         match role {
-            Role::Checkpoint | Role::Wal => self.replay(at, refs),
+            Role::Checkpoint | Role::Wal => {
+                self.checkpoint.extend(labels);
+                for block in &refs.refs.blocks {
+                    let all = self.refs.block(block.number);
+                    let missing = block.used & !all.defined;
+                    all.used |= missing;
+                    all.again |= block.again | all.defined & block.defined;
+                    all.defined |= block.defined;
+                    if missing != 0 {
+                        self.concerned.insert(at);
+                    }
+                }
+            }
             Role::Below => {
                 let other =
-                    |(series_ref, labels)| self.defined.get(series_ref).is_some_and(|was| was != labels);
-                self.reissued_below += refs.defined.iter().filter(|&entry| other(entry)).count() as u64;
+                    |(series_ref, labels)| self.checkpoint.get(series_ref).is_some_and(|was| was != labels);
+                self.reissued_below += labels.iter().filter(|&entry| other(entry)).count() as u64;
             }
             Role::Wbl => {
                 for block in &refs.refs.blocks {
-                    let missing = block.used & !self.refs.block(block.number).defined;
+                    let missing = block.used & !self.refs.get(block.number).defined;
                     if missing != 0 {
                         self.wbl.block(block.number).used |= missing;
                         self.concerned.insert(at);
@@ -225,37 +255,23 @@ impl References {
         }
     }
 
-    fn replay(&mut self, at: usize, refs: SegmentRefs) {
-        for block in &refs.refs.blocks {
-            let all = self.refs.block(block.number);
-            let missing = block.used & !all.defined;
-            all.used |= missing;
-            all.defined |= block.defined;
-            if missing != 0 {
-                self.concerned.insert(at);
-            }
-        }
-        self.repeated.extend(refs.repeated);
-        self.reissued.extend(refs.reissued);
-        for (series_ref, labels) in refs.defined {
-            match self.defined.entry(series_ref) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(labels);
-                }
-                Entry::Occupied(known) if *known.get() == labels => {
-                    self.repeated.insert(series_ref);
-                }
-                Entry::Occupied(mut known) => {
-                    known.insert(labels);
-                    self.reissued.insert(series_ref);
-                }
-            }
-        }
+    /// Whether there were more refs than can be looked at.
+    fn have_overflowed(&self) -> bool {
+        self.refs.overflowed || self.wbl.overflowed
+    }
+
+    /// That nothing is said of refs is said.
+    pub(super) fn not_judged(&self, listing: &Listing, order: &Order) -> Option<Finding> {
+        let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
+        let message = "too many refs, too far apart, to say of each whether its series is defined";
+        self.have_overflowed().then(|| {
+            of_path(Some(log), log.relative.clone(), "refs_not_judged", Severity::Note, message.into())
+        })
     }
 
     /// Whether all that is used is defined before, and once.
-    pub(super) fn fit(&self) -> bool {
-        self.concerned.is_empty() && self.repeated.is_empty() && self.reissued.is_empty()
+    fn fit(&self) -> bool {
+        self.concerned.is_empty() && self.refs.blocks.iter().all(|block| block.again == 0)
     }
 }
 
@@ -313,6 +329,8 @@ pub(super) struct Trouble {
     refs: HashSet<u64>,
     /// More refs, each counted once.
     undefined: u64,
+    /// There are more, which are not counted.
+    more: bool,
     affected: Affected,
     /// The first record that shows it: segment, offset and end.
     place: Option<(SegmentFile, u64, u64)>,
@@ -330,7 +348,7 @@ pub(super) fn troubles(
     scans: &[Vec<Option<SegmentScan>>],
     references: &References,
 ) -> Troubles {
-    if references.incomplete || references.fit() {
+    if references.incomplete || references.have_overflowed() || references.fit() {
         return Troubles::new();
     }
     let Ok(now) = target.list() else { return Troubles::new() };
@@ -349,20 +367,20 @@ pub(super) fn troubles(
     }
 
     // Only a ref that is defined has a story that other segments go on with.
-    let stories = !suspects.defined.is_empty();
+    let stories = suspects.defined.blocks.iter().any(|block| block.used != 0);
     let work: Vec<Step> = steps
         .iter()
         .enumerate()
         .filter(|(at, step)| references.concerned.contains(at) || stories && step.role.is_replayed())
         .map(|(_, step)| *step)
         .collect();
-    let mut all = Stories::default();
+    let mut all = Stories { more: suspects.more, ..Stories::default() };
     let read = in_order(
         work.len(),
         |at| {
             let step = &work[at];
             let bytes = scans[step.log][step.segment].as_ref().map_or(0, |scan| scan.bytes);
-            suspects.read(file(step), bytes, step.role, &references.labels)
+            suspects.read(file(step), bytes, step.role, &references.hasher)
         },
         |at, found| all.add(&work[at], file(&work[at]), found),
     );
@@ -372,35 +390,40 @@ pub(super) fn troubles(
     all.troubles
 }
 
-/// Refs to look at more closely.
+/// Refs to look at more closely, each in [`Block::used`].
+#[derive(Default)]
 struct Suspects {
     /// Used, and not defined.
     undefined: Refs,
     /// In the WBL.
     undefined_in_wbl: Refs,
     /// Defined too late, or more than once.
-    defined: HashSet<u64>,
+    defined: Refs,
+    /// More of these than are looked at.
+    more: bool,
 }
 
 impl Suspects {
     fn of(references: &References) -> Self {
-        let mut suspects = Self {
-            undefined: Refs::default(),
-            undefined_in_wbl: Refs::default(),
-            defined: references.repeated.union(&references.reissued).copied().collect(),
-        };
+        let mut suspects = Self::default();
+        let mut stories = 0;
         for block in &references.refs.blocks {
             let never = block.used & !block.defined;
             if never != 0 {
                 suspects.undefined.block(block.number).used = never;
             }
-            let late = block.used & block.defined;
-            suspects.defined.extend(bits(block.number, late));
+            let defined = block.used & block.defined | block.again;
+            if defined == 0 {
+                continue;
+            }
+            if stories < MOST_STORIES {
+                suspects.defined.block(block.number).used = defined;
+                stories += u64::from(defined.count_ones());
+            } else {
+                suspects.more = true;
+            }
         }
-        for block in &references.wbl.blocks {
-            // Segments of the WBL are looked at last, but hold no definitions themselves.
-            suspects.undefined_in_wbl.block(block.number).used = block.used;
-        }
+        suspects.undefined_in_wbl = references.wbl.clone();
         suspects
     }
 
@@ -410,14 +433,14 @@ impl Suspects {
         for segment in now.segments.iter().filter(|segment| segment.index >= last) {
             let Ok(Some((file, bytes))) = segment::open(segment) else { continue };
             let Definitions(defined) = salvage(&file, bytes, Reading::Prometheus);
-            for series_ref in defined {
-                let (number, bit) = Refs::of(series_ref);
-                if self.undefined.is_used(series_ref) {
-                    self.undefined.block(number).used &= !bit;
-                    self.defined.insert(series_ref);
+            for new in defined.blocks {
+                let late = self.undefined.get(new.number).used & new.defined;
+                if late != 0 {
+                    self.undefined.block(new.number).used &= !late;
+                    self.defined.block(new.number).used |= late;
                 }
-                if self.undefined_in_wbl.is_used(series_ref) {
-                    self.undefined_in_wbl.block(number).used &= !bit;
+                if self.undefined_in_wbl.get(new.number).used & new.defined != 0 {
+                    self.undefined_in_wbl.block(new.number).used &= !new.defined;
                 }
             }
         }
@@ -437,18 +460,17 @@ impl Suspects {
     }
 }
 
-fn bits(number: u64, bits: u64) -> impl Iterator<Item = u64> {
-    (0..BLOCK).filter(move |at| bits >> at & 1 != 0).map(move |at| number * BLOCK + at)
-}
-
 /// Refs that are defined.
 #[derive(Default)]
-struct Definitions(HashSet<u64>);
+struct Definitions(Refs);
 
 impl Visitor for Definitions {
     fn record(&mut self, record: &Record<'_>, _: &Contents) {
         if let record::Record::Series(series) = record::Record::parse(record.data) {
-            self.0.extend(series.entries().flatten().map(|entry| entry.series_ref));
+            for entry in series.entries().flatten() {
+                let (number, bit) = Refs::of(entry.series_ref);
+                self.0.block(number).defined |= bit;
+            }
         }
     }
 
@@ -511,12 +533,17 @@ impl ChapterReader<'_> {
         let in_wbl = self.role == Role::Wbl;
         let undefined = if in_wbl { &suspects.undefined_in_wbl } else { &suspects.undefined };
         let chapter = &mut self.chapter;
+        // The block of the entry before: samples of one scrape have refs next to each other.
+        let (mut number, mut unknown, mut known) = (u64::MAX, 0, 0);
         each_use(record.data, |now| {
-            if undefined.is_used(now.series_ref) {
+            let (of, bit) = Refs::of(now.series_ref);
+            if of != number {
+                (number, unknown, known) = (of, undefined.get(of).used, suspects.defined.get(of).used);
+            }
+            if unknown & bit != 0 {
                 chapter.undefined.count(is_sample, now.time);
-                let (number, bit) = Refs::of(now.series_ref);
                 chapter.undefined_refs.block(number).used |= bit;
-            } else if suspects.defined.contains(&now.series_ref) {
+            } else if known & bit != 0 {
                 let story = chapter.stories.entry(now.series_ref).or_default();
                 let part = if story.labels.is_some() { &mut story.since } else { &mut story.before };
                 part.count(is_sample, now.time);
@@ -527,7 +554,7 @@ impl ChapterReader<'_> {
     fn define(&mut self, record: &Record<'_>) {
         let record::Record::Series(series) = record::Record::parse(record.data) else { return };
         for entry in series.entries().flatten() {
-            if !self.suspects.defined.contains(&entry.series_ref) {
+            if !self.suspects.defined.is_used(entry.series_ref) {
                 continue;
             }
             let labels = self.labels.hash_one(entry.labels.encoded());
@@ -564,6 +591,8 @@ fn is_sample(kind: RecordType) -> bool {
 #[derive(Default)]
 struct Stories {
     troubles: Troubles,
+    /// Not all refs are looked at.
+    more: bool,
     /// Refs that are defined nowhere, by log.
     undefined: HashMap<usize, Refs>,
     /// The last label set, and what was used since.
@@ -573,17 +602,18 @@ struct Stories {
 impl Stories {
     fn add(&mut self, step: &Step, segment: &SegmentFile, found: Chapter) {
         let log = step.log;
-        if found.undefined_refs.count_used() > 0 {
+        if found.undefined_refs.count(|block| block.used) > 0 {
             let trouble = self.troubles.entry((log, Misfit::Undefined)).or_default();
             trouble.affected.add(&found.undefined);
             let all = self.undefined.entry(log).or_default();
             for block in &found.undefined_refs.blocks {
                 all.block(block.number).used |= block.used;
             }
-            trouble.undefined = all.count_used();
+            trouble.undefined = all.count(|block| block.used);
         }
         let mut trouble = |misfit, series_ref, affected: &Affected, place: Option<(u64, u64)>| {
             let trouble = self.troubles.entry((log, misfit)).or_default();
+            trouble.more = self.more;
             trouble.refs.insert(series_ref);
             trouble.affected.add(affected);
             let place = place.map(|(offset, end)| (segment.clone(), offset, end));
@@ -681,7 +711,8 @@ impl Trouble {
             affected.others = 0;
         }
         let what = affected.in_words();
-        let series = count(refs, "series");
+        let least = if self.more { "at least " } else { "" };
+        let series = format!("{least}{}", count(refs, "series"));
         let drops = match log.kind {
             LogKind::Wbl => {
                 "Prometheus drops them (it logs \"Unknown series references for ooo WAL replay\")"
@@ -735,7 +766,7 @@ impl Trouble {
                 format!(
                     "from here on {} for another series than before: Prometheus no longer finds what it has replayed for the \
                      earlier one ({what}), and what chunks_head has of that one appears under the name of the later",
-                    if refs == 1 { "1 ref stands".into() } else { format!("{refs} refs stand") }
+                    if refs == 1 { "1 ref stands".into() } else { format!("{least}{refs} refs stand") }
                 ),
             ),
         };

@@ -13,7 +13,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 37] = [
+pub const CODES: [&str; 38] = [
     "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
@@ -33,6 +33,7 @@ pub const CODES: [&str; 37] = [
     "misplaced_records",
     "not_a_file",
     "older_checkpoint",
+    "refs_not_judged",
     "reissued_refs",
     "repeated_series",
     "restarted_generation",
