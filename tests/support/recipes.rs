@@ -13,6 +13,9 @@ pub struct Damaged {
     pub tree: Tree,
     /// The records that the damage left whole, by file.
     pub standing: BTreeMap<String, Standing>,
+    /// If one flipped bit is all of it: the file, and what that stands for with the record that it has damaged. That can
+    /// be had too, if the bit is found.
+    pub mended: Option<(String, Standing)>,
     /// The first fragment of a record that was given up, if the damage is one: its file and where it begins there.
     pub abandoned: Option<(String, usize)>,
 }
@@ -386,7 +389,7 @@ struct Site<'a> {
 impl Site<'_> {
     fn untouched(&self) -> Damaged {
         let standing = self.base.segments.iter().map(|(path, segment)| (path.clone(), segment.standing()));
-        Damaged { tree: self.base.tree.clone(), standing: standing.collect(), abandoned: None }
+        Damaged { tree: self.base.tree.clone(), standing: standing.collect(), mended: None, abandoned: None }
     }
 
     /// A record of samples in one fragment, with another such behind it, nearest to the middle of the segment's records.
@@ -439,7 +442,11 @@ impl Site<'_> {
         let same = |f: &std::ops::Range<usize>| bytes.get(f.clone()) == segment.bytes.get(f.clone());
         let whole = |record: &&Record| record.fragments.iter().all(same);
         let records = segment.records.iter().filter(whole).cloned().collect();
-        self.rewritten(Segment { bytes, records })
+        let bits = |(a, b): (&u8, &u8)| (a ^ b).count_ones();
+        let one_bit = bytes.len() == segment.bytes.len()
+            && bytes.iter().zip(&segment.bytes).map(bits).sum::<u32>() == 1;
+        let mended = one_bit.then(|| (self.file.to_owned(), segment.standing()));
+        Damaged { mended, ..self.rewritten(Segment { bytes, records }) }
     }
 
     /// The directory with this segment in the place of the other.

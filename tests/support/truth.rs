@@ -106,6 +106,9 @@ pub struct Truth {
     pub not_replayed: Vec<Vec<Amount>>,
     /// As `not_replayed`: what of it was on no disk after that start.
     pub gone: Vec<Vec<Amount>>,
+    /// Both, where one flipped bit was found and corrected; if one flipped bit is all of the damage.
+    #[serde(default)]
+    pub mended: Option<(Vec<Vec<Amount>>, Vec<Vec<Amount>>)>,
 }
 
 /// Starts a judge so many times on a damaged directory. What it was before each start, and after the last, is left in
@@ -122,16 +125,18 @@ pub fn measure(
     write_tree(&damaged.tree, &data);
     let mut starts = Vec::new();
     let mut serves: Vec<HashSet<Sample>> = Vec::new();
-    // In readable records of the logs; there, in head chunks or in blocks.
-    let mut could: Vec<HashSet<Sample>> = Vec::new();
+    // In readable records of the logs, without and with a corrected one; there, in head chunks or in blocks.
+    let mut could: [Vec<HashSet<Sample>>; 2] = [Vec::new(), Vec::new()];
     let mut disk: Vec<HashSet<Sample>> = Vec::new();
     let mut tree = damaged.tree.clone();
     let mut look = |tree: &Tree| {
-        let logs = standing(base, damaged, tree, oracle);
-        let mut all = logs.clone();
-        all.extend(head_chunks(base, tree, oracle));
+        let mut all = head_chunks(base, tree, oracle);
+        for (mended, could) in [None, damaged.mended.as_ref()].into_iter().zip(&mut could) {
+            let logs = standing(base, damaged, mended, tree, oracle);
+            all.extend(&logs);
+            could.push(logs.into_iter().filter(|sample| base.served.contains(sample)).collect());
+        }
         all.extend(base.blocks.iter().copied());
-        could.push(logs.into_iter().filter(|sample| base.served.contains(sample)).collect());
         disk.push(all);
     };
     look(&tree);
@@ -169,16 +174,23 @@ pub fn measure(
         starts.push(start);
     }
     keep(&data, &states.join(count.to_string()), &states.join((count - 1).to_string()));
-    let all = |i: usize, lacks: &dyn Fn(usize, &Sample) -> bool| -> Vec<Amount> {
-        (i..count).map(|j| Amount::of(could[i].iter().filter(|sample| lacks(j, sample)))).collect()
+    let amounts = |could: &[HashSet<Sample>], lacks: &dyn Fn(usize, &Sample) -> bool| -> Vec<Vec<Amount>> {
+        let one = |i: usize, j: usize| Amount::of(could[i].iter().filter(|sample| lacks(j, sample)));
+        (0..count).map(|i| (i..count).map(|j| one(i, j)).collect()).collect()
     };
+    let both = |could: &[HashSet<Sample>]| {
+        let not_replayed = amounts(could, &|j, sample| !serves[j].contains(sample));
+        (not_replayed, amounts(could, &|j, sample| !disk[j + 1].contains(sample)))
+    };
+    let (not_replayed, gone) = both(&could[0]);
     Truth {
         case: case.to_owned(),
         version: judge.version(),
         agent: base.agent,
         end,
-        not_replayed: (0..count).map(|i| all(i, &|j, sample| !serves[j].contains(sample))).collect(),
-        gone: (0..count).map(|i| all(i, &|j, sample| !disk[j + 1].contains(sample))).collect(),
+        not_replayed,
+        gone,
+        mended: damaged.mended.is_some().then(|| both(&could[1])),
         starts,
     }
 }
@@ -367,7 +379,13 @@ fn ends(oracle: Oracle, bytes: &[u8]) -> Vec<u64> {
 
 /// The samples in records of the logs that can be read, of series whose records can be, too. A file that is still as the
 /// damage left it has what that left; others were written by Prometheus, and its own reader says what is in them.
-fn standing(base: &Base, damaged: &Damaged, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
+fn standing(
+    base: &Base,
+    damaged: &Damaged,
+    mended: Option<&(String, Standing)>,
+    tree: &Tree,
+    oracle: Oracle,
+) -> HashSet<Sample> {
     let mut all = Vec::new();
     for (path, bytes) in tree {
         let Some(bytes) = bytes else { continue };
@@ -377,7 +395,8 @@ fn standing(base: &Base, damaged: &Damaged, tree: &Tree, oracle: Oracle) -> Hash
         }
         let pristine = damaged.tree.get(path).and_then(Option::as_ref);
         if pristine.is_some_and(|pristine| same_but_padding(pristine, bytes)) {
-            all.extend(damaged.standing.get(path).cloned());
+            let mended = mended.filter(|(file, _)| file == path).map(|(_, standing)| standing);
+            all.extend(mended.or_else(|| damaged.standing.get(path)).cloned());
             continue;
         }
         let scratch = tempfile::tempdir().unwrap();
