@@ -198,7 +198,7 @@ func (d *directory) newestRecords() (recs [][]byte) {
 }
 
 // late are the records of a segment of the WBL: samples between those that came in in time, one record of them over
-// more than two pages. Chunks of which markers speak are not there.
+// more than two pages. The chunks of which markers speak are not there, and will not be: their file has a high number.
 func (d *directory) late(segment int) (recs [][]byte) {
 	series := slices.Concat(d.targets[0].series, d.targets[1].series)
 	batch := func(rounds int) []byte {
@@ -219,7 +219,7 @@ func (d *directory) late(segment int) (recs [][]byte) {
 		recs = append(recs, batch(1))
 		if i%10 == 3 {
 			recs = append(recs, d.enc.MmapMarkers([]record.RefMmapMarker{{
-				Ref: series[i].ref, MmapRef: chunks.ChunkDiskMapperRef(1<<32 | uint64(8+100*segment+i)),
+				Ref: series[i].ref, MmapRef: chunks.ChunkDiskMapperRef(1<<48 | uint64(8+100*segment+i)),
 			}}, nil))
 		}
 	}
