@@ -316,9 +316,8 @@ impl<'a> Readings<'a> {
         let segment = &log.segments[segment];
         let metadata = match segment.path.metadata() {
             Ok(metadata) if metadata.is_file() || metadata.is_dir() => metadata,
-            Ok(_) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(_) => return Ok(None),
+            Ok(_) | Err(_) => return Ok(None),
         };
         let length = metadata.len().saturating_sub(offset);
         let path = segment.path.clone();
