@@ -121,10 +121,8 @@ fn misnamed(log: &LogDirectory, order: &Order, findings: &mut Vec<Finding>) {
             // Opened by the names that are there (`NewSegmentsRangeReader`), but for remote write (`wlog/watcher.go`,
             // `readCheckpoint`).
             LogKind::Checkpoint => (
-                Severity::Warning,
-                format!(
-                    "{counts} and reads it; remote write looks for {looked_for} and does not get past that"
-                ),
+                Severity::Damage,
+                format!("{counts} and reads it; but remote write looks for {looked_for}, and sends nothing"),
             ),
             LogKind::ChunkSnapshot => (Severity::Warning, format!("{counts} and reads it")),
             LogKind::Wal if covered => {
