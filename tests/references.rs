@@ -296,7 +296,9 @@ fn random_logs() {
             .collect();
         // How often a log is right: all series first, then their samples.
         let order = rng.usize(1..20);
-        let mut fresh: HashSet<u64> = refs.iter().copied().collect();
+        // Some are never defined, and some logs define all.
+        let never = rng.u64(1..6);
+        let mut fresh: HashSet<u64> = refs.iter().copied().filter(|r| never == 1 || r % never != 1).collect();
         let mut logs = Logs::new();
         for path in paths {
             let mut records = Vec::new();
@@ -413,4 +415,45 @@ fn a_copied_page_is_no_repeated_series() {
     let report = read(data.path());
     let damage: Vec<_> = report.of_severity(Severity::Damage).map(|f| f.code).collect();
     assert_eq!(damage, ["duplicated_page"], "{:?}", report.findings);
+}
+
+/// Codes and severities of what is found but refs.
+fn states(logs: &Logs) -> Vec<(&'static str, Severity)> {
+    let report = scan_of(logs);
+    report.findings.iter().filter(|f| !CODES.contains(&f.code)).map(|f| (f.code, f.severity)).collect()
+}
+
+#[test]
+fn segments_that_a_checkpoint_covers() {
+    let checkpoint = "wal/checkpoint.00000001/00000000";
+    let of_checkpoint = vec![Series(vec![(1, 0), (2, 1)]), Samples(vec![(1, 100), (2, 100)])];
+    let series_only = vec![Series(vec![(1, 0), (2, 1)])];
+    let older = vec![Series(vec![(1, 0), (2, 1)]), Samples(vec![(1, 90), (2, 100)])];
+    let newer = vec![Series(vec![(1, 0)]), Samples(vec![(1, 90), (1, 101)])];
+    let others = vec![Series(vec![(1, 5)]), Samples(vec![(1, 90)])];
+    let next = vec![Samples(vec![(1, 110)])];
+    let stale = [("stale_segments", Severity::Warning)];
+    let restarted = [("restarted_generation", Severity::Damage)];
+    let ahead = [("checkpoint_ahead", Severity::Damage)];
+    // What stands in the checkpoint, in segments 0 and 1, and in segment 2 if there is one.
+    for (what, of_checkpoint, covered, goes_on, expected) in [
+        ("left behind", &of_checkpoint, &older, true, &stale),
+        ("begun anew, and gone on past the checkpoint", &of_checkpoint, &newer, true, &restarted),
+        ("refs of another generation", &of_checkpoint, &others, true, &restarted),
+        ("refs of another generation, by them alone", &series_only, &others, true, &restarted),
+        ("begun anew", &of_checkpoint, &newer, false, &restarted),
+        ("a checkpoint from elsewhere", &of_checkpoint, &older, false, &ahead),
+    ] {
+        let mut logs = vec![
+            (checkpoint, of_checkpoint.clone()),
+            ("wal/00000000", covered.clone()),
+            ("wal/00000001", Vec::new()),
+        ];
+        if goes_on {
+            logs.push(("wal/00000002", next.clone()));
+        }
+        let mut found = states(&logs);
+        found.retain(|&(code, _)| code != "empty_segment");
+        assert_eq!(found, expected, "{what}");
+    }
 }

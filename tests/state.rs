@@ -143,12 +143,6 @@ const STATES: &[State] = &[
         then: Then::Refuses,
     },
     State {
-        what: "a segment of the checkpoint by another name",
-        make: |d| fs::rename(d.checkpoint().join("00000000"), d.checkpoint().join("0")).unwrap(),
-        finds: &[("misnamed_segment", Warning)],
-        then: Then::ServesAll,
-    },
-    State {
         what: "the checkpoint by a shorter name",
         make: |d| fs::rename(d.checkpoint(), d.path(&format!("wal/checkpoint.{:06}", d.number()))).unwrap(),
         finds: &[],
@@ -491,6 +485,19 @@ fn run(server: &Server, data: &Path, agent: bool, shape: Shape) -> Result {
     Ok(())
 }
 
+/// As [`run`], until head compaction has begun a segment above `number`; each begins one, and no checkpoint succeeds.
+fn run_past(server: &Server, data: &Path, number: i64) -> Result {
+    let exporter = Exporter::start(shape())?;
+    let mut options = recipe(false).options(server, &exporter);
+    options.block_duration = Some(Duration::from_secs(2));
+    let mut running = server.start(data, &options)?.ready()?;
+    running.wait_for("a segment", DEADLINE, |_| {
+        Ok(list_segments(&data.join("wal")).unwrap().last().is_some_and(|last| last.index > number))
+    })?;
+    running.kill()?;
+    Ok(())
+}
+
 /// A checkpoint is damaged, and Prometheus started once, twice, thrice.
 fn generations(server: &Server, base: &Path) -> Result {
     let what = server.version;
@@ -563,6 +570,14 @@ fn generations(server: &Server, base: &Path) -> Result {
     );
     assert!(again.times.expect("samples").from > times.from, "{what}: {again:?}");
 
+    // It goes on beyond the number of the checkpoint; what is above would be replayed, if the checkpoint were not what it is.
+    run_past(server, data, directory.number())?;
+    let beyond = read(data);
+    let found = finding(&beyond, "restarted_generation");
+    assert_eq!((found.severity, found.segment), (Damage, Some(0)), "{what}: {found:?}");
+    server.start(data, &quiet(false))?.ready()?.kill()?;
+    assert!(directory.last().index <= 1, "{what}: {:?}", directory.segments());
+
     // The same without any damage: somebody removed the segments behind the checkpoint.
     let (_place, directory) = copy_of(base)?;
     directory.segments().iter().for_each(|segment| fs::remove_file(&segment.path).unwrap());
@@ -625,6 +640,18 @@ fn states_of_an_agent() -> Result {
             let started = server.start(&directory.0, &quiet(true))?;
             assert!(matches!(started, Started::Exited(_)), "{what}\n{}", started.log());
         }
+
+        // What is there is read under any name, but for remote write, which is all that an agent does.
+        let (_place, directory) = copy_of(base.path())?;
+        fs::rename(directory.checkpoint().join("00000000"), directory.checkpoint().join("0")).unwrap();
+        assert_eq!(found(&read(&directory.0)), [("misnamed_segment", Damage)], "{what}");
+        let mut sending = quiet(true);
+        sending.config = "remote_write: [{url: 'http://127.0.0.1:9/write'}]\n".into();
+        let mut running = server.start(&directory.0, &sending)?.ready()?;
+        running.wait_for("remote write to fail", DEADLINE, |running| {
+            Ok(running.log().with_msg("error tailing WAL").is_some())
+        })?;
+        running.kill()?;
 
         let (_place, directory) = copy_of(base.path())?;
         directory.append("wal", &MARKERS);

@@ -342,12 +342,11 @@ fn last_record_end(path: &Path) -> io::Result<u64> {
         }
         fn damage(&mut self, _: salvage::Problem) {}
     }
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        // A running Prometheus has removed it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
+    // A running Prometheus may have removed it.
+    if !path.is_file() {
+        return Ok(0);
+    }
+    let file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();
     Ok(salvage::salvage::<_, Last>(&file, length, salvage::Reading::Prometheus).0)
 }

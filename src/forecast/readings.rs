@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::HeadChunks;
 use super::replay::{self, Part, Reader, Replay, ReplayError};
@@ -310,18 +310,19 @@ impl<'a> Readings<'a> {
         Ok(replay.error().map_or(Ok(()), |error| Err(format!("read records: {error}"))))
     }
 
-    /// `None` if the file has gone meanwhile.
+    /// `None` if the file has gone meanwhile, or is one that nobody can read to an end.
     fn part(&self, log: usize, segment: usize, offset: u64) -> io::Result<Option<Part<From>>> {
         let log = &self.listing.logs[log];
         let segment = &log.segments[segment];
-        let file = match File::open(&segment.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+        let metadata = match segment.path.metadata() {
+            Ok(metadata) if metadata.is_file() || metadata.is_dir() => metadata,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Ok(_) | Err(_) => return Ok(None),
         };
-        let length = file.metadata()?.len().saturating_sub(offset);
+        let length = metadata.len().saturating_sub(offset);
+        let path = segment.path.clone();
         let dir = self.printed(&log.relative);
-        Ok(Some(Part { dir, index: segment.index, source: From { file, offset }, length }))
+        Ok(Some(Part { dir, index: segment.index, source: From { path, offset }, length }))
     }
 }
 
@@ -391,14 +392,14 @@ impl ReadAt for Source {
     }
 }
 
-/// A file from an offset on.
+/// A file from an offset on, opened for each read: a log may have more segments than there are descriptors.
 pub(super) struct From {
-    file: File,
+    path: PathBuf,
     offset: u64,
 }
 
 impl ReadAt for From {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        ReadAt::read_at(&self.file, buffer, offset.saturating_add(self.offset))
+        ReadAt::read_at(&File::open(&self.path)?, buffer, offset.saturating_add(self.offset))
     }
 }

@@ -254,9 +254,9 @@ fn open(path: &PathBuf) -> io::Result<Option<(File, u64)>> {
     let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     match path.metadata() {
         Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Ok(None),
-        Err(e) if gone(&e) => return Ok(None),
-        Err(e) => return Err(e),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(e),
+        // A link that leads nowhere is none either.
+        Ok(_) | Err(_) => return Ok(None),
     }
     match File::open(path) {
         Ok(file) => {

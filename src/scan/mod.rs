@@ -292,3 +292,50 @@ fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentSca
 fn may_be_torn(kind: LogKind) -> bool {
     matches!(kind, LogKind::Wal | LogKind::Wbl)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::in_order;
+
+    fn numbers(
+        threads: usize,
+        count: usize,
+        fails: impl Fn(usize) -> bool + Sync,
+    ) -> (Vec<usize>, Option<usize>) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let mut seen = Vec::new();
+        let work = |at: usize| if fails(at) { Err(at) } else { Ok(at * 2) };
+        let failed = pool.install(|| {
+            in_order(count, work, |at, twice| {
+                assert_eq!(twice, at * 2);
+                seen.push(at);
+            })
+        });
+        (seen, failed.err())
+    }
+
+    #[test]
+    fn results_come_in_order() {
+        for (threads, count) in [(1, 0), (1, 1), (1, 100), (2, 1000), (7, 1000), (16, 3)] {
+            assert_eq!(numbers(threads, count, |_| false), ((0..count).collect(), None), "{threads}");
+        }
+    }
+
+    #[test]
+    fn a_failure_ends_it() {
+        for threads in [1, 2, 7] {
+            let (seen, failed) = numbers(threads, 1000, |at| at == 500);
+            assert_eq!(failed, Some(500));
+            assert!(seen.len() <= 500 && seen.iter().copied().eq(0..seen.len()), "{seen:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a bug")]
+    fn a_panic_hangs_nobody() {
+        numbers(4, 1000, |at| {
+            assert!(at != 100, "a bug");
+            false
+        });
+    }
+}

@@ -356,7 +356,8 @@ pub(super) fn troubles(
     let replayed: Vec<Step> = steps.iter().copied().filter(|step| step.role.is_replayed()).collect();
     let is_there = |step: &&Step| {
         let log = &listing.logs[step.log];
-        now.logs.iter().any(|other| other.relative == log.relative && other.segments.contains(file(step)))
+        let same = now.logs.iter().find(|other| other.relative == log.relative);
+        same.is_some_and(|other| other.segments.binary_search(file(step)).is_ok())
     };
     if !replayed.iter().all(|step| is_there(&step)) {
         return Troubles::new();
@@ -433,6 +434,9 @@ impl Suspects {
         for segment in now.segments.iter().filter(|segment| segment.index >= last) {
             let Ok(Some((file, bytes))) = segment::open(segment) else { continue };
             let Definitions(defined) = salvage(&file, bytes, Reading::Prometheus);
+            if defined.overflowed {
+                continue;
+            }
             for new in defined.blocks {
                 let late = self.undefined.get(new.number).used & new.defined;
                 if late != 0 {

@@ -67,7 +67,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// What was read, in the order wal, checkpoints, wbl, chunk snapshots.
     pub logs: Vec<Log>,
-    /// What is odd or wrong, in the order of logs, segments and offsets.
+    /// What is odd or wrong, in the order of logs; of each first what its names show, then its bytes in the order of
+    /// segments and offsets, then its refs.
     pub findings: Vec<Finding>,
 }
 

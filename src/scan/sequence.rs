@@ -59,7 +59,7 @@ pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
     for (at, log) in listing.logs.iter().enumerate() {
         let passed_over = log.kind == LogKind::Checkpoint && order.checkpoint.is_some_and(|last| last != at);
         gaps(log, passed_over, &mut findings);
-        misnamed(log, order, &mut findings);
+        misnamed(log, passed_over, order, &mut findings);
     }
     if let (Numbers::FirstMissing { wanted, first }, Some(wal)) = (numbers(listing, order), order.wal) {
         let log = &listing.logs[wal];
@@ -112,19 +112,20 @@ fn gaps(log: &LogDirectory, passed_over: bool, findings: &mut Vec<Finding>) {
 }
 
 /// A segment given by its own path is read under whatever name it has.
-fn misnamed(log: &LogDirectory, order: &Order, findings: &mut Vec<Finding>) {
+fn misnamed(log: &LogDirectory, passed_over: bool, order: &Order, findings: &mut Vec<Finding>) {
     for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
         let looked_for = segment_name(segment.index);
         let counts = format!("Prometheus counts it as segment {}", segment.index);
         let covered = log.kind == LogKind::Wal && order.number.is_some_and(|number| segment.index <= number);
         let (severity, message) = match log.kind {
+            LogKind::Checkpoint if passed_over => {
+                (Severity::Warning, format!("{counts}, and passes over this checkpoint anyhow"))
+            }
             // Opened by the names that are there (`NewSegmentsRangeReader`), but for remote write (`wlog/watcher.go`,
             // `readCheckpoint`).
             LogKind::Checkpoint => (
-                Severity::Warning,
-                format!(
-                    "{counts} and reads it; remote write looks for {looked_for} and does not get past that"
-                ),
+                Severity::Damage,
+                format!("{counts} and reads it; but remote write looks for {looked_for}, and sends nothing"),
             ),
             LogKind::ChunkSnapshot => (Severity::Warning, format!("{counts} and reads it")),
             LogKind::Wal if covered => {
@@ -180,9 +181,13 @@ fn older_checkpoints(listing: &Listing, last: usize, findings: &mut Vec<Finding>
     let winner = &listing.logs[last].relative;
     for log in listing.logs.iter().filter(|log| log.checkpoint_number().is_some() && log.relative != *winner)
     {
+        let wins = if log.checkpoint_number() == listing.logs[last].checkpoint_number() {
+            "has the same number and the later name"
+        } else {
+            "has the higher number"
+        };
         let message = format!(
-            "Prometheus passes over it: {winner} has the higher number. If that one is damaged, keep this one: it may \
-             hold what is lost there"
+            "Prometheus passes over it: {winner} {wins}. If that one is damaged, keep this one: it may hold what is lost there"
         );
         findings.push(of_path(Some(log), log.relative.clone(), "older_checkpoint", Severity::Note, message));
     }

@@ -71,11 +71,12 @@ pub const ROWS: &[Row] = &[
     }),
     row(
         "1 middle fragment",
-        "one bit of the middle fragment of a record over several pages",
+        "bytes of the middle fragment of a record over several pages",
         At::Segment,
         |s| {
             let at = s.large()?.fragments[1].start + 500;
-            s.patched(|bytes| bytes[at] ^= 1)
+            // More than one bit: nothing can be put right.
+            s.patched(|bytes| bytes[at..at + 8].iter_mut().for_each(|byte| *byte ^= 0x5a))
         },
     ),
     row("1 first record", "one bit of the first record", At::Segment, |s| {
