@@ -238,8 +238,10 @@ impl<'a> Readings<'a> {
     /// to 2.51).
     pub(super) fn first_header_error(&self, log: usize) -> io::Result<Option<String>> {
         let files = &self.listing.logs[log];
+        // The first may be one that a start before this one began: empty.
+        let Some(first) = files.segments.first() else { return Ok(None) };
         let Some(part) = self.part(log, 0, 0)? else { return Ok(None) };
-        let path = self.printed(&files.relative_of(&files.segments[0]));
+        let path = self.printed(&files.relative_of(first));
         let error = part.source.read_at(&mut [0; 4], 0).err();
         Ok(error.map(|error| format!("read {path}: {}", go_words(&error))))
     }
