@@ -94,6 +94,9 @@ pub struct Start {
     pub log: Vec<String>,
 }
 
+/// By the state that is started, and the start.
+pub type Amounts = Vec<Vec<Amount>>;
+
 /// All that was measured of a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Truth {
@@ -108,7 +111,7 @@ pub struct Truth {
     pub gone: Vec<Vec<Amount>>,
     /// Both, where one flipped bit was found and corrected; if one flipped bit is all of the damage.
     #[serde(default)]
-    pub mended: Option<(Vec<Vec<Amount>>, Vec<Vec<Amount>>)>,
+    pub mended: Option<(Amounts, Amounts)>,
 }
 
 /// Starts a judge so many times on a damaged directory. What it was before each start, and after the last, is left in
