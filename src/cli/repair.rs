@@ -1,5 +1,6 @@
 //! `walfix repair`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -31,8 +32,8 @@ pub(super) struct Repair {
     path: Option<PathBuf>,
     /// Repair, and keep the old bytes in DIR, which is not there yet [default: walfix-backup-<time> in the data
     /// directory].
-    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
-    backup: Option<Option<PathBuf>>,
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    backup: Option<OsString>,
 }
 
 impl Repair {
@@ -47,58 +48,58 @@ impl Repair {
         match &self.backup {
             None => {
                 let (report, plan) = plan_of(&target, global)?;
-                self.show(&plan, &report, &target, global)?;
+                show(&plan, &report, &target, global)?;
                 Ok(if report.verdict == Verdict::Clean { Exit::Clean } else { Exit::Damaged })
             }
-            Some(backup) => self.apply(&target, backup.as_deref(), global),
+            Some(backup) => apply(&target, Path::new(backup), global),
         }
     }
+}
 
-    fn apply(&self, target: &Target, backup: Option<&Path>, global: &Global) -> anyhow::Result<Exit> {
-        let lock = Lock::take(target.path())?;
-        let mut finished = false;
-        match repair::unfinished(target)? {
-            Some(Found::Unfinished(unfinished)) => {
-                eprintln!("walfix: a repair was interrupted here; it is finished now");
-                repair::finish(target, &unfinished, &lock)?;
-                finished = true;
-            }
-            Some(Found::Overtaken { backup, what }) => {
-                eprintln!(
-                    "walfix: a repair was interrupted here, and something has changed since: {what}; it is given up, its backup stays in {}",
-                    backup.display()
-                );
-            }
-            None => {}
+/// Repairs; the old bytes are kept in `backup`, or where they usually are if it is empty.
+fn apply(target: &Target, backup: &Path, global: &Global) -> anyhow::Result<Exit> {
+    let lock = Lock::take(target.path())?;
+    let mut finished = false;
+    match repair::unfinished(target)? {
+        Some(Found::Unfinished(unfinished)) => {
+            eprintln!("walfix: a repair was interrupted here; it is finished now");
+            repair::finish(target, &unfinished, &lock)?;
+            finished = true;
         }
-        let (report, plan) = plan_of(target, global)?;
-        if plan.steps.is_empty() {
-            self.show(&plan, &report, target, global)?;
-            return Ok(match (report.verdict, finished) {
-                (Verdict::Damaged, _) => Exit::Damaged,
-                (Verdict::Clean, true) => Exit::Repaired,
-                (Verdict::Clean, false) => Exit::Clean,
-            });
+        Some(Found::Overtaken { backup, what }) => {
+            eprintln!(
+                "walfix: a repair was interrupted here, and something has changed since: {what}; it is given up, its backup stays in {}",
+                backup.display()
+            );
         }
-        let backup = backup.map_or_else(|| repair::default_backup(target.path()), Path::to_owned);
-        repair::apply(target, &plan, &backup, &lock)?;
-        let after = walfix::scan::scan(target, &walfix::scan::Options { threads: global.threads }, &())?;
-        self.show(&plan, &report, target, global)?;
-        println!("done; the old bytes are in {}", backup.display());
-        Ok(if after.verdict == Verdict::Clean { Exit::Repaired } else { Exit::Damaged })
+        None => {}
     }
+    let (report, plan) = plan_of(target, global)?;
+    if plan.steps.is_empty() {
+        show(&plan, &report, target, global)?;
+        return Ok(match (report.verdict, finished) {
+            (Verdict::Damaged, _) => Exit::Damaged,
+            (Verdict::Clean, true) => Exit::Repaired,
+            (Verdict::Clean, false) => Exit::Clean,
+        });
+    }
+    let backup =
+        if backup.as_os_str().is_empty() { repair::default_backup(target.path()) } else { backup.to_owned() };
+    repair::apply(target, &plan, &backup, &lock)?;
+    let after = walfix::scan::scan(target, &walfix::scan::Options { threads: global.threads }, &())?;
+    show(&plan, &report, target, global)?;
+    println!("done; the old bytes are in {}", backup.display());
+    Ok(if after.verdict == Verdict::Clean { Exit::Repaired } else { Exit::Damaged })
+}
 
-    fn show(&self, plan: &Plan, report: &Report, target: &Target, global: &Global) -> anyhow::Result<()> {
-        let assumed = Assumed { version: global.prometheus, agent: global.agent };
-        let forecast = forecast(target, report, assumed).ok().flatten();
-        let _ = forecast;
-        print(|out| match global.format {
-            Format::Json => plan::write_json(plan, out),
-            Format::Text => {
-                plan::write(plan, out, text::Style { colour: global.colour(), quiet: global.quiet })
-            }
-        })
-    }
+fn show(plan: &Plan, report: &Report, target: &Target, global: &Global) -> anyhow::Result<()> {
+    let assumed = Assumed { version: global.prometheus, agent: global.agent };
+    let forecast = forecast(target, report, assumed).ok().flatten();
+    let _ = forecast;
+    print(|out| match global.format {
+        Format::Json => plan::write_json(plan, out),
+        Format::Text => plan::write(plan, out, text::Style { colour: global.colour(), quiet: global.quiet }),
+    })
 }
 
 fn plan_of(target: &Target, global: &Global) -> anyhow::Result<(Report, Plan)> {
