@@ -1,7 +1,7 @@
 //! Series by their labels and refs by their numbers, both counted from 0 in the order in which they are met.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use crate::record::Labels;
 
@@ -19,11 +19,7 @@ pub(super) struct Names {
 impl Names {
     /// The series with these labels, which may be new.
     pub(super) fn number(&mut self, labels: &Labels<'_>) -> u32 {
-        let key = [0, 1].map(|half: usize| {
-            let mut hasher = self.seeds[half].build_hasher();
-            labels.hash(&mut hasher);
-            hasher.finish()
-        });
+        let key = [self.seeds[0].hash_one(labels), self.seeds[1].hash_one(labels)];
         let next = next(self.known.len());
         *self.known.entry(key).or_insert(next)
     }
@@ -36,19 +32,43 @@ impl Names {
 /// Refs, which are numbers from 1 on in nearly all logs.
 #[derive(Debug, Default)]
 pub(super) struct Refs {
-    known: HashMap<u64, u32, Mixing>,
+    /// By number, as long as it is not much longer than there are refs.
+    low: Vec<u32>,
+    high: HashMap<u64, u32, Mixing>,
+    count: usize,
 }
 
 impl Refs {
     /// The ref of that number, if it is known.
     pub(super) fn find(&self, number: u64) -> u32 {
-        self.known.get(&number).copied().unwrap_or(NONE)
+        let low = usize::try_from(number).ok().and_then(|number| self.low.get(number));
+        match low {
+            Some(&known) if known != NONE => known,
+            _ if self.high.is_empty() => NONE,
+            _ => self.high.get(&number).copied().unwrap_or(NONE),
+        }
     }
 
     /// The same, which may be new.
     pub(super) fn number(&mut self, number: u64) -> u32 {
-        let next = next(self.known.len());
-        *self.known.entry(number).or_insert(next)
+        let known = self.find(number);
+        if known != NONE {
+            return known;
+        }
+        let next = next(self.count);
+        self.count += 1;
+        match usize::try_from(number) {
+            Ok(low) if low < 4096 + 4 * self.count => {
+                if self.low.len() <= low {
+                    self.low.resize(low + 1, NONE);
+                }
+                self.low[low] = next;
+            }
+            _ => {
+                self.high.insert(number, next);
+            }
+        }
+        next
     }
 }
 
