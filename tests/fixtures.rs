@@ -155,6 +155,22 @@ fn a_flipped_bit_is_named() {
     }
 }
 
+/// A server that was started on a damaged checkpoint has begun its log anew. Times as the recipe made them.
+#[test]
+fn a_generation_that_was_begun_anew_is_named() {
+    let report = read(&testdata("damaged").join("checkpoint_series_damaged_started_twice"));
+    let restarted: Vec<_> =
+        report.findings.iter().filter(|finding| finding.code == "restarted_generation").collect();
+    let [restarted] = restarted[..] else { panic!("{:?}", report.findings) };
+    assert_eq!((restarted.severity, restarted.path.as_str()), (Severity::Damage, "wal"));
+    let wal = report.logs.iter().find(|log| log.path == "wal").unwrap();
+    let checkpoint = report.logs.iter().find(|log| log.path.ends_with("checkpoint.00000002")).unwrap();
+    let (times, gone) = (restarted.times.unwrap(), restarted.gone.unwrap());
+    assert_eq!((times.from, times.to), (wal.min_time, wal.max_time));
+    assert_eq!((gone.from, gone.to), (checkpoint.max_time, wal.min_time));
+    assert!(restarted.message.contains("1110 samples"), "{}", restarted.message);
+}
+
 /// The case that walfix comes from: Prometheus reports 275530, and the damage is the page before.
 #[test]
 fn the_incident() {

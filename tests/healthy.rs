@@ -231,7 +231,7 @@ fn a_big_target_and_then_small_ones() {
         for batch in 0..200i64 {
             let t = T0 + batch * INTERVAL;
             let mut entries: Vec<_> = (1..=1900).map(|r| sample(r, t, 1.0)).collect();
-            entries.extend((0..30).map(|_| sample(5000 + rng.u64(..100_000), t - rng.i64(..9000), 2.0)));
+            entries.extend((0..30).map(|_| sample(5000 + rng.u64(..100_000), t - rng.i64(0..9000), 2.0)));
             segment.log(samples(&entries));
         }
         segment.assert_healthy(&format!("seed {seed}"));

@@ -341,12 +341,12 @@ fn report(output: &Output, code: i32) -> Value {
     report
 }
 
-/// Code, segment and range of what is damaged.
+/// Code, segment and range of bytes that are damaged. (Logs here are made of one segment, so series stand there again.)
 fn damages(report: &Value) -> Vec<(&str, i64, Option<Range<u64>>)> {
     let findings = report["findings"].as_array().expect("an array");
     findings
         .iter()
-        .filter(|f| f["severity"] == "damage")
+        .filter(|f| f["severity"] == "damage" && f["code"] != "repeated_series")
         .map(|f| {
             let range = f["offset"].as_u64().zip(f["end"].as_u64()).map(|(start, end)| start..end);
             (f["code"].as_str().unwrap(), f["segment"].as_i64().unwrap_or(-1), range)

@@ -17,6 +17,9 @@ use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use walfix::tsdb::{Listing, LogKind, Target, list_blocks, list_head_chunks};
 use walfix::wal;
 
+/// The value of a staleness marker (`model/value/value.go`, `StaleNaN`).
+const STALE: u64 = 0x7ff0_0000_0000_0002;
+
 /// A directory, and what is known of it before it is counted.
 struct Directory {
     listing: Listing,
@@ -34,7 +37,8 @@ impl Directory {
     }
 
     fn count(&self, starts: &[StartReads]) -> Vec<(Samples, Samples)> {
-        count(&self.listing, starts, self.version, self.min_valid_time, &self.chunks).unwrap()
+        let counted = count(&self.listing, starts, self.version, self.min_valid_time, &self.chunks).unwrap();
+        counted.into_iter().map(|counted| (counted.not_replayed, counted.gone)).collect()
     }
 
     /// Everything that Prometheus replays of a healthy directory.
@@ -137,9 +141,6 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The value of a staleness marker.
-const STALE: u64 = 0x7ff0_0000_0000_0002;
-
 /// Times of samples, by the labels of their series.
 type Series = BTreeMap<String, BTreeSet<i64>>;
 
@@ -189,12 +190,14 @@ fn without(all: &Series, others: &Series) -> Samples {
 /// with all times in memory. What is in head chunks must be told.
 fn ideal(path: &Path, times: &Times) -> Series {
     #[derive(Default)]
-    struct Records(Vec<Vec<u8>>);
+    struct Records(Vec<Vec<u8>>, Vec<(u64, u8)>);
     impl Visitor for Records {
         fn record(&mut self, record: &wal::Record<'_>, _contents: &Contents) {
             self.0.push(record.data.to_vec());
         }
-        fn damage(&mut self, _damage: Problem) {}
+        fn damage(&mut self, damage: Problem) {
+            self.1.extend(damage.correction.map(|mended| (mended.at, mended.mask)));
+        }
     }
     let listing = Target::find(path).unwrap().list().unwrap();
     let mut series: HashMap<u64, String> = HashMap::new();
@@ -205,8 +208,12 @@ fn ideal(path: &Path, times: &Times) -> Series {
     for kind in [LogKind::Checkpoint, LogKind::Wal, LogKind::Wbl] {
         let Some(log) = listing.logs.iter().rfind(|log| log.kind == kind) else { continue };
         for segment in log.segments.iter().filter(|segment| segment.path.is_file()) {
-            let bytes = std::fs::read(&segment.path).unwrap();
-            let Records(records) = salvage(&bytes[..], bytes.len() as u64, Reading::Prometheus);
+            let mut bytes = std::fs::read(&segment.path).unwrap();
+            let Records(_, flips) = salvage(&bytes[..], bytes.len() as u64, Reading::Prometheus);
+            for (at, mask) in flips {
+                bytes[usize::try_from(at).unwrap()] ^= mask;
+            }
+            let Records(records, _) = salvage(&bytes[..], bytes.len() as u64, Reading::Prometheus);
             for record in records {
                 let mut take = |series_ref: u64, time: i64, stale: bool| {
                     let Some(labels) = series.get(&series_ref) else { return };
@@ -350,8 +357,8 @@ fn servers_of_other_versions() {
             let counted = directory.count(&[StartReads::default(), start]);
             let (base, not_replayed) = (counted[0].0, counted[1].0);
             if starts[0]["outcome"] == "starts" {
-                let served = starts[0]["samples"].as_u64();
-                assert_eq!(Some(base.samples - not_replayed.samples), served, "{what}: {not_replayed:?}");
+                let real = starts[0]["samples"].as_u64();
+                assert_eq!(Some(base.samples - not_replayed.samples), real, "{what}: {not_replayed:?}");
                 compared += 1;
             } else {
                 assert!(!goes_on && not_replayed == base, "{what}");
@@ -367,6 +374,9 @@ fn random_damages() {
     let Some(oracle) = oracle::judge("what is served") else { return };
     let written = tempfile::tempdir().unwrap();
     let mut originals = fixtures();
+    // What a repair writes again of a record that only a correction makes one is taken for gone: its bytes are there, as a
+    // record of a type that nobody knows.
+    originals.retain(|path| !path.ends_with("compression_flag_off"));
     for seed in 0..12 {
         let data = written.path().join(seed.to_string());
         write(oracle, seed, &data);
@@ -650,7 +660,8 @@ fn segments_that_a_checkpoint_was_made_of() {
 #[test]
 fn segments_of_a_server_that_began_anew() {
     let mut checkpoint = segment(&[Is(1, "a"), Is(2, "b"), Has(1, 10..20), Has(2, 10..20)]);
-    checkpoint[40] ^= 1;
+    // Not one bit, which could be had.
+    checkpoint[40..44].fill(0xff);
     let segments = [
         ("wal/checkpoint.00000005/00000000", checkpoint),
         ("wal/00000000", segment(&[Is(2, "c"), Has(1, 30..35), Has(2, 30..35)])),

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use walfix::forecast::Version;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -78,6 +79,12 @@ struct Global {
     /// Threads to read with [default: one for each processor].
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// The version of Prometheus that is to read the directory next.
+    #[arg(long, global = true, value_name = "VERSION", default_value_t = Version::NEWEST)]
+    prometheus: Version,
+    /// It runs as an agent (`prometheus --agent`).
+    #[arg(long, global = true)]
+    agent: bool,
     /// When to colour the text.
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colour::Auto)]
     color: Colour,

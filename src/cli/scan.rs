@@ -1,14 +1,20 @@
 //! `walfix scan`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use walfix::forecast::{Assumed, forecast};
 use walfix::report::{json, text};
-use walfix::scan::report::Verdict;
+use walfix::scan::frames;
+use walfix::scan::report::{Report, Severity, Verdict};
 use walfix::tsdb::Target;
 
 use super::progress::Bar;
 use super::{EXIT_STATUS, Exit, Format, Global, print};
+
+/// Damages around which fragments are shown.
+const FRAMED: usize = 20;
 
 /// Where Prometheus's image keeps its data.
 const USUAL: &str = "/prometheus";
@@ -21,7 +27,7 @@ Examples:
   walfix scan --quiet && echo no damage    in a script
   walfix scan --format json | jq .verdict";
 
-/// Read everything and say what is damaged; changes nothing.
+/// Read everything; say what is damaged, and what Prometheus would do about it; change nothing.
 ///
 /// Reads every byte of the write-ahead log, its checkpoints, the write-behind log and chunk snapshots, and says what is damaged,
 /// where, and what that costs. It opens files for reading only, so it works beside a running Prometheus, on a read-only
@@ -32,10 +38,17 @@ pub(super) struct Scan {
     /// A data directory, or its wal/, wbl/, a checkpoint, a chunk snapshot or one segment [default: the current
     /// directory if it is one of these, else /prometheus].
     path: Option<PathBuf>,
+    /// Show the fragments around each damage, as they stand: to be put into an issue.
+    #[arg(long)]
+    frames: bool,
 }
 
 impl Scan {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
+        if self.frames && global.format == Format::Json {
+            eprintln!("walfix: --frames is for --format text; the JSON has the offsets");
+            return Ok(Exit::Usage);
+        }
         let target = match &self.path {
             Some(path) => Target::find(path)?,
             None => usual_target(Path::new(USUAL))?,
@@ -47,11 +60,14 @@ impl Scan {
             let bar = Bar::new();
             walfix::scan::scan(&target, &options, &bar)
         }?;
+        let assumed = Assumed { version: global.prometheus, agent: global.agent };
+        let forecast = forecast(&target, &report, assumed)?;
         print(|out| match global.format {
-            Format::Json => json::write(&report, out),
+            Format::Json => json::write(&report, forecast.as_ref(), out),
             Format::Text => {
                 let style = text::Style { colour: global.colour(), quiet: global.quiet };
-                text::write(&report, out, style)
+                text::write(&report, forecast.as_ref(), out, style)?;
+                if self.frames { frames_of(&target, &report, out) } else { Ok(()) }
             }
         })?;
         Ok(match report.verdict {
@@ -59,6 +75,23 @@ impl Scan {
             Verdict::Damaged => Exit::Damaged,
         })
     }
+}
+
+/// The fragments around what is damaged.
+fn frames_of(target: &Target, report: &Report, out: &mut dyn io::Write) -> io::Result<()> {
+    for finding in report.of_severity(Severity::Damage).take(FRAMED) {
+        let (Some(start), Some(end)) = (finding.offset, finding.end) else { continue };
+        let path = target.path_of(&finding.path);
+        // It may have been removed since it was read.
+        if let Ok(around) = frames::around(&path, &(start..end)) {
+            walfix::report::frames::write(finding, &around, out)?;
+        }
+    }
+    let more = report.of_severity(Severity::Damage).count().saturating_sub(FRAMED);
+    if more > 0 {
+        writeln!(out, "\n... and {more} more; scan one segment to see those of it")?;
+    }
+    Ok(())
 }
 
 /// What to read if nothing is said.

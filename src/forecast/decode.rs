@@ -49,16 +49,6 @@ pub enum ReplayError {
     Hang,
 }
 
-/// What a reader does with a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    /// It decodes it, and puts these words before an error.
-    Decodes(&'static str),
-    PassesOver,
-    /// It takes it for corruption.
-    Rejects,
-}
-
 /// Why a record is an error.
 struct Complaint {
     inner: String,
@@ -67,75 +57,34 @@ struct Complaint {
 }
 
 impl Reader {
-    fn use_of(self, record_type: Option<RecordType>, version: Version) -> Use {
-        let Some(record_type) = record_type.filter(|&known| version.knows(known)) else {
-            return self.use_of_others(version);
-        };
-        let (integers, floats) = match self {
-            Self::Wal | Self::Wbl => ("decode histograms", "decode float histograms"),
-            Self::Checkpoint | Self::Agent | Self::AgentCheckpoint => {
-                ("decode histogram samples", "decode float histogram samples")
+    /// Whether it decodes records of that type; it passes over others, or rejects them.
+    #[must_use]
+    pub fn decodes(self, record_type: RecordType, version: Version) -> bool {
+        version.knows(record_type)
+            && match record_type {
+                RecordType::Samples | RecordType::SamplesV2 => true,
+                RecordType::Series => self != Self::Wbl,
+                RecordType::Tombstones | RecordType::Exemplars => self == Self::Wal || self.is_checkpoint(),
+                RecordType::Metadata => {
+                    self == Self::Wal
+                        || self.is_checkpoint()
+                        || self == Self::Agent && version.agent_reads_metadata()
+                }
+                RecordType::HistogramSamples
+                | RecordType::CustomBucketsHistogramSamples
+                | RecordType::HistogramSamplesV2 => self.decodes_histograms(version),
+                RecordType::FloatHistogramSamples
+                | RecordType::CustomBucketsFloatHistogramSamples
+                | RecordType::FloatHistogramSamplesV2 => {
+                    self.decodes_histograms(version)
+                        && (!self.is_checkpoint() || version.checkpoints_float_histograms())
+                }
+                RecordType::MmapMarkers => self == Self::Wbl,
+                RecordType::MinValidTime => false,
             }
-        };
-        let checkpoints = matches!(self, Self::Checkpoint | Self::AgentCheckpoint);
-        match record_type {
-            RecordType::Samples | RecordType::SamplesV2 => Use::Decodes(decode_context(record_type)),
-            RecordType::Series if self != Self::Wbl => Use::Decodes(decode_context(record_type)),
-            RecordType::Tombstones if self == Self::Wal => Use::Decodes(decode_context(record_type)),
-            RecordType::Tombstones if checkpoints => Use::Decodes("decode deletes"),
-            RecordType::Exemplars if self == Self::Wal || checkpoints => {
-                Use::Decodes(decode_context(record_type))
-            }
-            RecordType::Tombstones | RecordType::Exemplars if self == Self::Agent => Use::PassesOver,
-            RecordType::Metadata
-                if self == Self::Wal
-                    || checkpoints
-                    || self == Self::Agent && version.agent_reads_metadata() =>
-            {
-                Use::Decodes(decode_context(record_type))
-            }
-            RecordType::MmapMarkers if self == Self::Wbl => Use::Decodes(decode_context(record_type)),
-            RecordType::HistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::HistogramSamplesV2
-                if self.reads_histograms(version) =>
-            {
-                Use::Decodes(integers)
-            }
-            RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::FloatHistogramSamplesV2
-                if self.reads_histograms(version)
-                    && (!checkpoints || version.checkpoints_float_histograms()) =>
-            {
-                Use::Decodes(floats)
-            }
-            _ => self.use_of_others(version),
-        }
     }
 
-    /// What it has against a record.
-    fn complaint(self, record: &[u8], version: Version) -> Option<Complaint> {
-        let record_type = RecordType::of(record);
-        match self.use_of(record_type, version) {
-            Use::PassesOver => None,
-            Use::Rejects => Some(Complaint {
-                inner: format!("invalid record type {}", type_name(record_type, version)),
-                class: Class::Rejected(record_type),
-                crashes: false,
-            }),
-            Use::Decodes(context) => {
-                let error = summarize_as(record, version.dialect()).error?;
-                Some(Complaint {
-                    inner: format!("{context}: {error}"),
-                    class: Class::Decodes(record_type?),
-                    crashes: error.crashes_prometheus(),
-                })
-            }
-        }
-    }
-
-    fn reads_histograms(self, version: Version) -> bool {
+    fn decodes_histograms(self, version: Version) -> bool {
         match self {
             Self::Wal | Self::Checkpoint | Self::AgentCheckpoint => true,
             Self::Wbl => version.replays_wbl_histograms(),
@@ -143,15 +92,59 @@ impl Reader {
         }
     }
 
-    fn use_of_others(self, version: Version) -> Use {
-        if self == Self::Agent && version.agent_rejects_unknown() { Use::Rejects } else { Use::PassesOver }
+    fn is_checkpoint(self) -> bool {
+        matches!(self, Self::Checkpoint | Self::AgentCheckpoint)
+    }
+
+    /// Whether it takes a record that it does not decode for corruption.
+    fn rejects(self, record_type: Option<RecordType>, version: Version) -> bool {
+        let expected = matches!(record_type, Some(RecordType::Tombstones | RecordType::Exemplars));
+        self == Self::Agent && version.agent_rejects_unknown() && !expected
+    }
+
+    /// What it puts before the error of a record that does not decode.
+    fn context(self, record_type: RecordType) -> &'static str {
+        let replays = matches!(self, Self::Wal | Self::Wbl);
+        match record_type {
+            RecordType::Tombstones if self.is_checkpoint() => "decode deletes",
+            RecordType::HistogramSamples
+            | RecordType::CustomBucketsHistogramSamples
+            | RecordType::HistogramSamplesV2
+                if !replays =>
+            {
+                "decode histogram samples"
+            }
+            RecordType::FloatHistogramSamples
+            | RecordType::CustomBucketsFloatHistogramSamples
+            | RecordType::FloatHistogramSamplesV2
+                if !replays =>
+            {
+                "decode float histogram samples"
+            }
+            _ => decode_context(record_type),
+        }
+    }
+
+    /// What it has against a record.
+    fn complaint(self, record: &[u8], version: Version) -> Option<Complaint> {
+        let record_type = RecordType::of(record);
+        if let Some(known) = record_type.filter(|&known| self.decodes(known, version)) {
+            let error = summarize_as(record, version.dialect()).error?;
+            return Some(Complaint {
+                inner: format!("{}: {error}", self.context(known)),
+                class: Class::Decodes(known),
+                crashes: error.crashes_prometheus(),
+            });
+        }
+        self.rejects(record_type, version).then(|| Complaint {
+            inner: format!("invalid record type {}", type_name(record_type, version)),
+            class: Class::Rejected(record_type),
+            crashes: false,
+        })
     }
 
     fn reads_records(self) -> &'static str {
-        match self {
-            Self::Wal | Self::Wbl | Self::Agent => "read records",
-            Self::Checkpoint | Self::AgentCheckpoint => "read segments",
-        }
+        if self.is_checkpoint() { "read segments" } else { "read records" }
     }
 }
 
@@ -195,10 +188,7 @@ pub fn read<S: ReadAt>(parts: Vec<Part<S>>, reader: Reader, version: Version) ->
             rejected = Some(corruption);
             continue;
         }
-        let text = match reader {
-            Reader::Checkpoint | Reader::AgentCheckpoint => corruption.inner.clone(),
-            Reader::Wal | Reader::Wbl | Reader::Agent => corruption.to_string(),
-        };
+        let text = if reader.is_checkpoint() { corruption.inner.clone() } else { corruption.to_string() };
         reading.error = Some(ReplayError::Corrupt { text, corruption });
         return reading;
     }

@@ -99,6 +99,19 @@ impl Stock {
     }
 }
 
+/// As [`HeadChunks::read`], of a directory in which a running Prometheus may remove files meanwhile.
+pub(super) fn of_now(data: &Path, min_valid_time: i64, version: Version) -> io::Result<HeadChunks> {
+    const TRIES: usize = 10;
+    let shown = data.components().as_path().display().to_string();
+    let mut tries = 1;
+    loop {
+        match HeadChunks::read(data, &shown, min_valid_time, version) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
+            read => return read,
+        }
+    }
+}
+
 /// From which file on files are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {

@@ -1,13 +1,395 @@
 //! Prometheus itself, as a model: what it reads of a directory, what it then deletes, and what it serves, start by start.
+//!
+//! The model is literal, with Prometheus's quirks: `replay` reads bytes as its reader does, `start` opens, repairs and
+//! deletes in its order, `checkpoint` reads for the next checkpoint, and `served` holds what queries would then return.
+//! No file is changed: a start works on a `directory` of names.
 
+mod checkpoint;
 mod decode;
+mod directory;
 mod head_chunks;
+mod readings;
 pub mod replay;
 pub mod report;
 mod served;
+mod start;
 mod stream;
 mod version;
 
-pub use head_chunks::HeadChunks;
-pub use served::{StartReads, Stretch, count, min_valid_time};
-pub use version::{Version, VersionError};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::directory::{Directory, Holds, LastCheckpoint, Log};
+pub use self::head_chunks::HeadChunks;
+use self::readings::Readings;
+use self::replay::Reader;
+use self::report::{Forecast, Outcome, Place, Start, Truncate};
+pub use self::served::{Counted, StartReads, Stretch, count, min_valid_time};
+use self::start::{End, Run, Stopped};
+pub use self::version::{Version, VersionError};
+use crate::scan::report::{Dialect, Report, Severity};
+use crate::scan::salvage;
+use crate::tsdb::{Listing, LogKind, Target, list_blocks};
+
+/// How many starts are tried before it is said that they go on like the last. A start adds one segment, and a checkpoint
+/// has a few at the most.
+const STARTS: usize = 16;
+
+/// Which Prometheus is assumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assumed {
+    /// Its version.
+    pub version: Version,
+    /// Whether it runs as an agent.
+    pub agent: bool,
+}
+
+impl Default for Assumed {
+    fn default() -> Self {
+        Self { version: Version::NEWEST, agent: false }
+    }
+}
+
+/// Why nothing can be foretold.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path} to foretell what Prometheus would do")]
+pub struct ForecastError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What Prometheus would do with the data directory of `target`, of which `report` is the scan. `None` if there is no
+/// WAL of Prometheus's: a path that is one segment, checkpoint or snapshot alone, or a directory of Loki's.
+///
+/// A directory that the scan finds clean is not read again, unless an older version or an agent is assumed.
+///
+/// # Errors
+/// If a file cannot be opened, or a directory not be listed.
+pub fn forecast(
+    target: &Target,
+    report: &Report,
+    assumed: Assumed,
+) -> Result<Option<Forecast>, ForecastError> {
+    let Some(target) = target.data_directory() else { return Ok(None) };
+    if report.logs.iter().any(|log| log.dialect == Dialect::Loki) {
+        return Ok(None);
+    }
+    let failed = |source| ForecastError { path: target.path().to_owned(), source };
+    let listing = target.list().map_err(failed)?;
+    if !listing.logs.iter().any(|log| log.kind == LogKind::Wal) {
+        return Ok(None);
+    }
+    let known = Known::of(report, &listing);
+    foretell(target.path(), &listing, &known, assumed).map(Some).map_err(failed)
+}
+
+/// What a scan says of the segments of a listing.
+struct Known {
+    /// Records that can be read, of the segments that were scanned.
+    records: HashMap<(usize, usize), u64>,
+    /// Where each finding begins, of the segments that have one.
+    findings: BTreeMap<(usize, usize), Vec<u64>>,
+    /// Whether anything is worse than normal.
+    troubled: bool,
+}
+
+impl Known {
+    fn of(report: &Report, listing: &Listing) -> Self {
+        let root = Path::new(&report.path);
+        let full = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        // Of a single file the paths of a report are no paths below it.
+        let below = |relative: &str| full(&root.join(relative));
+        let mut at = HashMap::new();
+        for (log, directory) in listing.logs.iter().enumerate() {
+            for (segment, file) in directory.segments.iter().enumerate() {
+                at.insert(full(&file.path), (log, segment));
+            }
+        }
+        let scanned = report.logs.iter().flat_map(|log| &log.segments);
+        let records =
+            scanned.filter_map(|segment| Some((*at.get(&below(&segment.path))?, segment.records))).collect();
+        let mut findings: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+        // Zeros at an end and empty segments are clean to every reader.
+        let is_normal = |code| matches!(code, "trailing_zeros" | "empty_segment");
+        let findings_of_segments =
+            report.findings.iter().filter(|finding| finding.segment.is_some() && !is_normal(finding.code));
+        for finding in findings_of_segments {
+            if let Some(&place) = at.get(&below(&finding.path)) {
+                findings.entry(place).or_default().push(finding.offset.unwrap_or(0));
+            }
+        }
+        let troubled = report.findings.iter().any(|finding| finding.severity != Severity::Note);
+        Self { records, findings, troubled }
+    }
+
+    fn is_clean(&self, log: usize, segment: usize) -> bool {
+        self.records.contains_key(&(log, segment)) && !self.findings.contains_key(&(log, segment))
+    }
+}
+
+/// A start and what it leaves.
+struct Step {
+    run: Run,
+    deletes: Vec<String>,
+    truncates: Vec<Truncate>,
+    left: Vec<Stretch>,
+    head_chunks_deleted: bool,
+}
+
+impl Step {
+    fn is_like(&self, other: &Self) -> bool {
+        self.run == other.run
+            && self.deletes == other.deletes
+            && self.truncates == other.truncates
+            && self.left == other.left
+    }
+}
+
+fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> io::Result<Forecast> {
+    // What the salvage reader finds clean, the newest reader finds clean; older ones and agents may not.
+    let read_all = assumed.agent || assumed.version < Version::NEWEST;
+    let doubt = |log: usize, segment: usize| read_all || !known.is_clean(log, segment);
+    let (min_valid_time, head_chunks) = if assumed.agent {
+        (i64::MIN, HeadChunks::default())
+    } else {
+        let min_valid_time = min_valid_time(listing, &list_blocks(root)?, assumed.version);
+        (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version)?)
+    };
+    let mut readings = Readings::new(root, listing, assumed.version, &doubt, &head_chunks);
+    let mut directory = Directory::of(listing);
+    directory.temporaries.extend(head_chunks.unwritten.iter().map(|name| format!("chunks_head/{name}")));
+    let mut steps: Vec<Step> = Vec::new();
+    for _ in 0..STARTS {
+        let before = directory.clone();
+        let run = if assumed.agent {
+            start::agent(&mut directory, &mut readings)
+        } else {
+            start::server(&mut directory, &mut readings)
+        }?;
+        let mut step = step(&before, &directory, listing, known, run)?;
+        if directory.head_chunks_deleted && !before.head_chunks_deleted {
+            step.deletes.extend(head_chunks.deletes.iter().map(|name| format!("chunks_head/{name}")));
+        }
+        steps.push(step);
+    }
+    // Each start adds a segment, so that what could not be repaired can be in the end: some differ only after others alike.
+    while let [.., last_but_one, last] = &*steps
+        && last.is_like(last_but_one)
+    {
+        steps.pop();
+    }
+    let next_checkpoint = match steps.last() {
+        Some(Step { run: Run { end: End::Serves, .. }, .. }) => {
+            let reader = if assumed.agent { Reader::AgentCheckpoint } else { Reader::Checkpoint };
+            checkpoint::next(&directory, &readings, reader)?
+        }
+        _ => None,
+    };
+    let dropped: Vec<bool> = steps
+        .iter()
+        .map(|step| drops_records(step, listing, known, &directory.checkpoint))
+        .collect::<io::Result<_>>()?;
+    let counts = if read_all || known.troubled || head_chunks.error.is_some() || dropped.contains(&true) {
+        let reads: Vec<StartReads> = steps.iter().map(StartReads::from).collect();
+        count(listing, &reads, assumed.version, min_valid_time, &head_chunks)?
+    } else {
+        vec![Counted::default(); steps.len()]
+    };
+    let poisoned = steps.last().is_some_and(|step| step.run.repairs);
+    let starts = steps.into_iter().zip(counts).zip(dropped).map(|((step, counted), dropped)| {
+        let error_place = place_of_start(&step.run, listing, known);
+        Start { error_place, ..start_of(step, counted, dropped) }
+    });
+    Ok(Forecast {
+        version: assumed.version.to_string(),
+        agent: assumed.agent,
+        starts: starts.collect(),
+        poisoned,
+        next_checkpoint_error: next_checkpoint
+            .as_ref()
+            .map(|failed| format!("create checkpoint: {}", failed.error)),
+        next_checkpoint_place: next_checkpoint
+            .and_then(|failed| place_of_checkpoint(&failed, listing, known)),
+    })
+}
+
+fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
+    let Counted { not_replayed, gone, unknown_refs } = counted;
+    let lost = dropped || not_replayed.samples > 0 || gone.samples > 0;
+    let (outcome, fatal) = match step.run.end {
+        End::Serves if lost => (Outcome::Loses, None),
+        End::Serves => (Outcome::Starts, None),
+        End::Exits(error) => (Outcome::Refuses, Some(error)),
+        End::Hangs => (Outcome::Hangs, None),
+        End::Crashes => (Outcome::Crashes, None),
+    };
+    Start {
+        outcome,
+        error: step.run.error,
+        error_place: None,
+        fatal,
+        deletes: step.deletes,
+        truncates: step.truncates,
+        not_replayed,
+        gone,
+        unknown_refs,
+    }
+}
+
+/// What a start has changed.
+fn step(
+    before: &Directory,
+    after: &Directory,
+    listing: &Listing,
+    known: &Known,
+    run: Run,
+) -> io::Result<Step> {
+    let (mut deletes, mut truncates, mut left) = (before.temporaries.clone(), Vec::new(), Vec::new());
+    deletes.retain(|temporary| !after.temporaries.contains(temporary));
+    let logs = [Some((&before.wal, &after.wal)), before.wbl.as_ref().zip(after.wbl.as_ref())];
+    for (before, after) in logs.into_iter().flatten() {
+        changes(before, after, listing, &mut deletes);
+        truncates.extend(cuts(before, after, listing, known)?);
+        left.extend(after.segments.iter().filter_map(|segment| start::stretch(after, segment.holds, None)));
+    }
+    let untouched = listing.logs.iter().enumerate().filter(|(at, _)| {
+        Some(*at) != before.wal.number && before.wbl.as_ref().is_none_or(|wbl| Some(*at) != wbl.number)
+    });
+    for (log, directory) in untouched {
+        left.extend((0..directory.segments.len()).map(|segment| Stretch { log, segment, upto: None }));
+    }
+    Ok(Step { run, deletes, truncates, left, head_chunks_deleted: after.head_chunks_deleted })
+}
+
+fn changes(before: &Log, after: &Log, listing: &Listing, deletes: &mut Vec<String>) {
+    let now = after.by_name();
+    let is_empty = |holds: Holds| match (holds, before.number) {
+        (Holds::Original { segment }, Some(log)) => {
+            listing.logs[log].segments[segment].path.metadata().is_ok_and(|file| file.len() == 0)
+        }
+        _ => holds == Holds::Nothing,
+    };
+    for segment in &before.segments {
+        match now.get(segment.name.as_str()) {
+            // An empty segment in the place of an empty one is no change.
+            Some(Holds::Nothing) if is_empty(segment.holds) => {}
+            None | Some(Holds::Nothing) => deletes.push(before.path_of(&segment.name)),
+            Some(_) => {}
+        }
+    }
+}
+
+/// The segments that are written anew without all that they had.
+fn cuts(before: &Log, after: &Log, listing: &Listing, known: &Known) -> io::Result<Vec<Truncate>> {
+    let (now, mut cuts) = (after.by_name(), Vec::new());
+    for segment in &before.segments {
+        let Some(&Holds::Cut { upto, .. }) = now.get(segment.name.as_str()) else { continue };
+        let shorter = match (segment.holds, before.number) {
+            (Holds::Original { segment }, Some(log)) => {
+                let path = &listing.logs[log].segments[segment].path;
+                path.is_file() && (!known.is_clean(log, segment) || last_record_end(path)? > upto)
+            }
+            (Holds::Cut { upto: before, .. }, _) => before != upto,
+            _ => false,
+        };
+        if shorter {
+            cuts.push(Truncate { path: before.path_of(&segment.name), offset: upto });
+        }
+    }
+    Ok(cuts)
+}
+
+/// Whether a start that serves leaves out records that could be read, of the logs that a start reads.
+fn drops_records(
+    step: &Step,
+    listing: &Listing,
+    known: &Known,
+    checkpoint: &LastCheckpoint,
+) -> io::Result<bool> {
+    let last = match checkpoint {
+        LastCheckpoint::Number { log, .. } => Some(*log),
+        _ => None,
+    };
+    let read: HashMap<(usize, usize), Option<u64>> =
+        step.run.replayed.iter().map(|stretch| ((stretch.log, stretch.segment), stretch.upto)).collect();
+    for (&(log, segment), &records) in &known.records {
+        let kind = listing.logs[log].kind;
+        let counts = matches!(kind, LogKind::Wal | LogKind::Wbl) || Some(log) == last;
+        if !counts || records == 0 {
+            continue;
+        }
+        match read.get(&(log, segment)) {
+            None => return Ok(true),
+            Some(None) => {}
+            Some(Some(upto)) => {
+                if last_record_end(&listing.logs[log].segments[segment].path)? > *upto {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Where the last record ends that can be read.
+fn last_record_end(path: &Path) -> io::Result<u64> {
+    #[derive(Default)]
+    struct Last(u64);
+    impl salvage::Visitor for Last {
+        fn record(&mut self, record: &crate::wal::Record<'_>, _: &salvage::Contents) {
+            self.0 = record.end;
+        }
+        fn damage(&mut self, _: salvage::Problem) {}
+    }
+    // A running Prometheus may have removed it.
+    if !path.is_file() {
+        return Ok(0);
+    }
+    let file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok(salvage::salvage::<_, Last>(&file, length, salvage::Reading::Prometheus).0)
+}
+
+/// The damage on which reading stops: the first behind what is read. An error names where it was noticed.
+fn place(
+    listing: &Listing,
+    known: &Known,
+    at: Stopped,
+    then: impl Iterator<Item = (usize, usize)>,
+) -> Option<Place> {
+    let here = (at.log, at.segment);
+    let behind = std::iter::once((here, at.end)).chain(then.map(|segment| (segment, 0)));
+    behind.into_iter().find_map(|((log, segment), from)| {
+        let offsets = known.findings.get(&(log, segment))?;
+        let offset = *offsets.iter().find(|&&offset| offset >= from)?;
+        let directory = &listing.logs[log];
+        Some(Place { path: directory.relative_of(&directory.segments[segment]), offset })
+    })
+}
+
+/// The damage on which a checkpoint fails.
+fn place_of_checkpoint(failed: &checkpoint::Failed, listing: &Listing, known: &Known) -> Option<Place> {
+    let (last, end) = failed.read_to.unwrap_or((0, 0));
+    let first = failed.stretches.get(last)?;
+    let then = failed.stretches.iter().skip(last + 1).map(|stretch| (stretch.log, stretch.segment));
+    place(listing, known, Stopped { log: first.log, segment: first.segment, end }, then)
+}
+
+/// The damage on which a start fails.
+fn place_of_start(run: &Run, listing: &Listing, known: &Known) -> Option<Place> {
+    let stopped = run.stopped?;
+    let segments = listing.logs[stopped.log].segments.len();
+    place(listing, known, stopped, (stopped.segment + 1..segments).map(|segment| (stopped.log, segment)))
+}
+
+impl From<&Step> for StartReads {
+    fn from(step: &Step) -> Self {
+        Self {
+            serves: step.run.end == End::Serves,
+            replayed: step.run.replayed.clone(),
+            left: step.left.clone(),
+            head_chunks_deleted: step.head_chunks_deleted,
+        }
+    }
+}

@@ -10,9 +10,10 @@ pub struct Forecast {
     pub version: String,
     /// Whether it is assumed to run as an agent.
     pub agent: bool,
-    /// One for each start that differs from the one before it; every later start does what the last one does, if
-    /// nothing is written meanwhile.
+    /// One for each start; every later start does what the last one does, if nothing is written meanwhile.
     pub starts: Vec<Start>,
+    /// Whether every later start deletes again what was written to the WAL, or WBL, meanwhile.
+    pub poisoned: bool,
     /// With what error the next checkpoint fails; `None` if it succeeds or none of these starts gets so far.
     pub next_checkpoint_error: Option<String>,
     /// The true place of what that error is about, where it is another than the error names.
@@ -26,6 +27,8 @@ pub struct Start {
     pub outcome: Outcome,
     /// The `err` that it logs first.
     pub error: Option<String>,
+    /// The damage that this error is about; the error names where it was noticed. `None` if not known.
+    pub error_place: Option<Place>,
     /// The `err` with which it gives up.
     pub fatal: Option<String>,
     /// Files and directories that were there before and that it deletes.
@@ -36,6 +39,9 @@ pub struct Start {
     pub not_replayed: Samples,
     /// What could be had before the first start and is on no disk after this one.
     pub gone: Samples,
+    /// What it reads and drops, since no series record says what the refs of these samples mean: a series is a ref, and
+    /// staleness markers count.
+    pub unknown_refs: Samples,
 }
 
 /// How a start ends.

@@ -2,7 +2,8 @@
 //!
 //! All heads are filled in one pass over the logs, record by record:
 //!
-//! - *the base*: an ideal head over everything that the salvage reader proves. It throws nothing away.
+//! - *the base*: an ideal head over everything that the salvage reader proves, records that one flipped bit has damaged among
+//!   it. It throws nothing away.
 //! - *a start*: what Prometheus's replay makes of what its own reader yields ([`super::replay`]), up to where it stops.
 //! - *what is left*: an ideal head over what is on disk after that start.
 //!
@@ -76,6 +77,18 @@ pub struct StartReads {
     pub head_chunks_deleted: bool,
 }
 
+/// What a start comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// What it has not of what could be had.
+    pub not_replayed: Samples,
+    /// What is gone from disk after it.
+    pub gone: Samples,
+    /// What it drops, since no series record says what the refs of these samples mean; staleness markers among it, as in
+    /// what Prometheus logs of it (`Unknown series references`).
+    pub unknown_refs: Samples,
+}
+
 /// The time before which a start takes no sample from the WAL, ms (`inOrderBlocksMaxTime`, `tsdb/db.go`; `ReadMinValidTime`,
 /// `tsdb/wlog/checkpoint.go`): what is older is in blocks.
 #[must_use]
@@ -112,7 +125,7 @@ fn stored_min_valid_time(listing: &Listing) -> Option<i64> {
     None
 }
 
-/// For each start what it does not replay, and what is gone after it. `min_valid_time` as [`min_valid_time`] has it.
+/// What each start comes to. `min_valid_time` as [`min_valid_time`] has it.
 ///
 /// # Errors
 /// If a segment cannot be opened, and it is not that it has gone.
@@ -122,7 +135,7 @@ pub fn count(
     version: Version,
     min_valid_time: i64,
     chunks: &HeadChunks,
-) -> io::Result<Vec<(Samples, Samples)>> {
+) -> io::Result<Vec<Counted>> {
     let survey = survey(listing, version)?;
     let units = order(listing, &survey);
     let is_whole = |of: &dyn Fn(LogKind) -> bool| {
@@ -147,6 +160,9 @@ pub fn count(
 #[derive(Debug)]
 struct Surveyed {
     length: u64,
+    /// Bits that, flipped back, give whole records: those can be had.
+    corrections: Vec<(u64, u8)>,
+    /// With these bits flipped back.
     settled: Settled,
     /// Every reader of that version sees the same records.
     is_plain: bool,
@@ -177,6 +193,37 @@ impl Visitor for FirstLook {
     }
 }
 
+#[derive(Debug, Default)]
+struct Corrections(Vec<(u64, u8)>);
+
+impl Visitor for Corrections {
+    fn record(&mut self, _record: &wal::Record<'_>, _contents: &Contents) {}
+
+    fn damage(&mut self, damage: Problem) {
+        self.0.extend(damage.correction.map(|mended| (mended.at, mended.mask)));
+    }
+}
+
+/// A segment with some bits flipped back.
+#[derive(Debug)]
+struct Corrected<'a> {
+    file: &'a File,
+    corrections: &'a [(u64, u8)],
+}
+
+impl ReadAt for Corrected<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let count = ReadAt::read_at(self.file, buffer, offset)?;
+        for &(at, mask) in self.corrections {
+            let place = at.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
+            if let Some(byte) = place.and_then(|at| buffer[..count].get_mut(at)) {
+                *byte ^= mask;
+            }
+        }
+        Ok(count)
+    }
+}
+
 /// By log and segment; `None` for what is no file, or has gone.
 type Survey = Vec<Vec<Option<Surveyed>>>;
 
@@ -184,10 +231,22 @@ fn survey(listing: &Listing, version: Version) -> io::Result<Survey> {
     let look = |path: &PathBuf| -> io::Result<Option<Surveyed>> {
         let Some((file, length)) = open(path)? else { return Ok(None) };
         let mut first = FirstLook::default();
-        let settled = settle(&file, length, Reading::Prometheus, &mut first);
-        let is_plain = settled.is_certain() && !first.odd && (!first.has_zstd || version.reads_zstd());
+        let mut settled = settle(&file, length, Reading::Prometheus, &mut first);
+        let mut corrections = Corrections::default();
+        if !settled.is_certain() {
+            settled.tell(&file, length, Reading::Prometheus, &mut corrections);
+        }
+        let Corrections(corrections) = corrections;
+        if !corrections.is_empty() {
+            let corrected = Corrected { file: &file, corrections: &corrections };
+            settled = settle(&corrected, length, Reading::Prometheus, &mut FirstLook::default());
+        }
+        let is_plain = settled.is_certain()
+            && corrections.is_empty()
+            && !first.odd
+            && (!first.has_zstd || version.reads_zstd());
         let FirstLook { min_time, max_time, .. } = first;
-        Ok(Some(Surveyed { length, settled, is_plain, min_time, max_time }))
+        Ok(Some(Surveyed { length, corrections, settled, is_plain, min_time, max_time }))
     };
     let of_log = |log: &LogDirectory| -> io::Result<Vec<Option<Surveyed>>> {
         if log.kind == LogKind::ChunkSnapshot {
@@ -203,9 +262,9 @@ fn open(path: &PathBuf) -> io::Result<Option<(File, u64)>> {
     let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     match path.metadata() {
         Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Ok(None),
-        Err(e) if gone(&e) => return Ok(None),
-        Err(e) => return Err(e),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(e),
+        // A link that leads nowhere is none either.
+        Ok(_) | Err(_) => return Ok(None),
     }
     match File::open(path) {
         Ok(file) => {
@@ -320,7 +379,8 @@ fn read(
     for (part, &(segment, surveyed)) in there.iter().enumerate() {
         let Some((file, _)) = open(&segments[segment].path)? else { continue };
         let mut lockstep = Lockstep { heads, replay: replay.as_mut(), reads: &reads, part };
-        surveyed.settled.tell(&file, surveyed.length, Reading::Prometheus, &mut lockstep);
+        let corrected = Corrected { file: &file, corrections: &surveyed.corrections };
+        surveyed.settled.tell(&corrected, surveyed.length, Reading::Prometheus, &mut lockstep);
     }
     if let Some(replay) = &mut replay {
         while replay.at.is_some() {

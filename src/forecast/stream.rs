@@ -103,9 +103,7 @@ impl<S: ReadAt> Stream<S> {
         }
         let ready = self.buffer.get(self.ready.clone()).unwrap_or_default();
         let count = ready.len().min(out.len());
-        for (to, from) in out.chunks_mut(count.max(1)).zip(ready.chunks(count.max(1))).take(1) {
-            to.copy_from_slice(&from[..to.len()]);
-        }
+        out[..count].copy_from_slice(&ready[..count]);
         self.ready.start += count;
         Ok(count)
     }
@@ -147,7 +145,7 @@ pub(super) fn segment_path(dir: &str, index: i64) -> String {
 }
 
 /// What Go says of an error that a read may have (`syscall`, `zerrors_linux_amd64.go`).
-fn go_words(error: &io::Error) -> String {
+pub(super) fn go_words(error: &io::Error) -> String {
     let Some(number) = error.raw_os_error() else { return error.to_string() };
     let words = match number {
         1 => "operation not permitted",

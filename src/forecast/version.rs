@@ -135,7 +135,19 @@ impl Version {
         self.since(2, 38)
     }
 
-    /// Whether it knows records of that type; it passes over others.
+    /// Whether it looks at the first segment for a WAL of before 2.4, to migrate it (up to 2.51).
+    #[must_use]
+    pub fn migrates_wal(self) -> bool {
+        !self.since(2, 52)
+    }
+
+    /// Whether it removes a chunk snapshot that is ahead of all segments instead of loading it (2.43).
+    #[must_use]
+    pub fn drops_newer_snapshots(self) -> bool {
+        self.since(2, 43)
+    }
+
+    /// Whether it decodes records of that type; it passes over others.
     #[must_use]
     pub fn knows(self, record: RecordType) -> bool {
         match record {

@@ -46,6 +46,13 @@ impl<'a> Labels<'a> {
         self.count == 0
     }
 
+    /// As they stand in the record, behind their count. A writer encodes a label set in one way only, so that equal sets
+    /// are equal bytes.
+    #[must_use]
+    pub const fn encoded(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Name and value of each, in the record's order.
     #[must_use]
     pub const fn iter(&self) -> LabelIter<'a> {

@@ -46,7 +46,7 @@ pub use snapshot::{
     LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
-pub use summary::{Summary, summarize, summarize_as};
+pub use summary::{Summary, summarize, summarize_as, summarize_refs};
 pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
 pub use uses::{SeriesUse, each_use};
 

@@ -29,13 +29,23 @@ pub struct Summary {
 /// Decodes the whole record, once, without allocating.
 #[must_use]
 pub fn summarize(record: &[u8]) -> Summary {
-    summarize_as(record, Dialect::default())
+    walk(record, Dialect::default(), |_| {})
 }
 
 /// The same for decoders of other versions of Prometheus.
 #[must_use]
 pub fn summarize_as(record: &[u8], dialect: Dialect) -> Summary {
-    let mut seen = Seen::new();
+    walk(record, dialect, |_| {})
+}
+
+/// As [`summarize`], and tells the ref of every entry that can be decoded, in order.
+#[must_use]
+pub fn summarize_refs(record: &[u8], each: impl FnMut(u64)) -> Summary {
+    walk(record, Dialect::default(), each)
+}
+
+fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64)) -> Summary {
+    let mut seen = Seen::new(each);
     let error = match Record::parse_as(record, dialect) {
         Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Samples(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
@@ -71,7 +81,8 @@ pub fn summarize_as(record: &[u8], dialect: Dialect) -> Summary {
 }
 
 /// Bounds kept bare while walking; low above high means that none was seen.
-struct Seen {
+struct Seen<F> {
+    each: F,
     entries: u64,
     unknown_schemas: u64,
     overlong: bool,
@@ -81,9 +92,10 @@ struct Seen {
     max_ref: u64,
 }
 
-impl Seen {
-    const fn new() -> Self {
+impl<F: FnMut(u64)> Seen<F> {
+    const fn new(each: F) -> Self {
         Self {
+            each,
             entries: 0,
             unknown_schemas: 0,
             overlong: false,
@@ -113,6 +125,7 @@ impl Seen {
     }
 
     fn series(&mut self, series_ref: u64) {
+        (self.each)(series_ref);
         self.min_ref = self.min_ref.min(series_ref);
         self.max_ref = self.max_ref.max(series_ref);
     }

@@ -2,14 +2,25 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
+use crate::forecast::report::Forecast;
 use crate::scan::report::Report;
+
+/// What is printed: the report, and beside its keys what is foretold.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    prometheus: Option<&'a Forecast>,
+}
 
 /// Writes the report as one JSON document on one line, with a newline at its end.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, report)?;
+pub fn write(report: &Report, forecast: Option<&Forecast>, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, &Document { report, prometheus: forecast })?;
     out.write_all(b"\n")
 }
 
@@ -17,7 +28,7 @@ pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::write;
+    use super::{Forecast, write};
     use crate::report::samples;
     use crate::scan::report::Report;
 
@@ -25,9 +36,9 @@ mod tests {
         serde_json::from_str(include_str!("../../docs/schema/scan.schema.json")).expect("the schema is JSON")
     }
 
-    fn to_value(report: &Report) -> Value {
+    fn to_value(report: &Report, forecast: Option<&Forecast>) -> Value {
         let mut bytes = Vec::new();
-        write(report, &mut bytes).expect("a Vec takes all");
+        write(report, forecast, &mut bytes).expect("a Vec takes all");
         let newline = bytes.iter().position(|&byte| byte == b'\n');
         assert_eq!(newline, Some(bytes.len() - 1), "one line");
         serde_json::from_slice(&bytes).expect("what was written is JSON")
@@ -44,7 +55,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let random = (0..300).map(|_| samples::random(&mut random));
         for report in samples::by_hand().into_iter().chain(random) {
-            let value = to_value(&report);
+            let value = to_value(&report, samples::forecasts().get(report.findings.len() % 4));
             let errors: Vec<_> = validator
                 .iter_errors(&value)
                 .map(|error| format!("{}: {error}", error.instance_path()))
@@ -93,16 +104,19 @@ mod tests {
         }
         let schema = schema();
         for report in samples::by_hand() {
-            check(&schema, &schema, &to_value(&report), "");
+            check(&schema, &schema, &to_value(&report, None), "");
+        }
+        for forecast in samples::forecasts() {
+            check(&schema, &schema, &to_value(&samples::clean(), Some(&forecast)), "");
         }
     }
 
     #[test]
     fn the_schema_refuses_what_is_none() {
         let validator = jsonschema::draft202012::new(&schema()).expect("a schema");
-        let good = to_value(&samples::one_damage());
+        let good = to_value(&samples::one_damage(), samples::forecasts().first());
         assert!(validator.is_valid(&good));
-        let breaks: [(&str, Value); 9] = [
+        let breaks: [(&str, Value); 12] = [
             ("/schema", json!("walfix.scan/2")),
             ("/verdict", json!("broken")),
             ("/logs/0/kind", json!("wla")),
@@ -112,6 +126,9 @@ mod tests {
             ("/findings/0/severity", json!("fatal")),
             ("/findings/0/lost/records", json!(1.5)),
             ("/findings/0/cause", json!("gremlins")),
+            ("/prometheus/starts", json!([])),
+            ("/prometheus/starts/0/outcome", json!("works")),
+            ("/prometheus/starts/0/gone", json!(null)),
         ];
         for (pointer, wrong) in breaks {
             let mut bad = good.clone();

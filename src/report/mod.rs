@@ -1,6 +1,9 @@
 //! One [`Report`](crate::scan::report::Report), many faces: [`text`] for an operator, [`json`] for machines.
 
+mod foretold;
+pub mod frames;
 pub mod json;
+mod page;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod text;

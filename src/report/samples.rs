@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::scan::report::{
     Cause, Correction, Dialect, Entries, Finding, Log, LogKind, Lost, Report, SCHEMA, Segment, Severity,
-    Verdict,
+    Times, Verdict,
 };
 
 /// 2026-11-21 19:24:15 UTC.
@@ -55,6 +56,9 @@ pub(crate) fn finding(code: &'static str, severity: Severity, path: &str) -> Fin
         lost: Lost::default(),
         orphans: Vec::new(),
         correction: None,
+        series: None,
+        times: None,
+        gone: None,
     }
 }
 
@@ -91,6 +95,9 @@ pub(crate) fn one_damage() -> Report {
             entries: 778,
             odds: 4_294_967_296,
         }),
+        series: Some(3),
+        times: Some(Times { from: Some(FROM), to: Some(TO) }),
+        gone: Some(Times { from: None, to: Some(FROM) }),
         ..finding("checksum_mismatch", Severity::Damage, "wal/00000002")
     };
     report(vec![full_log()], vec![damage])
@@ -170,6 +177,97 @@ pub(crate) fn by_hand() -> Vec<Report> {
     vec![empty(), clean(), one_damage(), many(), huge(), strange_path()]
 }
 
+fn missing(series: u64, samples: u64) -> Samples {
+    Samples { series, samples, min_time: Some(FROM), max_time: Some(TO) }
+}
+
+fn start(outcome: Outcome) -> Start {
+    Start {
+        outcome,
+        error: None,
+        error_place: None,
+        fatal: None,
+        deletes: Vec::new(),
+        truncates: Vec::new(),
+        not_replayed: Samples::default(),
+        gone: Samples::default(),
+        unknown_refs: Samples::default(),
+    }
+}
+
+fn forecast(starts: Vec<Start>) -> Forecast {
+    Forecast {
+        version: "3.14".into(),
+        agent: false,
+        starts,
+        poisoned: false,
+        next_checkpoint_error: None,
+        next_checkpoint_place: None,
+    }
+}
+
+pub(crate) fn checkpoint_damaged() -> Forecast {
+    let said = "backfill checkpoint: read records: corruption in segment \
+                /prometheus/wal/checkpoint.00000003/00000000 at 32768: unexpected checksum 1, expected 2";
+    let rename = "rename /prometheus/wal/00000000 /prometheus/wal/00000000.repair: no such file or directory";
+    let first = Start {
+        error: Some(said.into()),
+        fatal: Some(format!("opening storage failed: repair corrupted WAL: {rename}")),
+        deletes: vec!["wal/00000004".into(), "wal/00000005".into(), "wal/00000006".into()],
+        not_replayed: missing(700, 107_300),
+        gone: missing(212, 88_000),
+        ..start(Outcome::Refuses)
+    };
+    let second = Start {
+        error: Some(said.into()),
+        not_replayed: missing(700, 107_300),
+        gone: missing(212, 88_000),
+        ..start(Outcome::Loses)
+    };
+    Forecast { poisoned: true, ..forecast(vec![first, second]) }
+}
+
+pub(crate) fn cut() -> Forecast {
+    let said = "read records: corruption in segment /prometheus/wal/00000004 at 20364: unexpected checksum 1, \
+                expected 2";
+    let first = Start {
+        error: Some(said.into()),
+        error_place: Some(Place { path: "wal/00000004".into(), offset: 19_934 }),
+        deletes: (5..=12).map(|index| format!("wal/{index:08}")).collect(),
+        truncates: vec![Truncate { path: "wal/00000004".into(), offset: 19_934 }],
+        not_replayed: missing(212, 88_000),
+        gone: missing(212, 88_000),
+        ..start(Outcome::Loses)
+    };
+    let second = Start { not_replayed: first.not_replayed, gone: first.gone, ..start(Outcome::Loses) };
+    forecast(vec![first, second])
+}
+
+pub(crate) fn silent() -> Forecast {
+    Forecast {
+        next_checkpoint_error: Some(
+            "create checkpoint: read segments: corruption in segment /prometheus/wal/00000005 at 311: \
+             unexpected full record"
+                .into(),
+        ),
+        next_checkpoint_place: Some(Place { path: "wal/00000004".into(), offset: 19_934 }),
+        ..forecast(vec![start(Outcome::Starts)])
+    }
+}
+
+pub(crate) fn without_labels() -> Forecast {
+    forecast(vec![Start { unknown_refs: missing(212, 19_300), ..start(Outcome::Starts) }])
+}
+
+pub(crate) fn hanging_agent() -> Forecast {
+    let all = missing(700, 107_300);
+    Forecast { agent: true, ..forecast(vec![Start { not_replayed: all, ..start(Outcome::Hangs) }]) }
+}
+
+pub(crate) fn forecasts() -> Vec<Forecast> {
+    vec![checkpoint_damaged(), cut(), silent(), hanging_agent(), without_labels()]
+}
+
 /// A report of which only the types are right.
 pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
     fn number(rng: &mut fastrand::Rng) -> u64 {
@@ -247,6 +345,9 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
                     entries: odds,
                     odds,
                 }),
+                series: number(rng),
+                times: rng.bool().then(|| Times { from: time(rng), to: time(rng) }),
+                gone: rng.bool().then(|| Times { from: time(rng), to: time(rng) }),
                 ..finding(code, severity, &text(rng, 150))
             }
         })

@@ -1,4 +1,5 @@
-//! The report for an operator: the verdict, then what was found, then what was read.
+//! The report for an operator: the verdict, then what Prometheus would do, then what was found, then
+//! what was read.
 //!
 //! No line is wider than [`WIDTH`] columns: terminals in a container and quoted replies in a ticket are no wider.
 
@@ -6,15 +7,15 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use anstyle::AnsiColor;
-use jiff::Timestamp;
-use jiff::tz::Offset;
 
+use super::foretold;
+use crate::forecast::report::Forecast;
 use crate::scan::report::{
     Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, Verdict,
 };
 
-/// The most columns that a line has.
-pub const WIDTH: usize = 100;
+pub use super::page::WIDTH;
+use super::page::{GLUE, Page, clean, columns, count, number, path, range, size, times};
 
 /// Findings of one code and one log that are shown one by one.
 const SHOWN: usize = 10;
@@ -24,9 +25,6 @@ const ORPHANS_SHOWN: usize = 3;
 
 /// Where the lines of a finding begin, behind the column of severities.
 const BODY: usize = 11;
-
-/// A space at which no line is broken. Texts from outside cannot have it: [`clean`] escapes it.
-const GLUE: char = '\u{1f}';
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +39,12 @@ pub struct Style {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(report: &Report, out: &mut dyn Write, style: Style) -> io::Result<()> {
+pub fn write(
+    report: &Report,
+    forecast: Option<&Forecast>,
+    out: &mut dyn Write,
+    style: Style,
+) -> io::Result<()> {
     let mut page = Page { out, colour: style.colour };
     if style.quiet {
         return match report.verdict {
@@ -50,7 +53,10 @@ pub fn write(report: &Report, out: &mut dyn Write, style: Style) -> io::Result<(
         };
     }
     verdict(&mut page, report, totals(report))?;
-    findings(&mut page, report)?;
+    if let Some(forecast) = forecast {
+        foretold::write(&mut page, forecast)?;
+    }
+    findings(&mut page, report, forecast)?;
     logs(&mut page, report)
 }
 
@@ -122,7 +128,7 @@ fn totals(report: &Report) -> Option<String> {
     Some(totals)
 }
 
-fn findings(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+fn findings(page: &mut Page<'_>, report: &Report, forecast: Option<&Forecast>) -> io::Result<()> {
     let mut sorted: Vec<&Finding> = report.findings.iter().collect();
     // Stable: within a severity the order stays that of the bytes.
     sorted.sort_by_key(|finding| finding.severity);
@@ -141,12 +147,15 @@ fn findings(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
         }
         page.line("")?;
         self::finding(page, finding)?;
+        if let Some(error) = forecast.and_then(|forecast| foretold::said_of(forecast, finding)) {
+            page.indented(BODY, &format!("Prometheus says: {}", clean(error)))?;
+        }
         if *shown == SHOWN
             && let Some(group) = groups.get(&key)
             && group.hidden > 0
         {
             page.line("")?;
-            page.indented(&group.more(finding))?;
+            page.indented(BODY, &group.more(finding))?;
         }
     }
     Ok(())
@@ -224,18 +233,18 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
     }
     page.paragraph(&lead, &painted, BODY, &head)?;
 
-    page.indented(&clean(&finding.message))?;
+    page.indented(BODY, &clean(&finding.message))?;
     if let Some(cause) = finding.cause {
-        page.indented(&format!("likely cause: {}", in_words(cause)))?;
+        page.indented(BODY, &format!("likely cause: {}", in_words(cause)))?;
     }
     if let Some(lost) = loss(finding.lost, finding.severity) {
-        page.indented(&format!("lost: {lost}"))?;
+        page.indented(BODY, &format!("lost: {lost}"))?;
     }
     if !finding.orphans.is_empty() {
-        page.indented(&orphans(&finding.orphans))?;
+        page.indented(BODY, &orphans(&finding.orphans))?;
     }
     if let Some(correction) = &finding.correction {
-        page.indented(&mend(correction))?;
+        page.indented(BODY, &mend(correction))?;
     }
     Ok(())
 }
@@ -419,194 +428,6 @@ fn records(log: &Log) -> u64 {
 fn samples(log: &Log) -> u64 {
     let entries = log.entries;
     entries.samples.saturating_add(entries.histograms).saturating_add(entries.float_histograms)
-}
-
-/// Lines of at most [`WIDTH`] columns.
-struct Page<'a> {
-    out: &'a mut dyn Write,
-    colour: bool,
-}
-
-impl Page<'_> {
-    fn paint(&self, style: anstyle::Style, text: &str) -> String {
-        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
-    }
-
-    fn line(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{}", text.replace(GLUE, " ").trim_end())
-    }
-
-    /// Words of a finding, if there are any.
-    fn indented(&mut self, text: &str) -> io::Result<()> {
-        let lead = " ".repeat(BODY);
-        if text.trim().is_empty() { Ok(()) } else { self.paragraph(&lead, &lead, BODY, text) }
-    }
-
-    /// Words behind a lead (as it is, and as it is painted), broken at spaces, with later lines indented.
-    fn paragraph(&mut self, lead: &str, painted: &str, indent: usize, text: &str) -> io::Result<()> {
-        let mut line = painted.to_owned();
-        let mut column = columns(lead);
-        // No word stands on the line.
-        let mut bare = true;
-        for word in text.split(' ').filter(|word| !word.is_empty()) {
-            let mut word = word;
-            loop {
-                if bare {
-                    word = word.trim_start_matches(GLUE);
-                }
-                let space = usize::from(!bare);
-                if column + space + columns(word) <= WIDTH {
-                    line.push_str(if bare { "" } else { " " });
-                    line.push_str(word);
-                    column += space + columns(word);
-                    bare = word.is_empty() && bare;
-                    break;
-                }
-                if bare && column <= indent {
-                    // It is wider than a line.
-                    let fits = fitting(word.chars(), WIDTH - column);
-                    let (here, rest) = word.split_at(fits);
-                    line.push_str(here);
-                    word = rest;
-                }
-                self.line(&line)?;
-                line = " ".repeat(indent);
-                column = indent;
-                bare = true;
-            }
-        }
-        self.line(&line)
-    }
-}
-
-/// Bytes of the characters that fit into so many columns.
-fn fitting(text: impl Iterator<Item = char>, most: usize) -> usize {
-    let mut column = 0;
-    text.take_while(|&char| {
-        column += width(char);
-        column <= most
-    })
-    .map(char::len_utf8)
-    .sum()
-}
-
-fn columns(text: &str) -> usize {
-    text.chars().map(width).sum()
-}
-
-/// Columns of a character on a terminal: what Unicode calls wide, and emoji, have two. Marks that join the character
-/// before them count as one: too wide a guess wraps early, too narrow a one breaks the layout.
-fn width(char: char) -> usize {
-    match char {
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{a4cf}'
-        | '\u{a960}'..='\u{a97f}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{f900}'..='\u{faff}'
-        | '\u{fe30}'..='\u{fe6f}'
-        | '\u{ff00}'..='\u{ff60}'
-        | '\u{ffe0}'..='\u{ffe6}'
-        | '\u{1f000}'..='\u{1faff}'
-        | '\u{20000}'..='\u{3ffff}' => 2,
-        _ => 1,
-    }
-}
-
-/// A text from outside, without what would move the cursor, or hide or reorder what is shown.
-fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for char in text.chars() {
-        let unsafe_to_show = char.is_control()
-            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if unsafe_to_show { clean.extend(char.escape_default()) } else { clean.push(char) }
-    }
-    clean
-}
-
-/// A path as one word, cut in the middle if it is wider than `most` columns.
-fn path(path: &str, most: usize) -> String {
-    let path = clean(if path.is_empty() { "." } else { path });
-    let path = path.replace(' ', &GLUE.to_string());
-    if columns(&path) <= most {
-        return path;
-    }
-    let head = fitting(path.chars(), most / 3);
-    let tail = fitting(path.chars().rev(), most - most / 3 - 1);
-    format!("{}…{}", &path[..head], &path[path.len() - tail..])
-}
-
-/// `[19 934, 32 768)`.
-fn range(offset: u64, end: u64) -> String {
-    format!("[{},{GLUE}{})", number(offset), number(end))
-}
-
-/// `1 record`, `1 022 records`.
-fn count(count: u64, one: &str, more: &str) -> String {
-    let word = if count == 1 { one } else { more };
-    format!("{}{GLUE}{}", number(count), word.replace(' ', &GLUE.to_string()))
-}
-
-/// Digits in groups of three.
-fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(GLUE);
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-/// `999 B`, `5.2 MB`: powers of 1000, rounded.
-fn size(bytes: u64) -> String {
-    if bytes < 1000 {
-        return format!("{bytes}{GLUE}B");
-    }
-    // Tenths of the unit.
-    let mut tenths = (u128::from(bytes) + 50) / 100;
-    let mut scale: u128 = 100;
-    let mut units = ["kB", "MB", "GB", "TB", "PB", "EB"].into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    while tenths >= 10_000
-        && let Some(next) = units.next()
-    {
-        unit = next;
-        scale *= 1000;
-        tenths = (u128::from(bytes) + scale / 2) / scale;
-    }
-    format!("{}.{}{GLUE}{unit}", tenths / 10, tenths % 10)
-}
-
-/// `2026-11-21 19:24:15 to 19:30:31`, in UTC, without the day where it is the same.
-fn times(from: Option<i64>, to: Option<i64>) -> Option<String> {
-    let (from, to) = match (from, to) {
-        (Some(from), Some(to)) => (from, to),
-        (Some(one), None) | (None, Some(one)) => (one, one),
-        (None, None) => return None,
-    };
-    let milliseconds =
-        |ms: i64| format!("{}{}{GLUE}ms", if ms < 0 { "-" } else { "" }, number(ms.unsigned_abs()));
-    let full = |ms| moment(ms).map_or_else(|| milliseconds(ms), |(day, time)| format!("{day}{GLUE}{time}"));
-    let first = full(from);
-    let last = match (moment(from), moment(to)) {
-        (Some((day, _)), Some((other, time))) if day == other => time,
-        _ => full(to),
-    };
-    // Less than a second apart.
-    if first.ends_with(&last) && moment(from).is_some() || from == to {
-        return Some(first);
-    }
-    Some(format!("{first} to {last}"))
-}
-
-/// Day and time, if the year has four digits and is not before 1970: any other time is a number gone wrong.
-fn moment(ms: i64) -> Option<(String, String)> {
-    let time = Offset::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
-    (1970..=9999)
-        .contains(&time.year())
-        .then(|| (time.strftime("%Y-%m-%d").to_string(), time.strftime("%H:%M:%S").to_string()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! From what is wrong with bytes and names to findings: code, severity, words.
+//! From what is wrong with bytes, and from what lies beside the logs, to findings: code, severity, words.
 
 use super::cause::Evidence;
 use super::may_be_torn;
@@ -6,42 +6,8 @@ use super::report::{Cause, Correction, Finding, Lost, Severity};
 use super::salvage::{Mended, Problem, ProblemKind};
 use super::segment::SegmentScan;
 use crate::tsdb::{LogDirectory, LogKind, Stray, StrayKind};
-use crate::wal::segments::{SegmentFile, segment_name};
+use crate::wal::segments::SegmentFile;
 use crate::wal::{Fault, PAGE};
-
-/// Findings about the names of a log's segments: what makes Prometheus refuse to start, or to load a snapshot.
-pub(super) fn of_names(log: &LogDirectory) -> Vec<Finding> {
-    let (severity, so) = match log.kind {
-        LogKind::ChunkSnapshot => (Severity::Warning, "so Prometheus does not load this snapshot"),
-        _ => (Severity::Damage, "so Prometheus refuses to start"),
-    };
-    let finding = |segment, code, message| of_file(log, segment, code, severity, message, Some(Cause::Files));
-    let mut findings = Vec::new();
-    for pair in log.segments.windows(2) {
-        let (before, after) = (&pair[0], &pair[1]);
-        let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
-        let message = if before.index == after.index {
-            format!("{} and {} have the same number, {so}", before.name, after.name)
-        } else if first == after.index {
-            continue;
-        } else if first == last {
-            format!("segment {} before it is missing, {so}", segment_name(first))
-        } else {
-            format!("segments {} to {} before it are missing, {so}", segment_name(first), segment_name(last))
-        };
-        findings.push(finding(after, "segments_not_sequential", message));
-    }
-    // A segment given by its own path is read under whatever name it has.
-    for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
-        let looked_for = segment_name(segment.index);
-        let message = format!(
-            "Prometheus counts it as segment {} and then looks for {looked_for}, {so}",
-            segment.index
-        );
-        findings.push(finding(segment, "misnamed_segment", message));
-    }
-    findings
-}
 
 /// Findings about what is beside the logs.
 pub(super) fn of_strays(strays: &[Stray]) -> Vec<Finding> {
@@ -67,25 +33,13 @@ pub(super) fn of_strays(strays: &[Stray]) -> Vec<Finding> {
             "Prometheus died while it repaired this segment; the original is here, and Prometheus never looks at it again",
         ),
     };
-    let finding = |stray: &Stray| {
-        let (code, severity, message) = words(stray);
-        Finding {
-            code,
-            severity,
-            log: None,
-            path: stray.relative.clone(),
-            segment: None,
-            offset: None,
-            end: None,
-            message: message.into(),
-            cause: None,
-            places: 1,
-            lost: Lost::default(),
-            orphans: Vec::new(),
-            correction: None,
-        }
-    };
-    strays.iter().map(finding).collect()
+    strays
+        .iter()
+        .map(|stray| {
+            let (code, severity, message) = words(stray);
+            of_path(None, stray.relative.clone(), code, severity, message.into())
+        })
+        .collect()
 }
 
 /// Findings about the bytes of a log's segments.
@@ -105,9 +59,10 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
             findings.push(of_file(log, segment, "empty_segment", Severity::Note, message, None));
         }
         let last = last_written == Some(at) && may_be_torn(log.kind);
-        findings.extend(
-            scan.problems.iter().map(|(problem, evidence)| of_problem(log, segment, problem, evidence, last)),
-        );
+        findings.extend(scan.problems.iter().map(|(problem, evidence)| {
+            let finding = of_problem(log, segment, problem, evidence, last);
+            if scan.is_cut_to_nothing() { cut_to_nothing(finding) } else { finding }
+        }));
         findings.extend(scan.odd_flags.iter().map(|&(offset, end)| {
             let message =
                 "the fragments of this record disagree on its compression; Prometheus believes the last"
@@ -126,7 +81,14 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
     findings
 }
 
-fn of_file(
+/// Zeros that have another reason than a disk.
+fn cut_to_nothing(finding: Finding) -> Finding {
+    let message = "one page of zeros: that is what Prometheus's own repair leaves of a segment of which it keeps nothing; the \
+                   segments behind it are deleted then";
+    Finding { message: message.into(), cause: None, ..finding }
+}
+
+pub(super) fn of_file(
     log: &LogDirectory,
     segment: &SegmentFile,
     code: &'static str,
@@ -135,19 +97,37 @@ fn of_file(
     cause: Option<Cause>,
 ) -> Finding {
     Finding {
+        segment: Some(segment.index),
+        cause,
+        ..of_path(Some(log), log.relative_of(segment), code, severity, message)
+    }
+}
+
+/// A finding about a whole file or directory.
+pub(super) fn of_path(
+    log: Option<&LogDirectory>,
+    path: String,
+    code: &'static str,
+    severity: Severity,
+    message: String,
+) -> Finding {
+    Finding {
         code,
         severity,
-        log: Some(log.relative.clone()),
-        path: log.relative_of(segment),
-        segment: Some(segment.index),
+        log: log.map(|log| log.relative.clone()),
+        path,
+        segment: None,
         offset: None,
         end: None,
         message,
-        cause,
+        cause: None,
         places: 1,
         lost: Lost::default(),
         orphans: Vec::new(),
         correction: None,
+        series: None,
+        times: None,
+        gone: None,
     }
 }
 

@@ -13,13 +13,16 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 26] = [
+pub const CODES: [&str; 38] = [
+    "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
     "compression_flag",
     "decode_error",
     "duplicated_page",
+    "empty_checkpoint",
     "empty_segment",
+    "first_segment_missing",
     "flags_disagree",
     "headless_record",
     "interrupted_repair",
@@ -27,15 +30,24 @@ pub const CODES: [&str; 26] = [
     "invalid_type",
     "junk_in_padding",
     "misnamed_segment",
+    "misplaced_records",
     "not_a_file",
+    "older_checkpoint",
+    "refs_not_judged",
+    "reissued_refs",
+    "repeated_series",
+    "restarted_generation",
     "segments_not_sequential",
+    "series_after_use",
     "shrunk",
     "snapshot_not_a_directory",
     "spliced_record",
+    "stale_segments",
     "stale_temporary",
     "torn_record",
     "trailing_zeros",
     "unfinished_record",
+    "unknown_refs",
     "unpack_error",
     "unreadable",
     "zeroed_pages",
@@ -55,7 +67,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// What was read, in the order wal, checkpoints, wbl, chunk snapshots.
     pub logs: Vec<Log>,
-    /// What is odd or wrong, in the order of logs, segments and offsets.
+    /// What is odd or wrong, in the order of logs; of each first what its names show, then its bytes in the order of
+    /// segments and offsets, then its refs.
     pub findings: Vec<Finding>,
 }
 
@@ -153,7 +166,7 @@ pub enum Severity {
     Damage,
     /// Odd, and Prometheus lives with it.
     Warning,
-    /// Normal after a crash.
+    /// Normal after a crash, or in operation.
     Note,
 }
 
@@ -214,6 +227,21 @@ pub struct Finding {
     pub orphans: Vec<(u64, u64)>,
     /// The one bit that explains it.
     pub correction: Option<Correction>,
+    /// Distinct refs of series that it is about.
+    pub series: Option<u64>,
+    /// The times of the samples that it is about.
+    pub times: Option<Times>,
+    /// The time of which samples are gone for good because of it, as far as neither blocks nor head chunks have them.
+    pub gone: Option<Times>,
+}
+
+/// From a time to a time, both included, ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Times {
+    /// The earlier; `None` if that is not known.
+    pub from: Option<i64>,
+    /// The later; `None` if that is not known.
+    pub to: Option<i64>,
 }
 
 /// What a finding costs.

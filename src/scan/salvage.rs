@@ -26,6 +26,11 @@ pub enum Reading {
 
 /// What is told of a segment, in the order of offsets.
 pub trait Visitor {
+    /// Decodes a record of Prometheus's of which it is not settled yet whether it is whole. If it is,
+    /// [`Visitor::record`] follows before the next is decoded.
+    fn decode(&mut self, record: &[u8]) -> Summary {
+        record::summarize(record)
+    }
     /// A record that is whole and decodes, or is of a type that Prometheus passes over.
     fn record(&mut self, record: &Record<'_>, contents: &Contents);
     /// Bytes that are damaged.
@@ -96,12 +101,22 @@ pub struct Mended {
 
 /// Reads the first `length` bytes of `source` as a segment.
 pub fn salvage<S: ReadAt + ?Sized, V: Visitor + Default>(source: &S, length: u64, reading: Reading) -> V {
-    let mut visitor = V::default();
+    salvage_with(source, length, reading, V::default)
+}
+
+/// As [`salvage`], for visitors that are made so. A reading that leaves doubts begins anew with another one.
+pub fn salvage_with<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    visitor_for: impl Fn() -> V,
+) -> V {
+    let mut visitor = visitor_for();
     let settled = settle(source, length, reading, &mut visitor);
     if settled.is_certain() {
         return visitor;
     }
-    let mut visitor = V::default();
+    let mut visitor = visitor_for();
     settled.tell(source, length, reading, &mut visitor);
     visitor
 }
@@ -270,7 +285,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                     Reading::Opaque => (Contents { name: "unknown", ..Contents::default() }, None),
                     Reading::Snapshot => (snapshot_contents(record.data), snapshot_problem(&record)),
                     Reading::Prometheus => {
-                        let summary = record::summarize(record.data);
+                        let summary = visitor.decode(record.data);
                         let problem = match decisions.refused.get(&record.offset) {
                             Some(why) => Some(problem_of(&record, ProblemKind::Spliced(why))),
                             None => record_problem(&record, &summary, &mut unpacker),

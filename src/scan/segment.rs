@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use super::cause::{self, Evidence};
+use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
-use super::salvage::{Contents, Problem, Reading, Visitor, salvage};
+use super::salvage::{Contents, Problem, ProblemKind, Reading, Visitor, salvage_with};
 use super::{Progress, ScanError};
-use crate::record;
+use crate::record::{self, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
-use crate::wal::{Event, ReadAt, Record, SegmentReader};
+use crate::wal::{Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// What one segment holds.
 #[derive(Debug, Default)]
@@ -27,6 +29,23 @@ pub(super) struct SegmentScan {
     pub(super) odd_flags: Vec<(u64, u64)>,
     /// It is no file.
     pub(super) not_a_file: bool,
+    /// What it says of refs, if that was asked for; taken out when it is put together with the others'.
+    pub(super) refs: Option<SegmentRefs>,
+    /// When it was last written to, ms since 1970.
+    pub(super) modified: Option<i64>,
+}
+
+impl SegmentScan {
+    /// Whether it is what Prometheus's repair leaves of a segment of which it keeps no record: one page of zeros
+    /// (`tsdb/wlog/wlog.go`, `WL.Repair`).
+    pub(super) fn is_cut_to_nothing(&self) -> bool {
+        let zeros = |problem: &Problem| {
+            matches!(problem.kind, ProblemKind::Framing(Fault::TrailingZeros)) && problem.range == (0..PAGE)
+        };
+        self.bytes == PAGE
+            && self.tally.records.is_empty()
+            && self.problems.iter().any(|(problem, _)| zeros(problem))
+    }
 }
 
 /// Counts.
@@ -53,6 +72,16 @@ impl Tally {
         a.metadata += b.metadata;
         a.mmap_markers += b.mmap_markers;
         self.widen(other.min_time, other.max_time);
+    }
+
+    /// From the earliest to the latest sample, histogram or exemplar, ms.
+    pub(super) fn times(&self) -> Option<(i64, i64)> {
+        self.min_time.zip(self.max_time)
+    }
+
+    /// Floats and histograms.
+    pub(super) fn samples(&self) -> u64 {
+        self.entries.samples + self.entries.histograms + self.entries.float_histograms
     }
 
     fn widen(&mut self, min: Option<i64>, max: Option<i64>) {
@@ -88,11 +117,22 @@ struct Found {
     tally: Tally,
     problems: Vec<Problem>,
     odd_flags: Vec<(u64, u64)>,
+    refs: Option<SegmentRefs>,
 }
 
 impl Visitor for Found {
+    fn decode(&mut self, record: &[u8]) -> Summary {
+        match &mut self.refs {
+            Some(refs) => refs.decode(record),
+            None => record::summarize(record),
+        }
+    }
+
     fn record(&mut self, record: &Record<'_>, contents: &Contents) {
         self.tally.count(contents);
+        if let Some(refs) = &mut self.refs {
+            refs.settle(record.data);
+        }
         if record.flags_disagree {
             self.odd_flags.push((record.offset, record.end));
         }
@@ -103,10 +143,11 @@ impl Visitor for Found {
     }
 }
 
-/// Reads a segment. `None` if it has gone.
+/// Reads a segment, and its refs if somewhere to put them is given. `None` if it has gone.
 pub(super) fn scan(
     segment: &SegmentFile,
     reading: Reading,
+    refs: Option<&SegmentRefs>,
     progress: &dyn Progress,
 ) -> Result<Option<SegmentScan>, ScanError> {
     let failed = |source| ScanError::Open { path: segment.path.clone(), source };
@@ -117,8 +158,9 @@ pub(super) fn scan(
         Err(e) => return Err(failed(e)),
     };
     let source = Counted { file: &file, progress, reached: AtomicU64::new(0) };
-    let found: Found = salvage(&source, bytes, reading);
+    let found = salvage_with(&source, bytes, reading, || Found { refs: refs.cloned(), ..Found::default() });
     source.reach(bytes);
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
     let problems = found.problems.into_iter().map(|problem| {
         let evidence = cause::look(&file, &problem);
         (problem, evidence)
@@ -129,11 +171,14 @@ pub(super) fn scan(
         tally: found.tally,
         odd_flags: found.odd_flags,
         not_a_file: false,
+        refs: found.refs,
+        modified: modified
+            .and_then(|time| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()),
     }))
 }
 
 /// The file and its size; `None` if it is no file: opening a pipe would wait for a writer.
-fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
+pub(super) fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
     match segment.path.metadata() {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => return Ok(None),

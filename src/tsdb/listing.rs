@@ -49,6 +49,8 @@ pub struct Listing {
     pub logs: Vec<LogDirectory>,
     /// In the order of names.
     pub strays: Vec<Stray>,
+    /// It is one segment, given by its own path: of what stands beside it nothing is known.
+    pub alone: bool,
 }
 
 /// A directory of segments.
@@ -128,7 +130,7 @@ pub(super) fn segment(path: &Path, kind: LogKind) -> io::Result<Listing> {
     let segments =
         segment_index(name).map(|index| SegmentFile { index, name: name.to_owned(), path: path.into() });
     let log = LogDirectory { kind, relative: String::new(), segments: segments.into_iter().collect() };
-    Ok(Listing { logs: vec![log], strays: Vec::new() })
+    Ok(Listing { logs: vec![log], strays: Vec::new(), alone: true })
 }
 
 fn directory_of_segments(
@@ -182,7 +184,26 @@ fn entries(path: &Path) -> io::Result<Vec<(String, DirEntry)>> {
     Ok(entries)
 }
 
+impl Listing {
+    /// The position in [`Listing::logs`] of the checkpoint that Prometheus reads, and its number: the highest, and of
+    /// equal ones the last name (`tsdb/wlog/checkpoint.go`, `LastCheckpoint`).
+    #[must_use]
+    pub fn last_checkpoint(&self) -> Option<(usize, i64)> {
+        let number = |(at, log): (usize, &LogDirectory)| Some((at, log.checkpoint_number()?));
+        self.logs.iter().enumerate().filter_map(number).max_by_key(|&(_, number)| number)
+    }
+}
+
 impl LogDirectory {
+    /// N of `checkpoint.N`; none if it is none, or is what was listed.
+    #[must_use]
+    pub fn checkpoint_number(&self) -> Option<i64> {
+        let name = self.relative.rsplit('/').next().unwrap_or_default();
+        (self.kind == LogKind::Checkpoint)
+            .then(|| name.strip_prefix(CHECKPOINT).and_then(segment_index))
+            .flatten()
+    }
+
     /// The path of one of its segments below the directory that was listed.
     #[must_use]
     pub fn relative_of(&self, segment: &SegmentFile) -> String {

@@ -66,6 +66,37 @@ impl Target {
         &self.path
     }
 
+    /// Where something is of which the path below this target is known.
+    #[must_use]
+    pub fn path_of(&self, relative: &str) -> PathBuf {
+        match self.shape {
+            Shape::Segment(_) => self.path.clone(),
+            Shape::DataDirectory | Shape::Log(_) => self.path.join(relative),
+        }
+    }
+
+    /// The data directory that it is, or to which it belongs as its `wal/`. A WAL under another name stands for itself;
+    /// other logs and single segments have none.
+    #[must_use]
+    pub fn data_directory(&self) -> Option<Self> {
+        match self.shape {
+            Shape::DataDirectory => Some(self.clone()),
+            Shape::Log(LogKind::Wal) => {
+                let full = self.path.canonicalize().ok()?;
+                let is_wal = full.file_name().is_some_and(|name| name == "wal");
+                let data = is_wal.then(|| self.path.parent().filter(|path| *path != Path::new(""))).flatten();
+                match (is_wal, data) {
+                    (false, _) => Some(self.clone()),
+                    (true, Some(data)) => Some(Self { path: data.to_owned(), shape: Shape::DataDirectory }),
+                    (true, None) => {
+                        Some(Self { path: full.parent()?.to_owned(), shape: Shape::DataDirectory })
+                    }
+                }
+            }
+            Shape::Log(_) | Shape::Segment(_) => None,
+        }
+    }
+
     /// The logs that belong to it, as they are now. The directory may be in use: it is listed until two listings
     /// agree.
     ///

@@ -1,6 +1,7 @@
 //! The log format: bytes to records and back, and nothing above records.
 //!
-//! [`layout`] has the bytes, [`page`] cuts one page into pieces, [`reader`] joins these into records and never stops.
+//! [`layout`] has the bytes, [`page`] cuts one page into pieces, [`reader`] joins these into records and never stops,
+//! [`writer`] lays records out again.
 
 pub mod compress;
 pub mod crc;
@@ -9,6 +10,7 @@ pub mod page;
 pub mod reader;
 pub mod segments;
 pub mod source;
+pub mod writer;
 
 pub use layout::{Compression, FragmentType, HEADER_SIZE, PAGE, PAGE_SIZE};
 pub use reader::{Correction, Damage, Event, Fault, Record, SegmentReader};

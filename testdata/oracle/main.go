@@ -20,6 +20,7 @@ type command struct {
 
 var commands = []command{
 	{"write", "write [flags] DIR", runWrite},
+	{"directory", "directory [flags] DIR", runDirectory},
 	{"dump", "dump [--snapshot] DIR", runDump},
 	{"read", "read [--concat] DIR | read [--concat] --batch", runRead},
 	{"chunks", "chunks [--decode] DIR", runChunks},

@@ -266,11 +266,16 @@ func valueType(vt chunkenc.ValueType) string {
 
 // makeCheckpoint makes the head checkpoint its log until all segments that were there are taken in. The
 // times are so low that nothing is truncated in memory and nothing dropped; every call adds a segment, of
-// which truncateWAL (tsdb/head.go) takes the lower two thirds.
+// which truncateWAL (tsdb/head.go) takes the lower two thirds. A checkpoint whose number is above those of the
+// segments, as after a repair that began to count anew, is read all the same.
 func makeCheckpoint(db *tsdb.DB, walDir string) error {
 	_, last, err := wlog.Segments(walDir)
 	if err != nil {
 		return err
+	}
+	_, before, err := wlog.LastCheckpoint(walDir)
+	if errors.Is(err, record.ErrNotFound) {
+		before = -1
 	}
 	for i := range 200 {
 		if err := db.Head().Truncate(math.MinInt64 + int64(i) + 1); err != nil {
@@ -280,7 +285,7 @@ func makeCheckpoint(db *tsdb.DB, walDir string) error {
 		if err != nil && !errors.Is(err, record.ErrNotFound) {
 			return err
 		}
-		if err == nil && idx >= last {
+		if err == nil && idx >= last && idx != before {
 			return nil
 		}
 	}

@@ -1,16 +1,21 @@
 //! What the tests share: judges that are not walfix, damages, and knobs. `mod support;` brings it in.
 #![allow(dead_code, unreachable_pub, reason = "each test binary is a crate of its own and uses a part of it")]
 
+pub mod bases;
 pub mod canonical;
 pub mod compare;
 pub mod damage;
 pub mod exporter;
+pub mod foretold;
 pub mod fresh;
 #[cfg(target_os = "linux")]
 pub mod fuse;
 pub mod oracle;
 pub mod pristine;
+pub mod recipes;
 pub mod server;
+pub mod table;
+pub mod truth;
 
 use std::io::Write as _;
 

@@ -39,7 +39,8 @@ impl Pristine {
     }
 }
 
-fn records(bytes: &[u8]) -> Vec<Written> {
+/// The records of a healthy segment.
+pub fn records(bytes: &[u8]) -> Vec<Written> {
     let mut records = Vec::new();
     let (mut at, mut open, mut stored) = (0, Vec::new(), Vec::new());
     while at + 7 <= bytes.len() {

@@ -692,14 +692,15 @@ impl Drop for Running {
 
 /// A label set as a selector writes it, names in order.
 fn label_set(metric: &Value) -> String {
-    let labels: Vec<String> = metric
-        .as_object()
-        .into_iter()
-        .flatten()
-        .collect::<BTreeMap<_, _>>()
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let text = |value: &Value| value.as_str().map(ToOwned::to_owned).unwrap_or_default();
+    label_text(
+        &metric.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect(),
+    )
+}
+
+/// A label set as a selector writes it.
+pub fn label_text(labels: &BTreeMap<String, String>) -> String {
+    let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
     format!("{{{}}}", labels.join(","))
 }
 

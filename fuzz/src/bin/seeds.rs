@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let corpus = Path::new(&corpus);
     for segment in args {
         let bytes = fs::read(&segment)?;
-        for target in ["page", "reader", "salvage"] {
+        for target in ["page", "reader", "salvage", "replay"] {
             put(corpus, target, &[&[0], &bytes[..bytes.len().min(600)]])?;
             put(corpus, target, &[&[1], &bytes[..bytes.len().min(PAGE_SIZE + 600)]])?;
         }
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Recipes of logs, one for each kind of record and of damage.
 fn recipes(corpus: &Path) -> Result<(), Box<dyn Error>> {
-    for target in ["page", "reader", "salvage"] {
+    for target in ["page", "reader", "salvage", "replay"] {
         for op in 0..36_u8 {
             // A short record before, the one in question twice, a short one after.
             let recipe = [2, 0, 2, 200, 1, op, 7, 1, 2, 3, op, 9, 3, 2, 1, 0, 2, 201, 2];

@@ -80,7 +80,7 @@ impl Group {
 pub(super) struct Chunks<'a> {
     pub(super) read: &'a HeadChunks,
     pub(super) groups: Vec<Group>,
-    /// Shelves of all groups together.
+    /// Piles of all groups together.
     pub(super) places: usize,
     /// By ref.
     pub(super) group: Vec<u32>,

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::StartReads;
 use super::groups::{Attached, Chunks, Cover, Group, Pile};
 use super::hindsight::Hindsight;
 use super::late::{LATE_CHUNK, Late, LateSamples};
 use super::start::Start;
 use super::tables::{NONE, Names, Refs};
 use super::tally::{Tally, sum};
+use super::{Counted, StartReads};
 use crate::forecast::head_chunks::Stock;
-use crate::forecast::report::Samples;
 use crate::forecast::{HeadChunks, Version};
 use crate::record::{self, FloatHistogramEntry, HistogramEntry, Labels, Record, RecordType, TombstoneEntry};
 
@@ -58,8 +57,8 @@ pub(super) struct Whole {
 
 /// What comes of a pass.
 pub(super) enum Turn<'a> {
-    /// For each start what is not replayed, and what is gone.
-    Done(Vec<(Samples, Samples)>),
+    /// For each start what it comes to.
+    Done(Vec<Counted>),
     /// Another pass is needed.
     Again(Box<Heads<'a>>),
 }
@@ -278,7 +277,11 @@ impl<'a> Heads<'a> {
     }
 
     fn sample(&mut self, number: u64, time: i64, stale: bool, in_base: bool, reads: &Reads) {
+        if !reads.late && time < self.min_valid_time {
+            return;
+        }
         let series_ref = self.refs.find(number);
+        self.count_unknown(number, series_ref, time);
         if series_ref == NONE {
             return;
         }
@@ -286,8 +289,17 @@ impl<'a> Heads<'a> {
         let series = if in_base && is_ideal { self.base.refs[series_ref as usize] } else { NONE };
         if reads.late {
             self.late_sample(series_ref, series, time, stale);
-        } else if time >= self.min_valid_time {
+        } else {
             self.sample_in_order(series_ref, series, time, stale, is_ideal);
+        }
+    }
+
+    /// Starts that do not know what the ref means drop the sample, and log how many they have dropped.
+    fn count_unknown(&mut self, number: u64, series_ref: u32, time: i64) {
+        for (start, (is_replayed, _)) in self.starts.iter_mut().zip(&self.turns) {
+            if *is_replayed && start.serves && (series_ref == NONE || start.resolve(series_ref) == NONE) {
+                start.drop_unknown(number, time);
+            }
         }
     }
 
@@ -573,7 +585,8 @@ impl<'a> Heads<'a> {
             let missing = start.series.iter().map(|of_series| of_series.missing);
             let gone = start.series.iter().map(|of_series| of_series.gone);
             let not_replayed = if start.serves { sum(missing, found.unplaced) } else { sum_base };
-            (not_replayed, sum(gone, found_left.unplaced))
+            let unknown_refs = start.unknown();
+            Counted { not_replayed, gone: sum(gone, found_left.unplaced), unknown_refs }
         });
         Turn::Done(counted.collect())
     }

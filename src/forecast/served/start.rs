@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::groups::{Attached, Chunks};
 use super::hindsight::Found;
 use super::tables::NONE;
-use super::tally::Tally;
+use super::tally::{Tally, sum};
+use crate::forecast::report::Samples;
 
 /// What a start has, and what it leaves.
 #[derive(Debug, Default)]
@@ -18,6 +19,9 @@ pub(super) struct Start {
     pub(super) covered: Vec<Tally>,
     /// Series whose samples no query returns, whenever they come.
     pub(super) wiped: HashSet<u32>,
+    /// Samples of refs that it does not know, and these refs.
+    unknown: Tally,
+    unknown_refs: HashSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +108,17 @@ impl Start {
         let of_series = &self.series[series as usize];
         let is_reached = of_series.id != NONE && self.refs[of_series.id as usize].by_id == series;
         is_reached && of_series.held.each().any(|held| held == group)
+    }
+
+    /// A sample of a ref that it does not know.
+    pub(super) fn drop_unknown(&mut self, number: u64, time: i64) {
+        self.unknown.add(time);
+        self.unknown_refs.insert(number);
+    }
+
+    /// All of them; there are as many series as refs.
+    pub(super) fn unknown(&self) -> Samples {
+        Samples { series: self.unknown_refs.len() as u64, ..sum([self.unknown].into_iter(), 0) }
     }
 
     /// A sample out of order that it may not have, or leave.

@@ -10,6 +10,12 @@ pub(super) struct Tally {
     pub(super) max_time: i64,
 }
 
+impl Default for Tally {
+    fn default() -> Self {
+        Self::NOTHING
+    }
+}
+
 impl Tally {
     pub(super) const NOTHING: Self = Self { samples: 0, min_time: i64::MAX, max_time: i64::MIN };
 

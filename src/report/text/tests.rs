@@ -1,10 +1,11 @@
 use super::{Style, WIDTH, columns, number, size, times, write};
+use crate::forecast::report::Forecast;
 use crate::report::samples::{self, FROM, TO};
 use crate::scan::report::{Finding, Report, Severity, Verdict};
 
 fn text(report: &Report, style: Style) -> String {
     let mut bytes = Vec::new();
-    write(report, &mut bytes, style).expect("a Vec takes all");
+    write(report, None, &mut bytes, style).expect("a Vec takes all");
     String::from_utf8(bytes).expect("text")
 }
 
@@ -274,4 +275,101 @@ fn times_are_utc_or_milliseconds() {
     assert_eq!(of(FROM * 1_000, i64::MAX), "1 795 289 055 000 000 ms to 9 223 372 036 854 775 807 ms");
     assert_eq!(of(i64::MIN, i64::MIN), "-9 223 372 036 854 775 808 ms");
     assert_eq!(times(None, None), None);
+}
+
+/// The lines between the verdict and the findings.
+#[track_caller]
+fn assert_foretold(forecast: &Forecast, expected: &str) {
+    let mut bytes = Vec::new();
+    write(&samples::clean(), Some(forecast), &mut bytes, Style::default()).expect("a Vec takes all");
+    let text = String::from_utf8(bytes).expect("text");
+    assert!(text.lines().all(|line| columns(line) <= WIDTH), "{text}");
+    let foretold = text.split("\n\n").nth(1).expect("it is there");
+    let expected = expected.trim_matches('\n');
+    assert!(foretold == expected, "got:\n{foretold}\nexpected:\n{expected}");
+}
+
+#[test]
+fn foretold_of_a_damaged_checkpoint() {
+    assert_foretold(
+        &samples::checkpoint_damaged(),
+        "
+  If Prometheus 3.14 starts here:
+    1st start: deletes wal/00000004, wal/00000005 and wal/00000006, then exits:
+        opening storage failed: repair corrupted WAL: rename /prometheus/wal/00000000
+        /prometheus/wal/00000000.repair: no such file or directory
+      88 000 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are gone for good
+    from the 2nd start on: runs; it logs:
+        backfill checkpoint: read records: corruption in segment
+        /prometheus/wal/checkpoint.00000003/00000000 at 32768: unexpected checksum 1, expected 2
+      107 300 samples of 700 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are not loaded
+      each of these starts deletes again what was written to the WAL since the one before
+    keep it stopped until this is repaired, or copied elsewhere
+",
+    );
+}
+
+#[test]
+fn foretold_of_a_damaged_segment() {
+    assert_foretold(
+        &samples::cut(),
+        "
+  If Prometheus 3.14 starts here:
+    1st start: cuts wal/00000004 at 19 934 and deletes wal/00000005 to wal/00000012 (8 files), then
+      runs
+      88 000 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are gone for good
+    from the 2nd start on: runs, without what is lost
+    keep it stopped until this is repaired, or copied elsewhere
+",
+    );
+}
+
+#[test]
+fn foretold_of_silent_damage() {
+    assert_foretold(
+        &samples::silent(),
+        "
+  If Prometheus 3.14 starts here:
+    every start: runs, and has all that can be read
+    the next checkpoint fails, and every one after it; the WAL grows until the disk is full:
+        create checkpoint: read segments: corruption in segment /prometheus/wal/00000005 at 311:
+        unexpected full record
+      the damage itself is in wal/00000004 at 19 934
+",
+    );
+}
+
+#[test]
+fn foretold_of_samples_without_labels() {
+    assert_foretold(
+        &samples::without_labels(),
+        "
+  If Prometheus 3.14 starts here:
+    every start: runs, and has all of which the labels are known
+      19 300 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are dropped: nothing says
+      what their labels are
+",
+    );
+}
+
+#[test]
+fn foretold_of_an_agent() {
+    assert_foretold(
+        &samples::hanging_agent(),
+        "
+  If Prometheus (agent) 3.14 starts here:
+    every start: hangs, and never becomes ready
+",
+    );
+}
+
+#[test]
+fn what_prometheus_says_stands_where_the_damage_is() {
+    let mut report = samples::one_damage();
+    report.findings[0].path = "wal/00000004".into();
+    let mut bytes = Vec::new();
+    write(&report, Some(&samples::cut()), &mut bytes, Style::default()).expect("a Vec takes all");
+    let text = String::from_utf8(bytes).expect("text");
+    let (_, finding) = text.split_once("  damage   wal/00000004").expect("the finding");
+    assert!(finding.contains("Prometheus says: read records: corruption in segment"), "{text}");
 }

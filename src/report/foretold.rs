@@ -1,0 +1,214 @@
+//! What Prometheus would do, in sentences for somebody who does not know the format.
+
+use std::io;
+
+use super::page::{GLUE, Page, clean, count, number, path, times};
+use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
+use crate::scan::report::Finding;
+
+/// Files that are named one by one.
+const NAMED: usize = 4;
+
+/// What Prometheus says of a finding, if it is the first that it meets. It names another place, as a rule.
+pub(super) fn said_of<'a>(forecast: &'a Forecast, finding: &Finding) -> Option<&'a str> {
+    // Of a WAL alone the paths of the findings are relative to it.
+    let is_it = |place: &Place| {
+        Some(place.offset) == finding.offset
+            && (place.path == finding.path || place.path.strip_prefix("wal/") == Some(&finding.path))
+    };
+    let mut starts = forecast.starts.iter().filter(|start| start.error_place.as_ref().is_some_and(is_it));
+    starts.find_map(|start| start.error.as_deref())
+}
+
+/// Where the sentences about a start begin, and their later lines.
+const BODY: usize = 4;
+const LATER: usize = 6;
+
+/// Writes what each start would do, and what becomes of the next checkpoint.
+pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> {
+    page.line("")?;
+    let who = if forecast.agent { "Prometheus (agent)" } else { "Prometheus" };
+    if let [start] = &*forecast.starts
+        && start.outcome == Outcome::Starts
+        && start.error.is_none()
+        && start.deletes.is_empty()
+        && start.unknown_refs.samples == 0
+        && forecast.next_checkpoint_error.is_none()
+    {
+        return page.line(&format!("  {who} {} starts here, and has all that can be read", forecast.version));
+    }
+    page.line(&format!("  If {who} {} starts here:", forecast.version))?;
+    let body = " ".repeat(BODY);
+    let mut at = 0;
+    for alike in forecast.starts.chunk_by(|one, next| one == next) {
+        let [start, ..] = alike else { continue };
+        let lead = format!("{body}{} ", which(at, at + alike.len(), forecast));
+        let before = at.checked_sub(1).and_then(|before| forecast.starts.get(before));
+        at += alike.len();
+        page.paragraph(&lead, &lead, LATER, &deed(start, before))?;
+        if let Some(said) = said(start) {
+            page.indented(LATER + 2, &clean(said))?;
+        }
+        if let Some(lost) = lost(start, before) {
+            page.indented(LATER, &lost)?;
+        }
+        let unknown = start.unknown_refs;
+        if unknown.samples > 0 && before.is_none_or(|before| before.unknown_refs != unknown) {
+            page.indented(
+                LATER,
+                &format!("{}, are dropped: nothing says what their labels are", amount(unknown)),
+            )?;
+        }
+    }
+    if forecast.poisoned {
+        let ever = "each of these starts deletes again what was written to the WAL since the one before";
+        page.indented(LATER, ever)?;
+    }
+    if let Some(error) = &forecast.next_checkpoint_error {
+        let place = forecast.next_checkpoint_place.as_ref();
+        let met = place.is_some() && forecast.starts.iter().any(|start| start.error_place.as_ref() == place);
+        let on = if met { " on the same damage" } else { "" };
+        let end = if met { "" } else { ":" };
+        let words = format!(
+            "the next checkpoint fails{on}, and every one after it; the WAL grows until the disk is full{end}"
+        );
+        page.paragraph(&body, &body, LATER, &words)?;
+        if !met {
+            page.indented(LATER + 2, &clean(error))?;
+        }
+        if let Some(place) = place.filter(|_| !met) {
+            let place = format!("{} at{GLUE}{}", path(&place.path, 60), number(place.offset));
+            page.indented(LATER, &format!("the damage itself is in {place}"))?;
+        }
+    }
+    if forecast.starts.iter().any(|start| start.gone.samples > 0) {
+        page.paragraph(&body, &body, LATER, "keep it stopped until this is repaired, or copied elsewhere")?;
+    }
+    Ok(())
+}
+
+/// `1st start:`, `2nd and 3rd start:`, `from the 4th start on:`.
+fn which(first: usize, end: usize, forecast: &Forecast) -> String {
+    match (first, end - first, end == forecast.starts.len()) {
+        (0, _, true) => "every start:".into(),
+        (_, _, true) => format!("from the {} start on:", ordinal(first + 1)),
+        (_, 1, false) => format!("{} start:", ordinal(first + 1)),
+        (_, 2, false) => format!("{} and {} start:", ordinal(first + 1), ordinal(end)),
+        (_, _, false) => format!("{} to {} start:", ordinal(first + 1), ordinal(end)),
+    }
+}
+
+fn ordinal(number: usize) -> String {
+    let ending = match number {
+        1 => "st",
+        2 => "nd",
+        3 => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
+/// What it does.
+fn deed(start: &Start, before: Option<&Start>) -> String {
+    let mut deeds = Vec::new();
+    if !start.truncates.is_empty() {
+        let cuts: Vec<String> = start.truncates.iter().map(cut).collect();
+        deeds.push(format!("cuts {}", listed(&cuts)));
+    }
+    if !start.deletes.is_empty() {
+        let paths: Vec<String> = start.deletes.iter().map(|file| path(file, 60)).collect();
+        deeds.push(format!("deletes {}", listed(&paths)));
+    }
+    let then = match start.outcome {
+        Outcome::Starts | Outcome::Loses => "runs",
+        Outcome::Refuses => "exits",
+        Outcome::Hangs => "hangs, and never becomes ready",
+        Outcome::Crashes => "crashes",
+    };
+    let mut deed = joined(&deeds);
+    deed = if deed.is_empty() { then.to_owned() } else { format!("{deed}, then {then}") };
+    match (start.outcome, before) {
+        (Outcome::Starts, _) if start.unknown_refs.samples == 0 => {
+            deed.push_str(", and has all that can be read");
+        }
+        (Outcome::Starts, _) => deed.push_str(", and has all of which the labels are known"),
+        (Outcome::Loses, None) if start.error.is_none() && deeds.is_empty() => {
+            deed.push_str(", and says nothing of what it does not have");
+        }
+        (Outcome::Loses, Some(_)) if start.error.is_none() && deeds.is_empty() => {
+            deed.push_str(", without what is lost");
+        }
+        _ => {}
+    }
+    match (said(start), start.fatal.is_some()) {
+        (None, _) => deed,
+        (Some(_), true) => format!("{deed}:"),
+        (Some(_), false) => format!("{deed}; it logs:"),
+    }
+}
+
+fn cut(truncate: &Truncate) -> String {
+    format!("{} at{GLUE}{}", path(&truncate.path, 60), number(truncate.offset))
+}
+
+/// `a, b and c`; of many the first and the last, and how many there are.
+fn listed(names: &[String]) -> String {
+    match names {
+        [first, .., last] if names.len() > NAMED => {
+            format!("{first} to {last} ({})", count(names.len() as u64, "file", "files"))
+        }
+        names => joined(names),
+    }
+}
+
+fn joined(parts: &[String]) -> String {
+    match parts {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+/// What it says itself: the error with which it gives up, or the first; one that is about a finding stands there.
+fn said(start: &Start) -> Option<&str> {
+    start.fatal.as_deref().or(start.error.as_deref().filter(|_| start.error_place.is_none()))
+}
+
+/// What that costs, where it is not what it was after the start before.
+fn lost(start: &Start, before: Option<&Start>) -> Option<String> {
+    let serves = |start: &Start| matches!(start.outcome, Outcome::Starts | Outcome::Loses);
+    let (missing, gone) = (start.not_replayed, start.gone);
+    let more_is_gone = gone.samples > 0 && before.is_none_or(|before| before.gone != gone);
+    if !serves(start) {
+        return more_is_gone.then(|| format!("{}, are gone for good", amount(gone)));
+    }
+    let unchanged = before.is_some_and(|before| {
+        before.gone == gone && (missing == gone || serves(before) && before.not_replayed == missing)
+    });
+    match (missing.samples, gone.samples) {
+        _ if unchanged => None,
+        (0, 0) => None,
+        (0, _) => Some(format!("{}, are in its memory only", amount(gone))),
+        (_, 0) => Some(format!("{}, are not loaded; they are still on disk", amount(missing))),
+        (missing, on_disk) if missing == on_disk => Some(format!("{}, are gone for good", amount(gone))),
+        _ if more_is_gone => Some(format!(
+            "{}, are not loaded; {} of them are gone for good",
+            amount(missing),
+            number(gone.samples)
+        )),
+        _ => Some(format!("{}, are not loaded", amount(missing))),
+    }
+}
+
+/// `88 000 samples of 212 series, 2026-11-21 19:29:47 to 19:30:31`.
+fn amount(samples: Samples) -> String {
+    let mut text = format!(
+        "{} of{GLUE}{}",
+        count(samples.samples, "sample", "samples"),
+        count(samples.series, "series", "series")
+    );
+    if let Some(times) = times(samples.min_time, samples.max_time) {
+        text = format!("{text}, {times}{GLUE}UTC");
+    }
+    text
+}

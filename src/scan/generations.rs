@@ -1,0 +1,236 @@
+//! Whether Prometheus has run since the damage: a WAL that was begun anew beside a checkpoint that covers its numbers.
+//!
+//! On damage in `checkpoint.N` Prometheus removes the segments behind it and counts from 0 again (`tsdb/wlog/wlog.go`,
+//! `WL.Repair`, with a segment number of the checkpoint). All numbers up to N count as covered, so that what it writes from
+//! then on is never replayed; as long as the damage is there, it is removed at each start. Refs are handed out anew, since
+//! the series behind the damage were not read.
+
+use super::findings::of_path;
+use super::order::Order;
+use super::references::References;
+use super::report::{Cause, Finding, Severity, Times};
+use super::segment::{SegmentScan, Tally};
+use super::sequence::{Numbers, numbers};
+use super::words::{count, span, time};
+use crate::tsdb::{Listing, LogDirectory};
+use crate::wal::segments::segment_name;
+
+/// What is found here.
+pub(super) const CODES: [&str; 3] = ["checkpoint_ahead", "restarted_generation", "stale_segments"];
+
+/// The finding about numbers that the last checkpoint covers, if there are any.
+pub(super) fn of_numbers(
+    listing: &Listing,
+    order: &Order,
+    scans: &[Vec<Option<SegmentScan>>],
+    references: &References,
+    checkpoint_is_whole: bool,
+) -> Option<Finding> {
+    let (at, checkpoint) = (order.wal?, order.checkpoint?);
+    let number = match numbers(listing, order) {
+        Numbers::Below { number, .. } | Numbers::Ahead { number, .. } => number,
+        Numbers::Fit | Numbers::FirstMissing { .. } => return None,
+    };
+    let wal = &listing.logs[at];
+    let covered: Vec<Covered<'_>> = wal
+        .segments
+        .iter()
+        .zip(&scans[at])
+        .filter(|(segment, _)| segment.index <= number)
+        .map(|(segment, scan)| Some(Covered { index: segment.index, scan: scan.as_ref()? }))
+        // One that has gone since was removed by a running server.
+        .collect::<Option<_>>()?;
+    let state = State {
+        wal,
+        checkpoint: &listing.logs[checkpoint],
+        number,
+        checkpoint_is_whole,
+        before: sum(scans[checkpoint].iter().flatten()),
+        written: scans[checkpoint].iter().flatten().filter_map(|scan| scan.modified).max(),
+        all: sum(covered.iter().map(|covered| covered.scan)),
+        goes_on: wal.segments.last().is_some_and(|last| last.index > number),
+        covered,
+    };
+    Some(if state.covered.is_empty() {
+        state.deleted()
+    } else if state.is_restarted(references) {
+        state.restarted()
+    } else if state.goes_on {
+        state.stale()
+    } else {
+        state.ahead()
+    })
+}
+
+/// A segment with a number up to that of the checkpoint.
+struct Covered<'a> {
+    index: i64,
+    scan: &'a SegmentScan,
+}
+
+struct State<'a> {
+    wal: &'a LogDirectory,
+    checkpoint: &'a LogDirectory,
+    number: i64,
+    checkpoint_is_whole: bool,
+    covered: Vec<Covered<'a>>,
+    /// What the checkpoint holds.
+    before: Tally,
+    /// When the checkpoint was written, ms.
+    written: Option<i64>,
+    /// What the covered segments hold.
+    all: Tally,
+    /// There are segments that are not covered.
+    goes_on: bool,
+}
+
+impl State<'_> {
+    /// What the checkpoint was made of is not newer than it, and what follows it has higher numbers. What Prometheus has
+    /// begun anew is newer; or its refs mean something else; or it begins with what a repair leaves.
+    fn is_restarted(&self, references: &References) -> bool {
+        let mut written = self.covered.iter().skip_while(|covered| covered.scan.bytes == 0);
+        if written.next().is_some_and(|first| first.scan.is_cut_to_nothing()) || references.reissued_below > 0
+        {
+            return true;
+        }
+        if self.goes_on {
+            return self.is_newer();
+        }
+        let from_zero = self.covered.first().is_some_and(|first| first.index == 0);
+        from_zero && (self.all.max_time.is_none() || self.is_newer())
+    }
+
+    fn is_newer(&self) -> bool {
+        let (Some(last), Some((from, to))) = (self.before.max_time, self.all.times()) else {
+            // Only the clock of the file system is left.
+            let newest = self.covered.iter().filter_map(|covered| covered.scan.modified).max();
+            return self.all.max_time.is_some() && newest > self.written;
+        };
+        // A checkpoint has the newest samples of its segments, if they can be read. What is begun anew may begin with
+        // samples that came late.
+        if self.checkpoint_is_whole || !self.goes_on { to > last } else { from > last }
+    }
+
+    fn restarted(&self) -> Finding {
+        let first = self.covered.first().map_or(0, |covered| covered.index);
+        let begun = format!(
+            "begun anew from segment {} on since {} was made",
+            segment_name(first),
+            self.checkpoint.relative
+        );
+        let message = if self.checkpoint_is_whole {
+            format!(
+                "{begun}, which covers all numbers up to {}: at each start Prometheus passes over what stands there, without a \
+                 word: {}. {}",
+                segment_name(self.number),
+                self.held(),
+                self.gone()
+            )
+        } else {
+            format!(
+                "{begun}: Prometheus cannot read that, and at each start deletes what it has written since the one before. Copy \
+                 it before the next: {}. {}",
+                self.held(),
+                self.gone()
+            )
+        };
+        Finding {
+            segment: Some(first),
+            times: self.times(),
+            gone: self.time_gone(),
+            ..self.finding("restarted_generation", Severity::Damage, message)
+        }
+    }
+
+    fn times(&self) -> Option<Times> {
+        self.all.times().map(|(from, to)| Times { from: Some(from), to: Some(to) })
+    }
+
+    /// What the covered segments hold.
+    fn held(&self) -> String {
+        match self.all.times() {
+            Some((from, to)) => format!("{}, {}", count(self.all.samples(), "sample"), span(from, to)),
+            None => "no samples".into(),
+        }
+    }
+
+    /// What stood behind the checkpoint.
+    fn gone(&self) -> String {
+        let next = segment_name(self.number.saturating_add(1));
+        let times = match (self.before.max_time, self.all.min_time) {
+            (Some(from), Some(to)) if from <= to => format!(", with samples of {}", span(from, to)),
+            (Some(from), _) => format!(", with the samples since {}", time(from)),
+            (None, Some(to)) => format!(", with samples of before {}", time(to)),
+            (None, None) => String::new(),
+        };
+        format!(
+            "Gone for good are the segments that stood there from {next} on{times}, as far as neither blocks nor chunks_head \
+             have them."
+        )
+    }
+
+    fn time_gone(&self) -> Option<Times> {
+        let from = self.before.max_time;
+        // Samples that came late say nothing of when it was.
+        let gone = Times { from, to: self.all.min_time.filter(|&to| from.is_none_or(|from| from <= to)) };
+        gone.from.or(gone.to).is_some().then_some(gone)
+    }
+
+    /// No segment is left at all.
+    fn deleted(&self) -> Finding {
+        let why = if self.checkpoint_is_whole {
+            "If Prometheus is started now, it begins with segment 00000000, which this checkpoint covers: the start after that \
+             passes over what it writes."
+        } else {
+            "Prometheus deletes them at a start at which it cannot read the checkpoint, and gives up that once. From the next \
+             start on it runs, counts from 0, and deletes at each start what it has written since the one before."
+        };
+        let message = format!("no segment stands behind this checkpoint. {why} {}", self.gone());
+        Finding {
+            cause: self.checkpoint_is_whole.then_some(Cause::Files),
+            gone: self.time_gone(),
+            ..self.finding("checkpoint_ahead", Severity::Damage, message)
+        }
+    }
+
+    /// Nothing shows that they are newer than the checkpoint.
+    fn ahead(&self) -> Finding {
+        let message = format!(
+            "this checkpoint covers the numbers up to {}, and no segment has a higher one: Prometheus passes over all of them, \
+             without a word ({}), and over what it writes, until its numbers are higher",
+            segment_name(self.number),
+            self.held(),
+        );
+        Finding {
+            cause: Some(Cause::Files),
+            times: self.times(),
+            ..self.finding("checkpoint_ahead", Severity::Damage, message)
+        }
+    }
+
+    fn stale(&self) -> Finding {
+        let first = self.covered.first().map_or(0, |covered| covered.index);
+        let holds = self.covered.iter().any(|covered| covered.scan.bytes > 0);
+        let message = format!(
+            "left behind when the checkpoint was made, which covers the numbers up to {}: Prometheus passes over {} and \
+             removes them after one of the next checkpoints",
+            segment_name(self.number),
+            count(self.covered.len() as u64, "segment"),
+        );
+        let severity = if holds { Severity::Warning } else { Severity::Note };
+        Finding { segment: Some(first), ..self.finding("stale_segments", severity, message) }
+    }
+
+    fn finding(&self, code: &'static str, severity: Severity, message: String) -> Finding {
+        let log = if code == "checkpoint_ahead" { self.checkpoint } else { self.wal };
+        of_path(Some(log), log.relative.clone(), code, severity, message)
+    }
+}
+
+fn sum<'a>(scans: impl Iterator<Item = &'a SegmentScan>) -> Tally {
+    let mut all = Tally::default();
+    for scan in scans {
+        all.add(&scan.tally);
+    }
+    all
+}

@@ -1,0 +1,813 @@
+//! Refs: which series record says what the ref of a sample means, in the order in which Prometheus replays the logs.
+//!
+//! A segment alone tells which refs it uses before it defines them ([`SegmentRefs`]), a bit for each: refs are handed out
+//! one after the other. In replay order these are held against what has been defined up to there ([`References`]).
+//! Only where something does not fit are segments read again, to count what that costs ([`troubles`]).
+//!
+//! Source: Prometheus `tsdb/head_wal.go` (`loadWAL`, `loadWBL`, `resetSeriesWithMMappedChunks`).
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+
+use foldhash::{HashMap, HashSet};
+
+use super::findings::{of_file, of_path};
+use super::in_order;
+use super::order::{Order, Role, Step};
+use super::report::{Cause, Dialect, Finding, Log, Lost, Severity, Times};
+use super::salvage::{Contents, Problem, Reading, Visitor, salvage, salvage_with};
+use super::segment::{self, SegmentScan};
+use super::words::{count, span};
+use crate::record::{self, Labels, RecordType, Summary, each_use};
+use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
+use crate::wal::Record;
+use crate::wal::segments::SegmentFile;
+
+/// Makes a number of a label set; a clone makes the same ones.
+pub(super) type LabelHasher = foldhash::quality::RandomState;
+
+/// Refs to a block.
+const BLOCK: u64 = 64;
+
+/// Blocks of which note is taken: 67 million refs if they are dense, and no more memory than that, whatever a log says.
+const MOST_BLOCKS: usize = 1 << 20;
+
+/// Refs whose stories are told, see [`Story`].
+const MOST_STORIES: u64 = 1 << 18;
+
+/// Sets of refs, one bit of each for a ref.
+#[derive(Clone, Debug, Default)]
+struct Refs {
+    blocks: Vec<Block>,
+    /// Where the block of that number is.
+    places: HashMap<u64, usize>,
+    /// The block that was asked for last: samples of one scrape have refs next to each other.
+    last: usize,
+    /// There were more blocks than there is room for; what the rest say is of no use.
+    overflowed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    number: u64,
+    defined: u64,
+    /// Used before they were defined.
+    used: u64,
+    /// Defined more than once.
+    again: u64,
+}
+
+impl Refs {
+    fn place(&mut self, number: u64) -> usize {
+        let is = |at: usize| self.blocks.get(at).is_some_and(|block| block.number == number);
+        if is(self.last) {
+            return self.last;
+        }
+        self.last = if is(self.last + 1) { self.last + 1 } else { self.find(number) };
+        self.last
+    }
+
+    fn find(&mut self, number: u64) -> usize {
+        let next = self.blocks.len();
+        match self.places.entry(number) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if next == MOST_BLOCKS => {
+                self.overflowed = true;
+                0
+            }
+            Entry::Vacant(vacant) => {
+                self.blocks.push(Block { number, ..Block::default() });
+                *vacant.insert(next)
+            }
+        }
+    }
+
+    fn block(&mut self, number: u64) -> &mut Block {
+        let at = self.place(number);
+        &mut self.blocks[at]
+    }
+
+    fn of(series_ref: u64) -> (u64, u64) {
+        (series_ref / BLOCK, 1 << (series_ref % BLOCK))
+    }
+
+    fn get(&self, number: u64) -> Block {
+        self.places.get(&number).map_or_else(Block::default, |&at| self.blocks[at])
+    }
+
+    fn is_used(&self, series_ref: u64) -> bool {
+        let (number, bit) = Self::of(series_ref);
+        self.get(number).used & bit != 0
+    }
+
+    fn count(&self, of: impl Fn(&Block) -> u64) -> u64 {
+        self.blocks.iter().map(|block| u64::from(of(block).count_ones())).sum()
+    }
+}
+
+/// Label sets of refs, as hashes.
+#[derive(Clone, Debug)]
+struct LabelSets {
+    hasher: LabelHasher,
+    hashes: HashMap<u64, u64>,
+}
+
+impl LabelSets {
+    /// As much as is needed to tell one generation from another.
+    const MOST: usize = 1 << 20;
+
+    fn insert(&mut self, series_ref: u64, labels: Labels<'_>) {
+        if self.hashes.len() < Self::MOST {
+            self.hashes.insert(series_ref, self.hasher.hash_one(labels.encoded()));
+        }
+    }
+}
+
+/// What one segment says of refs.
+#[derive(Clone, Debug)]
+pub(super) struct SegmentRefs {
+    role: Role,
+    refs: Refs,
+    /// Refs that the record that was decoded last has used first, as long as it is not settled whether it is whole: the
+    /// block's place, and the bit.
+    unsettled: Vec<(usize, u64)>,
+    labels: Option<LabelSets>,
+}
+
+impl SegmentRefs {
+    /// To be filled; nothing for a segment that no replay reads. With a hasher it keeps label sets where they matter.
+    pub(super) fn new(role: Role, hasher: Option<&LabelHasher>) -> Option<Self> {
+        let labels = hasher
+            .filter(|_| matches!(role, Role::Checkpoint | Role::Below))
+            .map(|hasher| LabelSets { hasher: hasher.clone(), hashes: HashMap::default() });
+        (role != Role::Beside).then(|| Self { role, refs: Refs::default(), unsettled: Vec::new(), labels })
+    }
+
+    /// Decodes a record; what it says counts from [`Self::settle`] on.
+    pub(super) fn decode(&mut self, data: &[u8]) -> Summary {
+        self.forget();
+        let kind = RecordType::of(data);
+        if !self.role.replays(kind) || kind == Some(RecordType::Series) || self.refs.overflowed {
+            return record::summarize(data);
+        }
+        let (refs, unsettled) = (&mut self.refs, &mut self.unsettled);
+        record::summarize_refs(data, |series_ref| {
+            let (number, bit) = Refs::of(series_ref);
+            let at = refs.place(number);
+            let block = &mut refs.blocks[at];
+            if (block.defined | block.used) & bit == 0 {
+                block.used |= bit;
+                unsettled.push((at, bit));
+            }
+        })
+    }
+
+    /// The record that was decoded last is whole.
+    pub(super) fn settle(&mut self, data: &[u8]) {
+        self.unsettled.clear();
+        if let record::Record::Series(series) = record::Record::parse(data)
+            && self.role.replays(Some(RecordType::Series))
+        {
+            for entry in series.entries().flatten() {
+                let (number, bit) = Refs::of(entry.series_ref);
+                let block = self.refs.block(number);
+                block.again |= block.defined & bit;
+                block.defined |= bit;
+                if let Some(labels) = &mut self.labels {
+                    labels.insert(entry.series_ref, entry.labels);
+                }
+            }
+        }
+    }
+
+    /// The record that was decoded last is not whole, unless it is settled.
+    fn forget(&mut self) {
+        for (at, bit) in self.unsettled.drain(..) {
+            self.refs.blocks[at].used &= !bit;
+        }
+    }
+}
+
+/// What all segments say of refs, put together in the order of their replay.
+#[derive(Debug, Default)]
+pub(super) struct References {
+    hasher: LabelHasher,
+    refs: Refs,
+    /// Used in the WBL and defined nowhere.
+    wbl: Refs,
+    /// Segments that use what has not been defined up to there: their places in the work.
+    concerned: BTreeSet<usize>,
+    /// Label sets in the checkpoint, if they are asked for.
+    checkpoint: HashMap<u64, u64>,
+    /// Refs of the checkpoint that mean other series in segments which Prometheus passes over for their number.
+    pub(super) reissued_below: u64,
+    /// A segment that belongs to the replay was removed while it was read.
+    incomplete: bool,
+}
+
+impl References {
+    pub(super) fn hasher(&self) -> LabelHasher {
+        self.hasher.clone()
+    }
+
+    /// The next segment in the order of work; `None` if it has gone.
+    pub(super) fn add(&mut self, at: usize, role: Role, refs: Option<SegmentRefs>) {
+        let Some(mut refs) = refs else {
+            self.incomplete |= role.is_replayed();
+            return;
+        };
+        refs.forget();
+        if refs.refs.overflowed || self.have_overflowed() {
+            self.refs = Refs { overflowed: true, ..Refs::default() };
+            return;
+        }
+        let labels = refs.labels.map_or_else(HashMap::default, |labels| labels.hashes);
+        match role {
+            Role::Checkpoint | Role::Wal => {
+                self.checkpoint.extend(labels);
+                for block in &refs.refs.blocks {
+                    let all = self.refs.block(block.number);
+                    let missing = block.used & !all.defined;
+                    all.used |= missing;
+                    all.again |= block.again | all.defined & block.defined;
+                    all.defined |= block.defined;
+                    if missing != 0 {
+                        self.concerned.insert(at);
+                    }
+                }
+            }
+            Role::Below => {
+                let other =
+                    |(series_ref, labels)| self.checkpoint.get(series_ref).is_some_and(|was| was != labels);
+                self.reissued_below += labels.iter().filter(|&entry| other(entry)).count() as u64;
+            }
+            Role::Wbl => {
+                for block in &refs.refs.blocks {
+                    let missing = block.used & !self.refs.get(block.number).defined;
+                    if missing != 0 {
+                        self.wbl.block(block.number).used |= missing;
+                        self.concerned.insert(at);
+                    }
+                }
+            }
+            Role::Beside => {}
+        }
+    }
+
+    /// Whether there were more refs than can be looked at.
+    fn have_overflowed(&self) -> bool {
+        self.refs.overflowed || self.wbl.overflowed
+    }
+
+    /// That nothing is said of refs is said.
+    pub(super) fn not_judged(&self, listing: &Listing, order: &Order) -> Option<Finding> {
+        let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
+        let message = "too many refs, too far apart, to say of each whether its series is defined";
+        self.have_overflowed().then(|| {
+            of_path(Some(log), log.relative.clone(), "refs_not_judged", Severity::Note, message.into())
+        })
+    }
+
+    /// Whether all that is used is defined before, and once.
+    fn fit(&self) -> bool {
+        self.concerned.is_empty() && self.refs.blocks.iter().all(|block| block.again == 0)
+    }
+}
+
+/// Entries to which something happens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Affected {
+    /// Floats and histograms.
+    samples: u64,
+    /// Exemplars, tombstones, metadata, mmap markers.
+    others: u64,
+    times: Option<(i64, i64)>,
+}
+
+impl Affected {
+    fn count(&mut self, is_sample: bool, time: Option<i64>) {
+        if !is_sample {
+            self.others += 1;
+            return;
+        }
+        self.samples += 1;
+        if let Some(time) = time {
+            self.widen(time, time);
+        }
+    }
+
+    fn widen(&mut self, from: i64, to: i64) {
+        self.times = Some(self.times.map_or((from, to), |(min, max)| (min.min(from), max.max(to))));
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.samples += other.samples;
+        self.others += other.others;
+        if let Some((from, to)) = other.times {
+            self.widen(from, to);
+        }
+    }
+}
+
+/// What does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Misfit {
+    /// A ref that no series record defines.
+    Undefined,
+    /// A ref that is defined only behind its use.
+    DefinedLater,
+    /// A series record that stands there again.
+    Repeated,
+    /// A ref that is given to another series.
+    Reissued,
+}
+
+/// What does not fit in one log, and what it costs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble {
+    refs: HashSet<u64>,
+    /// More refs, each counted once.
+    undefined: u64,
+    /// There are more, which are not counted.
+    more: bool,
+    affected: Affected,
+    /// The first record that shows it: segment, offset and end.
+    place: Option<(SegmentFile, u64, u64)>,
+}
+
+/// By log, as its position in the listing.
+pub(super) type Troubles = BTreeMap<(usize, Misfit), Trouble>;
+
+/// Reads again what does not fit, to count what it costs. Nothing is said where files were removed meanwhile: a running
+/// server does that, and what is read then belongs to two states.
+pub(super) fn troubles(
+    target: &Target,
+    listing: &Listing,
+    steps: &[Step],
+    scans: &[Vec<Option<SegmentScan>>],
+    references: &References,
+) -> Troubles {
+    if references.incomplete || references.have_overflowed() || references.fit() {
+        return Troubles::new();
+    }
+    let Ok(now) = target.list() else { return Troubles::new() };
+    let file = |step: &Step| &listing.logs[step.log].segments[step.segment];
+    let replayed: Vec<Step> = steps.iter().copied().filter(|step| step.role.is_replayed()).collect();
+    let is_there = |step: &&Step| {
+        let log = &listing.logs[step.log];
+        let same = now.logs.iter().find(|other| other.relative == log.relative);
+        same.is_some_and(|other| other.segments.binary_search(file(step)).is_ok())
+    };
+    if !replayed.iter().all(|step| is_there(&step)) {
+        return Troubles::new();
+    }
+    let mut suspects = Suspects::of(references);
+    if let Some(last) = replayed.iter().rfind(|step| step.role == Role::Wal) {
+        suspects.look_for_new_definitions(&listing.logs[last.log], file(last).index, &now);
+    }
+
+    // Only a ref that is defined has a story that other segments go on with.
+    let stories = suspects.defined.blocks.iter().any(|block| block.used != 0);
+    let work: Vec<Step> = steps
+        .iter()
+        .enumerate()
+        .filter(|(at, step)| references.concerned.contains(at) || stories && step.role.is_replayed())
+        .map(|(_, step)| *step)
+        .collect();
+    let mut all = Stories { more: suspects.more, ..Stories::default() };
+    let read = in_order(
+        work.len(),
+        |at| {
+            let step = &work[at];
+            let bytes = scans[step.log][step.segment].as_ref().map_or(0, |scan| scan.bytes);
+            suspects.read(file(step), bytes, step.role, &references.hasher)
+        },
+        |at, found| all.add(&work[at], file(&work[at]), found),
+    );
+    if read.is_err() {
+        return Troubles::new();
+    }
+    all.troubles
+}
+
+/// Refs to look at more closely, each in [`Block::used`].
+#[derive(Default)]
+struct Suspects {
+    /// Used, and not defined.
+    undefined: Refs,
+    /// In the WBL.
+    undefined_in_wbl: Refs,
+    /// Defined too late, or more than once.
+    defined: Refs,
+    /// More of these than are looked at.
+    more: bool,
+}
+
+impl Suspects {
+    fn of(references: &References) -> Self {
+        let mut suspects = Self::default();
+        let mut stories = 0;
+        for block in &references.refs.blocks {
+            let never = block.used & !block.defined;
+            if never != 0 {
+                suspects.undefined.block(block.number).used = never;
+            }
+            let defined = block.used & block.defined | block.again;
+            if defined == 0 {
+                continue;
+            }
+            if stories < MOST_STORIES {
+                suspects.defined.block(block.number).used = defined;
+                stories += u64::from(defined.count_ones());
+            } else {
+                suspects.more = true;
+            }
+        }
+        suspects.undefined_in_wbl = references.wbl.clone();
+        suspects
+    }
+
+    /// A running server may have defined since what was in use already when it was read.
+    fn look_for_new_definitions(&mut self, wal: &LogDirectory, last: i64, now: &Listing) {
+        let Some(now) = now.logs.iter().find(|log| log.relative == wal.relative) else { return };
+        for segment in now.segments.iter().filter(|segment| segment.index >= last) {
+            let Ok(Some((file, bytes))) = segment::open(segment) else { continue };
+            let Definitions(defined) = salvage(&file, bytes, Reading::Prometheus);
+            if defined.overflowed {
+                continue;
+            }
+            for new in defined.blocks {
+                let late = self.undefined.get(new.number).used & new.defined;
+                if late != 0 {
+                    self.undefined.block(new.number).used &= !late;
+                    self.defined.block(new.number).used |= late;
+                }
+                if self.undefined_in_wbl.get(new.number).used & new.defined != 0 {
+                    self.undefined_in_wbl.block(new.number).used &= !new.defined;
+                }
+            }
+        }
+    }
+
+    /// Reads the first `bytes` of a segment for what it says of the suspects.
+    fn read(
+        &self,
+        segment: &SegmentFile,
+        bytes: u64,
+        role: Role,
+        labels: &LabelHasher,
+    ) -> Result<Chapter, ()> {
+        let Ok(Some((file, _))) = segment::open(segment) else { return Err(()) };
+        let reader = || ChapterReader { suspects: self, role, labels, chapter: Chapter::default() };
+        Ok(salvage_with(&file, bytes, Reading::Prometheus, reader).chapter)
+    }
+}
+
+/// Refs that are defined.
+#[derive(Default)]
+struct Definitions(Refs);
+
+impl Visitor for Definitions {
+    fn record(&mut self, record: &Record<'_>, _: &Contents) {
+        if let record::Record::Series(series) = record::Record::parse(record.data) {
+            for entry in series.entries().flatten() {
+                let (number, bit) = Refs::of(entry.series_ref);
+                self.0.block(number).defined |= bit;
+            }
+        }
+    }
+
+    fn damage(&mut self, _: Problem) {}
+}
+
+/// What one segment adds to the stories of refs.
+#[derive(Default)]
+struct Chapter {
+    /// Uses of refs that are defined nowhere.
+    undefined: Affected,
+    /// Of these refs.
+    undefined_refs: Refs,
+    stories: HashMap<u64, Story>,
+    repeated: Option<(u64, u64)>,
+    reissued: Option<(u64, u64)>,
+}
+
+/// What happens to one ref in a segment, or up to it.
+#[derive(Clone, Copy, Default)]
+struct Story {
+    /// Before the first definition.
+    before: Affected,
+    /// The first label set and the last one, and where the first definition stands.
+    labels: Option<(u64, u64)>,
+    place: (u64, u64),
+    /// Since the last definition.
+    since: Affected,
+    /// What a definition that stands there again wipes out.
+    wiped: Affected,
+    /// What belongs to a series whose ref is given to another one.
+    displaced: Affected,
+    repeated: bool,
+    reissued: bool,
+}
+
+struct ChapterReader<'a> {
+    suspects: &'a Suspects,
+    role: Role,
+    labels: &'a LabelHasher,
+    chapter: Chapter,
+}
+
+impl Visitor for ChapterReader<'_> {
+    fn record(&mut self, record: &Record<'_>, _: &Contents) {
+        let Some(kind) = RecordType::of(record.data) else { return };
+        match kind {
+            _ if !self.role.replays(Some(kind)) => {}
+            RecordType::Series => self.define(record),
+            _ => self.use_refs(record, is_sample(kind)),
+        }
+    }
+
+    fn damage(&mut self, _: Problem) {}
+}
+
+impl ChapterReader<'_> {
+    fn use_refs(&mut self, record: &Record<'_>, is_sample: bool) {
+        let suspects = self.suspects;
+        let in_wbl = self.role == Role::Wbl;
+        let undefined = if in_wbl { &suspects.undefined_in_wbl } else { &suspects.undefined };
+        let chapter = &mut self.chapter;
+        // The block of the entry before: samples of one scrape have refs next to each other.
+        let (mut number, mut unknown, mut known) = (u64::MAX, 0, 0);
+        each_use(record.data, |now| {
+            let (of, bit) = Refs::of(now.series_ref);
+            if of != number {
+                (number, unknown, known) = (of, undefined.get(of).used, suspects.defined.get(of).used);
+            }
+            if unknown & bit != 0 {
+                chapter.undefined.count(is_sample, now.time);
+                chapter.undefined_refs.block(number).used |= bit;
+            } else if known & bit != 0 {
+                let story = chapter.stories.entry(now.series_ref).or_default();
+                let part = if story.labels.is_some() { &mut story.since } else { &mut story.before };
+                part.count(is_sample, now.time);
+            }
+        });
+    }
+
+    fn define(&mut self, record: &Record<'_>) {
+        let record::Record::Series(series) = record::Record::parse(record.data) else { return };
+        for entry in series.entries().flatten() {
+            if !self.suspects.defined.is_used(entry.series_ref) {
+                continue;
+            }
+            let labels = self.labels.hash_one(entry.labels.encoded());
+            let place = (record.offset, record.end);
+            let story = self.chapter.stories.entry(entry.series_ref).or_default();
+            let Some((first, last)) = story.labels else {
+                story.labels = Some((labels, labels));
+                story.place = place;
+                continue;
+            };
+            if last == labels {
+                story.wiped.add(&story.since);
+                story.repeated = true;
+                self.chapter.repeated.get_or_insert(place);
+            } else {
+                story.displaced.add(&story.since);
+                story.reissued = true;
+                self.chapter.reissued.get_or_insert(place);
+            }
+            story.labels = Some((first, labels));
+            story.since = Affected::default();
+        }
+    }
+}
+
+fn is_sample(kind: RecordType) -> bool {
+    !matches!(
+        kind,
+        RecordType::Exemplars | RecordType::Tombstones | RecordType::Metadata | RecordType::MmapMarkers
+    )
+}
+
+/// The stories of all refs, chapter by chapter.
+#[derive(Default)]
+struct Stories {
+    troubles: Troubles,
+    /// Not all refs are looked at.
+    more: bool,
+    /// Refs that are defined nowhere, by log.
+    undefined: HashMap<usize, Refs>,
+    /// The last label set, and what was used since.
+    open: HashMap<u64, (u64, Affected)>,
+}
+
+impl Stories {
+    fn add(&mut self, step: &Step, segment: &SegmentFile, found: Chapter) {
+        let log = step.log;
+        if found.undefined_refs.count(|block| block.used) > 0 {
+            let trouble = self.troubles.entry((log, Misfit::Undefined)).or_default();
+            trouble.affected.add(&found.undefined);
+            let all = self.undefined.entry(log).or_default();
+            for block in &found.undefined_refs.blocks {
+                all.block(block.number).used |= block.used;
+            }
+            trouble.undefined = all.count(|block| block.used);
+        }
+        let mut trouble = |misfit, series_ref, affected: &Affected, place: Option<(u64, u64)>| {
+            let trouble = self.troubles.entry((log, misfit)).or_default();
+            trouble.more = self.more;
+            trouble.refs.insert(series_ref);
+            trouble.affected.add(affected);
+            let place = place.map(|(offset, end)| (segment.clone(), offset, end));
+            let earlier = |place: &(SegmentFile, u64, u64)| {
+                trouble.place.as_ref().is_none_or(|known| (known.0.index, known.1) > (place.0.index, place.1))
+            };
+            if let Some(place) = place.filter(earlier) {
+                trouble.place = Some(place);
+            }
+        };
+        for (series_ref, story) in found.stories {
+            let known = self.open.get_mut(&series_ref);
+            let Some((first, last)) = story.labels else {
+                match known {
+                    Some((_, since)) => since.add(&story.before),
+                    None => trouble(Misfit::DefinedLater, series_ref, &story.before, None),
+                }
+                continue;
+            };
+            match known {
+                None => {
+                    if story.before.samples + story.before.others > 0 {
+                        trouble(Misfit::DefinedLater, series_ref, &story.before, None);
+                    }
+                }
+                Some((labels, since)) => {
+                    since.add(&story.before);
+                    let misfit = if *labels == first { Misfit::Repeated } else { Misfit::Reissued };
+                    trouble(misfit, series_ref, since, Some(story.place));
+                }
+            }
+            if story.repeated {
+                trouble(Misfit::Repeated, series_ref, &story.wiped, found.repeated);
+            }
+            if story.reissued {
+                trouble(Misfit::Reissued, series_ref, &story.displaced, found.reissued);
+            }
+            self.open.insert(series_ref, (last, story.since));
+        }
+    }
+}
+
+/// Why a ref may be undefined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Why {
+    /// Records of the checkpoint or the WAL are damaged.
+    pub(super) damage: bool,
+    /// Files are missing.
+    pub(super) files: bool,
+}
+
+/// Findings, in the order of logs.
+pub(super) fn findings(listing: &Listing, troubles: &Troubles, why: Why) -> Vec<Finding> {
+    troubles
+        .iter()
+        .map(|(&(log, misfit), trouble)| trouble.finding(&listing.logs[log], misfit, why))
+        .collect()
+}
+
+/// Records that a replay of that log passes over, since they belong into another one.
+pub(super) fn misplaced(directory: &LogDirectory, log: &Log) -> Option<Finding> {
+    let (kinds, then): (&[RecordType], _) = match log.kind {
+        _ if log.dialect == Dialect::Loki => return None,
+        LogKind::Wal | LogKind::Checkpoint => (
+            &[RecordType::MmapMarkers],
+            "Prometheus passes over them, and an agent takes them for corruption and deletes what follows",
+        ),
+        LogKind::Wbl => (
+            &[RecordType::Series, RecordType::Tombstones, RecordType::Exemplars, RecordType::Metadata],
+            "Prometheus passes over them",
+        ),
+        LogKind::ChunkSnapshot => return None,
+    };
+    let found: Vec<String> = kinds
+        .iter()
+        .filter_map(|kind| {
+            Some(format!("{} of type {kind}", count(*log.records.get(kind.name())?, "record")))
+        })
+        .collect();
+    if found.is_empty() {
+        return None;
+    }
+    let message = format!("{}, which belong into another log: {then}", found.join(", "));
+    let finding =
+        of_path(Some(directory), directory.relative.clone(), "misplaced_records", Severity::Warning, message);
+    Some(Finding { cause: Some(Cause::Files), ..finding })
+}
+
+impl Trouble {
+    fn finding(&self, log: &LogDirectory, misfit: Misfit, why: Why) -> Finding {
+        let refs = self.refs.len() as u64 + self.undefined;
+        let mut affected = self.affected;
+        if matches!(misfit, Misfit::Repeated | Misfit::Reissued) {
+            // Metadata is written next to each series record; exemplars are kept elsewhere.
+            affected.others = 0;
+        }
+        let what = affected.in_words();
+        let least = if self.more { "at least " } else { "" };
+        let series = format!("{least}{}", count(refs, "series"));
+        let drops = match log.kind {
+            LogKind::Wbl => {
+                "Prometheus drops them (it logs \"Unknown series references for ooo WAL replay\")"
+            }
+            _ => "Prometheus drops them (it logs \"Unknown series references\")",
+        };
+        let (code, severity, message) = match misfit {
+            Misfit::Undefined => {
+                let (severity, why) = match why {
+                    Why { damage: true, .. } => {
+                        (Severity::Warning, "; their series records may be among what is damaged")
+                    }
+                    Why { files: true, .. } => {
+                        (Severity::Warning, "; their series records may have stood in what is missing")
+                    }
+                    // Samples are kept by their time, series records by what the head holds (`wlog/checkpoint.go`).
+                    _ if log.kind == LogKind::Checkpoint => {
+                        (Severity::Note, "; a checkpoint may keep samples of series that it has dropped")
+                    }
+                    _ => (Severity::Warning, ""),
+                };
+                (
+                    "unknown_refs",
+                    severity,
+                    format!("{what} of {series} that no series record before them defines: {drops}{why}"),
+                )
+            }
+            Misfit::DefinedLater => (
+                "series_after_use",
+                Severity::Warning,
+                format!("{what} of {series} stand before the series record: {drops}"),
+            ),
+            Misfit::Repeated if affected.samples == 0 => (
+                "repeated_series",
+                Severity::Warning,
+                format!(
+                    "the series records of {series} stand here again, with no samples in between: nothing comes of it"
+                ),
+            ),
+            Misfit::Repeated => (
+                "repeated_series",
+                Severity::Damage,
+                format!(
+                    "the series records of {series} stand here again. At each, Prometheus throws away what it has replayed for \
+                     that series before, unless chunks_head has it: up to {what}"
+                ),
+            ),
+            Misfit::Reissued => (
+                "reissued_refs",
+                Severity::Damage,
+                format!(
+                    "from here on {} for another series than before: Prometheus no longer finds what it has replayed for the \
+                     earlier one ({what}), and what chunks_head has of that one appears under the name of the later",
+                    if refs == 1 { "1 ref stands".into() } else { format!("{least}{refs} refs stand") }
+                ),
+            ),
+        };
+        let entries = affected.samples + affected.others;
+        let base = match &self.place {
+            Some((segment, offset, end)) => Finding {
+                offset: Some(*offset),
+                end: Some(*end),
+                ..of_file(log, segment, code, severity, message, None)
+            },
+            None => of_path(Some(log), log.relative.clone(), code, severity, message),
+        };
+        // Of what is thrown away, the records behind may bring back a part.
+        let lost = match misfit {
+            Misfit::Repeated if entries > 0 => Lost::default(),
+            _ => Lost { records: Some(0), entries: Some(entries) },
+        };
+        Finding {
+            lost,
+            series: Some(refs),
+            times: affected.times.map(|(from, to)| Times { from: Some(from), to: Some(to) }),
+            ..base
+        }
+    }
+}
+
+impl Affected {
+    /// `12 samples and 3 other entries, 2026-11-21 19:24:15 to 19:30:31 UTC,`
+    fn in_words(&self) -> String {
+        let mut words = match (self.samples, self.others) {
+            (samples, 0) => count(samples, "sample"),
+            (0, others) => count(others, "entry"),
+            (samples, others) => format!("{} and {}", count(samples, "sample"), count(others, "other entry")),
+        };
+        if let Some((from, to)) = self.times {
+            words = format!("{words} ({})", span(from, to));
+        }
+        words
+    }
+}

@@ -1,0 +1,199 @@
+//! The numbers and names of segments and checkpoints: what makes Prometheus refuse to start, or pass over what is there.
+//!
+//! Source: Prometheus `tsdb/wlog/wlog.go` (`listSegments`, `NewSize`), `tsdb/wlog/checkpoint.go` (`LastCheckpoint`),
+//! `tsdb/head.go` (`Head.Init`).
+
+use super::findings::{of_file, of_path};
+use super::order::Order;
+use super::report::{Cause, Finding, Severity};
+use crate::tsdb::{Listing, LogDirectory, LogKind};
+use crate::wal::segments::segment_name;
+
+/// Findings that say that a file with records in it may be missing.
+pub(super) const MISSING: [&str; 3] =
+    ["empty_checkpoint", "first_segment_missing", "segments_not_sequential"];
+
+/// How the numbers of the WAL's segments and that of the last checkpoint, N, go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// The replay goes on behind the checkpoint, or there is none.
+    Fit,
+    /// It wants a segment that comes before the first one.
+    FirstMissing {
+        /// The one that it wants.
+        wanted: i64,
+        first: i64,
+    },
+    /// Some segments have numbers up to N, and others go on from there.
+    Below { number: i64, first: i64 },
+    /// No segment has a number above N.
+    Ahead { number: i64, first: Option<i64> },
+}
+
+pub(super) fn numbers(listing: &Listing, order: &Order) -> Numbers {
+    let Some(wal) = order.wal else { return Numbers::Fit };
+    let segments = &listing.logs[wal].segments;
+    let ends = segments.first().zip(segments.last()).map(|(first, last)| (first.index, last.index));
+    match (order.number, ends) {
+        (None, Some((first, _))) if first > 0 => Numbers::FirstMissing { wanted: 0, first },
+        (None, _) => Numbers::Fit,
+        (Some(number), None) => Numbers::Ahead { number, first: None },
+        (Some(number), Some((first, last))) => {
+            let wanted = number.saturating_add(1);
+            if last <= number {
+                Numbers::Ahead { number, first: Some(first) }
+            } else if first <= number {
+                Numbers::Below { number, first }
+            } else if first > wanted {
+                Numbers::FirstMissing { wanted, first }
+            } else {
+                Numbers::Fit
+            }
+        }
+    }
+}
+
+/// Findings about names and numbers, as far as they need no look at what is in the files.
+pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, log) in listing.logs.iter().enumerate() {
+        let passed_over = log.kind == LogKind::Checkpoint && order.checkpoint.is_some_and(|last| last != at);
+        gaps(log, passed_over, &mut findings);
+        misnamed(log, passed_over, order, &mut findings);
+    }
+    if let (Numbers::FirstMissing { wanted, first }, Some(wal)) = (numbers(listing, order), order.wal) {
+        let log = &listing.logs[wal];
+        let because = match order.number {
+            Some(number) => format!("the checkpoint ends with segment {}", segment_name(number)),
+            None => "there is no checkpoint".into(),
+        };
+        let message = format!(
+            "{because}, and the first segment is {}: Prometheus looks for {} and refuses to start",
+            segment_name(first),
+            segment_name(wanted)
+        );
+        findings.push(Finding {
+            cause: Some(Cause::Files),
+            segment: Some(wanted),
+            ..of_path(Some(log), of_segment(log, wanted), "first_segment_missing", Severity::Damage, message)
+        });
+    }
+    if let Some(checkpoint) = order.checkpoint {
+        incomplete_checkpoint(&listing.logs[checkpoint], &mut findings);
+    }
+    if let (Some(last), Some(_)) = (order.checkpoint, order.number) {
+        older_checkpoints(listing, last, &mut findings);
+    }
+    findings
+}
+
+const REFUSES: &str = "so Prometheus refuses to start";
+
+fn gaps(log: &LogDirectory, passed_over: bool, findings: &mut Vec<Finding>) {
+    let (severity, so) = match log.kind {
+        LogKind::ChunkSnapshot => (Severity::Warning, "so Prometheus does not load this snapshot"),
+        _ if passed_over => (Severity::Warning, "and Prometheus passes over this checkpoint anyhow"),
+        _ => (Severity::Damage, REFUSES),
+    };
+    for pair in log.segments.windows(2) {
+        let (before, after) = (&pair[0], &pair[1]);
+        let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
+        let message = if before.index == after.index {
+            format!("{} and {} have the same number, {so}", before.name, after.name)
+        } else if first == after.index {
+            continue;
+        } else if first == last {
+            format!("segment {} before it is missing, {so}", segment_name(first))
+        } else {
+            format!("segments {} to {} before it are missing, {so}", segment_name(first), segment_name(last))
+        };
+        findings.push(of_file(log, after, "segments_not_sequential", severity, message, Some(Cause::Files)));
+    }
+}
+
+/// A segment given by its own path is read under whatever name it has.
+fn misnamed(log: &LogDirectory, passed_over: bool, order: &Order, findings: &mut Vec<Finding>) {
+    for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
+        let looked_for = segment_name(segment.index);
+        let counts = format!("Prometheus counts it as segment {}", segment.index);
+        let covered = log.kind == LogKind::Wal && order.number.is_some_and(|number| segment.index <= number);
+        let (severity, message) = match log.kind {
+            LogKind::Checkpoint if passed_over => {
+                (Severity::Warning, format!("{counts}, and passes over this checkpoint anyhow"))
+            }
+            // Opened by the names that are there (`NewSegmentsRangeReader`), but for remote write (`wlog/watcher.go`,
+            // `readCheckpoint`).
+            LogKind::Checkpoint => (
+                Severity::Damage,
+                format!("{counts} and reads it; but remote write looks for {looked_for}, and sends nothing"),
+            ),
+            LogKind::ChunkSnapshot => (Severity::Warning, format!("{counts} and reads it")),
+            LogKind::Wal if covered => {
+                (Severity::Warning, format!("{counts} and passes over it: the checkpoint covers that number"))
+            }
+            LogKind::Wal | LogKind::Wbl => {
+                (Severity::Damage, format!("{counts} and then looks for {looked_for}, {REFUSES}"))
+            }
+        };
+        findings.push(of_file(log, segment, "misnamed_segment", severity, message, Some(Cause::Files)));
+    }
+}
+
+/// A checkpoint begins with segment 0 (`wlog.New`), and Prometheus does not mind if it does not.
+fn incomplete_checkpoint(log: &LogDirectory, findings: &mut Vec<Finding>) {
+    let (path, code, message) = match log.segments.first() {
+        None => (
+            log.relative.clone(),
+            "empty_checkpoint",
+            "no segment is in it: Prometheus starts, and does not know the series that were defined here"
+                .into(),
+        ),
+        Some(first) if first.index > 0 => (
+            of_segment(log, 0),
+            "first_segment_missing",
+            format!(
+                "the checkpoint begins with segment {}: Prometheus starts without a word, and does not know the series \
+                 that were defined before that",
+                segment_name(first.index)
+            ),
+        ),
+        Some(_) => return,
+    };
+    findings.push(Finding {
+        cause: Some(Cause::Files),
+        ..of_path(Some(log), path, code, Severity::Warning, message)
+    });
+}
+
+/// A checkpoint of which something is missing is damage if what it defined is used.
+pub(super) fn weigh(of_names: &mut [Finding], of_refs: &[Finding]) {
+    if !of_refs.iter().any(|finding| finding.code == "unknown_refs") {
+        return;
+    }
+    for finding in of_names {
+        if ["empty_checkpoint", "first_segment_missing"].contains(&finding.code) {
+            finding.severity = Severity::Damage;
+        }
+    }
+}
+
+fn older_checkpoints(listing: &Listing, last: usize, findings: &mut Vec<Finding>) {
+    let winner = &listing.logs[last].relative;
+    for log in listing.logs.iter().filter(|log| log.checkpoint_number().is_some() && log.relative != *winner)
+    {
+        let wins = if log.checkpoint_number() == listing.logs[last].checkpoint_number() {
+            "has the same number and the later name"
+        } else {
+            "has the higher number"
+        };
+        let message = format!(
+            "Prometheus passes over it: {winner} {wins}. If that one is damaged, keep this one: it may hold what is lost there"
+        );
+        findings.push(of_path(Some(log), log.relative.clone(), "older_checkpoint", Severity::Note, message));
+    }
+}
+
+fn of_segment(log: &LogDirectory, index: i64) -> String {
+    let name = segment_name(index);
+    if log.relative.is_empty() { name } else { format!("{}/{name}", log.relative) }
+}

@@ -1,0 +1,425 @@
+//! What walfix foretells of damaged directories is what real Prometheus servers, and its newest packages, then do.
+//!
+//! Healthy directories of every sort are damaged in every way in every place; a server is started on them again and
+//! again; and of the directory before each of these starts, walfix foretells that start and those that follow.
+//!
+//! By default that is a part of it all, with the newest server there is. For all damages with all servers, in an hour:
+//!
+//! ```text
+//! WALFIX_MATRIX=long cargo test --release --test forecast -- --nocapture
+//! ```
+//!
+//! | knob | |
+//! |---|---|
+//! | `WALFIX_MATRIX` | `long`: all damages and servers; `all`: and in every place of every sort of directory |
+//! | `WALFIX_ROWS` | only damages with these numbers or names, separated by `;` |
+//! | `WALFIX_CASES` | only cases with all of these in their names (`sort / damage / place / version`), separated by `;` |
+//! | `WALFIX_DIRECTORIES` | further healthy directories to damage, separated by `:`; agents' begin with `agent` |
+//! | `WALFIX_TRUTH` | a directory in which what was measured is kept, and found again |
+//! | `WALFIX_WRITE_TABLE` | the table to write |
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use support::bases::{Base, write_tree};
+use support::foretold::{Difference, compare, forecast, last_checkpoint, normal};
+use support::oracle::{self, Oracle};
+use support::recipes::{At, ROWS, Row};
+use support::server::{Error, LogLine, Options, Running, Server, Servers};
+use support::table::{self, Line};
+use support::truth::{End, Judge, Truth, measure};
+
+/// Threads that wait for servers, most of the time.
+const LANES: usize = 6;
+
+/// Sorts of healthy directories: name, whether an agent's, the arguments of `oracle directory`, and in words.
+const BASES: [(&str, bool, &[&str], &str); 13] = [
+    ("none", false, &[], "Not compressed: five segments behind a checkpoint of three."),
+    ("snappy", false, &["--compression", "snappy"], "The same, compressed with snappy."),
+    ("zstd", false, &["--compression", "zstd"], "The same, compressed with zstd, which came with 2.46."),
+    ("wbl", false, &["--wbl"], "With a WBL of three segments, which came with 2.39."),
+    ("wbl-snappy", false, &["--wbl", "--compression", "snappy"], "The same, compressed with snappy."),
+    ("rich", false, &["--rich"], "With histograms, exemplars, metadata and tombstones."),
+    ("newest", false, &["--newest"], "With histograms of custom buckets (3.2) and start timestamps (3.11)."),
+    (
+        "chunks",
+        false,
+        &["--chunks", "--rounds", "40"],
+        "With samples enough for head chunks, which are there.",
+    ),
+    (
+        "collide",
+        false,
+        &["--checkpoint", "0"],
+        "The checkpoint's segments have numbers of segments behind it.",
+    ),
+    ("young", false, &["--checkpoint", "-1"], "Without a checkpoint."),
+    ("agent", true, &[], "An agent's."),
+    ("agent-zstd", true, &["--compression", "zstd"], "An agent's, compressed with zstd."),
+    ("agent-rich", true, &["--rich"], "A server's, as before, on which an agent is started."),
+];
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Matrix {
+    Quick,
+    Long,
+    All,
+}
+
+impl Matrix {
+    fn wanted() -> Self {
+        match std::env::var("WALFIX_MATRIX").as_deref() {
+            Err(_) | Ok("quick") => Self::Quick,
+            Ok("long") => Self::Long,
+            Ok("all") => Self::All,
+            Ok(other) => panic!("WALFIX_MATRIX={other}"),
+        }
+    }
+
+    /// Starts on each directory. What it is between them are directories of their own: "already started once" and so on.
+    fn starts(self) -> usize {
+        if self == Self::Quick { 2 } else { 4 }
+    }
+
+    /// Whether a damage is tried there.
+    fn has(self, base: &str, row: &Row, place: &str) -> bool {
+        let places: &[&str] = match base {
+            "none" => &[
+                "wal first",
+                "wal middle",
+                "wal last",
+                "checkpoint first",
+                "checkpoint middle",
+                "checkpoint last",
+            ],
+            "wbl" => &["wbl first", "wbl middle", "wbl last", "wal middle"],
+            "collide" => &["checkpoint first", "checkpoint middle", "checkpoint last"],
+            "young" => &["wal first", "wal last"],
+            _ => &["wal middle", "checkpoint first", "wbl middle"],
+        };
+        let somewhere = place == "directory" || places.contains(&place);
+        match self {
+            Self::All => true,
+            Self::Long => somewhere,
+            // Every damage to a directory as a whole; of the others one kind a row, where it hurts most; and what is
+            // special of special directories.
+            Self::Quick => match base {
+                "none" => {
+                    let kinds =
+                        ROWS.iter().filter(|other| other.number() == row.number()).map(|other| other.name);
+                    place == "directory"
+                        || ["wal middle", "checkpoint first"].contains(&place)
+                            && kinds.take(2).any(|n| n == row.name)
+                }
+                "wbl" => place == "wbl middle" && [1, 7, 13, 14].contains(&row.number()),
+                "snappy" | "zstd" => place == "wal middle" && [1, 12].contains(&row.number()),
+                "rich" => place == "wal middle" && row.number() == 13,
+                "collide" => place == "checkpoint middle" && row.name == "1 payload",
+                "chunks" => ["wal middle", "checkpoint first"].contains(&place) && row.name == "1 payload",
+                "young" => {
+                    place == "directory" && row.number() == 0 || place == "wal first" && row.number() == 14
+                }
+                "agent" => place == "wal middle" && [1, 31, 32].contains(&row.number()),
+                _ => false,
+            },
+        }
+    }
+}
+
+/// A directory, what is done to it where, and who starts on it.
+struct Case<'a> {
+    base: &'a Base,
+    row: &'static Row,
+    place: String,
+    file: String,
+    judge: Judge,
+    end: End,
+}
+
+impl Case<'_> {
+    fn name(&self) -> String {
+        format!("{} / {} / {} / {}", self.base.name, self.row.name, self.place, self.judge.version())
+    }
+}
+
+fn list(knob: &str, separator: char) -> Vec<String> {
+    let value = std::env::var(knob).unwrap_or_default();
+    value.split(separator).filter(|one| !one.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+/// Damage of every kind, everywhere, on every sort of directory.
+fn cases<'a>(bases: &'a [Base], judges: &[Judge], matrix: Matrix) -> Vec<Case<'a>> {
+    let (rows, parts) = (list("WALFIX_ROWS", ';'), list("WALFIX_CASES", ';'));
+    let is_wanted = |row: &Row| {
+        rows.is_empty() || rows.iter().any(|one| row.name == one || row.number().to_string() == *one)
+    };
+    let mut all = Vec::new();
+    for base in bases {
+        for row in ROWS.iter().filter(|row| is_wanted(row)) {
+            for (place, file) in places(base, row) {
+                if !matrix.has(&base.name, row, &place) || row.apply(base, &file).is_none() {
+                    continue;
+                }
+                for judge in judges {
+                    // The packages are started as a server only, and 2.42's agent is like 2.53's.
+                    if base.agent
+                        && !matches!(judge, Judge::Server(server) if server.version.0 * 100 + server.version.1 > 242)
+                    {
+                        continue;
+                    }
+                    let end = if all.len() % 2 == 0 { End::Killed } else { End::Stopped };
+                    let (place, file, judge) = (place.clone(), file.clone(), judge.clone());
+                    all.push(Case { base, row, place, file, judge, end });
+                }
+            }
+        }
+    }
+    all.retain(|case| parts.iter().all(|part| format!("/ {} /", case.name()).contains(part)));
+    all
+}
+
+/// Where a damage can be done: in the first, a middle and the last segment of each log.
+fn places(base: &Base, row: &Row) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for log in base.logs() {
+        let segments = base.segments_of(&log);
+        if segments.is_empty() {
+            continue;
+        }
+        let name = if log.contains("checkpoint") { "checkpoint" } else { log.as_str() };
+        if row.at == At::Directory {
+            if name == "wal" {
+                all.push(("directory".to_owned(), segments[0].clone()));
+            }
+            continue;
+        }
+        if row.at == At::Log && name == "checkpoint" {
+            continue;
+        }
+        let mut of = vec![("first", 0), ("middle", segments.len() / 2), ("last", segments.len() - 1)];
+        of.dedup_by_key(|(_, at)| *at);
+        all.extend(of.into_iter().map(|(at, index)| (format!("{name} {at}"), segments[index].clone())));
+    }
+    all
+}
+
+/// Healthy directories of every sort, and those that are given.
+fn bases(oracle: Oracle) -> Vec<Base> {
+    let mut bases: Vec<_> =
+        BASES.iter().map(|(name, agent, arguments, _)| Base::make(oracle, name, *agent, arguments)).collect();
+    for path in list("WALFIX_DIRECTORIES", ':') {
+        let path = Path::new(&path);
+        let mut names: Vec<_> =
+            path.components().rev().take(2).map(|name| name.as_os_str().to_str().unwrap()).collect();
+        names.reverse();
+        bases.push(Base::read(oracle, &names.join("-"), names[1].starts_with("agent"), path));
+    }
+    bases
+}
+
+/// What happened in a case, measured now or before, and where the states are.
+fn truth(case: &Case<'_>, oracle: Oracle, directory: &Path, starts: usize) -> (Truth, PathBuf) {
+    let states = directory.join(case.name().replace(" / ", "/").replace(' ', "-"));
+    let file = states.join("truth.json");
+    if let Some(truth) = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        return (truth, states);
+    }
+    let damaged = case.row.apply(case.base, &case.file).unwrap();
+    let healthy = directory.join(&case.base.name).join("healthy");
+    let truth = measure(
+        case.base,
+        &damaged,
+        (&case.judge, oracle),
+        (&case.name(), case.end, starts),
+        (&states, &healthy),
+    );
+    std::fs::write(file, serde_json::to_vec(&truth).unwrap()).unwrap();
+    (truth, states)
+}
+
+/// The servers to start: all, or the newest; and the packages.
+fn judges(what: &str, oracle: Oracle, matrix: Matrix) -> Vec<Judge> {
+    let mut servers = Servers::judges(what);
+    if matrix == Matrix::Quick {
+        servers.drain(..servers.len().saturating_sub(1));
+    }
+    servers.into_iter().map(Judge::Server).chain([Judge::Packages(oracle)]).collect()
+}
+
+#[test]
+fn what_is_foretold_happens() {
+    let what = "the forecast";
+    let Some(oracle) = oracle::judge(what) else { return };
+    let (matrix, begun) = (Matrix::wanted(), Instant::now());
+    let bases = bases(oracle);
+    let cases = cases(&bases, &judges(what, oracle, matrix), matrix);
+    assert!(!cases.is_empty(), "no such cases");
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = std::env::var_os("WALFIX_TRUTH").map_or(scratch.path().to_owned(), PathBuf::from);
+    for base in &bases {
+        let healthy = directory.join(&base.name).join("healthy");
+        if !healthy.exists() {
+            write_tree(&base.tree, &healthy);
+        }
+    }
+    let (queue, results) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                loop {
+                    let Some(case) = queue.lock().unwrap().next() else { break };
+                    let (truth, states) = truth(case, oracle, &directory, matrix.starts());
+                    let measure_only = std::env::var_os("WALFIX_MEASURE").is_some();
+                    let differences =
+                        if measure_only { Vec::new() } else { compare(&truth, &states, oracle) };
+                    let checkpoint_fails = !truth.agent && last_checkpoint(&truth, &states, oracle).is_some();
+                    results.lock().unwrap().push((case, truth, checkpoint_fails, differences));
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap();
+    println!("{} cases, {:?}", results.len(), begun.elapsed());
+    let lines: Vec<_> = results
+        .iter()
+        .map(|(case, truth, checkpoint_fails, _)| Line {
+            base: &case.base.name,
+            row: case.row.name,
+            place: &case.place,
+            truth,
+            checkpoint_fails: *checkpoint_fails,
+        })
+        .collect();
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/forecast.md");
+    if let Some(path) = std::env::var_os("WALFIX_WRITE_TABLE") {
+        write_table(&lines, &bases, Path::new(&path));
+    }
+    let mut failed: Vec<String> = Vec::new();
+    for (_, truth, _, differences) in &results {
+        let (known, others): (Vec<_>, Vec<_>) =
+            differences.iter().partition(|difference| is_known(truth, difference));
+        for difference in known {
+            eprint!("known: {}", describe(truth, difference));
+        }
+        failed.extend(others.into_iter().map(|difference| describe(truth, difference)));
+    }
+    let document = std::fs::read_to_string(table).unwrap_or_default();
+    for line in &lines {
+        let contradiction = table::contradiction(&document, line);
+        failed.extend(
+            contradiction.map(|words| format!("docs/forecast.md: {}\n    {words}\n", line.truth.case)),
+        );
+    }
+    failed.sort();
+    let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("forecast.txt");
+    std::fs::write(&list, failed.concat()).unwrap();
+    let some = failed[..failed.len().min(40)].concat();
+    assert!(failed.is_empty(), "{} differences, all in {}:\n{some}", failed.len(), list.display());
+}
+
+/// Where a first start has cut a WBL, 3.16 does not serve a few of the samples of the second start that the model counts
+/// as served: what its out-of-order chunks then hold is not modelled. All else is compared, also of these.
+fn is_known(truth: &Truth, difference: &Difference) -> bool {
+    let amounts = matches!(difference.key, "not_replayed" | "loses");
+    truth.case.starts_with("wbl") && truth.version == "3.16.0" && difference.start > 0 && amounts
+}
+
+fn describe(truth: &Truth, d: &Difference) -> String {
+    let Truth { case, end, .. } = truth;
+    let (times, start) = (d.state, d.start + 1);
+    let (foretold, real) = (&d.foretold, &d.real);
+    format!(
+        "{}: {case} / {end:?}, started {times} times, start {start}\n    foretold: {foretold}\n    real:     {real}\n",
+        d.key
+    )
+}
+
+fn write_table(lines: &[Line<'_>], bases: &[Base], path: &Path) {
+    let damages: Vec<_> = ROWS.iter().map(|row| (row.name, row.what)).collect();
+    let bases: Vec<_> = BASES
+        .iter()
+        .filter_map(|(name, _, _, what)| {
+            let base = bases.iter().find(|base| base.name == *name)?;
+            Some((*name, format!("{what} {} samples.", base.served.len())))
+        })
+        .collect();
+    std::fs::write(path, table::document(lines, &damages, &bases)).unwrap();
+}
+
+/// A record that was given up, and zeros behind it: no start notices, and every checkpoint that takes in what follows
+/// fails and blames that. walfix names the segment that Prometheus will blame, and the one that is damaged.
+#[test]
+fn the_next_checkpoint_fails_where_it_is_foretold_to() {
+    let what = "checkpoints that fail";
+    let Some(oracle) = oracle::judge(what) else { return };
+    let bases = [Base::make(oracle, "none", false, &[]), Base::make(oracle, "agent", true, &[])];
+    let named = |name: &str| ROWS.iter().find(|row| row.name == name).unwrap();
+    let (abandoned, healthy) = (named("7 dangling first"), named("0 healthy"));
+    let servers = judges(what, oracle, Matrix::wanted()).into_iter().filter_map(|judge| match judge {
+        Judge::Server(server) => Some(server),
+        Judge::Packages(_) => None,
+    });
+    std::thread::scope(|scope| {
+        for (server, base) in servers.flat_map(|server| bases.iter().map(move |base| (server.clone(), base)))
+        {
+            // Not in the last segments: a checkpoint takes in two thirds of them.
+            for (row, file) in [
+                (abandoned, "wal/00000003"),
+                (abandoned, "wal/00000004"),
+                (abandoned, "wal/checkpoint.00000002/00000002"),
+                (healthy, "wal/00000003"),
+            ] {
+                let server = server.clone();
+                scope.spawn(move || {
+                    let damaged = row.apply(base, file).unwrap();
+                    let scratch = tempfile::tempdir().unwrap();
+                    let data = scratch.path().join("data");
+                    write_tree(&damaged.tree, &data);
+                    let case = format!("{}, {}, {} in {file}", server.version, base.name, row.name);
+                    let forecast = forecast(&data, &server.version.to_string(), base.agent);
+                    let real =
+                        checkpoint_error(&server, &data, base.agent).map(|error| normal(&error, &data));
+                    let told = forecast["next_checkpoint_error"].as_str().map(|error| normal(error, &data));
+                    assert_eq!(told, real, "{case}");
+                    assert_eq!(told.is_none(), row.number() == 0, "{case}");
+                    let place = &forecast["next_checkpoint_place"];
+                    let place = place["path"].as_str().zip(place["offset"].as_u64());
+                    let abandoned = damaged.abandoned.as_ref();
+                    let abandoned = abandoned.map(|(path, offset)| (path.as_str(), *offset as u64));
+                    assert_eq!(place, abandoned, "{case}");
+                });
+            }
+        }
+    });
+}
+
+/// With what the first checkpoint fails that a server makes, if it does.
+fn checkpoint_error(server: &Server, data: &Path, agent: bool) -> Option<String> {
+    let mut options = Options { agent, ..Options::default() };
+    if agent {
+        options.flags.push("--storage.agent.wal-truncate-frequency=1s".to_owned());
+    } else {
+        // Ranges of 5 minutes: there are enough samples for head compactions, which come a minute after the start.
+        options.block_duration = Some(Duration::from_secs(300));
+        options.flags.push("--storage.tsdb.retention.time=100y".to_owned());
+    }
+    let mut running = server.start(data, &options).unwrap().ready().unwrap();
+    assert_eq!(running.log().complaint(), None, "{}", server.version);
+    let mut error = None;
+    let look = |running: &Running| -> Result<bool, Error> {
+        let log = running.log();
+        let failed = |line: &LogLine| {
+            let error = line.err()?;
+            let error = error.strip_prefix("WAL truncation in Compact: ").unwrap_or(error);
+            error.starts_with("create checkpoint: ").then(|| error.to_owned())
+        };
+        error = log.lines.iter().find_map(failed);
+        Ok(error.is_some() || log.with_msg("WAL checkpoint complete").is_some())
+    };
+    running.wait_for("a checkpoint", Duration::from_secs(240), look).unwrap();
+    error
+}
