@@ -33,6 +33,7 @@ mod groups;
 mod heads;
 mod hindsight;
 mod late;
+mod reads;
 mod start;
 mod tables;
 mod tally;
@@ -43,7 +44,8 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::heads::{Extent, Heads, Reads, Turn, Whole};
+use self::heads::{Heads, Turn, Whole};
+use self::reads::{Extent, Reads};
 use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};

@@ -1,50 +1,23 @@
 //! Heads that are filled side by side: an ideal one, and two for each start.
 
+mod out_of_order;
+mod outcome;
+
 use std::collections::HashMap;
 
-use super::groups::{Attached, Chunks, Cover, Group, Pile};
+use super::groups::{Attached, Chunks, Cover};
 use super::hindsight::Hindsight;
-use super::late::{LATE_CHUNK, Late, LateSamples};
+use super::late::{Late, LateSamples};
+use super::reads::Reads;
 use super::start::Start;
 use super::tables::{NONE, Names, Refs};
-use super::tally::{Tally, sum};
+use super::tally::Tally;
 use super::{Counted, StartReads};
-use crate::forecast::head_chunks::Stock;
 use crate::forecast::{HeadChunks, Version};
 use crate::record::{self, FloatHistogramEntry, HistogramEntry, Labels, Record, RecordType, TombstoneEntry};
 
 /// The value of a sample that says that its series has ended (`model/value/value.go`, `StaleNaN`).
 const STALE: u64 = 0x7ff0_0000_0000_0002;
-
-/// Which heads read a segment.
-#[derive(Debug)]
-pub(super) struct Reads {
-    /// Whether it is one of the WBL.
-    pub(super) late: bool,
-    /// What the ideal heads take no sample from that is as late as this, ms.
-    pub(super) before: i64,
-    /// How far each start replays it, and what it leaves of it.
-    pub(super) starts: Vec<(Extent, Extent)>,
-}
-
-/// How much of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    Nothing,
-    /// Records that Prometheus's reader has, as far as they end at or before this offset.
-    Upto(u64),
-    All,
-}
-
-impl Extent {
-    fn has(self, end: u64, is_replayed: bool) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Upto(offset) => is_replayed && end <= offset,
-            Self::All => true,
-        }
-    }
-}
 
 /// Which logs are not damaged.
 #[derive(Clone, Copy, Debug)]
@@ -386,123 +359,6 @@ impl<'a> Heads<'a> {
         })
     }
 
-    fn late_sample(&mut self, series_ref: u32, series: u32, time: i64, stale: bool) {
-        let mut place = None;
-        if series != NONE {
-            if let Some(group) = self.chunks.groups.get_mut(self.chunks.group[series_ref as usize] as usize) {
-                group.in_wbl += 1;
-            }
-            if self.late.get(&series).is_some_and(|late| late.times.len() == LATE_CHUNK) {
-                self.settle(series, None);
-            }
-            let counts = !stale && !self.known.deleted.cover(series, time, time);
-            let starts = self.starts.len();
-            let late = self.late.entry(series).or_insert_with(|| Late::new(starts));
-            place = Some(late.place(time, counts));
-        }
-        for i in 0..self.starts.len() {
-            let (is_replayed, is_left) = self.turns[i];
-            let start = &self.starts[i];
-            let to = if is_replayed && start.serves { start.resolve(series_ref) } else { NONE };
-            let left_to = if is_left { start.resolve_left(series_ref) } else { NONE };
-            for (which, to) in [to, left_to].into_iter().enumerate() {
-                let late = if to == NONE { None } else { self.late.get_mut(&to) };
-                let Some(late) = late else { continue };
-                let there = place.filter(|_| to == series);
-                // One that stands there twice, and the base has it from the other place.
-                let there = there.or_else(|| late.find(time));
-                if let Some(place) = there {
-                    late.had[i][which] |= 1 << place;
-                }
-            }
-        }
-    }
-
-    /// A sample in order that stands in the WBL too.
-    fn also_late(&mut self, series_ref: u32, series: u32, time: i64, covering: Option<Cover>) {
-        let had = self.starts.iter().zip(&self.turns).map(|(start, &(is_replayed, is_left))| {
-            let of_series = &start.series[series as usize];
-            let takes = is_replayed && start.serves && start.resolve(series_ref) == series;
-            let leaves = is_left && start.resolve_left(series_ref) == series;
-            let [in_chunk, in_left_chunk] = self.has_chunks(start, series, covering);
-            [
-                takes && time > of_series.last || in_chunk,
-                leaves && time > of_series.left_last || in_left_chunk,
-            ]
-        });
-        let had: Vec<[bool; 2]> = had.collect();
-        self.late_samples.add(series, time, &had);
-    }
-
-    /// Whether a start has these chunks, and leaves them.
-    fn has_chunks(&self, start: &Start, series: u32, chunks: Option<Cover>) -> [bool; 2] {
-        let Some(Cover { group, .. }) = chunks.filter(|cover| start.has_file(cover.pile)) else {
-            return [false; 2];
-        };
-        let of_group = self.chunks.groups[group as usize].series_ref;
-        [start.holds(series, group), start.resolve_left(of_group) == series]
-    }
-
-    /// A chunk of out-of-order samples is full, or the log has ended; or it is known in which chunks on disk they are.
-    fn settle(&mut self, series: u32, on_disk: Option<Cover>) {
-        let Some(late) = self.late.remove(&series) else { return };
-        for (place, &time) in late.times.iter().enumerate() {
-            if late.not_counted >> place & 1 == 1 {
-                continue;
-            }
-            let had = self.starts.iter().enumerate().map(|(i, start)| {
-                let [in_chunk, in_left_chunk] = self.has_chunks(start, series, on_disk);
-                let is_deleted =
-                    start.wiped.contains(&series) || self.known.deleted_by_start[i].cover(series, time, time);
-                let [has, leaves] = late.had[i].map(|had| had >> place & 1 == 1);
-                [(has || in_chunk) && !is_deleted, leaves || in_left_chunk]
-            });
-            let had: Vec<[bool; 2]> = had.collect();
-            if self.late_samples.add(series, time, &had) {
-                continue;
-            }
-            self.base.series[series as usize].counted.add(time);
-            for (start, &had) in self.starts.iter_mut().zip(&had) {
-                start.lacks(series, time, had);
-            }
-        }
-    }
-
-    /// The samples out of order of a series up to here are in a chunk (`loadWBL`).
-    fn marker(&mut self, number: u64, chunk: u64, in_base: bool) {
-        let series_ref = self.refs.find(number);
-        if series_ref == NONE {
-            return;
-        }
-        for i in 0..self.starts.len() {
-            let start = &self.starts[i];
-            let last = if start.chunks_deleted { self.chunks.read.last_kept } else { self.chunks.read.last };
-            let (is_replayed, is_left) = self.turns[i];
-            let to = if is_replayed && start.serves { start.resolve(series_ref) } else { NONE };
-            let left_to = if is_left { start.resolve_left(series_ref) } else { NONE };
-            for (which, to) in [to, left_to].into_iter().enumerate() {
-                if chunk <= last
-                    && to != NONE
-                    && let Some(late) = self.late.get_mut(&to)
-                {
-                    late.had[i][which] = 0;
-                }
-            }
-        }
-        let series = if in_base { self.base.refs[series_ref as usize] } else { NONE };
-        if series == NONE || chunk > self.chunks.read.last {
-            return;
-        }
-        let group = self.chunks.group[series_ref as usize];
-        if group == NONE {
-            // The chunk is gone: Prometheus forgets the samples all the same.
-            self.settle(series, None);
-            return;
-        }
-        let pile = usize::from(chunk > self.chunks.read.last_kept);
-        self.settle(series, Some(Cover { group, pile }));
-    }
-
     fn tombstone(&mut self, entry: &TombstoneEntry, in_base: bool) {
         let series_ref = self.refs.find(entry.series_ref);
         if series_ref == NONE {
@@ -561,103 +417,5 @@ impl<'a> Heads<'a> {
                 of_series.left_last = i64::MIN;
             }
         }
-    }
-
-    /// All has been read.
-    pub(super) fn finish(mut self) -> Turn<'a> {
-        let series: Vec<u32> = self.late.keys().copied().collect();
-        for series in series {
-            self.settle(series, None);
-        }
-        for (start, found) in self.starts.iter_mut().zip(&mut self.learnt.found) {
-            start.collect_garbage(&mut found[0]);
-        }
-        let is_late = !self.late_samples.is_empty();
-        if !self.is_second && (is_late || self.learnt.matters()) {
-            return Turn::Again(Box::new(self.again()));
-        }
-        self.settle_late();
-        for group in 0..self.chunks.groups.len() {
-            self.settle_group(group);
-        }
-        let sum_base = sum(self.base.series.iter().map(|of_series| of_series.counted), 0);
-        let counted = self.starts.iter().zip(&self.known.found).map(|(start, [found, found_left])| {
-            let missing = start.series.iter().map(|of_series| of_series.missing);
-            let gone = start.series.iter().map(|of_series| of_series.gone);
-            let not_replayed = if start.serves { sum(missing, found.unplaced) } else { sum_base };
-            let unknown_refs = start.unknown();
-            Counted { not_replayed, gone: sum(gone, found_left.unplaced), unknown_refs }
-        });
-        Turn::Done(counted.collect())
-    }
-
-    /// Samples out of order, each of them once.
-    fn settle_late(&mut self) {
-        let late = std::mem::take(&mut self.late_samples);
-        late.each(self.starts.len(), |series, time, had| {
-            self.base.series[series as usize].counted.add(time);
-            for (start, &had) in self.starts.iter_mut().zip(had) {
-                start.lacks(series, time, had);
-            }
-        });
-    }
-
-    /// The chunks of a group, and what they cover.
-    fn settle_group(&mut self, index: usize) {
-        let group = &self.chunks.groups[index];
-        let series = self.base.refs[group.series_ref as usize];
-        if series == NONE {
-            return;
-        }
-        let number = u32::try_from(index).unwrap_or(NONE);
-        let in_order: Vec<Tally> = group.piles().map(|pile| self.not_in_wal(pile, series)).collect();
-        let late = [0, 1].map(|pile| self.not_in_wbl(group, pile, series));
-        let of_base = &mut self.base.series[series as usize];
-        in_order.iter().chain(&late).for_each(|tally| of_base.counted.join(tally));
-        for start in &mut self.starts {
-            let is_held = start.holds(series, number);
-            let is_left = start.resolve_left(group.series_ref) == series;
-            for (pile, tally) in in_order.iter().enumerate().chain(late.iter().enumerate()) {
-                let has_file = start.has_file(pile);
-                let of_series = &mut start.series[series as usize];
-                if !(has_file && is_held) {
-                    of_series.missing.join(tally);
-                }
-                if !(has_file && is_left) {
-                    of_series.gone.join(tally);
-                }
-            }
-            for (pile, place) in group.places().enumerate() {
-                if !(start.has_file(pile) && is_held) {
-                    start.series[series as usize].missing.join(&start.covered[place]);
-                }
-            }
-        }
-    }
-
-    /// Samples that are in chunks in order, and that the WAL does not have.
-    fn not_in_wal(&self, pile: &Pile, series: u32) -> Tally {
-        let Stock { samples, min_time, max_time } = pile.stock;
-        // What is older than that is in blocks, and the WAL has the rest.
-        let is_in_blocks = min_time < self.min_valid_time && pile.in_wal > 0;
-        if samples == 0 || is_in_blocks || self.known.deleted.cover(series, min_time, max_time) {
-            return Tally::NOTHING;
-        }
-        // A WAL that is whole has lost the older ones.
-        let max_time = if self.whole.wal { max_time.min(pile.first_in_wal) } else { max_time };
-        Tally { samples: samples.saturating_sub(pile.in_wal), min_time, max_time }
-    }
-
-    /// Samples that are in chunks out of order, and that the WBL does not have.
-    fn not_in_wbl(&self, group: &Group, pile: usize, series: u32) -> Tally {
-        let Stock { samples, min_time, max_time } = group.late[pile];
-        // A chunk may have been written twice. A WBL that is whole has all that is in chunks: both are cut together.
-        let is_known = self.whole.wbl && group.in_wbl > 0;
-        if samples == 0 || is_known || self.known.deleted.cover(series, min_time, max_time) {
-            return Tally::NOTHING;
-        }
-        let before = if pile == 0 { 0 } else { group.late[0].samples };
-        let in_wbl = group.in_wbl.saturating_sub(before);
-        Tally { samples: samples.saturating_sub(in_wbl), min_time, max_time }
     }
 }
