@@ -94,7 +94,7 @@ pub struct Start {
     pub log: Vec<String>,
 }
 
-/// Amounts before start `i`, of which `j` is on start `i + j`.
+/// By the state that is started, and the start.
 pub type Amounts = Vec<Vec<Amount>>;
 
 /// All that was measured of a case.
@@ -106,9 +106,9 @@ pub struct Truth {
     pub end: End,
     pub starts: Vec<Start>,
     /// What could be had in readable records of the logs before start `i`, and start `i + j` did not serve.
-    pub not_replayed: Amounts,
+    pub not_replayed: Vec<Vec<Amount>>,
     /// As `not_replayed`: what of it was on no disk after that start.
-    pub gone: Amounts,
+    pub gone: Vec<Vec<Amount>>,
     /// Both, where one flipped bit was found and corrected; if one flipped bit is all of the damage.
     #[serde(default)]
     pub mended: Option<(Amounts, Amounts)>,
@@ -177,7 +177,7 @@ pub fn measure(
         starts.push(start);
     }
     keep(&data, &states.join(count.to_string()), &states.join((count - 1).to_string()));
-    let amounts = |could: &[HashSet<Sample>], lacks: &dyn Fn(usize, &Sample) -> bool| -> Amounts {
+    let amounts = |could: &[HashSet<Sample>], lacks: &dyn Fn(usize, &Sample) -> bool| -> Vec<Vec<Amount>> {
         let one = |i: usize, j: usize| Amount::of(could[i].iter().filter(|sample| lacks(j, sample)));
         (0..count).map(|i| (i..count).map(|j| one(i, j)).collect()).collect()
     };
