@@ -83,12 +83,7 @@ fn is_mended(plan: &Plan, finding: &Finding) -> bool {
 }
 
 /// Cuts a segment behind the last record that Prometheus's reader reads before the first fault.
-fn cut_step(
-    listing: &Listing,
-    cut: &Truncate,
-    assumed: Assumed,
-    start: &Start,
-) -> io::Result<Option<Step>> {
+fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) -> io::Result<Option<Step>> {
     let mut logs = listing.logs.iter();
     let found = logs.find_map(|log| {
         Some((log, log.segments.iter().find(|segment| log.relative_of(segment) == cut.path)?))

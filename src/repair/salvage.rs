@@ -126,11 +126,9 @@ fn names(listing: &Listing, findings: &[&Finding], plan: &mut Plan) {
         plan.left.extend(findings.iter().map(|finding| left(finding, reason)));
         return;
     }
-    let (steps, not) = sequence::steps(listing, findings);
-    if not.is_empty() {
-        plan.left.extend(not.into_iter().map(|(finding, reason)| left(finding, reason)));
-    } else {
-        plan.steps.extend(steps);
+    match sequence::steps(listing, findings) {
+        Ok(steps) => plan.steps.extend(steps),
+        Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, reason))),
     }
 }
 

@@ -24,50 +24,44 @@ fn log_of<'a>(listing: &'a Listing, finding: &Finding) -> Option<&'a LogDirector
     logs.find(|log| Some(&log.relative) == finding.log.as_ref())
 }
 
-/// The steps that mend these findings, and those that cannot be mended, each with the reason.
-pub(super) fn steps<'a>(
-    listing: &Listing,
-    findings: &[&'a Finding],
-) -> (Vec<Step>, Vec<(&'a Finding, &'static str)>) {
+/// The steps that mend these findings, or why some cannot be mended: then none is, since each of them keeps Prometheus from
+/// starting.
+pub(super) fn steps(listing: &Listing, findings: &[&Finding]) -> Result<Vec<Step>, &'static str> {
     let mut steps = Vec::new();
-    let mut not = Vec::new();
     for log in listing.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Wbl)) {
-        let of_log: Vec<&Finding> =
-            findings.iter().copied().filter(|finding| finding.log.as_ref() == Some(&log.relative)).collect();
+        let (names, numbers): (Vec<&Finding>, Vec<&Finding>) = findings
+            .iter()
+            .copied()
+            .filter(|finding| finding.log.as_ref() == Some(&log.relative))
+            .partition(|finding| finding.code == "misnamed_segment");
+        if names.is_empty() && numbers.is_empty() {
+            continue;
+        }
         let same_number = log.segments.windows(2).any(|pair| pair[0].index == pair[1].index);
-        if of_log.is_empty() {
-            continue;
-        }
         if same_number || log.segments.iter().any(|segment| segment.index < 0) {
-            let reason = "two files claim one number, or a number is negative: move one of them out of the directory, and scan again";
-            not.extend(of_log.iter().map(|&finding| (finding, reason)));
-            continue;
+            return Err(
+                "two files claim one number, or a number is negative: move one of them out of the directory",
+            );
         }
-        let (names, numbers): (Vec<&Finding>, Vec<&Finding>) =
-            of_log.into_iter().partition(|finding| finding.code == "misnamed_segment");
         for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
             let from = log.relative_of(segment);
             let Some(finding) = names.iter().find(|finding| finding.path == from) else { continue };
             let to = format!("{}/{}", log.relative, segment_name(segment.index));
-            steps.push(step(
-                Change::Rename { from, to },
-                finding,
-                "gets the name under which Prometheus looks for it",
-            ));
+            let how = "gets the name under which Prometheus looks for it";
+            steps.push(step(Change::Rename { from, to }, finding, how));
         }
         let there: BTreeSet<i64> = log.segments.iter().map(|segment| segment.index).collect();
         for finding in numbers {
-            match missing(listing, log, &there, finding) {
-                Some(missing) => steps.extend(missing.map(|number| {
-                    let path = format!("{}/{}", log.relative, segment_name(number));
-                    let how = "an empty segment takes the place of the one that is missing; what stood in that is not here";
-                    step(Change::Create { path, bytes: Vec::new() }, finding, how)
-                })),
-                None => not.push((finding, "too many segments are missing: is this the right directory?")),
-            }
+            let missing = missing(listing, log, &there, finding);
+            let missing = missing.ok_or("too many segments are missing: is this the right directory?")?;
+            steps.extend(missing.map(|number| {
+                let path = format!("{}/{}", log.relative, segment_name(number));
+                let how = "an empty segment takes the place of the one that is missing; what stood in that is not here";
+                step(Change::Create { path, bytes: Vec::new() }, finding, how)
+            }));
         }
     }
-    (steps, not)
+    Ok(steps)
 }
 
 /// The numbers that are missing in front of the segment that the finding is about.
