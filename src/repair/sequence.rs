@@ -90,7 +90,5 @@ fn step(change: Change, finding: &Finding, how: &str) -> Step {
         message: finding.message.clone(),
         how: how.to_owned(),
     };
-    // What stood in a segment that is missing, nobody knows.
-    let lost = if matches!(change, Change::Rename { .. }) { Loss::NOTHING } else { Loss::default() };
-    Step { change, mends: vec![mends], lost }
+    Step { change, mends: vec![mends], lost: Loss::NOTHING }
 }
