@@ -68,6 +68,29 @@ pub fn plan(
     Ok(plan)
 }
 
+/// What either mode comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    /// Of [`Mode::Salvage`].
+    pub salvage: Plan,
+    /// Of [`Mode::Prometheus`].
+    pub prometheus: Plan,
+}
+
+/// The plans of both modes, see [`plan`].
+///
+/// # Errors
+/// As of [`plan`].
+pub fn plans(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    assumed: Assumed,
+) -> Result<Plans, RepairError> {
+    let of = |mode| plan(target, report, forecast, Options { mode, assumed });
+    Ok(Plans { salvage: of(Mode::Salvage)?, prometheus: of(Mode::Prometheus)? })
+}
+
 /// Executes a plan for the data directory `target` of which the lock is held. The old bytes are kept in `backup`, which
 /// is not there yet.
 ///

@@ -53,7 +53,7 @@ pub struct Plan {
 
 impl Plan {
     /// With nothing in it yet.
-    pub(super) fn empty(report: &Report, options: Options) -> Self {
+    pub(crate) fn empty(report: &Report, options: Options) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
             walfix: report.walfix.to_owned(),
