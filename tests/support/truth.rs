@@ -105,7 +105,8 @@ pub struct Truth {
     pub agent: bool,
     pub end: End,
     pub starts: Vec<Start>,
-    /// What could be had in readable records of the logs before start `i`, and start `i + j` did not serve.
+    /// What could be had in readable records of the logs and in head chunks before start `i`, and start `i + j` did not
+    /// serve.
     pub not_replayed: Amounts,
     /// As `not_replayed`: what of it was on no disk after that start.
     pub gone: Amounts,
@@ -129,19 +130,19 @@ pub fn measure(
     write_tree(&damaged.tree, &data);
     let mut starts = Vec::new();
     let mut serves: Vec<HashSet<Sample>> = Vec::new();
-    // In readable records of the logs, without and with a corrected one; there, in head chunks or in blocks.
+    // In readable records of the logs and in head chunks, without and with a corrected one; there, or in blocks.
     let mut could: [Vec<HashSet<Sample>>; 2] = [Vec::new(), Vec::new()];
     let mut disk: Vec<HashSet<Sample>> = Vec::new();
     // In records that can be had only if their flag is set again: no start reads them.
     let mut passed_over: Vec<HashSet<Sample>> = Vec::new();
     let mut tree = damaged.tree.clone();
     let mut look = |tree: &Tree| {
-        let mut all = head_chunks(base, tree, oracle);
-        let counting = |logs: &HashSet<Sample>| logs.intersection(&base.served).copied().collect();
+        let chunks = head_chunks(base, tree, oracle);
+        let mut all: HashSet<Sample> = chunks.samples.iter().map(|&(_, sample)| sample).collect();
         for (mended, could) in [None, damaged.mended.as_ref()].into_iter().zip(&mut could) {
             let logs = standing(base, damaged, mended, tree, oracle);
-            all.extend(&logs);
-            could.push(counting(&logs));
+            all.extend(Standing::known(logs.iter()));
+            could.push(can_be_had(base, logs, &chunks));
         }
         let mut flagged = tree.clone();
         for (path, bytes) in flagged.iter_mut().filter(|(path, _)| path.starts_with("wal/")) {
@@ -153,8 +154,8 @@ pub fn measure(
         if flagged == *tree {
             passed_over.push(HashSet::new());
         } else {
-            let logs: HashSet<Sample> =
-                counting(&standing(base, damaged, damaged.mended.as_ref(), &flagged, oracle));
+            let logs = standing(base, damaged, damaged.mended.as_ref(), &flagged, oracle);
+            let logs = can_be_had(base, logs, &chunks);
             passed_over.push(logs.difference(mended).copied().collect());
             mended.extend(logs);
         }
@@ -403,15 +404,25 @@ fn ends(oracle: Oracle, bytes: &[u8]) -> Vec<u64> {
     ends
 }
 
-/// The samples in records of the logs that can be read, of series whose records can be, too. A file that is still as the
-/// damage left it has what that left; others were written by Prometheus, and its own reader says what is in them.
+/// The samples in records of the logs and in head chunks, of series whose records are there, too. Of deleted ones those
+/// whose tombstones are not there: nobody can know of these.
+fn can_be_had(base: &Base, mut all: Vec<Standing>, chunks: &Standing) -> HashSet<Sample> {
+    all.push(chunks.clone());
+    let deletes = Standing::deletes(&all);
+    let could =
+        |sample: &Sample| base.served.contains(sample) || base.deleted.contains(sample) && !deletes(sample);
+    Standing::known(all.iter()).into_iter().filter(could).collect()
+}
+
+/// What the records of the logs that can be read stand for. A file that is still as the damage left it has what that left;
+/// others were written by Prometheus, and its own reader says what is in them.
 fn standing(
     base: &Base,
     damaged: &Damaged,
     mended: Option<&(String, Standing)>,
     tree: &Tree,
     oracle: Oracle,
-) -> HashSet<Sample> {
+) -> Vec<Standing> {
     let mut all = Vec::new();
     for (path, bytes) in tree {
         let Some(bytes) = bytes else { continue };
@@ -429,7 +440,7 @@ fn standing(
         std::fs::write(scratch.path().join("00000000"), bytes).unwrap();
         oracle.dump(&[], scratch.path(), |line| all.push(base.names.standing(&line)));
     }
-    Standing::known(all.iter())
+    all
 }
 
 /// A segment with the flag of zstd at each record that begins as a frame of that does. Versions before 2.46 do not know the
@@ -461,12 +472,12 @@ fn same_but_padding(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The samples in head chunks.
-fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
+fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> Standing {
     let chunks: Tree = tree
         .iter()
         .filter_map(|(path, bytes)| Some((path.strip_prefix("chunks_head/")?.to_owned(), bytes.clone())))
         .collect();
-    let mut all = HashSet::new();
+    let mut all = Standing::default();
     if chunks.values().flatten().all(|bytes| bytes.iter().skip(8).all(|&byte| byte == 0)) {
         return all;
     }
@@ -477,7 +488,7 @@ fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
         let reference = chunk["ref"].as_str().unwrap().parse().unwrap();
         let Some(number) = base.names.by_ref(reference) else { continue };
         let times = chunk["times"].as_array().into_iter().flatten().filter_map(Value::as_i64);
-        all.extend(times.map(|time| (number, time)));
+        all.samples.extend(times.map(|time| (reference, (number, time))));
     }
     all
 }
