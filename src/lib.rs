@@ -6,6 +6,7 @@
 
 pub mod forecast;
 pub mod record;
+pub mod repair;
 pub mod report;
 pub mod scan;
 pub mod tsdb;

@@ -1,7 +1,9 @@
 //! The command line: what can be asked for, and how the answers end.
 
 mod progress;
+mod repair;
 mod scan;
+mod undo;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -15,8 +17,9 @@ use walfix::forecast::Version;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-   0  no damage
-   4  damage found
+   0  no damage; what was to be undone is undone
+   1  damage found, and all of it repaired
+   4  damage found that is not repaired
    8  could not do the work: nothing to scan, no permission, ...
   16  the command line is wrong";
 
@@ -31,6 +34,8 @@ Examples:
 pub(crate) enum Exit {
     /// No damage.
     Clean = 0,
+    /// There was damage, and all of it is repaired.
+    Repaired = 1,
     /// Damage is left.
     Damaged = 4,
     /// The work could not be done.
@@ -65,6 +70,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Scan(scan::Scan),
+    Repair(repair::Repair),
+    Undo(undo::Undo),
 }
 
 /// What every command takes.
@@ -127,6 +134,8 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     let done = match &cli.command {
         Command::Scan(command) => command.run(&cli.global),
+        Command::Repair(command) => command.run(&cli.global),
+        Command::Undo(command) => command.run(&cli.global),
     };
     done.unwrap_or_else(|error| {
         let _ = io::stderr().lock().write_all(complaint(&error).as_bytes());

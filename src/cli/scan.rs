@@ -17,7 +17,7 @@ use super::{EXIT_STATUS, Exit, Format, Global, print};
 const FRAMED: usize = 20;
 
 /// Where Prometheus's image keeps its data.
-const USUAL: &str = "/prometheus";
+pub(super) const USUAL: &str = "/prometheus";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,7 +95,7 @@ fn frames_of(target: &Target, report: &Report, out: &mut dyn io::Write) -> io::R
 }
 
 /// What to read if nothing is said.
-fn usual_target(usual: &Path) -> anyhow::Result<Target> {
+pub(super) fn usual_target(usual: &Path) -> anyhow::Result<Target> {
     let here = std::env::current_dir().context("cannot tell the current directory; give a PATH")?;
     let why = match Target::find(&here) {
         Ok(target) => return Ok(target),

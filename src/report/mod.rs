@@ -4,6 +4,7 @@ mod foretold;
 pub mod frames;
 pub mod json;
 mod page;
+pub mod plan;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod text;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::scan::report::{
-    Cause, Correction, Dialect, Entries, Finding, Log, LogKind, Lost, Report, SCHEMA, Segment, Severity,
-    Times, Verdict,
+    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Report, SCHEMA, Segment,
+    Severity, Times, Verdict,
 };
 
 /// 2026-11-21 19:24:15 UTC.
@@ -38,6 +38,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         verdict: if damaged { Verdict::Damaged } else { Verdict::Clean },
         logs,
         findings,
+        refs: HighestRefs { defined: Some(4711), unknown: None },
     }
 }
 

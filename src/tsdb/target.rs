@@ -97,6 +97,20 @@ impl Target {
         }
     }
 
+    /// The data directory that it is, or in which it lies.
+    #[must_use]
+    pub fn data_directory_around(&self) -> Option<Self> {
+        if self.shape == Shape::DataDirectory {
+            return Some(self.clone());
+        }
+        let full = self.path.canonicalize().ok()?;
+        // A segment of a checkpoint is three levels down.
+        let around = full.ancestors().skip(1).take(3);
+        let mut found =
+            around.filter(|path| matches!(shape_of_directory(path), Ok(Some(Shape::DataDirectory))));
+        found.next().map(|path| Self { path: path.to_owned(), shape: Shape::DataDirectory })
+    }
+
     /// The logs that belong to it, as they are now. The directory may be in use: it is listed until two listings
     /// agree.
     ///

@@ -1,0 +1,62 @@
+//! Why a repair or an undo could not be done.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a repair or an undo could not be done. Each says what has been changed by then.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// A file cannot be read, written, renamed or listed.
+    #[error("cannot {deed} {path}")]
+    Io {
+        /// What could not be done.
+        deed: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The path belongs to no data directory.
+    #[error("{0} belongs to no data directory of Prometheus: repair needs to see all of its logs")]
+    NoDataDirectory(PathBuf),
+    /// A Prometheus, or another walfix, works here.
+    #[error("{0}; nothing was changed")]
+    InUse(String),
+    /// Something is not as it was when the plan was made.
+    #[error("{path} is not as it was when the plan was made ({what}); nothing more was changed")]
+    Changed {
+        /// The file or directory.
+        path: String,
+        /// What about it.
+        what: String,
+    },
+    /// There is not enough room for the backup and the new files.
+    #[error("{path} has {free} bytes free, and {needed} are needed; nothing was changed")]
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// The backup is not what a repair wrote.
+    #[error("the backup {path} cannot be used: {what}")]
+    Backup {
+        /// The backup.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// Gives an error its place.
+pub(super) trait At<T> {
+    fn at(self, deed: &'static str, path: &Path) -> Result<T, RepairError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, deed: &'static str, path: &Path) -> Result<T, RepairError> {
+        self.map_err(|source| RepairError::Io { deed, path: path.to_owned(), source })
+    }
+}

@@ -1,0 +1,369 @@
+//! A plan: what a repair changes, as data. A dry run prints the very value that is executed, and the backup keeps it.
+//!
+//! The field names are the keys of the JSON: they may be added to, never renamed or removed. Times are in milliseconds
+//! since 1970, sizes and offsets in bytes. Paths are relative to the data directory, with `/`.
+
+use serde::{Deserialize, Serialize};
+
+use super::Options;
+use super::fill::{fill, fill_to_page_end};
+use crate::forecast::Version;
+use crate::scan::report::{LogKind, Report};
+
+/// The identity of the JSON form.
+pub const SCHEMA: &str = "walfix.plan/1";
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// All that can be read.
+    #[default]
+    Salvage,
+    /// What Prometheus's own repair would keep.
+    Prometheus,
+}
+
+/// What a repair changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The version of walfix that made it.
+    pub walfix: String,
+    /// The data directory.
+    pub path: String,
+    /// What is kept.
+    pub mode: Mode,
+    /// The version of Prometheus that is to read the directory next.
+    pub prometheus: Version,
+    /// Whether it runs as an agent.
+    pub agent: bool,
+    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last.
+    pub steps: Vec<Step>,
+    /// Damage that stays.
+    pub left: Vec<Left>,
+    /// What is lost with the damaged bytes, as far as it is known.
+    pub lost: Loss,
+    /// Entries that stay in the logs and have lost their series record.
+    pub orphans: Option<Orphans>,
+    /// The files that the plan was made from.
+    pub inputs: Vec<Input>,
+}
+
+impl Plan {
+    /// With nothing in it yet.
+    pub(super) fn empty(report: &Report, options: Options) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            walfix: report.walfix.to_owned(),
+            path: report.path.clone(),
+            mode: options.mode,
+            prometheus: options.assumed.version,
+            agent: options.assumed.agent,
+            steps: Vec::new(),
+            left: Vec::new(),
+            lost: Loss::NOTHING,
+            orphans: Orphans::of(report),
+            inputs: Vec::new(),
+        }
+    }
+
+    /// Bytes that a backup keeps.
+    #[must_use]
+    pub fn backup_bytes(&self) -> u64 {
+        self.steps.iter().map(|step| step.change.replaced_bytes()).sum()
+    }
+}
+
+/// One change, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// What is done.
+    pub change: Change,
+    /// The findings that it mends.
+    pub mends: Vec<Mends>,
+    /// What is lost.
+    pub lost: Loss,
+}
+
+/// A finding that is mended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mends {
+    /// Its code.
+    pub code: String,
+    /// Where the damaged bytes begin.
+    pub offset: Option<u64>,
+    /// Where they end.
+    pub end: Option<u64>,
+    /// What is wrong, in words.
+    pub message: String,
+    /// Why walfix mends it so.
+    pub how: String,
+}
+
+/// A finding that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Its code.
+    pub code: String,
+    /// The file or directory it is about.
+    pub path: String,
+    /// Where the damaged bytes begin.
+    pub offset: Option<u64>,
+    /// Where they end.
+    pub end: Option<u64>,
+    /// Why it stays.
+    pub reason: String,
+}
+
+/// What is lost. `None` is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Records.
+    pub records: Option<u64>,
+    /// Their entries.
+    pub entries: Option<u64>,
+}
+
+impl Loss {
+    /// Nothing.
+    pub const NOTHING: Self = Self { records: Some(0), entries: Some(0) };
+
+    /// Of both; what is not known of one is not known of the sum.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let add = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
+        Self { records: add(self.records, other.records), entries: add(self.entries, other.entries) }
+    }
+}
+
+/// Entries whose series is defined nowhere: samples, and whatever else names a series by its ref.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphans {
+    /// Series that they belong to.
+    pub series: u64,
+    /// How many.
+    pub entries: u64,
+    /// Of so many entries in all.
+    pub of: u64,
+}
+
+impl Orphans {
+    fn of(report: &Report) -> Option<Self> {
+        let unknown = report.findings.iter().filter(|finding| finding.code == "unknown_refs");
+        let mut orphans = Self { series: 0, entries: 0, of: 0 };
+        for finding in unknown {
+            orphans.series = orphans.series.saturating_add(finding.series.unwrap_or(0));
+            orphans.entries = orphans.entries.saturating_add(finding.lost.entries.unwrap_or(0));
+        }
+        let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
+        for log in logs {
+            let entries = &log.entries;
+            let used = [entries.samples, entries.histograms, entries.float_histograms, entries.exemplars];
+            orphans.of = used.iter().fold(orphans.of, |sum, count| sum.saturating_add(*count));
+        }
+        (orphans.entries > 0).then_some(orphans)
+    }
+
+    /// Their share in percent, rounded up.
+    #[must_use]
+    pub fn percent(&self) -> u64 {
+        let share = (u128::from(self.entries) * 100).div_ceil(u128::from(self.of.max(1)));
+        u64::try_from(share.min(100)).unwrap_or(100)
+    }
+
+    /// `at most 12 %`.
+    #[must_use]
+    pub fn in_percent(&self) -> String {
+        format!("at most {} %", self.percent())
+    }
+}
+
+/// What is done to files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Change {
+    /// Some bytes of a file become others.
+    Patch {
+        /// The file.
+        path: String,
+        /// How.
+        method: Method,
+        /// What is written, in the order of offsets.
+        patches: Vec<Patch>,
+    },
+    /// A segment is written anew: its records as they are stored, in order, without what is damaged.
+    Rewrite {
+        /// The segment.
+        path: String,
+        /// Its size before.
+        bytes: u64,
+        /// Records that it will hold.
+        records: u64,
+        /// The version of the agent that it is written for, if it is for one.
+        agent: Option<Version>,
+    },
+    /// A file that was not there.
+    Create {
+        /// Where.
+        path: String,
+        /// Its bytes.
+        #[serde(with = "hex")]
+        bytes: Vec<u8>,
+    },
+    /// A directory that was not there.
+    CreateDirectory {
+        /// Where.
+        path: String,
+    },
+    /// A file or directory gets another name.
+    Rename {
+        /// Its name.
+        from: String,
+        /// Its new name, under which there is nothing.
+        to: String,
+    },
+    /// A file or directory goes into the backup.
+    SetAside {
+        /// Where it is.
+        path: String,
+        /// Bytes that it holds.
+        bytes: u64,
+    },
+}
+
+impl Change {
+    /// What it is done to.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Patch { path, .. }
+            | Self::Rewrite { path, .. }
+            | Self::Create { path, .. }
+            | Self::CreateDirectory { path }
+            | Self::Rename { from: path, .. }
+            | Self::SetAside { path, .. } => path,
+        }
+    }
+
+    /// The version of the agent that a segment is written for, if it is for one.
+    #[must_use]
+    pub fn agent(&self) -> Option<Version> {
+        match self {
+            Self::Rewrite { agent, .. } => *agent,
+            _ => None,
+        }
+    }
+
+    /// Bytes that are no more where they were.
+    #[must_use]
+    pub fn replaced_bytes(&self) -> u64 {
+        match self {
+            Self::Patch { patches, .. } => patches.iter().map(|patch| patch.replaces).sum(),
+            Self::Rewrite { bytes, .. } | Self::SetAside { bytes, .. } => *bytes,
+            Self::Create { .. } | Self::CreateDirectory { .. } | Self::Rename { .. } => 0,
+        }
+    }
+}
+
+/// How a file is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The bytes are written where they stand, the last first: until the very last write Prometheus stops where it stopped
+    /// before.
+    InPlace,
+    /// A changed copy takes the place of the file at once. For damage at which Prometheus does not stop: half of a
+    /// change would be worse for it than none.
+    Replace,
+}
+
+/// Bytes of a file, and what comes in their place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// Where.
+    pub offset: u64,
+    /// How many bytes of what was there. Only at the end of a file as many as are written or not.
+    pub replaces: u64,
+    /// What comes there.
+    pub with: Content,
+}
+
+impl Patch {
+    /// Where what is replaced ends.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset + self.replaces
+    }
+}
+
+/// What is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Nothing: the file ends here.
+    End,
+    /// So many bytes of records that say nothing, [`fill`].
+    Fill(u64),
+    /// So many, up to the end of a page: [`fill_to_page_end`].
+    FillToPageEnd(u64),
+    /// So many zeros.
+    Zeros(u64),
+    /// These.
+    #[serde(with = "hex")]
+    Bytes(Vec<u8>),
+}
+
+impl Content {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let size = |length: u64| usize::try_from(length).unwrap_or(0);
+        match self {
+            Self::End => Vec::new(),
+            Self::Fill(length) => fill(size(*length)).unwrap_or_default(),
+            Self::FillToPageEnd(length) => fill_to_page_end(size(*length)),
+            Self::Zeros(length) => vec![0; size(*length)],
+            Self::Bytes(bytes) => bytes.clone(),
+        }
+    }
+}
+
+/// A file that a plan was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Where it is.
+    pub path: String,
+    /// The device that it is on.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last written to, ns since 1970.
+    pub modified: i128,
+    /// CRC-64/NVME of its bytes, if it is changed.
+    pub checksum: Option<String>,
+}
+
+/// Bytes as text.
+mod hex {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let text: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits: Option<Vec<u8>> =
+            text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+        let digits = digits.filter(|digits| digits.len() % 2 == 0);
+        let digits = digits.ok_or_else(|| D::Error::custom("not an even number of hexadecimal digits"))?;
+        Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    }
+}

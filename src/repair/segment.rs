@@ -1,0 +1,329 @@
+//! One segment as a repair sees it: what stands, and the holes between.
+
+use std::io;
+use std::ops::Range;
+
+use super::plan::{Content, Loss, Method, Patch};
+use crate::forecast::Version;
+use crate::forecast::replay::Reader;
+use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, salvage_with};
+use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
+use crate::wal::writer::SegmentWriter;
+use crate::wal::{Fault, ReadAt, Record, crc};
+
+/// What stands in a segment, and what is wrong with the rest.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Where records stand that are kept, those side by side as one.
+    kept: Vec<Range<u64>>,
+    /// Records that are kept.
+    records: u64,
+    /// In the order of offsets.
+    pub(super) problems: Vec<Problem>,
+    /// Bytes of the segment.
+    length: u64,
+    /// The version of the agent that is to read it, if one is.
+    agent: Option<Version>,
+    /// Records that the agent refuses: their fragments, what it has against them, and their entries.
+    refused: Vec<(Vec<Range<u64>>, String, u64)>,
+}
+
+impl Visitor for Standing {
+    fn record(&mut self, record: &Record<'_>, contents: &Contents) {
+        if let Some(what) = self.agent.and_then(|version| Reader::Agent.refuses(record.data, version)) {
+            self.refused.push((record.fragments.to_vec(), what, contents.entries));
+            return;
+        }
+        self.records += 1;
+        self.keep(record.fragments.iter().cloned());
+    }
+
+    fn damage(&mut self, damage: Problem) {
+        self.problems.push(damage);
+    }
+}
+
+impl Standing {
+    /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, agent: Option<Version>) -> Self {
+        let new = || Self { length, agent, ..Self::default() };
+        let mut standing = salvage_with(source, length, Reading::Prometheus, new);
+        let corrected: Vec<_> =
+            standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
+        let ranges: Vec<_> = corrected.iter().flat_map(|problem| places(problem)).collect();
+        standing.records += corrected.len() as u64;
+        standing.keep(ranges.into_iter());
+        standing.kept.sort_by_key(|range| range.start);
+        standing
+    }
+
+    fn keep(&mut self, fragments: impl Iterator<Item = Range<u64>>) {
+        for fragment in fragments {
+            match self.kept.last_mut() {
+                Some(last) if last.end == fragment.start => last.end = fragment.end,
+                _ => self.kept.push(fragment),
+            }
+        }
+    }
+
+    /// Records that the agent refuses, and what it has against them.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (Range<u64>, &str)> {
+        let whole = |fragments: &[Range<u64>]| Some(fragments.first()?.start..fragments.last()?.end);
+        self.refused.iter().filter_map(move |(fragments, what, _)| Some((whole(fragments)?, what.as_str())))
+    }
+
+    /// What is lost with them.
+    pub(super) fn lost_to_agent(&self) -> Loss {
+        let entries = self.refused.iter().map(|(_, _, entries)| entries).sum();
+        Loss { records: Some(self.refused.len() as u64), entries: Some(entries) }
+    }
+
+    /// Whether bytes are missing that a disk may give another time, or that somebody has just cut off.
+    pub(super) fn is_in_flux(&self) -> bool {
+        let in_flux = |fault: &Fault| matches!(fault, Fault::Unreadable(_) | Fault::Shrunk { .. });
+        self.problems
+            .iter()
+            .any(|problem| matches!(&problem.kind, ProblemKind::Framing(fault) if in_flux(fault)))
+    }
+
+    /// What has to be done so that nothing is wrong any more.
+    pub(super) fn mend<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Mend> {
+        let holes = self.holes();
+        let mut patches: Vec<Patch> = self.corrections(source)?;
+        let tail = self.kept.iter().map(|range| range.end).max().unwrap_or(0);
+        for hole in &holes {
+            let length = hole.end - hole.start;
+            if hole.start >= tail {
+                let end =
+                    Patch { offset: hole.start, replaces: self.length - hole.start, with: Content::End };
+                patches.push(self.completed(source, hole)?.unwrap_or(end));
+                break;
+            }
+            let with = if hole.end == page_end(hole.start) {
+                Content::FillToPageEnd(length)
+            } else {
+                Content::Fill(length)
+            };
+            if with.bytes().len() as u64 != length {
+                return Ok(Mend::Rewrite { records: self.records });
+            }
+            patches.push(Patch { offset: hole.start, replaces: length, with });
+        }
+        patches.sort_by_key(|patch| patch.offset);
+        let method = self.method(source, &patches)?;
+        Ok(if patches.is_empty() { Mend::Nothing } else { Mend::Patch { method, patches } })
+    }
+
+    /// What is between the records, page by page, where something is wrong with it.
+    fn holes(&self) -> Vec<Range<u64>> {
+        let damaged = self.problems.iter().filter(|problem| is_to_be_mended(problem)).flat_map(places);
+        let refused = self.refused.iter().flat_map(|(fragments, ..)| fragments.iter().cloned());
+        let wrong: Vec<_> = damaged.chain(refused).collect();
+        let wrong = merged(wrong);
+        let is_wrong = |gap: &Range<u64>| {
+            let first = wrong.partition_point(|range| range.end <= gap.start);
+            wrong.get(first).is_some_and(|range| range.start < gap.end)
+        };
+        let ends = self.kept.iter().map(|range| range.end);
+        let starts = self.kept.iter().map(|range| range.start).chain([self.length]);
+        let gaps = [0].into_iter().chain(ends).zip(starts).filter(|(from, to)| from < to);
+        gaps.flat_map(|(from, to)| pages(from..to)).filter(is_wrong).collect()
+    }
+
+    fn corrections<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Vec<Patch>> {
+        let mended = self.problems.iter().filter_map(|problem| problem.correction.as_ref());
+        mended
+            .map(|Mended { at, mask, .. }| {
+                let mut byte = [0];
+                read_exact(source, &mut byte, *at)?;
+                Ok(Patch { offset: *at, replaces: 1, with: Content::Bytes(vec![byte[0] ^ mask]) })
+            })
+            .collect()
+    }
+
+    /// A record whose last bytes are missing, all of which are zeros: Prometheus supplies them (`tsdb/wlog/reader.go`,
+    /// `segmentBufReader.Read` in `wlog.go`), so it is whole.
+    fn completed<S: ReadAt + ?Sized>(&self, source: &S, hole: &Range<u64>) -> io::Result<Option<Patch>> {
+        let is_short = hole.end == self.length && hole.end != page_end(hole.start);
+        if !is_short {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; PAGE_SIZE];
+        let there = length_of(&(hole.start..hole.end));
+        read_exact(source, &mut bytes[..there], hole.start)?;
+        let Some(header) = Header::parse(&bytes) else { return Ok(None) };
+        let end = hole.start + header.size() as u64;
+        let whole = header.head.kind() == FragmentType::Full
+            && end <= page_end(hole.start)
+            && end > self.length
+            && crc::matches(&bytes[HEADER_SIZE..header.size()], header.crc);
+        let zeros =
+            Patch { offset: self.length, replaces: 0, with: Content::Zeros(end.saturating_sub(self.length)) };
+        Ok(whole.then_some(zeros))
+    }
+
+    /// Patches that are written one after the other, the last first, are safe where Prometheus stops at the first hole or
+    /// before it anyhow: it never comes to see what is half done.
+    fn method<S: ReadAt + ?Sized>(&self, source: &S, patches: &[Patch]) -> io::Result<Method> {
+        let takes_several_writes =
+            |patch: &Patch| matches!(patch.with, Content::Fill(_) | Content::FillToPageEnd(_));
+        let Some(first) = patches.iter().find(|patch| takes_several_writes(patch)) else {
+            return Ok(Method::InPlace);
+        };
+        for place in self.stops(patches) {
+            // A record of which a later part is damaged: nothing that is kept stands between.
+            let between = first.offset..place;
+            let is_kept = |kept: &Range<u64>| kept.start < between.end && between.start < kept.end;
+            if (between.is_empty() || !self.kept.iter().any(is_kept)) && self.stops_at(source, place)? {
+                return Ok(Method::InPlace);
+            }
+        }
+        Ok(Method::Replace)
+    }
+
+    /// Where Prometheus may stop: the fragments that patches are about.
+    fn stops(&self, patches: &[Patch]) -> Vec<u64> {
+        let corrected = self.problems.iter().filter(|problem| problem.correction.is_some());
+        let corrected = corrected.map(|problem| problem.range.start);
+        let mut stops: Vec<u64> = patches.iter().map(|patch| patch.offset).chain(corrected).collect();
+        stops.sort_unstable();
+        stops
+    }
+
+    /// Whether every reader stops at the fragment at `offset`, whatever it has read before.
+    fn stops_at<S: ReadAt + ?Sized>(&self, source: &S, offset: u64) -> io::Result<bool> {
+        let mut page = vec![0; length_of(&(offset..page_end(offset).min(self.length)))];
+        read_exact(source, &mut page, offset)?;
+        let Some(header) = Header::parse(&page) else { return Ok(false) };
+        if header.head.kind() == FragmentType::PageTerm {
+            return Ok(page.iter().any(|&byte| byte != 0));
+        }
+        Ok(page.get(HEADER_SIZE..header.size()).is_none_or(|data| !crc::matches(data, header.crc)))
+    }
+}
+
+/// How a segment is mended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Mend {
+    /// There is nothing to be done.
+    Nothing,
+    /// Bytes become others.
+    Patch { method: Method, patches: Vec<Patch> },
+    /// It is written anew.
+    Rewrite { records: u64 },
+}
+
+/// The damaged bytes of a problem, and what is lost with them.
+fn places(problem: &Problem) -> Vec<Range<u64>> {
+    std::iter::once(&problem.range).chain(&problem.orphans).cloned().collect()
+}
+
+/// Not what every reader passes over.
+pub(super) fn is_to_be_mended(problem: &Problem) -> bool {
+    match &problem.kind {
+        ProblemKind::Framing(Fault::TrailingZeros) => false,
+        ProblemKind::Framing(Fault::ZeroedTail) => !problem.orphans.is_empty(),
+        _ => problem.correction.is_none(),
+    }
+}
+
+/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; for an agent, those
+/// that it takes.
+pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
+    source: &S,
+    length: u64,
+    agent: Option<Version>,
+    out: W,
+) -> io::Result<()> {
+    struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
+    impl Visitor for Records {
+        fn record(&mut self, record: &Record<'_>, _: &Contents) {
+            if self.1.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
+                self.0.push((record.offset..record.end, None));
+            }
+        }
+        fn damage(&mut self, damage: Problem) {
+            if let Some(mended) = damage.correction {
+                self.0.push((mended.offset..mended.end, Some(mended)));
+            }
+        }
+    }
+    let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
+    records.0.sort_by_key(|(range, _)| range.start);
+    let mut writer = SegmentWriter::new(out);
+    let mut stored = Vec::new();
+    for (range, mended) in records.0 {
+        let mut bytes = vec![0; length_of(&range)];
+        read_exact(source, &mut bytes, range.start)?;
+        if let Some(mended) = mended {
+            bytes[length_of(&(range.start..mended.at))] ^= mended.mask;
+        }
+        let head = join(&bytes, range.start, &mut stored);
+        writer.record(head.compression(), &stored)?;
+    }
+    writer.finish()?.flush()
+}
+
+/// The data of the fragments that stand in `bytes`, which begin at `offset` of a segment; and the last one's first byte.
+fn join(bytes: &[u8], offset: u64, stored: &mut Vec<u8>) -> HeadByte {
+    stored.clear();
+    let (mut at, mut head) = (0, HeadByte(0));
+    while let Some(header) = bytes.get(at..).and_then(Header::parse) {
+        if header.head.kind() == FragmentType::PageTerm {
+            let here = offset + at as u64;
+            at += length_of(&(here..page_end(here)));
+            continue;
+        }
+        let end = at + header.size();
+        stored.extend(bytes.get(at + HEADER_SIZE..end).unwrap_or_default());
+        (at, head) = (end, header.head);
+        // Too few bytes for a header at the end of a page.
+        let here = offset + at as u64;
+        let room = page_end(here) - here;
+        if room < HEADER_SIZE as u64 {
+            at += length_of(&(here..page_end(here)));
+        }
+    }
+    head
+}
+
+/// Ranges in order, those that touch as one.
+fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// A range, cut at page ends.
+fn pages(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let start = at;
+        at = page_end(page_start(start)).min(range.end);
+        (start < range.end).then_some(start..at)
+    })
+}
+
+fn length_of(range: &Range<u64>) -> usize {
+    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)
+}
+
+/// Fills `buffer` from `offset` on.
+pub(super) fn read_exact<S: ReadAt + ?Sized>(source: &S, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
