@@ -10,6 +10,7 @@ pub mod foretold;
 pub mod fresh;
 #[cfg(target_os = "linux")]
 pub mod fuse;
+pub mod matrix;
 pub mod oracle;
 pub mod pristine;
 pub mod recipes;
