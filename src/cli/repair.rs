@@ -59,6 +59,11 @@ impl Repair {
 /// Repairs; the old bytes are kept in `backup`, or where they usually are if it is empty.
 fn apply(target: &Target, backup: &Path, global: &Global) -> anyhow::Result<Exit> {
     let lock = Lock::take(target.path())?;
+    if let Some(why) = lock.not_known() {
+        eprintln!(
+            "walfix: whether a Prometheus in another container runs on it cannot be told ({why}); make sure that none does"
+        );
+    }
     let mut finished = false;
     match repair::unfinished(target)? {
         Some(Found::Unfinished(unfinished)) => {
