@@ -441,7 +441,7 @@ fn many_at_once() {
 /// A lease that is asked for while others open the file for writing: they wait for a moment, and nobody dies of it.
 #[test]
 fn files_that_others_open_meanwhile() {
-    const LOOKS: usize = 3000;
+    const LOOKS: usize = 300;
     let directory = directory("healthy");
     let data = directory.path();
     let over = AtomicBool::new(false);
