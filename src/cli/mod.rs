@@ -187,9 +187,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         io::ErrorKind::PermissionDenied => {
             Some("Run it as the user of Prometheus (in its image: nobody, 65534), or as root.")
         }
-        io::ErrorKind::ReadOnlyFilesystem => Some(
-            "Mount it writable to repair; to scan, or to see the plan (without --backup), it need not be.",
-        ),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("Mount it writable, or write a repaired copy elsewhere: `walfix repair --into`.")
+        }
         _ => None,
     }
 }

@@ -129,6 +129,12 @@ impl Backup {
         Self::open(path)
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads a backup, and verifies it.
     pub(super) fn open(path: &Path) -> Result<Self, RepairError> {
         let wrong = |what: String| RepairError::Backup { path: path.to_owned(), what };
@@ -206,7 +212,7 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
     } else {
         copy_tree(&full, &kept)?;
         let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
-        rewrite(&File::open(&full)?, bytes, &mut sum)?;
+        rewrite(&File::open(&full)?, bytes, change.agent(), &mut sum)?;
         (sum.checksum.text(), sum.bytes)
     };
     Ok(Changed {

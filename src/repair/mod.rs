@@ -4,15 +4,19 @@
 //! [`plan`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
 
 mod backup;
+mod copy;
 mod error;
+mod fence;
 mod files;
 pub mod fill;
 mod input;
 mod lock;
 pub mod plan;
+mod prometheus;
 mod readme;
 mod salvage;
 mod segment;
+mod sequence;
 mod state;
 mod transaction;
 mod undo;
@@ -20,21 +24,71 @@ mod undo;
 use std::path::{Path, PathBuf};
 
 pub use self::backup::Backup;
+pub use self::copy::copy_logs;
 use self::error::At as _;
 pub use self::error::RepairError;
 pub use self::lock::Lock;
+use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
 pub use self::transaction::{Found, unfinished};
 pub use self::undo::{Undone, undo};
+use crate::forecast::Assumed;
+use crate::forecast::report::Forecast;
 use crate::scan::report::Report;
 use crate::tsdb::Target;
 
-/// The plan that mends what `report` has found in the data directory `target`.
+/// What a plan is to keep, and for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What is kept.
+    pub mode: Mode,
+    /// Who is to read the directory next.
+    pub assumed: Assumed,
+}
+
+/// The plan that mends what `report` has found in the data directory `target`, and `forecast` foretells of it.
 ///
 /// # Errors
 /// If files cannot be read.
-pub fn plan(target: &Target, report: &Report) -> Result<Plan, RepairError> {
-    salvage::plan(target, report).at("read", target.path())
+pub fn plan(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    options: Options,
+) -> Result<Plan, RepairError> {
+    let mut plan = Plan::empty(report, options);
+    let planned = match options.mode {
+        Mode::Salvage => salvage::plan(target, report, options.assumed, &mut plan),
+        Mode::Prometheus => prometheus::plan(target, report, forecast, options.assumed, &mut plan),
+    };
+    planned.at("read", target.path())?;
+    plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
+    let touched: Vec<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
+    plan.inputs = input::all(target, &touched).at("read", target.path())?;
+    Ok(plan)
+}
+
+/// What either mode comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    /// Of [`Mode::Salvage`].
+    pub salvage: Plan,
+    /// Of [`Mode::Prometheus`].
+    pub prometheus: Plan,
+}
+
+/// The plans of both modes, see [`plan`].
+///
+/// # Errors
+/// As of [`plan`].
+pub fn plans(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    assumed: Assumed,
+) -> Result<Plans, RepairError> {
+    let of = |mode| plan(target, report, forecast, Options { mode, assumed });
+    Ok(Plans { salvage: of(Mode::Salvage)?, prometheus: of(Mode::Prometheus)? })
 }
 
 /// Executes a plan for the data directory `target` of which the lock is held. The old bytes are kept in `backup`, which
@@ -45,6 +99,25 @@ pub fn plan(target: &Target, report: &Report) -> Result<Plan, RepairError> {
 pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
     lock.check()?;
     transaction::apply(target, plan, backup).map(drop)
+}
+
+/// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
+///
+/// # Errors
+/// As of [`apply`].
+pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), RepairError> {
+    // An interruption must find them.
+    let backup = default_backup(target.path());
+    apply(target, plan, &backup, lock)?;
+    std::fs::remove_dir_all(&backup).at("remove", &backup)
+}
+
+/// Gives up a repair that was interrupted; its backup stays.
+///
+/// # Errors
+/// If the data directory cannot be written to.
+pub fn forget(target: &Target, _: &Lock) -> Result<(), RepairError> {
+    transaction::forget(target)
 }
 
 /// Finishes a repair that was interrupted, see [`unfinished`].

@@ -145,7 +145,7 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
         }
         Change::Rewrite { bytes, .. } => {
             let file = File::open(&path)?;
-            replace(&path, Some(&file.metadata()?), |out| rewrite(&file, *bytes, out))
+            replace(&path, Some(&file.metadata()?), |out| rewrite(&file, *bytes, change.agent(), out))
         }
         Change::Create { bytes, .. } => {
             // It belongs to whom the directory belongs.
