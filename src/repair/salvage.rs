@@ -54,7 +54,11 @@ fn segments(
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> io::Result<()> {
-    for kind in [LogKind::Wbl, LogKind::Wal] {
+    // A checkpoint is repaired as it is only if nobody has gone on without it.
+    let run_since = |finding: &Finding| matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
+    let is_last_word = !report.findings.iter().any(run_since);
+    let checkpoint = is_last_word.then_some(LogKind::Checkpoint);
+    for kind in [LogKind::Wbl, LogKind::Wal].into_iter().chain(checkpoint) {
         let logs = report.logs.iter().filter(|log| log.kind == kind && log.dialect == Dialect::Prometheus);
         for segment in logs.flat_map(|log| log.segments.iter().rev()) {
             let none = &mut Vec::new();
@@ -84,7 +88,7 @@ fn segment_step(
     let full = target.path_of(path);
     let file = File::open(&full)?;
     let metadata = file.metadata()?;
-    let agent = (assumed.agent && kind == LogKind::Wal).then_some(assumed.version);
+    let agent = (assumed.agent && kind != LogKind::Wbl).then_some(assumed.version);
     let standing = Standing::of(&file, metadata.len(), agent);
     if standing.is_in_flux() {
         return Ok(Err(
