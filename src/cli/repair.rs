@@ -116,6 +116,11 @@ impl Repair {
     /// Repairs; the old bytes go to `backup`, or nowhere.
     fn apply(&self, target: &Target, backup: Option<&Path>, global: &Global) -> anyhow::Result<Exit> {
         let lock = Lock::take(target.path())?;
+        if let Some(why) = lock.not_known() {
+            eprintln!(
+                "walfix: whether a Prometheus in another container works here cannot be told ({why}); make sure that none does"
+            );
+        }
         let finished = finish_interrupted(target, &lock)?;
         let made = self.plan(target, global)?;
         let plan = &made.plan;

@@ -95,8 +95,9 @@ pub fn plans(
 /// is not there yet.
 ///
 /// # Errors
-/// If anything is not as it was when the plan was made, or a file cannot be written.
-pub fn apply(target: &Target, plan: &Plan, backup: &Path, _: &Lock) -> Result<(), RepairError> {
+/// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
+pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
+    lock.check()?;
     transaction::apply(target, plan, backup).map(drop)
 }
 
@@ -123,7 +124,8 @@ pub fn forget(target: &Target, _: &Lock) -> Result<(), RepairError> {
 ///
 /// # Errors
 /// As of [`apply`].
-pub fn finish(target: &Target, backup: &Backup, _: &Lock) -> Result<(), RepairError> {
+pub fn finish(target: &Target, backup: &Backup, lock: &Lock) -> Result<(), RepairError> {
+    lock.check()?;
     transaction::finish(target, backup)
 }
 
