@@ -19,6 +19,7 @@ pub mod table;
 pub mod truth;
 
 use std::io::Write as _;
+use std::path::Path;
 
 /// Says on the test's real standard error that `what` is not being tested, and `why`.
 ///
@@ -41,4 +42,10 @@ pub fn seeds(count: u64) -> std::ops::Range<u64> {
     let knob = |name: &str| std::env::var(name).ok().map(|value| value.parse().expect(name));
     let first = knob("WALFIX_FIRST_SEED").unwrap_or(0);
     first..first + knob("WALFIX_SEEDS").unwrap_or(count)
+}
+
+/// Where files cost no disk.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
