@@ -1,7 +1,7 @@
 //! Mends what a scan has found, so that only the damaged bytes are lost, and can be undone. The only room that opens a
 //! file for writing.
 //!
-//! [`plan`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
+//! [`plan()`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
 
 mod backup;
 mod copy;
@@ -77,10 +77,10 @@ pub struct Plans {
     pub prometheus: Plan,
 }
 
-/// The plans of both modes, see [`plan`].
+/// The plans of both modes, see [`plan()`].
 ///
 /// # Errors
-/// As of [`plan`].
+/// As of [`plan()`].
 pub fn plans(
     target: &Target,
     report: &Report,
