@@ -130,7 +130,7 @@ fn a_plan_changes_nothing() {
     for (name, code) in [
         ("overwritten_range", DAMAGED),
         ("gap_in_segments", DAMAGED),
-        ("checkpoint_series_damaged", DAMAGED),
+        ("checkpoint_series_damaged_started_twice", DAMAGED),
         // A torn tail is no damage, but Prometheus cuts it.
         ("torn_payload", CLEAN),
         ("healthy", CLEAN),
@@ -267,9 +267,7 @@ fn a_part_of_a_data_directory_stands_for_it() {
 
 #[test]
 fn what_cannot_be_mended_is_left_and_said() {
-    for name in
-        ["checkpoint_series_damaged", "checkpoint_is_a_file", "checkpoint_series_damaged_started_twice"]
-    {
+    for name in ["checkpoint_series_damaged_started_twice"] {
         let directory = fixture(name);
         let before = tree(directory.path());
         let output = walfix(&["repair", "--backup", "--accept-orphans"], directory.path());
@@ -283,7 +281,7 @@ fn what_cannot_be_mended_is_left_and_said() {
 /// A gap keeps Prometheus from starting, and so from deleting: it is not filled while other damage is left.
 #[test]
 fn a_refusal_to_start_is_lifted_last() {
-    let directory = fixture("checkpoint_series_damaged");
+    let directory = fixture("checkpoint_series_damaged_started_twice");
     let wal = directory.path().join("wal");
     let last = fs::read_dir(&wal).expect("a directory").map(|entry| entry.expect("an entry").file_name());
     let last = last.filter_map(|name| name.into_string().ok()?.parse::<u64>().ok()).max().expect("a segment");
@@ -333,9 +331,14 @@ fn json_of_a_repair() {
     let done = answer(&walfix(&["repair", "--backup", "--format=json"], directory.path()));
     assert_eq!(done["applied"]["verdict"], "clean");
     assert_eq!(Path::new(done["applied"]["backup"].as_str().expect("a path")), backups(directory.path())[0]);
-    for name in
-        ["swapped_pages", "gap_in_segments", "undecodable_series", "torn_payload", "checkpoint_is_a_file"]
-    {
+    for name in [
+        "swapped_pages",
+        "gap_in_segments",
+        "undecodable_series",
+        "torn_payload",
+        "checkpoint_is_a_file",
+        "chunk_snapshot_damaged",
+    ] {
         let directory = fixture(name);
         answer(&walfix(&["repair", "--format=json"], directory.path()));
         answer(&walfix(&["repair", "--format=json", "--mode=prometheus"], directory.path()));

@@ -26,7 +26,7 @@ use support::truth::{Start, measure};
 const LANES: usize = 6;
 
 /// Damages that are not mended yet, and must then be left as they are: rows, by number.
-const NOT_YET: [u32; 5] = [17, 18, 19, 20, 33];
+const NOT_YET: [u32; 2] = [19, 33];
 
 /// What a repair said.
 struct Repaired {
