@@ -229,14 +229,18 @@ fn only_what_is_damaged_is_lost() {
         }
         let logs: Vec<_> = cases.iter().map(|case| case.data().join(case.kind)).collect();
         let wals: Vec<_> = cases.iter().map(|case| case.root.join("as_wal")).collect();
-        let (starts, checkpoints) = std::thread::scope(|scope| {
+        let (starts, checkpoints, live) = std::thread::scope(|scope| {
             let starts = scope.spawn(|| oracle.read_batch(&["--records"], &logs));
+            let live = scope.spawn(|| oracle.read_batch(&["--live"], &logs));
             let checkpoints = oracle.read_batch(&["--concat"], &wals);
-            (starts.join().unwrap(), checkpoints)
+            (starts.join().unwrap(), checkpoints, live.join().unwrap())
         });
         for (at, case) in cases.iter().enumerate() {
             let complaints = [
-                reads_cleanly(case, &starts[at], &checkpoints[at]),
+                reads_cleanly(
+                    case,
+                    [(&starts[at], "start"), (&checkpoints[at], "checkpoint"), (&live[at], "remote write")],
+                ),
                 keeps_what_was_whole(case, &plans[at], &read_by_oracle(&starts[at])),
                 is_done_and_can_be_undone(case, &plans[at], &befores[at]),
             ];
@@ -263,12 +267,12 @@ fn name_of(change: &Change) -> String {
 }
 
 /// Neither walfix nor Prometheus's own reader, nor the model of it, minds anything.
-fn reads_cleanly(case: &Case<'_>, start: &Value, checkpoint: &Value) -> Result<(), String> {
+fn reads_cleanly(case: &Case<'_>, answers: [(&Value, &str); 3]) -> Result<(), String> {
     let (report, _) = case.plan();
     if let Some(finding) = report.of_severity(Severity::Damage).next() {
         return Err(format!("there is still damage: {finding:?}"));
     }
-    for (answer, of) in [(start, "start"), (checkpoint, "checkpoint")] {
+    for (answer, of) in answers {
         if let Some(error) = answer["error"].as_str() {
             return Err(format!("Prometheus's {of} says: {error}"));
         }

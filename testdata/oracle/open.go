@@ -89,7 +89,7 @@ func runOpen(args []string, out io.Writer) error {
 	if os.Getenv(childEnv) != "" {
 		rep := open(dir, o)
 		if o.again {
-			o.checkpoint = false
+			o.checkpoint, o.appends = false, false
 			rep.Again = open(dir, o)
 		}
 		return printJSON(out, rep)

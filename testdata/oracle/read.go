@@ -32,7 +32,7 @@ type readReport struct {
 
 // readOptions are the flags of read.
 type readOptions struct {
-	concat, records bool
+	concat, records, live bool
 }
 
 // place is where in which directory an error came up.
@@ -46,19 +46,20 @@ func runRead(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("read", flag.ContinueOnError)
 	concat := fs.Bool("concat", false, "one reader over the last checkpoint and all segments after it, as wlog.Checkpoint")
 	records := fs.Bool("records", false, "list what is read, without the directory of each")
+	live := fs.Bool("live", false, "as remote write reads the segments of a wal or wbl")
 	batch := fs.Bool("batch", false, "directories come on stdin, a line each, and answers go out as they come")
 	dirs, err := parseDirs(fs, args)
 	if err != nil {
 		return err
 	}
 	if *batch && len(dirs) == 0 {
-		return readBatch(stdin, readOptions{*concat, *records}, out)
+		return readBatch(stdin, readOptions{*concat, *records, *live}, out)
 	}
 	dir, err := onlyDir(fs, dirs)
 	if err != nil {
 		return err
 	}
-	rep, err := read(dir, readOptions{*concat, *records})
+	rep, err := read(dir, readOptions{*concat, *records, *live})
 	if err != nil {
 		return err
 	}
@@ -115,6 +116,8 @@ func read(dir string, o readOptions) (*readReport, error) {
 	var at *place
 	var err error
 	switch {
+	case o.live:
+		at, err = rep.live(dir)
 	case o.concat && walDir == "":
 		return nil, fmt.Errorf("%w: no checkpoint is made of a wbl", errUsage)
 	case o.concat:
@@ -185,6 +188,51 @@ func (rep *readReport) replay(walDir string) (*place, error) {
 		}
 	}
 	return nil, nil
+}
+
+// live reads each segment as wlog.Watcher (wlog/watcher.go) does.
+func (rep *readReport) live(dir string) (*place, error) {
+	files, err := segmentFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	dec := record.NewDecoder(labels.NewSymbolTable(), discard)
+	for _, file := range files {
+		s, err := wlog.OpenReadSegment(file.path)
+		if err != nil {
+			return nil, err
+		}
+		r := wlog.NewLiveReader(discard, wlog.NewLiveReaderMetrics(nil), s)
+		err = rep.tail(r, &dec, file.index)
+		s.Close()
+		if err != nil {
+			return &place{dir, file.index, r.Offset()}, err
+		}
+	}
+	return nil, nil
+}
+
+func (rep *readReport) tail(r *wlog.LiveReader, dec *record.Decoder, index int) error {
+	for r.Next() {
+		rec := r.Record()
+		if err := (*lineWriter)(nil).guard(func() error { return decodeWAL(dec, rec) }); err != nil {
+			return err
+		}
+		rep.took(index, r.Offset(), rec)
+	}
+	if err := r.Err(); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// took counts a record that has been read, and lists it.
+func (rep *readReport) took(segment int, end int64, rec []byte) {
+	rep.Records++
+	if rep.list {
+		sum := crc32.Checksum(rec, castagnoli)
+		rep.Read = append(rep.Read, [4]int64{int64(segment), end, int64(len(rec)), int64(sum)})
+	}
 }
 
 func (rep *readReport) replayWBL(wblDir string) (*place, error) {
@@ -259,11 +307,7 @@ func (rep *readReport) all(
 			}
 			return at, err
 		}
-		rep.Records++
-		if rep.list {
-			sum := crc32.Checksum(rec, castagnoli)
-			rep.Read = append(rep.Read, [4]int64{int64(r.Segment()), r.Offset(), int64(len(rec)), int64(sum)})
-		}
+		rep.took(r.Segment(), r.Offset(), rec)
 	}
 	err := r.Err()
 	if err == nil {
