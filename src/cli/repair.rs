@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use walfix::forecast::{Assumed, forecast};
-use walfix::repair::{self, Found, Lock, Plan};
+use walfix::repair::{self, Lock, Plan};
 use walfix::report::{plan, text};
 use walfix::scan::report::{Report, Verdict};
 use walfix::tsdb::Target;
@@ -59,21 +59,23 @@ impl Repair {
 /// Repairs; the old bytes are kept in `backup`, or where they usually are if it is empty.
 fn apply(target: &Target, backup: &Path, global: &Global) -> anyhow::Result<Exit> {
     let lock = Lock::take(target.path())?;
-    let mut finished = false;
-    match repair::unfinished(target)? {
-        Some(Found::Unfinished(unfinished)) => {
-            eprintln!("walfix: a repair was interrupted here; it is finished now");
-            repair::finish(target, &unfinished, &lock)?;
-            finished = true;
-        }
-        Some(Found::Overtaken { backup, what }) => {
-            eprintln!(
-                "walfix: a repair was interrupted here, and something has changed since: {what}; it is given up, its backup stays in {}",
-                backup.display()
-            );
-        }
-        None => {}
+    let resumed = repair::resume(target, &lock)?;
+    for removed in &resumed.removed {
+        eprintln!(
+            "walfix: a repair was interrupted here before it had changed anything; its backup {} is removed",
+            removed.display()
+        );
     }
+    if let Some(backup) = &resumed.finished {
+        eprintln!("walfix: a repair was interrupted here; it is finished now, its backup is {}", backup.display());
+    }
+    if let Some((backup, what)) = &resumed.given_up {
+        eprintln!(
+            "walfix: a repair was interrupted here, and something has changed since: {what}; it is given up, its backup stays in {}",
+            backup.display()
+        );
+    }
+    let finished = resumed.finished.is_some();
     let (report, plan) = plan_of(target, global)?;
     if plan.steps.is_empty() {
         show(&plan, &report, target, global)?;

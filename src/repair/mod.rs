@@ -8,8 +8,10 @@ mod error;
 mod files;
 pub mod fill;
 mod input;
+mod leftovers;
 mod lock;
 pub mod plan;
+mod preflight;
 mod readme;
 mod salvage;
 mod segment;
@@ -24,8 +26,8 @@ use self::error::At as _;
 pub use self::error::RepairError;
 pub use self::lock::Lock;
 pub use self::plan::{Mode, Plan};
-pub use self::transaction::{Found, unfinished};
-pub use self::undo::{Undone, undo};
+pub use self::transaction::{Found, Resumed, unfinished};
+pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
 use crate::scan::report::Report;
 use crate::tsdb::Target;
 
@@ -46,12 +48,12 @@ pub fn apply(target: &Target, plan: &Plan, backup: &Path, _: &Lock) -> Result<()
     transaction::apply(target, plan, backup).map(drop)
 }
 
-/// Finishes a repair that was interrupted, see [`unfinished`].
+/// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
 ///
 /// # Errors
 /// As of [`apply`].
-pub fn finish(target: &Target, backup: &Backup, _: &Lock) -> Result<(), RepairError> {
-    transaction::finish(target, backup)
+pub fn resume(target: &Target, _: &Lock) -> Result<Resumed, RepairError> {
+    transaction::resume(target)
 }
 
 /// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::input;
-use super::plan::{Change, Content, Left, Loss, Mends, Mode, Patch, Plan, SCHEMA, Step};
+use super::plan::{Change, Content, Left, Loss, Mends, Method, Mode, Patch, Plan, SCHEMA, Step};
 use super::segment::{Mend, Standing};
 use crate::scan::report::{Dialect, Finding, Report, Severity};
 use crate::tsdb::{LogKind, Target};
@@ -82,6 +83,10 @@ fn segment_step(
     }
     let change = match standing.mend(&file)? {
         Mend::Nothing => return Ok(Ok(None)),
+        // By its other names, somebody may keep it as it is: a snapshot made of hard links.
+        Mend::Patch { patches, .. } if file.metadata()?.nlink() > 1 => {
+            Change::Patch { path: path.to_owned(), method: Method::Replace, patches }
+        }
         Mend::Patch { method, patches } => Change::Patch { path: path.to_owned(), method, patches },
         Mend::Rewrite { records } => Change::Rewrite { path: path.to_owned(), bytes: length, records },
     };
