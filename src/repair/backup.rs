@@ -235,7 +235,7 @@ impl Backup {
             let bytes = read(path, name)?;
             let sum = input::checksum_of_bytes(&bytes);
             let is_right = checksums.lines().any(|line| line.split_once("  ") == Some((&sum, name)));
-            is_right.then_some(bytes).ok_or_else(|| format!("{name} has been changed since it was written"))
+            is_right.then_some(bytes).ok_or_else(|| format!("{name} is not what its line in {CHECKSUMS} says: one of them has been changed"))
         };
         let manifest: Manifest = verified(MANIFEST).and_then(|text| parse(MANIFEST, &text)).map_err(wrong)?;
         let plan: Plan = verified(PLAN).and_then(|text| parse(PLAN, &text)).map_err(wrong)?;

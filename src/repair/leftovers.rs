@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::{remove_any, sync_directory};
+use super::files::{remove_any, set_modified_directory, sync_directory};
+use super::input;
 use crate::tsdb::Target;
 
 /// What names end in under which files are written before they get theirs, `files::staged`.
@@ -28,6 +29,7 @@ pub(super) fn remove_in(directory: &Path) -> io::Result<()> {
         }
         entries => entries?,
     };
+    let modified = input::modified(&directory.metadata()?);
     let mut removed = false;
     for entry in entries {
         let entry = entry?;
@@ -36,5 +38,9 @@ pub(super) fn remove_in(directory: &Path) -> io::Result<()> {
             removed = true;
         }
     }
-    if removed { sync_directory(directory) } else { Ok(()) }
+    if removed {
+        set_modified_directory(directory, modified)?;
+        sync_directory(directory)?;
+    }
+    Ok(())
 }

@@ -60,7 +60,7 @@ impl Lock {
         // One that walfix made and was not there to remove is as good as made now.
         let mut text = String::new();
         let _ = (&lock.file).take(64).read_to_string(&mut text);
-        lock.made = text.strip_prefix(MARK).and_then(|time| time.trim_end().parse().ok());
+        lock.made = marked(&text);
         if let (Some(modified), false) = (lock.made, is_new) {
             set_modified_directory(data, modified).at("set the time of", data)?;
         }
@@ -75,11 +75,20 @@ impl Lock {
     }
 }
 
+/// The time in a lock that walfix made.
+fn marked(text: &str) -> Option<i128> {
+    text.strip_prefix(MARK)?.strip_suffix('\n')?.parse().ok()
+}
+
 /// Makes the lock, if nobody else does; whether it was made. It is there at once with its mark in it, and belongs to whom
 /// the data directory belongs: a Prometheus that cannot open it does not start.
 fn make(data: &Path, path: &Path) -> io::Result<bool> {
-    let modified = input::modified(&data.metadata()?);
     let staged = staged(path);
+    // Whoever was killed while making it may have written down when the directory was changed before that.
+    let modified = match fs::read_to_string(&staged).ok().as_deref().and_then(marked) {
+        Some(modified) => modified,
+        None => input::modified(&data.metadata()?),
+    };
     let write = |path: &Path| {
         let mut file = File::create(path)?;
         file.write_all(format!("{MARK}{modified}\n").as_bytes())?;

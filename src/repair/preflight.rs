@@ -66,7 +66,8 @@ pub(super) fn probe(data: &Path, plan: &Plan) -> io::Result<()> {
         }
         probed.push(directory_of(&path).to_owned());
         let staged = staged(&path);
-        let given = File::create(&staged).and_then(|file| owner.give(&file));
+        let file = File::create(&staged)?;
+        let given = owner.give(&file);
         std::fs::remove_file(&staged)?;
         given?;
     }

@@ -63,7 +63,8 @@ impl Begun {
 
     fn write(&self, data: &Path) -> Result<(), RepairError> {
         let path = data.join(UNFINISHED);
-        let backup = self.backup.strip_prefix(data).unwrap_or(&self.backup).to_owned();
+        let full = data.canonicalize().at("find", data)?;
+        let backup = self.backup.strip_prefix(full).unwrap_or(&self.backup).to_owned();
         let text = serde_json::to_vec(&Self { backup, ..self.clone() });
         let text = text.map_err(io::Error::from).at("write", &path)?;
         replace(&path, None, |out| out.write_all(&text)).at("write", &path)
