@@ -10,8 +10,10 @@ mod fence;
 mod files;
 pub mod fill;
 mod input;
+mod leftovers;
 mod lock;
 pub mod plan;
+mod preflight;
 mod prometheus;
 mod readme;
 mod salvage;
@@ -30,8 +32,8 @@ pub use self::error::RepairError;
 pub use self::lock::Lock;
 use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
-pub use self::transaction::{Found, unfinished};
-pub use self::undo::{Undone, undo};
+pub use self::transaction::{Found, Resumed, unfinished};
+pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
 use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::scan::report::Report;
@@ -112,21 +114,13 @@ pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), R
     std::fs::remove_dir_all(&backup).at("remove", &backup)
 }
 
-/// Gives up a repair that was interrupted; its backup stays.
-///
-/// # Errors
-/// If the data directory cannot be written to.
-pub fn forget(target: &Target, _: &Lock) -> Result<(), RepairError> {
-    transaction::forget(target)
-}
-
-/// Finishes a repair that was interrupted, see [`unfinished`].
+/// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
 ///
 /// # Errors
 /// As of [`apply`].
-pub fn finish(target: &Target, backup: &Backup, lock: &Lock) -> Result<(), RepairError> {
+pub fn resume(target: &Target, lock: &Lock) -> Result<Resumed, RepairError> {
     lock.check()?;
-    transaction::finish(target, backup)
+    transaction::resume(target)
 }
 
 /// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor

@@ -256,6 +256,15 @@ impl Change {
         }
     }
 
+    /// All names that it is about.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        let to = match self {
+            Self::Rename { to, .. } => Some(to.as_str()),
+            _ => None,
+        };
+        std::iter::once(self.path()).chain(to)
+    }
+
     /// Bytes that are no more where they were.
     #[must_use]
     pub fn replaced_bytes(&self) -> u64 {
