@@ -358,5 +358,5 @@ fn wrong_command_lines() {
     }
     let output = walfix(&["undo"], directory.path());
     assert_exit(&output, FAILED);
-    assert!(stderr(&output).contains("plan.json"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot be used"), "{}", stderr(&output));
 }

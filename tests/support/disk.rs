@@ -103,7 +103,7 @@ impl Disk {
     fn now(&self, node: Node) -> BTreeMap<String, Node> {
         let Inode::Directory { synced, pending } = &self.inodes[node] else { return BTreeMap::new() };
         let mut entries = synced.clone();
-        for op in pending.iter() {
+        for op in pending {
             apply(&mut entries, op);
         }
         entries
