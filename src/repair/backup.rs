@@ -338,7 +338,8 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
     } else {
         copy_tree(&full, &kept)?;
         let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
-        rewrite(&File::open(&full)?, bytes, change.agent(), &mut sum)?;
+        let source = File::open(data.join(change.source()))?;
+        rewrite(&source, source.metadata()?.len(), change.agent(), &mut sum)?;
         (sum.checksum.text(), sum.bytes)
     };
     Ok(Changed {

@@ -197,6 +197,8 @@ pub enum Change {
     Rewrite {
         /// The segment.
         path: String,
+        /// Whose records it gets, if not its own.
+        from: Option<String>,
         /// Its size before.
         bytes: u64,
         /// Records that it will hold.
@@ -244,6 +246,15 @@ impl Change {
             | Self::CreateDirectory { path }
             | Self::Rename { from: path, .. }
             | Self::SetAside { path, .. } => path,
+        }
+    }
+
+    /// Where the records of a segment that is written anew come from.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        match self {
+            Self::Rewrite { from: Some(from), .. } => from,
+            _ => self.path(),
         }
     }
 
