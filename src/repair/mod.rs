@@ -11,6 +11,7 @@ mod files;
 pub mod fill;
 mod input;
 mod lock;
+mod partial;
 pub mod plan;
 mod prometheus;
 mod readme;
