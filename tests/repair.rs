@@ -28,6 +28,9 @@ use walfix::wal::segments::{list_segments, segment_name};
 
 const PAGE: usize = 32768;
 
+/// The segment behind it is empty: what is read of its log is all from it.
+const CHECKPOINT: &str = "wal/checkpoint.00000007";
+
 /// A record of samples without a sample, of which fillings are made.
 const FILLING: &[u8] = &[2];
 
@@ -37,7 +40,7 @@ struct Case<'a> {
     what: String,
     log: &'a Pristine,
     damaged: Vec<u8>,
-    /// `wal` or `wbl`.
+    /// `wal`, `wbl` or a checkpoint.
     kind: &'static str,
     /// The segments in order, and which of them is the damaged one.
     segments: Vec<Vec<u8>>,
@@ -61,11 +64,16 @@ impl<'a> Case<'a> {
         let place = of_log.iter().position(|other| other.path == log.path).unwrap();
         let mut segments: Vec<Vec<u8>> = of_log.iter().map(|other| other.bytes.clone()).collect();
         segments[place].clone_from(&damaged);
-        let before = rng.usize(..2);
-        segments.splice(..0, vec![Vec::new(); before]);
-        segments.extend(vec![Vec::new(); rng.usize(..2)]);
         let name = directory.file_name().unwrap().to_str().unwrap();
-        let kind = if name.starts_with("wbl") { "wbl" } else { "wal" };
+        let is_in_checkpoint = rng.usize(..3) == 0;
+        let kind = match name {
+            _ if name.starts_with("wbl") => "wbl",
+            _ if is_in_checkpoint => CHECKPOINT,
+            _ => "wal",
+        };
+        let (before, behind) = if kind == CHECKPOINT { (0, 0) } else { (rng.usize(..2), rng.usize(..2)) };
+        segments.splice(..0, vec![Vec::new(); before]);
+        segments.extend(vec![Vec::new(); behind]);
         let at = place + before;
         let what = format!(
             "seed {seed}: {} as {kind} segment {at} of {} ({}: {})",
@@ -85,14 +93,16 @@ impl<'a> Case<'a> {
         for kind in ["wal", self.kind] {
             fs::create_dir_all(self.data().join(kind)).unwrap();
         }
-        if self.kind == "wbl" {
-            fs::write(self.data().join("wal/00000000"), []).unwrap();
+        match self.kind {
+            "wbl" => fs::write(self.data().join("wal/00000000"), []).unwrap(),
+            CHECKPOINT => fs::write(self.data().join("wal/00000008"), []).unwrap(),
+            _ => {}
         }
         for (number, bytes) in (0..).zip(&self.segments) {
             fs::write(self.data().join(self.kind).join(segment_name(number)), bytes).unwrap();
         }
         // What the oracle reads as it reads segments for a checkpoint; none is made of a WBL, but its bytes are as good.
-        std::os::unix::fs::symlink(self.data().join(self.kind), self.root.join("as_wal")).unwrap();
+        std::os::unix::fs::symlink(self.log(), self.root.join("as_wal")).unwrap();
     }
 
     fn target(&self) -> Target {
@@ -117,6 +127,11 @@ impl<'a> Case<'a> {
     /// The damaged segment, as a path in the data directory.
     fn segment(&self) -> String {
         format!("{}/{}", self.kind, segment_name(i64::try_from(self.at).unwrap()))
+    }
+
+    /// What the oracle reads: the log, or that which the checkpoint is of.
+    fn log(&self) -> PathBuf {
+        self.data().join(if self.kind == "wbl" { "wbl" } else { "wal" })
     }
 
     fn reader(&self) -> Reader {
@@ -217,6 +232,7 @@ fn only_what_is_damaged_is_lost() {
         let mut plans = Vec::new();
         for case in &cases {
             case.write();
+            *counts.entry(case.kind.to_owned()).or_default() += 1;
             let before = tree(&case.data(), &case.backup());
             let lock = Lock::take(&case.data()).unwrap();
             let (_, plan) = case.plan();
@@ -229,11 +245,12 @@ fn only_what_is_damaged_is_lost() {
             befores.push(before);
             plans.push(plan);
         }
-        let logs: Vec<_> = cases.iter().map(|case| case.data().join(case.kind)).collect();
+        let logs: Vec<_> = cases.iter().map(Case::log).collect();
+        let directories: Vec<_> = cases.iter().map(|case| case.data().join(case.kind)).collect();
         let wals: Vec<_> = cases.iter().map(|case| case.root.join("as_wal")).collect();
         let (starts, checkpoints, live) = std::thread::scope(|scope| {
             let starts = scope.spawn(|| oracle.read_batch(&["--records"], &logs));
-            let live = scope.spawn(|| oracle.read_batch(&["--live"], &logs));
+            let live = scope.spawn(|| oracle.read_batch(&["--live"], &directories));
             let checkpoints = oracle.read_batch(&["--concat"], &wals);
             (starts.join().unwrap(), checkpoints, live.join().unwrap())
         });
@@ -252,7 +269,7 @@ fn only_what_is_damaged_is_lost() {
             }
         }
     }
-    eprintln!("steps: {counts:?}");
+    eprintln!("{counts:?}");
     let shown: Vec<String> = failures.iter().take(20).map(|text| text.chars().take(1500).collect()).collect();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), shown.join("\n"));
 }
@@ -403,7 +420,7 @@ fn a_hole_that_cannot_be_filled() {
             let lock = Lock::take(&case.data()).unwrap();
             repair::apply(&case.target(), &plan, &case.backup(), &lock).unwrap();
         }
-        let logs = [case.data().join(case.kind)];
+        let logs = [case.log()];
         let answer = |flags: &[&str], logs: &[PathBuf]| oracle.read_batch(flags, logs).remove(0);
         let (start, live) = (answer(&["--records"], &logs), answer(&["--live"], &logs));
         let checkpoint = answer(&["--concat"], &[case.root.join("as_wal")]);
@@ -461,7 +478,7 @@ fn entries_before_the_one_that_does_not_decode_are_kept() {
             let lock = Lock::take(&case.data()).unwrap();
             repair::apply(&case.target(), &plan, &case.backup(), &lock).unwrap();
         }
-        let segments = [case.data().join(case.kind)];
+        let segments = [case.log()];
         let answer = |flags: &[&str]| oracle.read_batch(flags, &segments).remove(0);
         let (start, live) = (answer(&["--records"]), answer(&["--live"]));
         let checkpoint = answer(&["--concat"]);

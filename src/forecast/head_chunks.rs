@@ -1,7 +1,7 @@
 //! What a start makes of `chunks_head` (`loadMmappedChunks` and `removeCorruptedMmappedChunks`, `tsdb/head.go`), and what
 //! could be had from there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -145,7 +145,8 @@ impl HeadChunks {
         Ok(chunks)
     }
 
-    /// Takes in all chunks that have their checksums. The first error that ends the loading of a start, and what is
+    /// Takes in all chunks that have their checksums, those of out-of-order samples once: each start writes them again from
+    /// the WBL, and one that then exits leaves them twice. The first error that ends the loading of a start, and what is
     /// deleted for it.
     fn load(
         &mut self,
@@ -155,12 +156,18 @@ impl HeadChunks {
         version: Version,
         cut: Cut,
     ) -> io::Result<Option<(String, Cut)>> {
+        let mut late = HashSet::new();
         for file in files {
             let kept = !cut.deletes(file.index);
             for chunk in file.chunks()? {
                 match chunk {
                     Ok(chunk) => {
-                        if let Some(error) = self.take(&chunk, kept, min_valid_time, version)
+                        let HeadChunk { series_ref, min_time, max_time, samples, .. } = chunk;
+                        let is_new = !(chunk.out_of_order && version.has_wbl())
+                            || late.insert((series_ref, min_time, max_time, samples));
+                        self.see(&chunk, kept);
+                        if is_new
+                            && let Some(error) = self.take(&chunk, kept, min_valid_time, version)
                             && cut == Cut::Nowhere
                         {
                             return Ok(Some((error, Cut::All)));
@@ -179,6 +186,13 @@ impl HeadChunks {
         Ok(None)
     }
 
+    fn see(&mut self, chunk: &HeadChunk, kept: bool) {
+        self.last = self.last.max(chunk.chunk_ref);
+        if kept {
+            self.last_kept = self.last_kept.max(chunk.chunk_ref);
+        }
+    }
+
     /// A chunk, unless a start passes over it; why not, if it fails on it.
     fn take(
         &mut self,
@@ -187,10 +201,6 @@ impl HeadChunks {
         min_valid_time: i64,
         version: Version,
     ) -> Option<String> {
-        self.last = self.last.max(chunk.chunk_ref);
-        if kept {
-            self.last_kept = self.last_kept.max(chunk.chunk_ref);
-        }
         let out_of_order = chunk.out_of_order && version.has_wbl();
         if !out_of_order && chunk.max_time < min_valid_time || !version.knows_chunks(chunk.encoding) {
             return None;

@@ -5,16 +5,24 @@ pub mod bases;
 pub mod canonical;
 pub mod compare;
 pub mod damage;
+#[cfg(target_os = "linux")]
+pub mod disk;
 pub mod exporter;
 pub mod foretold;
 pub mod fresh;
 #[cfg(target_os = "linux")]
 pub mod fuse;
+pub mod matrix;
 pub mod oracle;
 pub mod pristine;
 pub mod recipes;
+#[cfg(target_os = "linux")]
+pub mod repairs;
 pub mod server;
+#[cfg(target_os = "linux")]
+pub mod strace;
 pub mod table;
+pub mod tree;
 pub mod truth;
 
 use std::io::Write as _;
