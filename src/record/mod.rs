@@ -16,7 +16,7 @@ mod loki;
 mod metadata;
 mod min_valid_time;
 mod mmap_markers;
-mod put;
+pub(crate) mod put;
 mod samples;
 mod series;
 mod snapshot;

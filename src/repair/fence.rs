@@ -7,6 +7,7 @@
 
 use std::io;
 
+use super::segment::CorrectedRefs;
 use crate::record::{SampleEntry, encode_samples, encode_series};
 use crate::scan::report::{LogKind, Report};
 use crate::tsdb::{Target, list_head_chunks};
@@ -20,15 +21,15 @@ const STALE: u64 = 0x7FF0_0000_0000_0002;
 const NAME: &[u8] = b"walfix_fence";
 
 /// The ref of the fence that the directory needs, if it needs one.
-pub(super) fn needed(target: &Target, report: &Report) -> io::Result<Option<u64>> {
+pub(super) fn needed(target: &Target, report: &Report, corrected: CorrectedRefs) -> io::Result<Option<u64>> {
     let chunks = list_head_chunks(&target.path().join("chunks_head"), "chunks_head")?;
-    let mut used = report.refs.unknown;
+    let mut used = report.refs.unknown.max(corrected.used);
     for file in &chunks.files {
         let Ok(headers) = file.chunks() else { continue };
         used = used.max(headers.map_while(Result::ok).map(|chunk| chunk.series_ref).max());
     }
     // A segment without series still begins at 0.
-    let defined = report.refs.defined;
+    let defined = report.refs.defined.max(corrected.defined);
     Ok(used.filter(|&used| defined.is_none_or(|defined| used > defined)).and_then(|used| used.checked_add(1)))
 }
 

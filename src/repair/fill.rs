@@ -8,6 +8,7 @@
 //! Such a fragment has 8 bytes. Other lengths are had from snappy, in which the same byte can be said at greater length
 //! than a compressor would.
 
+use crate::record::put;
 use crate::wal::crc;
 use crate::wal::layout::{Compression, FragmentType, HEADER_SIZE, HeadByte, Header};
 
@@ -31,7 +32,7 @@ pub fn fill(length: usize) -> Option<Vec<u8>> {
         put(&mut bytes, Compression::None, &[EMPTY_SAMPLES]);
     }
     if odd > 0 {
-        put(&mut bytes, Compression::Snappy, &verbose(odd - HEADER_SIZE));
+        put(&mut bytes, Compression::Snappy, &literal(&[EMPTY_SAMPLES], odd - HEADER_SIZE)?);
     }
     (length > 0).then_some(bytes)
 }
@@ -47,21 +48,39 @@ pub fn fill_to_page_end(length: usize) -> Vec<u8> {
     }
 }
 
-/// The record as a snappy block of 3 to 10 bytes (`format_description.txt` of snappy: the length as a varint, then a
-/// literal, whose length may take up to four bytes more than it needs).
-fn verbose(size: usize) -> Vec<u8> {
-    let spare = size - 3;
-    let more = spare.min(4);
-    let mut block = vec![0x80; spare - more];
-    block.push(0);
-    block[0] |= 1;
-    block.push(match more {
-        0 => 0,
-        more => u8::try_from(59 + more).unwrap_or(63) << 2,
-    });
-    block.extend(std::iter::repeat_n(0, more));
-    block.push(EMPTY_SAMPLES);
-    block
+/// `data` as a snappy block of `size` bytes (`format_description.txt` of snappy: the length as a varint, then a literal,
+/// whose length may take up to four bytes more than it needs). `None` for sizes that it cannot have.
+pub(super) fn literal(data: &[u8], size: usize) -> Option<Vec<u8>> {
+    /// Bytes of a varint of 32 bits.
+    const LONGEST: usize = 5;
+    let last = u32::try_from(data.len().checked_sub(1)?).ok()?;
+    let mut length = Vec::new();
+    put::uvarint(&mut length, data.len() as u64);
+    let needed = if last < 60 { 0 } else { 4 - last.leading_zeros() as usize / 8 };
+    let spare = size.checked_sub(length.len() + 1 + needed + data.len())?;
+    let more = spare.min(4 - needed);
+    let overlong = spare - more;
+    if length.len() + overlong > LONGEST {
+        return None;
+    }
+    if overlong > 0 {
+        if let Some(highest) = length.last_mut() {
+            *highest |= 0x80;
+        }
+        length.extend(std::iter::repeat_n(0x80, overlong - 1));
+        length.push(0);
+    }
+    let mut block = length;
+    let bytes = last.to_le_bytes();
+    match needed + more {
+        0 => block.push(bytes[0] << 2),
+        count => {
+            block.push([60, 61, 62, 63][count - 1] << 2);
+            block.extend(&bytes[..count]);
+        }
+    }
+    block.extend(data);
+    Some(block)
 }
 
 fn put(bytes: &mut Vec<u8>, compression: Compression, data: &[u8]) {
@@ -73,7 +92,7 @@ fn put(bytes: &mut Vec<u8>, compression: Compression, data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{fill, fill_to_page_end};
+    use super::{fill, fill_to_page_end, literal};
     use crate::wal::{Event, PAGE_SIZE, SegmentReader};
 
     #[test]
@@ -89,6 +108,32 @@ mod tests {
                 end = record.end;
             }
             assert_eq!(end, length as u64);
+        }
+    }
+
+    /// Of `n` bytes: the varint has one byte for each seven bits of `n`, the tag one and, from 61 on, as many as `n - 1` has;
+    /// at the most there are five of varint and five of tag.
+    #[test]
+    fn a_literal_has_many_lengths() {
+        let sizes = [
+            (1, 3, 12),
+            (60, 62, 71),
+            (61, 64, 72),
+            (128, 132, 139),
+            (257, 262, 268),
+            (30_000, 30_006, 30_011),
+        ];
+        for (n, least, most) in sizes {
+            let data: Vec<u8> = (0..=250).cycle().take(n).collect();
+            for size in n..n + 30 {
+                let Some(block) = literal(&data, size) else {
+                    assert!(!(least..most).contains(&size), "{n} in {size}");
+                    continue;
+                };
+                assert!((least..most).contains(&size), "{n} in {size}");
+                assert_eq!(block.len(), size);
+                assert_eq!(snap::raw::Decoder::new().decompress_vec(&block).expect("a block"), data);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod half_repaired;
 mod input;
 mod leftovers;
 mod lock;
+mod partial;
 pub mod plan;
 mod preflight;
 mod prometheus;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
-use super::segment::{Mend, Standing};
+use super::segment::{CorrectedRefs, Mend, Standing, is_of_tombstones};
 use super::{fence, half_repaired, sequence};
 use crate::forecast::Assumed;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
@@ -29,12 +29,12 @@ pub(super) fn plan(target: &Target, report: &Report, assumed: Assumed, plan: &mu
         findings.remove(step.change.path());
     }
     snapshots(report, &mut findings, plan);
-    segments(target, report, assumed, &mut findings, plan)?;
+    let corrected = segments(target, report, assumed, &mut findings, plan)?;
     plan.steps.extend(half_repaired);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
     if !plan.steps.is_empty() {
-        plan.steps.splice(..0, fence(target, &listing, report)?);
+        plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
     }
     Ok(())
 }
@@ -63,7 +63,7 @@ fn snapshots(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan
         if of_log.iter().any(|finding| finding.severity == Severity::Damage) {
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
             let how = "a snapshot only saves time; Prometheus replays the WAL instead";
-            let mends = of_log.iter().map(|finding| mends(finding, how)).collect();
+            let mends = of_log.iter().map(|finding| mends(finding, how.to_owned())).collect();
             plan.steps.push(Step { change, mends, lost: Loss::NOTHING });
         }
     }
@@ -76,7 +76,8 @@ fn segments(
     assumed: Assumed,
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
-) -> io::Result<()> {
+) -> io::Result<CorrectedRefs> {
+    let mut corrected = CorrectedRefs::default();
     // A checkpoint is repaired as it is only if nobody has gone on without it.
     let run_since = |finding: &Finding| matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
     let is_last_word = !report.findings.iter().any(run_since);
@@ -92,22 +93,25 @@ fn segments(
                 continue;
             }
             match segment_step(target, &segment.path, kind, assumed, &of_bytes)? {
-                Ok(step) => plan.steps.extend(step),
+                Ok((step, refs)) => {
+                    plan.steps.extend(step);
+                    corrected = corrected.and(refs);
+                }
                 Err(reason) => plan.left.extend(of_bytes.iter().map(|finding| left(finding, reason))),
             }
         }
     }
-    Ok(())
+    Ok(corrected)
 }
 
-/// The step that mends a segment, or why there is none.
+/// The step that mends a segment, and the refs of corrected records; or why there is none.
 fn segment_step(
     target: &Target,
     path: &str,
     kind: LogKind,
     assumed: Assumed,
     findings: &[&Finding],
-) -> io::Result<Result<Option<Step>, &'static str>> {
+) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
     let full = target.path_of(path);
     let file = File::open(&full)?;
     let metadata = file.metadata()?;
@@ -122,7 +126,7 @@ fn segment_step(
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
     let change = match standing.mend(&file)? {
-        Mend::Nothing => return Ok(Ok(None)),
+        Mend::Nothing => return Ok(Ok((None, CorrectedRefs::default()))),
         Mend::Patch { method, patches } => {
             // Who else has this file by another name keeps it as it is.
             let method = if metadata.nlink() > 1 { Method::Replace } else { method };
@@ -132,8 +136,19 @@ fn segment_step(
             Change::Rewrite { path: path.to_owned(), from: None, bytes: metadata.len(), records, agent }
         }
     };
-    let mut mends: Vec<Mends> =
-        findings.iter().map(|finding| mends(finding, how(&change, finding))).collect();
+    let in_part = |finding: &Finding| match (&change, finding.offset) {
+        (Change::Patch { .. }, Some(offset)) => standing.kept_in_part(offset),
+        _ => 0,
+    };
+    let how = |finding: &Finding| match in_part(finding) {
+        0 => lost_tombstones(&file, finding, how(&change, finding)),
+        1 => "its first entry is kept, which can be read; the rest is filled with records that say nothing"
+            .to_owned(),
+        entries => format!(
+            "its first {entries} entries are kept, which can be read; the rest is filled with records that say nothing"
+        ),
+    };
+    let mut mends: Vec<Mends> = findings.iter().map(|finding| mends(finding, how(finding))).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
         code: "agent_refuses".to_owned(),
         offset: Some(range.start),
@@ -141,8 +156,11 @@ fn segment_step(
         message: format!("an agent takes this record for corruption: {what}"),
         how: "filled with records that say nothing".to_owned(),
     }));
-    let lost = findings.iter().fold(standing.lost_to_agent(), |sum, finding| sum.and(loss(finding)));
-    Ok(Ok(Some(Step { change, mends, lost })))
+    let lost = findings.iter().fold(standing.lost_to_agent(), |sum, finding| {
+        // The record is still there; what else it held is not known.
+        sum.and(if in_part(finding) > 0 { Loss { records: Some(0), entries: None } } else { loss(finding) })
+    });
+    Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
 }
 
 /// As long as Prometheus does not start it deletes nothing. So nothing lets it start while something is left for which it
@@ -160,9 +178,15 @@ fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut P
 }
 
 /// Before all else: it changes nothing of what is there.
-fn fence(target: &Target, listing: &Listing, report: &Report) -> io::Result<Option<Step>> {
+fn fence(
+    target: &Target,
+    listing: &Listing,
+    report: &Report,
+    corrected: CorrectedRefs,
+) -> io::Result<Option<Step>> {
     let Some(wal) = listing.logs.iter().find(|log| log.kind == LogKind::Wal) else { return Ok(None) };
-    let (Some(series_ref), Some(last)) = (fence::needed(target, report)?, wal.segments.last()) else {
+    let (Some(series_ref), Some(last)) = (fence::needed(target, report, corrected)?, wal.segments.last())
+    else {
         return Ok(None);
     };
     let path = format!("{}/{}", wal.relative, crate::wal::segments::segment_name(last.index + 1));
@@ -177,13 +201,23 @@ fn fence(target: &Target, listing: &Listing, report: &Report) -> io::Result<Opti
     Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
 }
 
-fn mends(finding: &Finding, how: &str) -> Mends {
+fn mends(finding: &Finding, how: String) -> Mends {
     Mends {
         code: finding.code.to_owned(),
         offset: finding.offset,
         end: finding.end,
         message: finding.message.clone(),
-        how: how.to_owned(),
+        how,
+    }
+}
+
+/// Says so where what is lost was a record of tombstones.
+fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
+    let fragments = finding.offset.into_iter().chain(finding.orphans.iter().map(|&(offset, _)| offset));
+    if finding.correction.is_none() && is_of_tombstones(file, fragments) {
+        format!("{how}; it was a record of tombstones: what it had deleted comes back")
+    } else {
+        how.to_owned()
     }
 }
 

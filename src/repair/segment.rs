@@ -3,10 +3,13 @@
 use std::io;
 use std::ops::Range;
 
+use super::partial::{self, Partial, partial};
 use super::plan::{Content, Loss, Method, Patch};
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, salvage_with};
+use crate::record::{RecordType, each_use};
+use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_with};
+use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Fault, ReadAt, Record, crc};
@@ -24,6 +27,8 @@ pub(super) struct Standing {
     length: u64,
     /// The version of the agent that is to read it, if one is.
     agent: Option<Version>,
+    /// Records that go in part, and where they stand.
+    partial: Vec<(Range<u64>, Partial)>,
     /// Records that the agent refuses: their fragments, what it has against them, and their entries.
     refused: Vec<(Vec<Range<u64>>, String, u64)>,
 }
@@ -54,7 +59,45 @@ impl Standing {
         standing.records += corrected.len() as u64;
         standing.keep(ranges.into_iter());
         standing.kept.sort_by_key(|range| range.start);
+        standing.partial = standing.partial(source);
         standing
+            .keep(standing.partial.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>().into_iter());
+        standing.kept.sort_by_key(|range| range.start);
+        standing
+    }
+
+    /// The records of which the first entries are kept: those that do not decode to their end, where nothing else is wrong
+    /// in their page and what they say fits what is kept around them.
+    fn partial<S: ReadAt + ?Sized>(&self, source: &S) -> Vec<(Range<u64>, Partial)> {
+        let undecodable = self
+            .problems
+            .iter()
+            .filter(|problem| matches!(problem.kind, ProblemKind::Decode(_)) && problem.correction.is_none());
+        let mut found = Vec::new();
+        for problem in undecodable {
+            let page = page_start(problem.range.start)..page_end(problem.range.start);
+            let touches = |range: &Range<u64>| range.start < page.end && page.start < range.end;
+            let others = self.problems.iter().filter(|other| other.range != problem.range);
+            if problem.range.end > page.end || others.flat_map(places).any(|range| touches(&range)) {
+                continue;
+            }
+            let mut fragment = vec![0; length_of(&problem.range)];
+            if read_exact(source, &mut fragment, problem.range.start).is_err() {
+                continue;
+            }
+            let Some(part) = partial(&fragment) else { continue };
+            let is_kept = |offset| self.kept.iter().any(|range| range.contains(&offset));
+            if fits(source, self.length, &part.record, problem.range.start, is_kept) {
+                found.push((problem.range.clone(), part));
+            }
+        }
+        found
+    }
+
+    /// How many entries are kept of the record at `offset`, which does not decode to its end; 0 if it goes whole.
+    pub(super) fn kept_in_part(&self, offset: u64) -> usize {
+        let part = self.partial.iter().find(|(range, _)| range.start == offset);
+        part.map_or(0, |(_, part)| part.entries)
     }
 
     fn keep(&mut self, fragments: impl Iterator<Item = Range<u64>>) {
@@ -86,10 +129,28 @@ impl Standing {
             .any(|problem| matches!(&problem.kind, ProblemKind::Framing(fault) if in_flux(fault)))
     }
 
+    /// The refs of the records that are right again once a bit is flipped back: no scan has counted these yet.
+    pub(super) fn corrected_refs<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<CorrectedRefs> {
+        let mut refs = CorrectedRefs::default();
+        let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+        for mended in self.problems.iter().filter_map(|problem| problem.correction.as_ref()) {
+            let head = stored_of(source, &(mended.offset..mended.end), Some(mended), &mut stored)?;
+            // A correction has been unpacked before.
+            let Ok(record) = unpacker.unpack(head.compression(), &stored) else { continue };
+            refs.learn(record);
+        }
+        Ok(refs)
+    }
+
     /// What has to be done so that nothing is wrong any more.
     pub(super) fn mend<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Mend> {
         let holes = self.holes();
         let mut patches: Vec<Patch> = self.corrections(source)?;
+        patches.extend(self.partial.iter().map(|(range, part)| Patch {
+            offset: range.start,
+            replaces: range.end - range.start,
+            with: Content::Bytes(part.bytes.clone()),
+        }));
         let tail = self.kept.iter().map(|range| range.end).max().unwrap_or(0);
         for hole in &holes {
             let length = hole.end - hole.start;
@@ -165,8 +226,11 @@ impl Standing {
     /// Patches that are written one after the other, the last first, are safe where Prometheus stops at the first hole or
     /// before it anyhow: it never comes to see what is half done.
     fn method<S: ReadAt + ?Sized>(&self, source: &S, patches: &[Patch]) -> io::Result<Method> {
-        let takes_several_writes =
-            |patch: &Patch| matches!(patch.with, Content::Fill(_) | Content::FillToPageEnd(_));
+        let takes_several_writes = |patch: &Patch| match &patch.with {
+            Content::Fill(_) | Content::FillToPageEnd(_) => true,
+            Content::Bytes(bytes) => bytes.len() > 1,
+            Content::End | Content::Zeros(_) => false,
+        };
         let Some(first) = patches.iter().find(|patch| takes_several_writes(patch)) else {
             return Ok(Method::InPlace);
         };
@@ -199,6 +263,44 @@ impl Standing {
             return Ok(page.iter().any(|&byte| byte != 0));
         }
         Ok(page.get(HEADER_SIZE..header.size()).is_none_or(|data| !crc::matches(data, header.crc)))
+    }
+}
+
+/// Whether a record that is lost, and of which fragments begin at these offsets, is seen to have been one of tombstones.
+pub(super) fn is_of_tombstones<S: ReadAt + ?Sized>(
+    source: &S,
+    mut fragments: impl Iterator<Item = u64>,
+) -> bool {
+    /// Of a header, and as far into a snappy block as its first byte may be.
+    const BEGINNING: usize = 32;
+    fragments.any(|offset| {
+        let mut bytes = [0; BEGINNING];
+        let count = source.read_at(&mut bytes, offset).unwrap_or(0);
+        partial::is_of_tombstones(&bytes[..count.min(BEGINNING)])
+    })
+}
+
+/// The highest refs of corrected records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CorrectedRefs {
+    /// Of those that a series record defines.
+    pub(super) defined: Option<u64>,
+    /// Of those that others use.
+    pub(super) used: Option<u64>,
+}
+
+impl CorrectedRefs {
+    fn learn(&mut self, record: &[u8]) {
+        let is_series = RecordType::of(record) == Some(RecordType::Series);
+        each_use(record, |now| {
+            let highest = if is_series { &mut self.defined } else { &mut self.used };
+            *highest = (*highest).max(Some(now.series_ref));
+        });
+    }
+
+    /// Of both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { defined: self.defined.max(other.defined), used: self.used.max(other.used) }
     }
 }
 
@@ -253,15 +355,25 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     let mut writer = SegmentWriter::new(out);
     let mut stored = Vec::new();
     for (range, mended) in records.0 {
-        let mut bytes = vec![0; length_of(&range)];
-        read_exact(source, &mut bytes, range.start)?;
-        if let Some(mended) = mended {
-            bytes[length_of(&(range.start..mended.at))] ^= mended.mask;
-        }
-        let head = join(&bytes, range.start, &mut stored);
+        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
         writer.record(head.compression(), &stored)?;
     }
     writer.finish()?.flush()
+}
+
+/// The data of the fragments that stand in `range`, corrected; and the last one's first byte.
+fn stored_of<S: ReadAt + ?Sized>(
+    source: &S,
+    range: &Range<u64>,
+    mended: Option<&Mended>,
+    stored: &mut Vec<u8>,
+) -> io::Result<HeadByte> {
+    let mut bytes = vec![0; length_of(range)];
+    read_exact(source, &mut bytes, range.start)?;
+    if let Some(mended) = mended {
+        bytes[length_of(&(range.start..mended.at))] ^= mended.mask;
+    }
+    Ok(join(&bytes, range.start, stored))
 }
 
 /// The data of the fragments that stand in `bytes`, which begin at `offset` of a segment; and the last one's first byte.

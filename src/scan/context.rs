@@ -200,6 +200,11 @@ impl Context {
         fits
     }
 
+    /// Whether any record uses that ref.
+    pub(super) fn uses(&self, series_ref: u64) -> bool {
+        self.refs.contains(&series_ref)
+    }
+
     /// The times that fit at `offset`, ms.
     fn window(&self, offset: u64) -> Option<(i64, i64)> {
         let after = self.times.partition_point(|&(at, ..)| at < offset);

@@ -549,3 +549,22 @@ fn agree(correction: &Correction, context: &Context) -> Option<Mended> {
         odds,
     })
 }
+
+/// Whether what the records at `trusted` offsets show speaks for `data` at `offset`: every ref is one of theirs, every time
+/// near theirs, labels are well-formed, and no other record defines their series.
+pub(crate) fn fits<S: ReadAt + ?Sized>(
+    source: &S,
+    length: u64,
+    data: &[u8],
+    offset: u64,
+    trusted: impl Fn(u64) -> bool,
+) -> bool {
+    let context = Context::of(source, length, Pairs::default(), |record| trusted(record.offset));
+    let is_used = match record::Record::parse(data) {
+        record::Record::Series(series) => {
+            series.entries().flatten().all(|entry| context.uses(entry.series_ref))
+        }
+        _ => true,
+    };
+    is_used && context.supports(data, offset)
+}
