@@ -97,15 +97,20 @@ impl Repair {
 
     /// Says what would be done.
     fn print_plan(&self, target: &Target, global: &Global) -> anyhow::Result<Exit> {
-        if let Some(found) = repair::unfinished(target)? {
-            let backup = match &found {
-                Found::Unfinished(backup) => backup.path().to_owned(),
-                Found::Overtaken { backup, .. } => backup.clone(),
-            };
-            eprintln!(
+        match repair::unfinished(target)? {
+            Some(Found::NotBegun { .. }) => {
+                eprintln!("walfix: a repair was interrupted here before it had changed anything");
+            }
+            Some(Found::Unfinished(backup)) => eprintln!(
                 "walfix: a repair was interrupted here. With --backup it is finished; `walfix undo {}` rolls it back.",
+                backup.path().display()
+            ),
+            Some(Found::Overtaken { backup, what }) => eprintln!(
+                "walfix: a repair was interrupted here, and something has changed since: {what}. With --backup it is planned \
+                 anew; its backup is {}.",
                 backup.display()
-            );
+            ),
+            None => {}
         }
         let made = self.plan(target, global)?;
         show(&Answer { plan: &made.plan, forecast: made.forecast.as_ref(), done: None }, global)?;
@@ -116,6 +121,11 @@ impl Repair {
     /// Repairs; the old bytes go to `backup`, or nowhere.
     fn apply(&self, target: &Target, backup: Option<&Path>, global: &Global) -> anyhow::Result<Exit> {
         let lock = Lock::take(target.path())?;
+        if let Some(why) = lock.not_known() {
+            eprintln!(
+                "walfix: whether a Prometheus in another container works here cannot be told ({why}); make sure that none does"
+            );
+        }
         let finished = finish_interrupted(target, &lock)?;
         let made = self.plan(target, global)?;
         let plan = &made.plan;
@@ -181,22 +191,26 @@ struct Made {
 
 /// Finishes a repair that was interrupted, if it can be; its backup.
 fn finish_interrupted(target: &Target, lock: &Lock) -> anyhow::Result<Option<PathBuf>> {
-    match repair::unfinished(target)? {
-        None => Ok(None),
-        Some(Found::Unfinished(unfinished)) => {
-            eprintln!("walfix: a repair was interrupted here; it is finished now");
-            repair::finish(target, &unfinished, lock)?;
-            Ok(Some(unfinished.path().to_owned()))
-        }
-        Some(Found::Overtaken { backup, what }) => {
-            eprintln!(
-                "walfix: a repair was interrupted here, and it cannot be finished: {what}. It is planned anew; the backup {} stays.",
-                backup.display()
-            );
-            repair::forget(target, lock)?;
-            Ok(None)
-        }
+    let resumed = repair::resume(target, lock)?;
+    for removed in &resumed.removed {
+        eprintln!(
+            "walfix: a repair was interrupted here before it had changed anything; its backup {} is removed",
+            removed.display()
+        );
     }
+    if let Some(backup) = &resumed.finished {
+        eprintln!(
+            "walfix: a repair was interrupted here; it is finished now, its backup is {}",
+            backup.display()
+        );
+    }
+    if let Some((backup, what)) = &resumed.given_up {
+        eprintln!(
+            "walfix: a repair was interrupted here, and something has changed since: {what}; it is given up, its backup stays in {}",
+            backup.display()
+        );
+    }
+    Ok(resumed.finished)
 }
 
 fn show(answer: &Answer<'_>, global: &Global) -> anyhow::Result<()> {

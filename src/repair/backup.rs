@@ -5,18 +5,20 @@
 //!   README.txt       how to put everything back by hand
 //!   manifest.json    each changed file as it was and as it is after the repair
 //!   plan.json        the plan that was executed
-//!   old/wal/00000003 the bytes that were replaced, one behind the other; or the whole file
+//!   checksums        of these three, CRC-64/NVME
+//!   old/wal/00000003 the bytes that were replaced, one behind the other; or the whole file or directory
 //! ```
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{At as _, RepairError};
-use super::files::{self, Splice, checksum_spliced, copy_tree, write_and_verify};
+use super::files::{self, Splice, checksum_spliced, checksum_tree, copy_tree, sync_tree, write_and_verify};
 use super::input::{self, Checksum};
 use super::plan::{Change, Plan};
 use super::segment::rewrite;
@@ -27,7 +29,11 @@ pub(super) const SCHEMA: &str = "walfix.backup/1";
 const PLAN: &str = "plan.json";
 const MANIFEST: &str = "manifest.json";
 const README: &str = "README.txt";
+const CHECKSUMS: &str = "checksums";
 const OLD: &str = "old";
+
+/// What the name of a backup ends in until it is whole.
+const UNFINISHED: &str = ".unfinished";
 
 /// A backup on the disk.
 #[derive(Clone, Debug)]
@@ -44,8 +50,12 @@ pub(super) struct Manifest {
     pub(super) schema: String,
     /// The data directory, as an absolute path.
     pub(super) data: PathBuf,
+    /// Where the backup was written, as an absolute path.
+    pub(super) backup: PathBuf,
     /// Files whose bytes are changed.
     pub(super) files: Vec<Changed>,
+    /// What the repair moves into the backup.
+    pub(super) aside: Vec<Aside>,
     /// Directories in which names are changed.
     pub(super) directories: Vec<Directory>,
 }
@@ -75,6 +85,14 @@ pub(super) struct State {
     pub(super) checksum: String,
 }
 
+/// A file or directory that is set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Aside {
+    pub(super) path: String,
+    /// CRC-64/NVME of all names and bytes, `files::checksum_tree`.
+    pub(super) checksum: String,
+}
+
 /// When a directory was last changed, ns since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Directory {
@@ -82,76 +100,184 @@ pub(super) struct Directory {
     pub(super) modified: i128,
 }
 
-impl Backup {
-    /// Writes the backup of what `plan` changes below `data` to `path`, which is not there yet. It gets its name when it
-    /// is whole and has been read back.
-    pub(super) fn write(path: &Path, data: &Path, plan: &Plan) -> Result<Self, RepairError> {
-        // Before the backup itself is made in it.
-        let root = Directory {
-            path: String::new(),
-            modified: input::modified(&data.metadata().at("look at", data)?),
-        };
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".unfinished");
-        let unfinished = PathBuf::from(unfinished);
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).at("remove", &unfinished)?;
-        }
-        fs::create_dir(&unfinished).at("create", &unfinished)?;
-        let mut manifest = Manifest {
-            schema: SCHEMA.to_owned(),
-            data: data.canonicalize().at("find", data)?,
-            files: Vec::new(),
-            directories: vec![root],
-        };
-        for step in &plan.steps {
-            let below = step.change.path();
-            if let Change::Patch { .. } | Change::Rewrite { .. } = &step.change {
-                let changed =
-                    keep(&unfinished, data, &step.change).at("keep the old bytes of", &data.join(below))?;
-                manifest.files.push(changed);
-            }
-            let directory = below.rsplit_once('/').map_or("", |(directory, _)| directory);
-            if !manifest.directories.iter().any(|known| known.path == directory) {
-                let full = data.join(directory);
-                let modified = input::modified(&full.metadata().at("look at", &full)?);
-                manifest.directories.push(Directory { path: directory.to_owned(), modified });
-            }
-        }
-        write_json(&unfinished.join(MANIFEST), &manifest)?;
-        write_json(&unfinished.join(PLAN), plan)?;
-        let readme = unfinished.join(README);
-        let text = super::readme::text(plan, &manifest);
-        write_and_verify(&readme, |out| out.write_all(text.as_bytes())).at("write", &readme)?;
-        sync_tree(&unfinished).at("write", &unfinished)?;
-        fs::rename(&unfinished, path).at("create", path)?;
-        files::sync_directory_of(path).at("create", path)?;
-        Self::open(path)
+/// The directories below `data` in which `plan` changes names or files, and `data` itself, first.
+pub(super) fn directories(data: &Path, plan: &Plan) -> io::Result<Vec<Directory>> {
+    let mut directories: Vec<Directory> = Vec::new();
+    let mut paths = vec![""];
+    for step in &plan.steps {
+        paths.extend(step.change.paths().map(|path| path.rsplit_once('/').map_or("", |(above, _)| above)));
     }
+    for path in paths {
+        if directories.iter().any(|known| known.path == path) {
+            continue;
+        }
+        match data.join(path).metadata() {
+            Ok(metadata) => {
+                directories.push(Directory { path: path.to_owned(), modified: input::modified(&metadata) });
+            }
+            // The plan makes it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(directories)
+}
 
-    /// The directory.
+/// Where the backup `path` is written before it is whole.
+pub(super) fn in_the_making(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    name.into()
+}
+
+/// Backups in a directory that never became whole: of repairs that were not begun.
+pub(super) fn never_finished(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("walfix-backup-") && name.ends_with(UNFINISHED));
+        if is_ours && entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes a backup that never became whole, if it is there; whether it was. Nothing else is removed by its name.
+pub(super) fn remove_unfinished(path: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if ![PLAN, MANIFEST, README, CHECKSUMS, OLD].iter().any(|ours| name == **ours) {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} in it is not of a backup", name.display()),
+            ));
+        }
+    }
+    fs::remove_dir_all(path)?;
+    files::sync_directory_of(path)?;
+    Ok(true)
+}
+
+impl Backup {
+    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Writes the backup of what `plan` changes below `data` to `path`, which is absolute and not there yet. It gets its
+    /// name when it is whole and has been read back. `directories` are those of the plan as they were.
+    pub(super) fn write(
+        path: &Path,
+        data: &Path,
+        plan: &Plan,
+        directories: Vec<Directory>,
+    ) -> Result<Self, RepairError> {
+        let unfinished = in_the_making(path);
+        fs::create_dir(&unfinished).at("create", &unfinished)?;
+        let mut manifest = Manifest {
+            schema: SCHEMA.to_owned(),
+            data: data.canonicalize().at("find", data)?,
+            backup: path.to_owned(),
+            files: Vec::new(),
+            aside: Vec::new(),
+            directories,
+        };
+        for step in &plan.steps {
+            let below = step.change.path();
+            let full = data.join(below);
+            match &step.change {
+                Change::Patch { .. } | Change::Rewrite { .. } => {
+                    let changed = keep(&unfinished, data, &step.change).at("keep the old bytes of", &full)?;
+                    manifest.files.push(changed);
+                }
+                Change::SetAside { .. } => {
+                    let (checksum, _) = checksum_tree(&full).at("read", &full)?;
+                    manifest.aside.push(Aside { path: below.to_owned(), checksum });
+                }
+                Change::Create { .. } | Change::CreateDirectory { .. } | Change::Rename { .. } => {}
+            }
+        }
+        let text = super::readme::text(plan, &manifest);
+        let described = [(MANIFEST, json(&manifest)), (PLAN, json(plan)), (README, Ok(text.into_bytes()))];
+        let mut checksums = String::new();
+        for (name, bytes) in described {
+            let (file, bytes) = (unfinished.join(name), bytes.at("write", &unfinished.join(name))?);
+            write_and_verify(&file, |out| out.write_all(&bytes)).at("write", &file)?;
+            let _ = writeln!(checksums, "{}  {name}", input::checksum_of_bytes(&bytes));
+        }
+        let file = unfinished.join(CHECKSUMS);
+        write_and_verify(&file, |out| out.write_all(checksums.as_bytes())).at("write", &file)?;
+        sync_tree(&unfinished).at("write", &unfinished)?;
+        files::rename_new(&unfinished, path).at("create", path)?;
+        Self::open(path)
+    }
+
     /// Reads a backup, and verifies it.
     pub(super) fn open(path: &Path) -> Result<Self, RepairError> {
         let wrong = |what: String| RepairError::Backup { path: path.to_owned(), what };
-        let plan: Plan = read_json(&path.join(PLAN)).map_err(wrong)?;
-        let manifest: Manifest = read_json(&path.join(MANIFEST)).map_err(wrong)?;
+        if path.as_os_str().to_string_lossy().trim_end_matches('/').ends_with(UNFINISHED) {
+            return Err(wrong(
+                "it was never finished, so nothing was repaired: there is nothing to undo".to_owned(),
+            ));
+        }
+        let checksums = read(path, CHECKSUMS).map_err(wrong)?;
+        let checksums = String::from_utf8_lossy(&checksums);
+        let verified = |name: &str| {
+            let bytes = read(path, name)?;
+            let sum = input::checksum_of_bytes(&bytes);
+            let is_right = checksums.lines().any(|line| line.split_once("  ") == Some((&sum, name)));
+            is_right.then_some(bytes).ok_or_else(|| {
+                format!("{name} is not what its line in {CHECKSUMS} says: one of them has been changed")
+            })
+        };
+        let manifest: Manifest = verified(MANIFEST).and_then(|text| parse(MANIFEST, &text)).map_err(wrong)?;
+        let plan: Plan = verified(PLAN).and_then(|text| parse(PLAN, &text)).map_err(wrong)?;
         if plan.schema != super::plan::SCHEMA || manifest.schema != SCHEMA {
             return Err(wrong(format!("it was written by walfix {}, in another form", plan.walfix)));
         }
+        let paths = plan.steps.iter().flat_map(|step| step.change.paths());
+        let olds = manifest.files.iter().map(|changed| changed.old.as_str());
+        if let Some(outside) = paths.chain(olds).find(|path| !is_below(path)) {
+            return Err(wrong(format!("{outside} is not a path in the data directory")));
+        }
         for changed in &manifest.files {
-            let old = path.join(&changed.old);
-            let (checksum, _) =
-                checksum_spliced(&old, &[]).map_err(|error| wrong(format!("{}: {error}", changed.old)))?;
+            let (checksum, _) = checksum_spliced(&path.join(&changed.old), &[])
+                .map_err(|error| wrong(format!("{}: {error}", changed.old)))?;
             if checksum != changed.old_checksum {
                 return Err(wrong(format!("{} has been changed since it was written", changed.old)));
             }
         }
-        Ok(Self { path: path.to_owned(), plan, manifest })
+        let backup = Self { path: path.to_owned(), plan, manifest };
+        for aside in &backup.manifest.aside {
+            let kept = backup.aside(&aside.path);
+            if kept.symlink_metadata().is_err() {
+                // Not yet set aside.
+                continue;
+            }
+            let (checksum, _) =
+                checksum_tree(&kept).map_err(|error| wrong(format!("{OLD}/{}: {error}", aside.path)))?;
+            if checksum != aside.checksum {
+                return Err(wrong(format!("{OLD}/{} has been changed since it was written", aside.path)));
+            }
+        }
+        Ok(backup)
+    }
+
+    /// The checksum of what is set aside.
+    pub(super) fn checksum_of_aside(&self, path: &str) -> Option<&str> {
+        let aside = self.manifest.aside.iter().find(|aside| aside.path == path);
+        aside.map(|aside| aside.checksum.as_str())
     }
 
     /// What the manifest has of a file.
@@ -228,28 +354,23 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
     })
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), RepairError> {
-    write_and_verify(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, value)?;
-        out.write_all(b"\n")
-    })
-    .at("write", path)
+fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
-    let name = || path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let text = fs::read(path).map_err(|error| format!("{}: {error}", name()))?;
-    serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", name()))
+fn read(backup: &Path, name: &str) -> Result<Vec<u8>, String> {
+    fs::read(backup.join(name)).map_err(|error| format!("{name}: {error}"))
 }
 
-fn sync_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        }
-    }
-    files::sync_directory(path)
+fn parse<T: for<'de> Deserialize<'de>>(name: &str, text: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|error| format!("{name}: {error}"))
+}
+
+/// Whether a path leads nowhere else than below the directory that it is joined to.
+fn is_below(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Sums up what is written.

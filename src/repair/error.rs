@@ -40,6 +40,41 @@ pub enum RepairError {
         /// Bytes that are needed.
         needed: u64,
     },
+    /// The repair was not begun.
+    #[error("the repair was not begun; nothing was changed")]
+    NotBegun(#[source] Box<RepairError>),
+    /// The repair is not finished. It can be, and it can be undone.
+    #[error(
+        "the repair is not finished: `walfix repair --backup` goes on with it, `walfix undo {backup}` takes it back"
+    )]
+    NotFinished {
+        /// Its backup.
+        backup: PathBuf,
+        /// Why not.
+        source: Box<RepairError>,
+    },
+    /// Something has changed since the repair that is to be undone.
+    #[error(
+        "{what} since the repair, so it cannot be undone as if nothing had been; nothing was changed. \
+         `walfix undo --into=DIR {backup}` writes a copy of the logs as they were before the repair; \
+         `walfix undo --force {backup}` puts back what the repair changed, whatever has come since"
+    )]
+    ChangedSince {
+        /// The backup.
+        backup: PathBuf,
+        /// What has changed.
+        what: String,
+    },
+    /// What is there now is neither what the repair left nor what was there before, and the backup has only a part of it.
+    #[error(
+        "{path} cannot be put back: {what}, and the backup has only the bytes that were replaced; nothing was changed"
+    )]
+    Incomplete {
+        /// The file.
+        path: String,
+        /// What is in its place.
+        what: String,
+    },
     /// The backup is not what a repair wrote.
     #[error("the backup {path} cannot be used: {what}")]
     Backup {

@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown, fchown};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::input::Checksum;
 use crate::wal::layout::HEADER_SIZE;
@@ -66,32 +67,135 @@ pub(super) fn staged(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Puts a file at `path` at once, whole, as `write` makes it; of the owner, group and mode of `like`.
+/// To whom a file belongs, and what they may do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// As new files have it, if it is not given.
+    pub(super) mode: Option<u32>,
+}
+
+impl Owner {
+    /// As of a file that is there.
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { uid: metadata.uid(), gid: metadata.gid(), mode: Some(metadata.mode() & 0o7777) }
+    }
+
+    /// Of a new file in the directory in which `path` is.
+    pub(super) fn of_new(path: &Path) -> io::Result<Self> {
+        let directory = directory_of(path).metadata()?;
+        Ok(Self { mode: None, ..Self::of(&directory) })
+    }
+
+    /// Only a privileged user can give files away; to others they belong anyhow, or what is done fails.
+    pub(super) fn give(self, file: &File) -> io::Result<()> {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (self.uid, self.gid) {
+            fchown(file, Some(self.uid), Some(self.gid))?;
+        }
+        self.mode.map_or(Ok(()), |mode| file.set_permissions(fs::Permissions::from_mode(mode)))
+    }
+}
+
+/// Puts a file at `path` at once, whole, as `write` makes it.
 pub(super) fn replace(
     path: &Path,
-    like: Option<&Metadata>,
+    owner: Option<Owner>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let staged = staged(path);
-    let file = File::create(&staged)?;
-    let mut out = io::BufWriter::with_capacity(256 * 1024, file);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    if let Some(like) = like {
-        keep_owner(&file, like)?;
+    let stage = || {
+        let mut out = io::BufWriter::with_capacity(256 * 1024, File::create(&staged)?);
+        if let Err(error) = write(&mut out) {
+            // What it still holds need not be written.
+            drop(out.into_parts());
+            return Err(error);
+        }
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        owner.map_or(Ok(()), |owner| owner.give(&file))?;
+        file.sync_all()?;
+        fs::rename(&staged, path)
+    };
+    if let Err(error) = stage() {
+        // The disk may be full because of it.
+        let _ = fs::remove_file(&staged);
+        return Err(error);
     }
-    file.sync_all()?;
-    fs::rename(&staged, path)?;
     sync_directory_of(path)
 }
 
-/// Only a privileged user can give files away; to others they belong anyhow, or what is done fails.
-fn keep_owner(file: &File, like: &Metadata) -> io::Result<()> {
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
-        fchown(file, Some(like.uid()), Some(like.gid()))?;
+/// Removes a file, or a directory with all that is in it, if it is there.
+pub(super) fn remove_any(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
-    file.set_permissions(like.permissions())
+}
+
+/// Renames, if there is nothing by the new name; both names are on the disk then.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    if to.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    fs::rename(from, to)?;
+    sync_directory_of(to)?;
+    sync_directory_of(from)
+}
+
+/// The directory in which `path` is.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Sets when a file or directory was last written to, ns since 1970.
+pub(super) fn set_modified(path: &Path, modified: i128) -> io::Result<()> {
+    let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let since = |nanoseconds: i128| -> io::Result<Duration> {
+        let seconds = u64::try_from(nanoseconds / 1_000_000_000).map_err(out_of_range)?;
+        let rest = u32::try_from(nanoseconds % 1_000_000_000).map_err(out_of_range)?;
+        Ok(Duration::new(seconds, rest))
+    };
+    let time = if modified < 0 { UNIX_EPOCH - since(-modified)? } else { UNIX_EPOCH + since(modified)? };
+    File::open(path)?.set_modified(time)
+}
+
+/// As [`set_modified`], of a directory. One that is only shared with its owner can be written in, but not be given a
+/// time (Kubernetes, `fsGroup`); its time is then that of the last change in it.
+pub(super) fn set_modified_directory(path: &Path, modified: i128) -> io::Result<()> {
+    match set_modified(path, modified) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done,
+    }
+}
+
+/// A checksum of all names and bytes below `path`, which is a file or a directory; and how many bytes.
+pub(super) fn checksum_tree(path: &Path) -> io::Result<(String, u64)> {
+    fn add(path: &Path, name: &str, sum: &mut Checksum, bytes: &mut u64) -> io::Result<()> {
+        if path.symlink_metadata()?.is_dir() {
+            sum.update(format!("directory {name}\n").as_bytes());
+            let mut names =
+                fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+            names.sort();
+            for below in names {
+                let name = format!("{name}/{}", below.display());
+                add(&path.join(&below), &name, sum, bytes)?;
+            }
+            return Ok(());
+        }
+        let (checksum, length) = checksum_spliced(path, &[])?;
+        *bytes += length;
+        sum.update(format!("file {name} {checksum}\n").as_bytes());
+        Ok(())
+    }
+    let (mut sum, mut bytes) = (Checksum::new(), 0);
+    add(path, "", &mut sum, &mut bytes)?;
+    Ok((sum.text(), bytes))
 }
 
 /// Writes a new file, and reads it back.
@@ -121,13 +225,31 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 
 /// As [`sync_directory`], of the directory in which `path` is.
 pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => sync_directory(parent),
-        _ => sync_directory(Path::new(".")),
-    }
+    sync_directory(directory_of(path))
 }
 
-/// Moves a file or directory; a copy of it where it has to go to another file system.
+/// Makes all names below a directory safe.
+pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        }
+    }
+    sync_directory(path)
+}
+
+/// Makes a directory, and those above it, and their names safe.
+pub(super) fn create_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    create_directories(directory_of(path))?;
+    fs::create_dir(path)?;
+    sync_directory_of(path)
+}
+
+/// Copies a file or directory, with owners, modes and times, to where there is nothing; and reads it back.
 pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     let metadata = from.symlink_metadata()?;
     if metadata.is_dir() {
@@ -136,19 +258,27 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
             let name = entry?.file_name();
             copy_tree(&from.join(&name), &to.join(&name))?;
         }
-        fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode()))?;
-        chown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-        File::open(to)?.set_modified(metadata.modified()?)?;
-        return sync_directory(to);
+        let directory = File::open(to)?;
+        Owner::of(&metadata).give(&directory)?;
+        directory.set_modified(metadata.modified()?)?;
+        return directory.sync_all();
     }
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "it is neither a file nor a directory"));
     }
     write_and_verify(to, |out| io::copy(&mut File::open(from)?, out).map(drop))?;
     let file = OpenOptions::new().write(true).open(to)?;
-    keep_owner(&file, &metadata)?;
+    Owner::of(&metadata).give(&file)?;
     file.set_modified(metadata.modified()?)?;
     file.sync_all()
+}
+
+/// Copies a file or directory as [`copy_tree`] does; by its name there is all of it, or nothing.
+pub(super) fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
+    let staged = staged(to);
+    remove_any(&staged)?;
+    copy_tree(from, &staged)?;
+    rename_new(&staged, to)
 }
 
 /// Writes, and sums up what is written.

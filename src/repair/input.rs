@@ -56,6 +56,12 @@ impl Checksum {
     }
 }
 
+pub(super) fn checksum_of_bytes(bytes: &[u8]) -> String {
+    let mut checksum = Checksum::new();
+    checksum.update(bytes);
+    checksum.text()
+}
+
 /// Of all bytes of a file.
 pub(super) fn checksum_of_file(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;

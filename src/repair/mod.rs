@@ -1,7 +1,7 @@
 //! Mends what a scan has found, so that only the damaged bytes are lost, and can be undone. The only room that opens a
 //! file for writing.
 //!
-//! [`plan`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
+//! [`plan()`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
 
 mod backup;
 mod copy;
@@ -10,8 +10,10 @@ mod fence;
 mod files;
 pub mod fill;
 mod input;
+mod leftovers;
 mod lock;
 pub mod plan;
+mod preflight;
 mod prometheus;
 mod readme;
 mod salvage;
@@ -30,8 +32,8 @@ pub use self::error::RepairError;
 pub use self::lock::Lock;
 use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
-pub use self::transaction::{Found, unfinished};
-pub use self::undo::{Undone, undo};
+pub use self::transaction::{Found, Resumed, unfinished};
+pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
 use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::scan::report::Report;
@@ -68,12 +70,36 @@ pub fn plan(
     Ok(plan)
 }
 
+/// What either mode comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    /// Of [`Mode::Salvage`].
+    pub salvage: Plan,
+    /// Of [`Mode::Prometheus`].
+    pub prometheus: Plan,
+}
+
+/// The plans of both modes, see [`plan()`].
+///
+/// # Errors
+/// As of [`plan()`].
+pub fn plans(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    assumed: Assumed,
+) -> Result<Plans, RepairError> {
+    let of = |mode| plan(target, report, forecast, Options { mode, assumed });
+    Ok(Plans { salvage: of(Mode::Salvage)?, prometheus: of(Mode::Prometheus)? })
+}
+
 /// Executes a plan for the data directory `target` of which the lock is held. The old bytes are kept in `backup`, which
 /// is not there yet.
 ///
 /// # Errors
-/// If anything is not as it was when the plan was made, or a file cannot be written.
-pub fn apply(target: &Target, plan: &Plan, backup: &Path, _: &Lock) -> Result<(), RepairError> {
+/// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
+pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
+    lock.check()?;
     transaction::apply(target, plan, backup).map(drop)
 }
 
@@ -88,20 +114,13 @@ pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), R
     std::fs::remove_dir_all(&backup).at("remove", &backup)
 }
 
-/// Gives up a repair that was interrupted; its backup stays.
-///
-/// # Errors
-/// If the data directory cannot be written to.
-pub fn forget(target: &Target, _: &Lock) -> Result<(), RepairError> {
-    transaction::forget(target)
-}
-
-/// Finishes a repair that was interrupted, see [`unfinished`].
+/// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
 ///
 /// # Errors
 /// As of [`apply`].
-pub fn finish(target: &Target, backup: &Backup, _: &Lock) -> Result<(), RepairError> {
-    transaction::finish(target, backup)
+pub fn resume(target: &Target, lock: &Lock) -> Result<Resumed, RepairError> {
+    lock.check()?;
+    transaction::resume(target)
 }
 
 /// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor

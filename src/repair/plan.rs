@@ -53,7 +53,7 @@ pub struct Plan {
 
 impl Plan {
     /// With nothing in it yet.
-    pub(super) fn empty(report: &Report, options: Options) -> Self {
+    pub(crate) fn empty(report: &Report, options: Options) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
             walfix: report.walfix.to_owned(),
@@ -254,6 +254,15 @@ impl Change {
             Self::Rewrite { agent, .. } => *agent,
             _ => None,
         }
+    }
+
+    /// All names that it is about.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        let to = match self {
+            Self::Rename { to, .. } => Some(to.as_str()),
+            _ => None,
+        };
+        std::iter::once(self.path()).chain(to)
     }
 
     /// Bytes that are no more where they were.

@@ -24,9 +24,10 @@ pub(super) fn plan(target: &Target, report: &Report, assumed: Assumed, plan: &mu
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
+    snapshots(report, &mut findings, plan);
     segments(target, report, assumed, &mut findings, plan)?;
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
-    names(&listing, &of_names, plan);
+    names(target, &listing, &of_names, plan);
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report)?);
     }
@@ -46,6 +47,23 @@ fn is_about_bytes(finding: &Finding) -> bool {
     finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
 }
 
+/// A chunk snapshot only saves time: without it Prometheus replays the WAL, as it does if it finds a damaged one
+/// (`tsdb/head.go`, `Head.Init`).
+fn snapshots(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
+    for log in report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot) {
+        let mut of_log: Vec<&Finding> = Vec::new();
+        for findings in findings.values_mut() {
+            of_log.extend(findings.extract_if(.., |finding| finding.log.as_ref() == Some(&log.path)));
+        }
+        if of_log.iter().any(|finding| finding.severity == Severity::Damage) {
+            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
+            let how = "a snapshot only saves time; Prometheus replays the WAL instead";
+            let mends = of_log.iter().map(|finding| mends(finding, how)).collect();
+            plan.steps.push(Step { change, mends, lost: Loss::NOTHING });
+        }
+    }
+}
+
 /// What Prometheus comes to first is mended last: until then it stops where it stopped before.
 fn segments(
     target: &Target,
@@ -54,7 +72,11 @@ fn segments(
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> io::Result<()> {
-    for kind in [LogKind::Wbl, LogKind::Wal] {
+    // A checkpoint is repaired as it is only if nobody has gone on without it.
+    let run_since = |finding: &Finding| matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
+    let is_last_word = !report.findings.iter().any(run_since);
+    let checkpoint = is_last_word.then_some(LogKind::Checkpoint);
+    for kind in [LogKind::Wbl, LogKind::Wal].into_iter().chain(checkpoint) {
         let logs = report.logs.iter().filter(|log| log.kind == kind && log.dialect == Dialect::Prometheus);
         for segment in logs.flat_map(|log| log.segments.iter().rev()) {
             let none = &mut Vec::new();
@@ -84,7 +106,7 @@ fn segment_step(
     let full = target.path_of(path);
     let file = File::open(&full)?;
     let metadata = file.metadata()?;
-    let agent = (assumed.agent && kind == LogKind::Wal).then_some(assumed.version);
+    let agent = (assumed.agent && kind != LogKind::Wbl).then_some(assumed.version);
     let standing = Standing::of(&file, metadata.len(), agent);
     if standing.is_in_flux() {
         return Ok(Err(
@@ -120,13 +142,13 @@ fn segment_step(
 
 /// As long as Prometheus does not start it deletes nothing. So nothing lets it start while something is left for which it
 /// would.
-fn names(listing: &Listing, findings: &[&Finding], plan: &mut Plan) {
+fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut Plan) {
     if !plan.left.is_empty() {
         let reason = "as long as this stands, Prometheus does not start, and deletes nothing; and other damage here is not mended";
         plan.left.extend(findings.iter().map(|finding| left(finding, reason)));
         return;
     }
-    match sequence::steps(listing, findings) {
+    match sequence::steps(target, listing, findings) {
         Ok(steps) => plan.steps.extend(steps),
         Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, reason))),
     }
@@ -202,9 +224,6 @@ fn why_not(finding: &Finding) -> &'static str {
             || finding.code.contains("checkpoint") =>
         {
             "walfix does not yet mend checkpoints"
-        }
-        _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {
-            "walfix does not yet mend chunk snapshots; Prometheus reads the WAL instead"
         }
         _ => "walfix does not mend this yet",
     }

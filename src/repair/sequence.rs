@@ -5,30 +5,39 @@ use std::collections::BTreeSet;
 
 use super::plan::{Change, Loss, Mends, Step};
 use crate::scan::report::Finding;
-use crate::tsdb::{Listing, LogDirectory, LogKind};
+use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::segments::segment_name;
 
 /// Empty segments that are made for one gap.
 const MOST: i64 = 1000;
 
-/// Findings that are mended here.
-const CODES: [&str; 3] = ["misnamed_segment", "segments_not_sequential", "first_segment_missing"];
+/// Findings about the segments of a log that are mended here.
+const CODES: [&str; 4] =
+    ["empty_checkpoint", "first_segment_missing", "misnamed_segment", "segments_not_sequential"];
 
-/// Whether a finding is about names and numbers of `wal/` or `wbl/`.
+/// A file where Prometheus looks for a checkpoint.
+const FILE: &str = "checkpoint_not_a_directory";
+
+/// Whether a finding is about names and numbers that are mended here.
 pub(super) fn is_about_names(listing: &Listing, finding: &Finding) -> bool {
-    CODES.contains(&finding.code) && log_of(listing, finding).is_some()
+    let has_it = |log: &LogDirectory| Some(&log.relative) == finding.log.as_ref();
+    finding.code == FILE || CODES.contains(&finding.code) && logs(listing).any(has_it)
 }
 
-fn log_of<'a>(listing: &'a Listing, finding: &Finding) -> Option<&'a LogDirectory> {
-    let mut logs = listing.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Wbl));
-    logs.find(|log| Some(&log.relative) == finding.log.as_ref())
+/// Logs of which Prometheus wants all segments, by their right names.
+fn logs(listing: &Listing) -> impl Iterator<Item = &LogDirectory> {
+    listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot)
 }
 
 /// The steps that mend these findings, or why some cannot be mended: then none is, since each of them keeps Prometheus from
 /// starting.
-pub(super) fn steps(listing: &Listing, findings: &[&Finding]) -> Result<Vec<Step>, &'static str> {
+pub(super) fn steps(
+    target: &Target,
+    listing: &Listing,
+    findings: &[&Finding],
+) -> Result<Vec<Step>, &'static str> {
     let mut steps = Vec::new();
-    for log in listing.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Wbl)) {
+    for log in logs(listing) {
         let (names, numbers): (Vec<&Finding>, Vec<&Finding>) = findings
             .iter()
             .copied()
@@ -61,6 +70,11 @@ pub(super) fn steps(listing: &Listing, findings: &[&Finding]) -> Result<Vec<Step
             }));
         }
     }
+    for finding in findings.iter().filter(|finding| finding.code == FILE) {
+        let bytes = target.path_of(&finding.path).symlink_metadata().map_or(0, |metadata| metadata.len());
+        let change = Change::SetAside { path: finding.path.clone(), bytes };
+        steps.push(step(change, finding, "moved out of the way"));
+    }
     Ok(steps)
 }
 
@@ -71,13 +85,18 @@ fn missing(
     there: &BTreeSet<i64>,
     finding: &Finding,
 ) -> Option<std::ops::Range<i64>> {
-    let numbers = if finding.code == "first_segment_missing" {
+    let numbers = match finding.code {
+        "empty_checkpoint" => 0..1,
         // Prometheus begins behind the checkpoint, or at 0.
-        let wanted = listing.last_checkpoint().map_or(0, |(_, number)| number.saturating_add(1));
-        wanted..*there.first()?
-    } else {
-        let behind = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
-        there.range(..behind).next_back()?.saturating_add(1)..behind
+        "first_segment_missing" if log.kind == LogKind::Wal => {
+            let number = listing.last_checkpoint().map(|(_, number)| number);
+            number.map_or(0, |number| number.saturating_add(1))..*there.first()?
+        }
+        "first_segment_missing" => 0..*there.first()?,
+        _ => {
+            let behind = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
+            there.range(..behind).next_back()?.saturating_add(1)..behind
+        }
     };
     (numbers.end - numbers.start <= MOST).then_some(numbers)
 }

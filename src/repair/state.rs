@@ -7,9 +7,9 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::backup::{Backup, Changed};
-use super::files::{Splice, checksum_spliced};
+use super::files::{Splice, checksum_spliced, checksum_tree, directory_of};
 use super::input;
-use super::plan::{Change, Method};
+use super::plan::{Change, Method, Step};
 use crate::tsdb::Target;
 
 /// How far a step has come.
@@ -52,29 +52,98 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
         }
         Change::Create { bytes, .. } => match fs::read(&path) {
             Ok(found) if found == *bytes => Ok(Progress::After),
+            Ok(_) if is_to_be_set_aside(backup, data, change.path())? => Ok(Progress::Before),
             Ok(_) => other("it holds something else"),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && is_renamed(backup, data, change.path()) =>
+            {
+                Ok(Progress::After)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Progress::Before),
             Err(error) => Err(error),
         },
-        Change::CreateDirectory { .. } => match fs::read_dir(&path).map(Iterator::count) {
-            Ok(0) => Ok(Progress::After),
-            Ok(_) => other("there is something in it"),
+        Change::CreateDirectory { path: directory } => match fs::read_dir(&path) {
+            Ok(entries) => {
+                // What later steps make in it, and what they have not given its name yet.
+                let is_planned = |name: &str| {
+                    let below = format!("{directory}/{name}");
+                    let makes = |change: &Change| match change {
+                        Change::Create { path, .. } | Change::CreateDirectory { path } => *path == below,
+                        Change::Rename { to, .. } => *to == below,
+                        _ => false,
+                    };
+                    backup.plan.steps.iter().any(|step| makes(&step.change))
+                };
+                for entry in entries {
+                    let name = entry?.file_name();
+                    let name = name.to_string_lossy();
+                    if !is_planned(name.strip_suffix(".walfix").unwrap_or(&name)) {
+                        return Ok(Progress::Other(format!("there is {name} in it")));
+                    }
+                }
+                let (own, above) = (path.metadata()?, directory_of(&path).metadata()?);
+                let is_given = (own.uid(), own.gid()) == (above.uid(), above.gid());
+                Ok(if is_given { Progress::After } else { Progress::Between })
+            }
+            // It has got its true name since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_renamed(backup, data, directory) => {
+                Ok(Progress::After)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Progress::Before),
             Err(error) => Err(error),
         },
         Change::Rename { to, .. } => match (is_there(&path), is_there(&data.join(to))) {
             (true, false) => Ok(Progress::Before),
             (false, true) => Ok(Progress::After),
+            (true, true) if is_to_be_set_aside(backup, data, to)? => Ok(Progress::Before),
             (true, true) => other("both names are there"),
             (false, false) => other("it is gone"),
         },
-        Change::SetAside { .. } => match (is_there(&path), is_there(&backup.aside(change.path()))) {
-            (true, false) => Ok(Progress::Before),
-            (true, true) => Ok(Progress::Between),
-            (false, true) => Ok(Progress::After),
-            (false, false) => other("it is gone"),
-        },
+        Change::SetAside { path: below, .. } => {
+            let is_aside = is_there(&backup.aside(below));
+            if !is_there(&path) {
+                return if is_aside { Ok(Progress::After) } else { other("it is gone") };
+            }
+            let takes_its_place = |step: &Step| match &step.change {
+                Change::Create { path, .. } | Change::CreateDirectory { path } => path == below,
+                Change::Rename { to, .. } => to == below,
+                _ => false,
+            };
+            match (is_as_set_aside(backup, data, below)?, is_aside) {
+                (true, true) => Ok(Progress::Between),
+                (true, false) => Ok(Progress::Before),
+                (false, true) if backup.plan.steps.iter().any(takes_its_place) => Ok(Progress::After),
+                (false, _) => other("it has been changed"),
+            }
+        }
     }
+}
+
+/// Whether what is at `path` is what the plan sets aside.
+fn is_as_set_aside(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
+    Ok(backup.checksum_of_aside(path) == Some(checksum_tree(&data.join(path))?.0.as_str()))
+}
+
+/// Whether what is at `path` makes room yet for what the plan puts there.
+fn is_to_be_set_aside(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
+    Ok(backup.checksum_of_aside(path).is_some() && is_as_set_aside(backup, data, path)?)
+}
+
+/// Whether a later step of the plan has given `path`, or a directory above it, another name.
+fn is_renamed(backup: &Backup, data: &Path, path: &str) -> bool {
+    backup.plan.steps.iter().any(|step| match &step.change {
+        Change::Rename { from, to } => {
+            is_at_or_below(path, from)
+                && data.join(from).symlink_metadata().is_err()
+                && data.join(format!("{to}{}", &path[from.len()..])).symlink_metadata().is_ok()
+        }
+        _ => false,
+    })
+}
+
+/// Whether a path is another, or below it.
+pub(super) fn is_at_or_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether the file is the old one with some of the new bytes.
@@ -114,38 +183,33 @@ fn is_between(
 
 /// What shows that somebody else has been at work since the plan was made; `None` if nothing does. Prometheus begins a
 /// new segment at each start (`tsdb/wlog/wlog.go`, `NewSize`).
+///
+/// Files are known again by size and time: the numbers of devices change with every mount, and those of inodes when a
+/// directory is moved to another disk with its backup.
 pub(super) fn intruder(backup: &Backup, data: &Target) -> io::Result<Option<String>> {
     let plan = &backup.plan;
-    let mut known: BTreeSet<&str> = plan.inputs.iter().map(|input| input.path.as_str()).collect();
-    let mut touched: BTreeSet<&str> = BTreeSet::new();
-    for step in &plan.steps {
-        touched.insert(step.change.path());
-        known.insert(step.change.path());
-        if let Change::Rename { to, .. } = &step.change {
-            known.insert(to);
-        }
-    }
+    let inputs: BTreeSet<&str> = plan.inputs.iter().map(|input| input.path.as_str()).collect();
+    let touched: Vec<&str> = plan.steps.iter().flat_map(|step| step.change.paths()).collect();
+    let is_touched = |path: &str| touched.iter().any(|touched| is_at_or_below(path, touched));
     let listing = data.list()?;
     for log in &listing.logs {
         for segment in &log.segments {
             let path = log.relative_of(segment);
-            if !known.contains(path.as_str()) {
-                return Ok(Some(format!("{path} has appeared since")));
+            if !inputs.contains(path.as_str()) && !is_touched(&path) {
+                return Ok(Some(format!("{path} has appeared")));
             }
         }
     }
-    let is_touched = |path: &str| {
-        touched.iter().any(|touched| path == *touched || path.starts_with(&format!("{touched}/")))
-    };
     for input in plan.inputs.iter().filter(|input| !is_touched(&input.path)) {
-        let Ok(metadata) = data.path().join(&input.path).metadata() else {
-            return Ok(Some(format!("{} is gone", input.path)));
+        let metadata = match data.path().join(&input.path).metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(format!("{} has gone", input.path)));
+            }
+            Err(error) => return Err(error),
         };
         if (metadata.len(), input::modified(&metadata)) != (input.bytes, input.modified) {
-            return Ok(Some(format!("{} has been written to since", input.path)));
-        }
-        if (metadata.dev(), metadata.ino()) != (input.device, input.inode) {
-            return Ok(Some(format!("{} is another file now", input.path)));
+            return Ok(Some(format!("{} has been written to", input.path)));
         }
     }
     Ok(None)

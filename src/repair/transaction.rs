@@ -6,35 +6,84 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::backup::{Backup, Changed};
+use super::backup::{self, Backup, Changed, Directory};
 use super::error::{At as _, RepairError};
 use super::files::{
-    self, Splice, copy_spliced, replace, splice_in_place, staged, sync_directory, sync_directory_of,
+    self, Owner, Splice, copy_spliced, copy_whole, create_directories, remove_any, rename_new, replace,
+    set_modified, set_modified_directory, splice_in_place, staged, sync_directory, sync_directory_of,
 };
-use super::input;
 use super::plan::{Change, Method, Plan};
 use super::segment::rewrite;
 use super::state::{Progress, intruder, progress};
+use super::{input, leftovers, preflight};
 use crate::tsdb::Target;
 
 /// In the data directory as long as a repair is not finished.
 const UNFINISHED: &str = "walfix-repair.json";
 
-/// Where the backup of an unfinished repair is.
-#[derive(Serialize, Deserialize)]
-struct Unfinished {
+/// A repair that has been begun, as its file says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Begun {
+    stage: Stage,
+    /// Where its backup is, or will be. Relative to the data directory if it is in it.
     backup: PathBuf,
+    /// The directories in which it works, as they were.
+    directories: Vec<Directory>,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Stage {
+    /// The old bytes are being kept; nothing has been changed.
+    Backup,
+    /// The backup is whole.
+    Change,
+}
+
+impl Begun {
+    /// What the file in the data directory says, if there is one.
+    pub(super) fn read(data: &Path) -> Result<Option<Self>, RepairError> {
+        let path = data.join(UNFINISHED);
+        match fs::read(&path) {
+            Ok(text) => {
+                let mut begun: Self =
+                    serde_json::from_slice(&text).map_err(io::Error::from).at("read", &path)?;
+                begun.backup = data.join(begun.backup);
+                Ok(Some(begun))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at("read", &path),
+        }
+    }
+
+    fn write(&self, data: &Path) -> Result<(), RepairError> {
+        let path = data.join(UNFINISHED);
+        let full = data.canonicalize().at("find", data)?;
+        let backup = self.backup.strip_prefix(full).unwrap_or(&self.backup).to_owned();
+        let text = serde_json::to_vec(&Self { backup, ..self.clone() });
+        let text = text.map_err(io::Error::from).at("write", &path)?;
+        replace(&path, None, |out| out.write_all(&text)).at("write", &path)
+    }
+
+    /// Where its backup is.
+    pub(super) fn backup(&self) -> &Path {
+        &self.backup
+    }
 }
 
 /// An unfinished repair that was found.
 #[derive(Clone, Debug)]
 pub enum Found {
+    /// Nothing has been changed yet: its backup is not whole.
+    NotBegun {
+        /// Where its backup would be.
+        backup: PathBuf,
+    },
     /// Nobody has been here since: it can be finished.
     Unfinished(Box<Backup>),
     /// Somebody has, so it cannot; and what shows it.
@@ -46,20 +95,28 @@ pub enum Found {
     },
 }
 
+/// What became of earlier repairs that were interrupted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// The backup of the repair that was finished.
+    pub finished: Option<PathBuf>,
+    /// The backup of a repair that could not be finished, as somebody has changed something since: what.
+    pub given_up: Option<(PathBuf, String)>,
+    /// Backups that were removed, as they had never become whole: nothing had been changed.
+    pub removed: Vec<PathBuf>,
+}
+
 /// The repair that was interrupted in the data directory, if there is one.
 ///
 /// # Errors
 /// If files cannot be read.
 pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
-    let marker = data.path().join(UNFINISHED);
-    let text = match fs::read(&marker) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).at("read", &marker),
-    };
-    let Unfinished { backup } = serde_json::from_slice(&text).map_err(io::Error::from).at("read", &marker)?;
-    let backup = data.path().join(backup);
+    let Some(begun) = Begun::read(data.path())? else { return Ok(None) };
+    let backup = begun.backup;
     let overtaken = |what: String| Ok(Some(Found::Overtaken { backup: backup.clone(), what }));
+    if begun.stage == Stage::Backup && backup.symlink_metadata().is_err() {
+        return Ok(Some(Found::NotBegun { backup }));
+    }
     let opened = match Backup::open(&backup) {
         Ok(opened) => opened,
         Err(error) => return overtaken(error.to_string()),
@@ -78,38 +135,108 @@ pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
     Ok(Some(Found::Unfinished(Box::new(opened))))
 }
 
+/// Finishes the repair that was interrupted, or gives it up, and removes what it left behind.
+pub(super) fn resume(data: &Target) -> Result<Resumed, RepairError> {
+    let mut resumed = Resumed::default();
+    match unfinished(data)? {
+        None => leftovers::remove(data).at("clean up", data.path())?,
+        Some(Found::NotBegun { .. }) => {
+            if let Some(begun) = Begun::read(data.path())? {
+                resumed.removed.extend(take_back(data, &begun)?);
+            }
+        }
+        Some(Found::Unfinished(backup)) => {
+            finish(data, &backup)?;
+            resumed.finished = Some(backup.path);
+        }
+        Some(Found::Overtaken { backup, what }) => {
+            forget(data)?;
+            resumed.given_up = Some((backup, what));
+        }
+    }
+    for path in backup::never_finished(data.path()).at("list", data.path())? {
+        if backup::remove_unfinished(&path).at("remove", &path)? {
+            resumed.removed.push(path);
+        }
+    }
+    Ok(resumed)
+}
+
 /// Executes `plan`; the old bytes are kept in `backup`, which is not there yet.
 pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path) -> Result<Backup, RepairError> {
     unchanged(data.path(), plan)?;
-    let backup = Backup::write(backup, data.path(), plan)?;
-    let marker = data.path().join(UNFINISHED);
-    let absolute = backup.path.canonicalize().at("find", &backup.path)?;
-    let unfinished = Unfinished { backup: absolute };
-    let text = serde_json::to_vec(&unfinished).map_err(io::Error::from).at("write", &marker)?;
-    replace(&marker, None, |out| out.write_all(&text)).at("write", &marker)?;
-    finish(data, &backup)?;
+    let backup = absolute(backup).at("find", backup)?;
+    if backup.symlink_metadata().is_ok() {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("create", &backup);
+    }
+    let partial = backup::in_the_making(&backup);
+    backup::remove_unfinished(&partial).at("remove", &partial)?;
+    preflight::check(data.path(), plan, &backup)?;
+    let directories = backup::directories(data.path(), plan).at("look at", data.path())?;
+    let begun = Begun { stage: Stage::Backup, backup, directories };
+    let kept = keep(data, plan, &begun).map_err(|error| {
+        // What cannot be removed now, the next repair removes.
+        let _ = fs::remove_dir_all(&begun.backup);
+        let _ = take_back(data, &begun);
+        RepairError::NotBegun(Box::new(error))
+    })?;
+    finish(data, &kept)?;
+    Ok(kept)
+}
+
+/// The path with its directory's true name.
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let directory = files::directory_of(path).canonicalize()?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(directory.join(name))
+}
+
+/// All that comes before the first change.
+fn keep(data: &Target, plan: &Plan, begun: &Begun) -> Result<Backup, RepairError> {
+    begun.write(data.path())?;
+    preflight::probe(data.path(), plan).at("write to", data.path())?;
+    let backup = Backup::write(&begun.backup, data.path(), plan, begun.directories.clone())?;
+    Begun { stage: Stage::Change, ..begun.clone() }.write(data.path())?;
     Ok(backup)
+}
+
+/// Removes all traces of a repair that has changed nothing; the backup that was removed.
+fn take_back(data: &Target, begun: &Begun) -> Result<Option<PathBuf>, RepairError> {
+    let partial = backup::in_the_making(&begun.backup);
+    let removed = backup::remove_unfinished(&partial).at("remove", &partial)?;
+    forget(data)?;
+    set_times_of(data.path(), &begun.directories)?;
+    Ok(removed.then_some(partial))
 }
 
 /// Does all steps of the backup's plan that have not been done.
 pub(super) fn finish(data: &Target, backup: &Backup) -> Result<(), RepairError> {
-    for step in &backup.plan.steps {
-        let path = data.path().join(step.change.path());
-        match progress(backup, data.path(), &step.change).at("read", &path)? {
-            Progress::After => {}
-            Progress::Before | Progress::Between => {
-                execute(data.path(), backup, &step.change).at("change", &path)?;
-            }
-            Progress::Other(what) => {
-                return Err(RepairError::Changed { path: step.change.path().to_owned(), what });
-            }
+    let steps = || {
+        for step in &backup.plan.steps {
+            do_step(data.path(), backup, &step.change)?;
         }
-    }
-    forget(data)
+        forget(data)
+    };
+    steps().map_err(|error| RepairError::NotFinished { backup: backup.path.clone(), source: Box::new(error) })
 }
 
-/// Says that there is no unfinished repair any more.
+fn do_step(data: &Path, backup: &Backup, change: &Change) -> Result<(), RepairError> {
+    let path = data.join(change.path());
+    let changed = |what| RepairError::Changed { path: change.path().to_owned(), what };
+    match progress(backup, data, change).at("read", &path)? {
+        Progress::After => return Ok(()),
+        Progress::Before | Progress::Between => execute(data, backup, change).at("change", &path)?,
+        Progress::Other(what) => return Err(changed(what)),
+    }
+    match progress(backup, data, change).at("read", &path)? {
+        Progress::After => Ok(()),
+        _ => Err(changed("what was written is not what is read back".to_owned())),
+    }
+}
+
+/// Says that there is no unfinished repair any more, and removes what it left behind.
 pub(super) fn forget(data: &Target) -> Result<(), RepairError> {
+    leftovers::remove(data).at("clean up", data.path())?;
     let marker = data.path().join(UNFINISHED);
     match fs::remove_file(&marker) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &marker),
@@ -140,31 +267,26 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
         Change::Patch { method: Method::Replace, .. } => {
             let splices = splices(backup, change)?;
             let mut file = File::open(&path)?;
-            let like = file.metadata()?;
-            replace(&path, Some(&like), |out| copy_spliced(&mut file, &splices, out))
+            let owner = Owner::of(&file.metadata()?);
+            replace(&path, Some(owner), |out| copy_spliced(&mut file, &splices, out))
         }
         Change::Rewrite { bytes, .. } => {
             let file = File::open(&path)?;
-            replace(&path, Some(&file.metadata()?), |out| rewrite(&file, *bytes, change.agent(), out))
+            replace(&path, Some(Owner::of(&file.metadata()?)), |out| {
+                rewrite(&file, *bytes, change.agent(), out)
+            })
         }
         Change::Create { bytes, .. } => {
-            // It belongs to whom the directory belongs.
-            let like = path.parent().map(Path::metadata).transpose()?;
-            replace(&path, None, |out| out.write_all(bytes))?;
-            own(&path, like.as_ref())
+            replace(&path, Some(Owner::of_new(&path)?), |out| out.write_all(bytes))
         }
         Change::CreateDirectory { .. } => {
-            let like = path.parent().map(Path::metadata).transpose()?;
-            fs::create_dir(&path)?;
-            own(&path, like.as_ref())?;
+            if !path.is_dir() {
+                fs::create_dir(&path)?;
+            }
+            Owner::of_new(&path)?.give(&File::open(&path)?)?;
             sync_directory_of(&path)
         }
-        Change::Rename { to, .. } => {
-            let to = data.join(to);
-            rename_new(&path, &to)?;
-            sync_directory_of(&to)?;
-            sync_directory_of(&path)
-        }
+        Change::Rename { to, .. } => rename_new(&path, &data.join(to)),
         Change::SetAside { .. } => set_aside(&path, &backup.aside(change.path())),
     }
 }
@@ -173,47 +295,20 @@ fn splices(backup: &Backup, change: &Change) -> io::Result<Vec<Splice>> {
     Ok(backup.splices(change)?.into_iter().map(|(splice, _)| splice).collect())
 }
 
-/// Gives a new file to the owner of its directory.
-fn own(path: &Path, like: Option<&fs::Metadata>) -> io::Result<()> {
-    let (Some(like), own) = (like, path.metadata()?) else { return Ok(()) };
-    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
-        std::os::unix::fs::chown(path, Some(like.uid()), Some(like.gid()))?;
-    }
-    Ok(())
-}
-
-/// Renames, if there is nothing by the new name.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    if to.symlink_metadata().is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    fs::rename(from, to)
-}
-
+/// Moves a file or directory into the backup. Its name is gone from one instant to the next, and not before all of it is
+/// there.
 fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
-    if let Some(directory) = aside.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    remove_any(aside)?;
-    match fs::rename(path, aside) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            files::copy_tree(path, aside)?;
-            sync_directory_of(aside)?;
-            remove_any(path)?;
+    create_directories(files::directory_of(aside))?;
+    if aside.symlink_metadata().is_err() {
+        match rename_new(path, aside) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_whole(path, aside)?,
+            done => return done,
         }
-        done => done?,
     }
-    sync_directory_of(aside)?;
+    let staged = staged(path);
+    rename_new(path, &staged)?;
+    remove_any(&staged)?;
     sync_directory_of(path)
-}
-
-fn remove_any(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Undoes all steps of the backup's plan that have been done, the last first.
@@ -229,29 +324,35 @@ pub(super) fn roll_back(data: &Target, backup: &Backup) -> Result<(), RepairErro
                 return Err(RepairError::Changed { path: step.change.path().to_owned(), what });
             }
         }
-        let leftover = staged(&path);
-        remove_any(&leftover).at("remove", &leftover)?;
     }
     forget(data)?;
+    set_times(data.path(), backup)
+}
+
+/// Gives files and directories the times that they had.
+pub(super) fn set_times(data: &Path, backup: &Backup) -> Result<(), RepairError> {
     for changed in &backup.manifest.files {
-        let path = data.path().join(&changed.path);
-        set_times(&path, changed.modified).at("set the time of", &path)?;
+        let path = data.join(&changed.path);
+        set_modified(&path, changed.modified).at("set the time of", &path)?;
     }
-    // Deeper ones first: a time that is set changes no other.
-    for directory in backup.manifest.directories.iter().rev() {
-        let path = data.path().join(&directory.path);
-        set_times(&path, directory.modified).at("set the time of", &path)?;
+    set_times_of(data, &backup.manifest.directories)
+}
+
+fn set_times_of(data: &Path, directories: &[Directory]) -> Result<(), RepairError> {
+    for directory in directories {
+        let path = data.join(&directory.path);
+        set_modified_directory(&path, directory.modified).at("set the time of", &path)?;
     }
     Ok(())
 }
 
-fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
+/// Takes back a step that has been done, wholly or in part.
+pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
     let path = data.join(change.path());
     let changed = || backup.changed(change.path()).map_err(io::Error::other);
     match change {
         Change::Patch { method, .. } => {
-            let old: Vec<Splice> =
-                backup.splices(change)?.into_iter().map(|(new, old)| inverse(&new, old)).collect();
+            let old = inverse_splices(backup, change)?;
             match method {
                 Method::InPlace => {
                     splice_in_place(&path, &old)?;
@@ -275,25 +376,22 @@ fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
             sync_directory_of(&path)
         }
         Change::CreateDirectory { .. } => {
+            leftovers::remove_in(&path)?;
             fs::remove_dir(&path)?;
             sync_directory_of(&path)
         }
-        Change::Rename { to, .. } => {
-            rename_new(&data.join(to), &path)?;
-            sync_directory_of(&path)?;
-            sync_directory_of(&data.join(to))
-        }
-        Change::SetAside { .. } => {
-            remove_any(&path)?;
-            files::copy_tree(&backup.aside(change.path()), &path)?;
-            sync_directory_of(&path)
-        }
+        Change::Rename { to, .. } => rename_new(&data.join(to), &path),
+        Change::SetAside { .. } if path.symlink_metadata().is_ok() => Ok(()),
+        Change::SetAside { .. } => copy_whole(&backup.aside(change.path()), &path),
     }
 }
 
-/// What undoes a splice.
-fn inverse(new: &Splice, old: Vec<u8>) -> Splice {
-    Splice { offset: new.offset, replaces: new.with.len() as u64, with: old }
+/// What undoes the splices of a step.
+pub(super) fn inverse_splices(backup: &Backup, change: &Change) -> io::Result<Vec<Splice>> {
+    let splices = backup.splices(change)?.into_iter();
+    let inverse =
+        |(new, old): (Splice, _)| Splice { offset: new.offset, replaces: new.with.len() as u64, with: old };
+    Ok(splices.map(inverse).collect())
 }
 
 fn put_back(
@@ -301,21 +399,6 @@ fn put_back(
     changed: &Changed,
     write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let like = path.metadata()?;
-    replace(path, Some(&like), write)?;
-    let file = File::open(path)?;
-    std::os::unix::fs::fchown(&file, Some(changed.uid), Some(changed.gid))?;
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(changed.mode))?;
-    file.sync_all()
-}
-
-fn set_times(path: &Path, modified: i128) -> io::Result<()> {
-    let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidData);
-    let since = |nanoseconds: i128| -> io::Result<Duration> {
-        let seconds = u64::try_from(nanoseconds / 1_000_000_000).map_err(out_of_range)?;
-        let rest = u32::try_from(nanoseconds % 1_000_000_000).map_err(out_of_range)?;
-        Ok(Duration::new(seconds, rest))
-    };
-    let time = if modified < 0 { UNIX_EPOCH - since(-modified)? } else { UNIX_EPOCH + since(modified)? };
-    File::open(path)?.set_modified(time)
+    let owner = Owner { uid: changed.uid, gid: changed.gid, mode: Some(changed.mode & 0o7777) };
+    replace(path, Some(owner), write)
 }

@@ -113,6 +113,23 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
     end(&mut page, answer)
 }
 
+/// What a repair would come to, for the report of a scan.
+pub(super) fn outlook(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
+    let places: u64 = plan.steps.iter().map(|step| step.mends.len() as u64).sum();
+    let words = match (plan.steps.is_empty(), plan.left.first()) {
+        (true, None) => return Ok(()),
+        (true, Some(left)) => format!("walfix{GLUE}repair cannot mend this: {}", clean(&left.reason)),
+        (false, None) => format!("walfix{GLUE}repair{GLUE}--backup mends it; lost: {}", loss(plan.lost)),
+        (false, Some(left)) => format!(
+            "walfix{GLUE}repair{GLUE}--backup mends {}, and not all: {}",
+            count(places, "place", "places"),
+            clean(&left.reason)
+        ),
+    };
+    page.line("")?;
+    page.indented(2, &words)
+}
+
 fn verdict(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
     let (green, red) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default().bold());
     let plan = answer.plan;

@@ -1,0 +1,309 @@
+//! Directories to repair, one for each way of repairing; and what a Prometheus would keep of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use walfix::repair::fill::fill;
+use walfix::wal::{Event, SegmentReader};
+
+use super::oracle::Oracle;
+use super::tree;
+
+/// A way of repairing.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub name: &'static str,
+    /// Makes the data directory, and what belongs to it, in an empty directory.
+    make: fn(&Path),
+    /// Another file system for the backup, if it is not in the data directory.
+    pub backup_in: Option<&'static str>,
+    /// What the plan has to have, so that the case is what it is said to be.
+    pub plan_has: &'static [&'static str],
+}
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "a flipped bit",
+        make: |at| fixture("payload_bit_flip", at),
+        backup_in: None,
+        plan_has: &[r#""in_place""#, r#""bytes": ""#],
+    },
+    Case {
+        name: "an overwritten range",
+        make: |at| fixture("overwritten_range", at),
+        backup_in: None,
+        plan_has: &[r#""in_place""#, r#""fill":"#],
+    },
+    Case {
+        name: "a zeroed page inside a record",
+        make: |at| fixture("zeroed_page_inside_record", at),
+        backup_in: None,
+        plan_has: &[r#""replace""#],
+    },
+    Case {
+        name: "a torn tail",
+        make: |at| fixture("torn_payload", at),
+        backup_in: None,
+        plan_has: &[r#""end""#],
+    },
+    Case {
+        name: "a damaged WBL",
+        make: |at| fixture("wbl_damaged", at),
+        backup_in: None,
+        plan_has: &["wbl/00000000"],
+    },
+    Case {
+        name: "several segments",
+        make: several,
+        backup_in: None,
+        plan_has: &["wbl/", "wal/00000000", "wal/00000001", "wal/00000002"],
+    },
+    Case {
+        name: "a segment with another name",
+        make: linked,
+        backup_in: None,
+        plan_has: &[r#""replace""#, r#""fill":"#],
+    },
+    Case {
+        name: "a backup on another file system",
+        make: |at| fixture("zeroed_page_inside_record", at),
+        backup_in: Some("/dev/shm"),
+        plan_has: &[r#""replace""#],
+    },
+    Case { name: "a hole of nine bytes", make: nine, backup_in: None, plan_has: &[r#""rewrite""#] },
+];
+
+/// A data directory in a directory of its own.
+#[derive(Debug)]
+pub struct Place {
+    root: TempDir,
+    elsewhere: Option<TempDir>,
+}
+
+impl Case {
+    pub fn place(&self) -> Place {
+        let root = tempfile::tempdir().unwrap();
+        (self.make)(root.path());
+        let elsewhere = self.backup_in.map(|directory| tempfile::tempdir_in(directory).unwrap());
+        Place { root, elsewhere }
+    }
+}
+
+impl Place {
+    /// Of a fixture.
+    pub fn of(fixture_name: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fixture(fixture_name, root.path());
+        Self { root, elsewhere: None }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    /// A file beside the data directory.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Where the backup is to be: in the data directory, if not elsewhere.
+    pub fn backup(&self) -> PathBuf {
+        let directory = self.elsewhere.as_ref().map_or_else(|| self.data(), |other| other.path().to_owned());
+        directory.join("walfix-backup-t")
+    }
+
+    /// As it is now, with all times.
+    pub fn again(&self) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        tree::copy(&self.data(), &root.path().join("data"));
+        let segment = "wal/00000001";
+        if self.beside("other-name").exists() {
+            fs::hard_link(root.path().join("data").join(segment), root.path().join("other-name")).unwrap();
+        }
+        let elsewhere = self
+            .elsewhere
+            .as_ref()
+            .map(|other| tempfile::tempdir_in(other.path().parent().unwrap()).unwrap());
+        if let (Some(from), Some(to)) = (&self.elsewhere, &elsewhere) {
+            for entry in fs::read_dir(from.path()).unwrap() {
+                let name = entry.unwrap().file_name();
+                tree::copy(&from.path().join(&name), &to.path().join(&name));
+            }
+        }
+        Self { root, elsewhere }
+    }
+
+    /// `walfix repair --backup=...`, for a run under strace.
+    pub fn repair_arguments(&self) -> [std::ffi::OsString; 6] {
+        let mut backup = std::ffi::OsString::from("--backup=");
+        backup.push(self.backup());
+        [WALFIX.into(), "repair".into(), "--threads=1".into(), "--quiet".into(), backup, self.data().into()]
+    }
+}
+
+pub const WALFIX: &str = env!("CARGO_BIN_EXE_walfix");
+
+/// Runs walfix.
+pub fn walfix<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
+    Command::new(WALFIX).args(arguments).output().unwrap()
+}
+
+/// Runs walfix, which must exit so; what it said.
+pub fn walfix_exits<S: AsRef<OsStr> + std::fmt::Debug>(
+    codes: &[i32],
+    arguments: &[S],
+    about: &str,
+) -> String {
+    let output = walfix(arguments);
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let code = output.status.code();
+    assert!(code.is_some_and(|code| codes.contains(&code)), "{about}: {arguments:?} exits {code:?}: {said}");
+    said
+}
+
+/// The backups in a data directory, newest first.
+pub fn backups(data: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<(bool, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(data).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.starts_with("walfix-backup-") && !name.ends_with(".unfinished") {
+            found.push((name != "walfix-backup-t", data.join(name)));
+        }
+    }
+    found.sort();
+    found.reverse();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+pub fn fixture(name: &str, at: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/damaged").join(name);
+    tree::copy(&from, &at.join("data"));
+}
+
+fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
+    OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
+}
+
+fn several(at: &Path) {
+    fixture("overwritten_range", at);
+    let data = at.join("data");
+    let wbl = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/damaged/wbl_damaged/wbl");
+    tree::copy(&wbl, &data.join("wbl"));
+    overwrite(&data.join("wal/00000000"), 20_000, &[0xA5; 300]);
+    // Two holes in one segment.
+    overwrite(&data.join("wal/00000001"), 40_000, &[0x5A; 700]);
+    let last = OpenOptions::new().write(true).open(data.join("wal/00000002")).unwrap();
+    last.set_len(last.metadata().unwrap().len() - 5).unwrap();
+}
+
+fn linked(at: &Path) {
+    fixture("overwritten_range", at);
+    fs::hard_link(at.join("data/wal/00000001"), at.join("other-name")).unwrap();
+}
+
+/// One record of samples becomes a filling, but for its last nine bytes.
+fn nine(at: &Path) {
+    fixture("healthy", at);
+    let path = at.join("data/wal/00000001");
+    let bytes = fs::read(&path).unwrap();
+    let mut reader = SegmentReader::new(&*bytes, bytes.len() as u64);
+    let mut span = None;
+    while let Some(event) = reader.next() {
+        if let Event::Record(record) = event
+            && span.is_none()
+            && (10_000..20_000).contains(&record.offset)
+            && record.fragments.len() == 1
+        {
+            span = Some((record.offset, record.end));
+        }
+    }
+    let (start, end) = span.expect("a record of one fragment");
+    let filling = fill(usize::try_from(end - start - 9).unwrap()).expect("it can be filled");
+    overwrite(&path, start, &filling);
+    overwrite(&path, end - 9, &[0xEE; 9]);
+}
+
+/// Asks the newest Prometheus what it keeps of a directory, once for each that is different.
+#[derive(Debug)]
+pub struct Keeps {
+    oracle: Oracle,
+    known: Mutex<HashMap<u64, Arc<Kept>>>,
+}
+
+/// What is kept by one start, and by the one after it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kept {
+    first: BTreeSet<String>,
+    second: BTreeSet<String>,
+}
+
+impl Kept {
+    /// What it lacks of `other`.
+    pub fn lacks(&self, other: &Self) -> Option<String> {
+        for (start, mine, theirs) in
+            [("first", &self.first, &other.first), ("second", &self.second, &other.second)]
+        {
+            let lost: Vec<&String> = theirs.difference(mine).collect();
+            if let Some(one) = lost.first() {
+                return Some(format!("the {start} start lacks {} samples, e.g. {one}", lost.len()));
+            }
+        }
+        None
+    }
+
+    pub fn samples(&self) -> usize {
+        self.first.len()
+    }
+}
+
+impl Keeps {
+    pub fn new(oracle: Oracle) -> Self {
+        Self { oracle, known: Mutex::default() }
+    }
+
+    /// Of a directory, which is not changed.
+    pub fn of(&self, data: &Path) -> Arc<Kept> {
+        let mut tree = tree::tree(data);
+        for (path, entry) in &mut tree {
+            // Prometheus looks at none of these.
+            if path == "lock" || path.starts_with("walfix-") || path.ends_with(".walfix") {
+                entry.bytes = None;
+            }
+        }
+        let key = tree::hash(&tree);
+        if let Some(known) = self.known.lock().unwrap().get(&key) {
+            return Arc::clone(known);
+        }
+        let copy = tempfile::tempdir().unwrap();
+        let copied = copy.path().join("data");
+        tree::copy(data, &copied);
+        let report = self.oracle.json(&["open", "--head", "--again"], &copied);
+        let kept = Arc::new(Kept { first: samples(&report), second: samples(&report["again"]) });
+        self.known.lock().unwrap().insert(key, Arc::clone(&kept));
+        kept
+    }
+
+    pub fn asked(&self) -> usize {
+        self.known.lock().unwrap().len()
+    }
+}
+
+fn samples(report: &Value) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for series in report["series"].as_array().into_iter().flatten() {
+        for key in ["samples", "histograms"] {
+            for sample in series[key].as_array().into_iter().flatten() {
+                all.insert(format!("{} {sample}", series["labels"]));
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,197 @@
+//! Runs a program under `strace`: the calls by which it changes files, and the same run killed, or refused, at one of them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The calls that change files, or make changes safe; and those that open them.
+const CHANGES: &str = "openat,open,creat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,\
+    rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mkdir,mkdirat,\
+    chmod,fchmod,fchmodat,chown,lchown,fchown,fchownat,utimensat,fsync,fdatasync,sync_file_range,\
+    copy_file_range,sendfile,splice,setxattr,fsetxattr";
+
+/// A call that returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub name: String,
+    /// Which call by that name of that thread it is, from 1 on.
+    pub ordinal: usize,
+    pub arguments: String,
+    /// `None` for one that never returned.
+    pub result: Option<i64>,
+    pub thread: u32,
+}
+
+impl Call {
+    /// Whether it changes something, and is not only about a file that was open for it, or is about to be.
+    pub fn is_change(&self) -> bool {
+        match self.name.as_str() {
+            "openat" | "open" => self.arguments.contains("O_CREAT") || self.arguments.contains("O_TRUNC"),
+            // Standard output and error.
+            "write" => !self.arguments.starts_with("1,") && !self.arguments.starts_with("2,"),
+            _ => true,
+        }
+    }
+
+    /// Whether a full disk can refuse it.
+    pub fn takes_room(&self) -> bool {
+        matches!(
+            self.name.as_str(),
+            "openat" | "write" | "pwrite64" | "mkdir" | "rename" | "link" | "linkat" | "fsync" | "ftruncate"
+        ) && self.is_change()
+    }
+
+    /// Its strings, as bytes. They are hexadecimal, see [`trace_all`].
+    pub fn strings(&self) -> Vec<Vec<u8>> {
+        let parts = self.arguments.split('"').skip(1).step_by(2);
+        parts
+            .map(|text| {
+                text.split("\\x").skip(1).map(|hex| u8::from_str_radix(&hex[..2], 16).unwrap()).collect()
+            })
+            .collect()
+    }
+
+    /// An argument that is a number, from 0 on, and behind strings from the end on.
+    pub fn number(&self, at: usize) -> u64 {
+        let outside: String = self.arguments.split('"').step_by(2).collect();
+        let argument = outside.split(", ").nth(at).unwrap_or_else(|| panic!("{self:?}"));
+        argument.trim().parse().unwrap_or_else(|_| panic!("{self:?}"))
+    }
+}
+
+fn strace(log: &Path, options: &[String], command: &[&OsStr], mut wrap: Command) -> Output {
+    wrap.args(["-f", "-qq", "-e", "signal=none", "-o"]).arg(log).args(options).arg("--").args(command);
+    wrap.output().expect("strace")
+}
+
+/// Whether there is a strace, else a loud word that `what` is not being tested.
+pub fn is_there(what: &str) -> bool {
+    let found = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
+    if !found {
+        super::skip(what, "no strace");
+    }
+    found
+}
+
+/// Runs a command to its end; the calls, in order.
+pub fn trace(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
+    let output = strace(log, &["-e".into(), format!("trace={CHANGES}")], command, Command::new("strace"));
+    (output, parse(&fs::read_to_string(log).unwrap()))
+}
+
+/// As [`trace`], with all bytes of all strings.
+pub fn trace_all(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
+    let options = ["-xx".into(), "-s".into(), "99999999".into(), "-e".into(), format!("trace={CHANGES}")];
+    let output = strace(log, &options, command, Command::new("strace"));
+    (output, parse(&fs::read_to_string(log).unwrap()))
+}
+
+/// Runs a command and kills it as it enters `call`, which it does not do any more.
+pub fn kill_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
+    inject(log, command, call, "signal=KILL")
+}
+
+/// Runs a command of which `call` fails with `error`.
+pub fn fail_at(log: &Path, command: &[&OsStr], call: &Call, error: &str) -> Output {
+    inject(log, command, call, &format!("error={error}"))
+}
+
+fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str) -> Output {
+    let options = [
+        "-e".into(),
+        format!("trace={}", call.name),
+        "-e".into(),
+        format!("inject={}:{what}:when={}", call.name, call.ordinal),
+    ];
+    let output = strace(log, &options, command, Command::new("strace"));
+    // Counts are of threads; it must have been the call that was meant.
+    let text = fs::read_to_string(log).unwrap();
+    let calls = parse(&text);
+    let mut hit = calls.iter().filter(|found| found.name == call.name && found.ordinal == call.ordinal);
+    assert!(hit.any(|found| same(found, call)), "not at {call:?}: {text}");
+    output
+}
+
+/// The same call in another run: names of backups have times, and numbers of descriptors may differ.
+fn same(a: &Call, b: &Call) -> bool {
+    a.name == b.name && a.arguments.contains("O_CREAT") == b.arguments.contains("O_CREAT")
+}
+
+fn parse(text: &str) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    let mut ordinals: BTreeMap<(u32, String), usize> = BTreeMap::new();
+    let mut open: BTreeMap<u32, usize> = BTreeMap::new();
+    for line in text.lines() {
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let (Ok(thread), rest) = (thread.parse::<u32>(), rest.trim_start()) else { continue };
+        if rest.starts_with("+++") || rest.starts_with("---") {
+            continue;
+        }
+        let split_result = |text: &str| {
+            let (arguments, result) = text.rsplit_once(" = ")?;
+            let arguments = arguments.trim_end().strip_suffix(')')?.to_owned();
+            Some((arguments, result.split(' ').next().and_then(|number| number.parse().ok())))
+        };
+        if rest.starts_with("<... ") {
+            let Some((_, tail)) = rest.split_once(" resumed>") else { continue };
+            let Some(at) = open.remove(&thread) else { continue };
+            if let Some((arguments, result)) = split_result(tail) {
+                calls[at].arguments.push_str(&arguments);
+                calls[at].result = result;
+            }
+            continue;
+        }
+        let Some((name, tail)) = rest.split_once('(') else { continue };
+        let ordinal = ordinals.entry((thread, name.to_owned())).or_default();
+        *ordinal += 1;
+        let mut call =
+            Call { name: name.to_owned(), ordinal: *ordinal, arguments: String::new(), result: None, thread };
+        if let Some(begun) = tail.strip_suffix(" <unfinished ...>") {
+            begun.clone_into(&mut call.arguments);
+            open.insert(thread, calls.len());
+        } else if let Some((arguments, result)) = split_result(tail) {
+            (call.arguments, call.result) = (arguments, result);
+        }
+        calls.push(call);
+    }
+    calls
+}
+
+/// A program that stands still.
+#[derive(Debug)]
+pub struct Stopped {
+    child: std::process::Child,
+    program: u32,
+}
+
+/// Starts a command that stops itself as it enters `call`.
+pub fn stopped_at(log: &Path, command: &[&OsStr], call: &Call) -> Stopped {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(log);
+    strace.args(["-e", &format!("trace={}", call.name)]);
+    strace.args(["-e", &format!("inject={}:signal=STOP:when={}", call.name, call.ordinal)]);
+    strace.arg("--").args(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = strace.spawn().expect("strace");
+    loop {
+        assert!(child.try_wait().unwrap().is_none(), "it did not stop");
+        let stopped = fs::read_to_string(log).ok().and_then(|text| {
+            let line = text.lines().find(|line| line.contains("--- stopped by SIGSTOP"))?;
+            line.split(' ').next()?.parse().ok()
+        });
+        if let Some(program) = stopped {
+            return Stopped { child, program };
+        }
+        std::thread::yield_now();
+    }
+}
+
+impl Stopped {
+    /// Lets it run to its end.
+    pub fn go_on(self) -> Output {
+        let sent = Command::new("kill").args(["-CONT", &self.program.to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.child.wait_with_output().unwrap()
+    }
+}
