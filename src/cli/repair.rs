@@ -67,7 +67,10 @@ fn apply(target: &Target, backup: &Path, global: &Global) -> anyhow::Result<Exit
         );
     }
     if let Some(backup) = &resumed.finished {
-        eprintln!("walfix: a repair was interrupted here; it is finished now, its backup is {}", backup.display());
+        eprintln!(
+            "walfix: a repair was interrupted here; it is finished now, its backup is {}",
+            backup.display()
+        );
     }
     if let Some((backup, what)) = &resumed.given_up {
         eprintln!(

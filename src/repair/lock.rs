@@ -36,9 +36,8 @@ impl Lock {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(data, &path).at("create", &path)?,
             Err(error) => return Err(error).at("look at", &path),
         };
-        let changed_hands = || {
-            RepairError::InUse(format!("{} has changed hands just now; try again", path.display()))
-        };
+        let changed_hands =
+            || RepairError::InUse(format!("{} has changed hands just now; try again", path.display()));
         let file = match File::options().read(true).write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed_hands()),
             opened => opened.at("open", &path)?,
@@ -105,7 +104,9 @@ fn make(data: &Path, path: &Path) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         // Not every file system has links.
-        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) =>
+        {
             write(path).map(|()| true)
         }
         Err(error) => Err(error),

@@ -32,7 +32,9 @@ pub struct Plan {
     pub path: String,
     /// What is kept.
     pub mode: Mode,
-    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last.
+    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
+    /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
+    /// set aside.
     pub steps: Vec<Step>,
     /// Damage that stays.
     pub left: Vec<Left>,

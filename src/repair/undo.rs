@@ -142,9 +142,7 @@ fn copy_aside(backup: &Backup, data: &Path, changes: &[&Change]) -> Result<Optio
 fn force(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
     let path = data.join(change.path());
     match change {
-        Change::Patch { .. } | Change::Rewrite { .. } | Change::Rename { .. } => {
-            revert(data, backup, change)
-        }
+        Change::Patch { .. } | Change::Rewrite { .. } | Change::Rename { .. } => revert(data, backup, change),
         Change::Create { .. } | Change::CreateDirectory { .. } => {
             remove_any(&path)?;
             files::sync_directory_of(&path)
@@ -248,7 +246,9 @@ fn restore_file(backup: &Backup, data: &Path, input: &Input, to: &Path) -> io::R
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         done => done,
     })?;
-    if to.metadata()?.len() != input.bytes || expected.is_some_and(|sum| checksum_of_file(to).ok() != Some(sum)) {
+    if to.metadata()?.len() != input.bytes
+        || expected.is_some_and(|sum| checksum_of_file(to).ok() != Some(sum))
+    {
         return Ok(false);
     }
     let changed = backup.manifest.files.iter().find(|changed| changed.path == input.path);
@@ -321,6 +321,9 @@ fn data_of(backup: &Backup) -> Result<Target, RepairError> {
     };
     places.into_iter().flatten().find_map(find).ok_or_else(|| RepairError::Backup {
         path: backup.path.clone(),
-        what: format!("the data directory {} is not there, and it does not lie in one", manifest.data.display()),
+        what: format!(
+            "the data directory {} is not there, and it does not lie in one",
+            manifest.data.display()
+        ),
     })
 }

@@ -314,7 +314,9 @@ fn variants(pending: &[Data]) -> Vec<Vec<Data>> {
     if pending.len() <= 4 {
         for subset in 0..1_usize << pending.len() {
             let is_in = |at: usize| subset >> at & 1 == 1;
-            variants.push(pending.iter().enumerate().filter(|(at, _)| is_in(*at)).map(|(_, d)| d.clone()).collect());
+            variants.push(
+                pending.iter().enumerate().filter(|(at, _)| is_in(*at)).map(|(_, d)| d.clone()).collect(),
+            );
         }
     } else {
         variants.extend((0..pending.len()).map(|count| pending[..count].to_vec()));

@@ -46,7 +46,11 @@ impl Call {
     /// Its strings, as bytes. They are hexadecimal, see [`trace_all`].
     pub fn strings(&self) -> Vec<Vec<u8>> {
         let parts = self.arguments.split('"').skip(1).step_by(2);
-        parts.map(|text| text.split("\\x").skip(1).map(|hex| u8::from_str_radix(&hex[..2], 16).unwrap()).collect()).collect()
+        parts
+            .map(|text| {
+                text.split("\\x").skip(1).map(|hex| u8::from_str_radix(&hex[..2], 16).unwrap()).collect()
+            })
+            .collect()
     }
 
     /// An argument that is a number, from 0 on, and behind strings from the end on.

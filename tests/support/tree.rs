@@ -40,7 +40,10 @@ fn add(path: &Path, name: String, tree: &mut Tree) {
         }
     }
     let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    tree.insert(name, Entry { bytes, mode: metadata.mode(), owner: (metadata.uid(), metadata.gid()), modified });
+    tree.insert(
+        name,
+        Entry { bytes, mode: metadata.mode(), owner: (metadata.uid(), metadata.gid()), modified },
+    );
 }
 
 /// Names and bytes alone.
