@@ -94,15 +94,9 @@ fn judge(log: &Pristine, bytes: &[u8], found: &Found) -> Result<(), String> {
             return Err(format!("a record of {} bytes at {offset} that nobody wrote: {kind:?}", data.len()));
         }
     }
-    let unchanged = |written: &Written| {
-        written
-            .fragments
-            .iter()
-            .all(|fragment| bytes.get(fragment.clone()) == Some(&log.bytes[fragment.clone()]))
-    };
     for (at, written) in log.records.iter().enumerate() {
-        if unchanged(written) && !was_yielded(bytes, written, found) && !cannot_be_proven(log, at, unchanged)
-        {
+        let is_missed = log.is_unchanged(written, bytes) && !was_yielded(bytes, written, found);
+        if is_missed && !log.cannot_be_proven(at, bytes) {
             let kind = RecordType::of(&written.data);
             return Err(format!("the record at {:?} is whole and missed: {kind:?}", written.fragments));
         }
@@ -121,22 +115,9 @@ fn judge(log: &Pristine, bytes: &[u8], found: &Found) -> Result<(), String> {
 fn is_right(log: &Pristine, bytes: &[u8], mended: &Mended) -> bool {
     let mut bytes = bytes.to_vec();
     bytes[usize::try_from(mended.at).unwrap()] ^= mended.mask;
-    log.records.iter().any(|written| {
-        written.offset() as u64 == mended.offset
-            && written.fragments.iter().all(|f| bytes.get(f.clone()) == Some(&log.bytes[f.clone()]))
-    })
-}
-
-/// What holds nothing that could prove it: an empty record directly behind a damaged one (`01 00 00 00 00 00 00` begins
-/// every uncompressed series record, and ends many a sample), and a record of a type that nobody knows, in fragments
-/// without a checksum over them.
-fn cannot_be_proven(log: &Pristine, at: usize, unchanged: impl Fn(&Written) -> bool) -> bool {
-    let written = &log.records[at];
-    let behind_damage =
-        log.records[..at].iter().rev().find(|before| !before.data.is_empty() || !unchanged(before));
-    let empty = written.data.is_empty() && behind_damage.is_some_and(|before| !unchanged(before));
-    let unknown = RecordType::of(&written.data).is_none() && written.fragments.len() > 1;
-    empty || unknown
+    log.records
+        .iter()
+        .any(|written| written.offset() as u64 == mended.offset && log.is_unchanged(written, &bytes))
 }
 
 /// At its offset, or moved there with all of its pages.

@@ -24,211 +24,34 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use support::bases::{Base, write_tree};
+use support::bases::{Base, read_tree, write_tree};
 use support::foretold::{Difference, compare, forecast, last_checkpoint, normal};
+use support::matrix::{BASES, Case, Matrix, bases, cases, judges};
 use support::oracle::{self, Oracle};
-use support::recipes::{At, ROWS, Row};
-use support::server::{Error, LogLine, Options, Running, Server, Servers};
+use support::recipes::ROWS;
+use support::server::{Error, LogLine, Options, Running, Server};
 use support::table::{self, Line};
-use support::truth::{End, Judge, Truth, measure};
+use support::truth::{Judge, Truth, measure};
 
 /// Threads that wait for servers, most of the time.
 const LANES: usize = 6;
-
-/// Sorts of healthy directories: name, whether an agent's, the arguments of `oracle directory`, and in words.
-const BASES: [(&str, bool, &[&str], &str); 13] = [
-    ("none", false, &[], "Not compressed: five segments behind a checkpoint of three."),
-    ("snappy", false, &["--compression", "snappy"], "The same, compressed with snappy."),
-    ("zstd", false, &["--compression", "zstd"], "The same, compressed with zstd, which came with 2.46."),
-    ("wbl", false, &["--wbl"], "With a WBL of three segments, which came with 2.39."),
-    ("wbl-snappy", false, &["--wbl", "--compression", "snappy"], "The same, compressed with snappy."),
-    ("rich", false, &["--rich"], "With histograms, exemplars, metadata and tombstones."),
-    ("newest", false, &["--newest"], "With histograms of custom buckets (3.2) and start timestamps (3.11)."),
-    (
-        "chunks",
-        false,
-        &["--chunks", "--rounds", "40"],
-        "With samples enough for head chunks, which are there.",
-    ),
-    (
-        "collide",
-        false,
-        &["--checkpoint", "0"],
-        "The checkpoint's segments have numbers of segments behind it.",
-    ),
-    ("young", false, &["--checkpoint", "-1"], "Without a checkpoint."),
-    ("agent", true, &[], "An agent's."),
-    ("agent-zstd", true, &["--compression", "zstd"], "An agent's, compressed with zstd."),
-    ("agent-rich", true, &["--rich"], "A server's, as before, on which an agent is started."),
-];
-
-/// How much is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Matrix {
-    Quick,
-    Long,
-    All,
-}
-
-impl Matrix {
-    fn wanted() -> Self {
-        match std::env::var("WALFIX_MATRIX").as_deref() {
-            Err(_) | Ok("quick") => Self::Quick,
-            Ok("long") => Self::Long,
-            Ok("all") => Self::All,
-            Ok(other) => panic!("WALFIX_MATRIX={other}"),
-        }
-    }
-
-    /// Starts on each directory. What it is between them are directories of their own: "already started once" and so on.
-    fn starts(self) -> usize {
-        if self == Self::Quick { 2 } else { 4 }
-    }
-
-    /// Whether a damage is tried there.
-    fn has(self, base: &str, row: &Row, place: &str) -> bool {
-        let places: &[&str] = match base {
-            "none" => &[
-                "wal first",
-                "wal middle",
-                "wal last",
-                "checkpoint first",
-                "checkpoint middle",
-                "checkpoint last",
-            ],
-            "wbl" => &["wbl first", "wbl middle", "wbl last", "wal middle"],
-            "collide" => &["checkpoint first", "checkpoint middle", "checkpoint last"],
-            "young" => &["wal first", "wal last"],
-            _ => &["wal middle", "checkpoint first", "wbl middle"],
-        };
-        let somewhere = place == "directory" || places.contains(&place);
-        match self {
-            Self::All => true,
-            Self::Long => somewhere,
-            // Every damage to a directory as a whole; of the others one kind a row, where it hurts most; and what is
-            // special of special directories.
-            Self::Quick => match base {
-                "none" => {
-                    let kinds =
-                        ROWS.iter().filter(|other| other.number() == row.number()).map(|other| other.name);
-                    place == "directory"
-                        || ["wal middle", "checkpoint first"].contains(&place)
-                            && kinds.take(2).any(|n| n == row.name)
-                }
-                "wbl" => place == "wbl middle" && [1, 7, 13, 14].contains(&row.number()),
-                "snappy" | "zstd" => place == "wal middle" && [1, 12].contains(&row.number()),
-                "rich" => place == "wal middle" && row.number() == 13,
-                "collide" => place == "checkpoint middle" && row.name == "1 payload",
-                "chunks" => ["wal middle", "checkpoint first"].contains(&place) && row.name == "1 payload",
-                "young" => {
-                    place == "directory" && row.number() == 0 || place == "wal first" && row.number() == 14
-                }
-                "agent" => place == "wal middle" && [1, 31, 32].contains(&row.number()),
-                _ => false,
-            },
-        }
-    }
-}
-
-/// A directory, what is done to it where, and who starts on it.
-struct Case<'a> {
-    base: &'a Base,
-    row: &'static Row,
-    place: String,
-    file: String,
-    judge: Judge,
-    end: End,
-}
-
-impl Case<'_> {
-    fn name(&self) -> String {
-        format!("{} / {} / {} / {}", self.base.name, self.row.name, self.place, self.judge.version())
-    }
-}
-
-fn list(knob: &str, separator: char) -> Vec<String> {
-    let value = std::env::var(knob).unwrap_or_default();
-    value.split(separator).filter(|one| !one.is_empty()).map(ToOwned::to_owned).collect()
-}
-
-/// Damage of every kind, everywhere, on every sort of directory.
-fn cases<'a>(bases: &'a [Base], judges: &[Judge], matrix: Matrix) -> Vec<Case<'a>> {
-    let (rows, parts) = (list("WALFIX_ROWS", ';'), list("WALFIX_CASES", ';'));
-    let is_wanted = |row: &Row| {
-        rows.is_empty() || rows.iter().any(|one| row.name == one || row.number().to_string() == *one)
-    };
-    let mut all = Vec::new();
-    for base in bases {
-        for row in ROWS.iter().filter(|row| is_wanted(row)) {
-            for (place, file) in places(base, row) {
-                if !matrix.has(&base.name, row, &place) || row.apply(base, &file).is_none() {
-                    continue;
-                }
-                for judge in judges {
-                    // The packages are started as a server only, and 2.42's agent is like 2.53's.
-                    if base.agent
-                        && !matches!(judge, Judge::Server(server) if server.version.0 * 100 + server.version.1 > 242)
-                    {
-                        continue;
-                    }
-                    let end = if all.len() % 2 == 0 { End::Killed } else { End::Stopped };
-                    let (place, file, judge) = (place.clone(), file.clone(), judge.clone());
-                    all.push(Case { base, row, place, file, judge, end });
-                }
-            }
-        }
-    }
-    all.retain(|case| parts.iter().all(|part| format!("/ {} /", case.name()).contains(part)));
-    all
-}
-
-/// Where a damage can be done: in the first, a middle and the last segment of each log.
-fn places(base: &Base, row: &Row) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    for log in base.logs() {
-        let segments = base.segments_of(&log);
-        if segments.is_empty() {
-            continue;
-        }
-        let name = if log.contains("checkpoint") { "checkpoint" } else { log.as_str() };
-        if row.at == At::Directory {
-            if name == "wal" {
-                all.push(("directory".to_owned(), segments[0].clone()));
-            }
-            continue;
-        }
-        if row.at == At::Log && name == "checkpoint" {
-            continue;
-        }
-        let mut of = vec![("first", 0), ("middle", segments.len() / 2), ("last", segments.len() - 1)];
-        of.dedup_by_key(|(_, at)| *at);
-        all.extend(of.into_iter().map(|(at, index)| (format!("{name} {at}"), segments[index].clone())));
-    }
-    all
-}
-
-/// Healthy directories of every sort, and those that are given.
-fn bases(oracle: Oracle) -> Vec<Base> {
-    let mut bases: Vec<_> =
-        BASES.iter().map(|(name, agent, arguments, _)| Base::make(oracle, name, *agent, arguments)).collect();
-    for path in list("WALFIX_DIRECTORIES", ':') {
-        let path = Path::new(&path);
-        let mut names: Vec<_> =
-            path.components().rev().take(2).map(|name| name.as_os_str().to_str().unwrap()).collect();
-        names.reverse();
-        bases.push(Base::read(oracle, &names.join("-"), names[1].starts_with("agent"), path));
-    }
-    bases
-}
 
 /// What happened in a case, measured now or before, and where the states are.
 fn truth(case: &Case<'_>, oracle: Oracle, directory: &Path, starts: usize) -> (Truth, PathBuf) {
     let states = directory.join(case.name().replace(" / ", "/").replace(' ', "-"));
     let file = states.join("truth.json");
-    if let Some(truth) = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+    let damaged = case.row.apply(case.base, &case.file).unwrap();
+    let kept = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Truth>(&bytes).ok());
+    // What was measured of another damage by this name, or of fewer starts, is of no use.
+    let fits = |truth: &Truth| {
+        truth.starts.len() >= starts
+            && (truth.mended.is_some() || damaged.mended.is_none())
+            && read_tree(&states.join("0")) == damaged.tree
+    };
+    if let Some(truth) = kept.filter(fits) {
         return (truth, states);
     }
-    let damaged = case.row.apply(case.base, &case.file).unwrap();
+    let _ = std::fs::remove_file(&file);
     let healthy = directory.join(&case.base.name).join("healthy");
     let truth = measure(
         case.base,
@@ -239,15 +62,6 @@ fn truth(case: &Case<'_>, oracle: Oracle, directory: &Path, starts: usize) -> (T
     );
     std::fs::write(file, serde_json::to_vec(&truth).unwrap()).unwrap();
     (truth, states)
-}
-
-/// The servers to start: all, or the newest; and the packages.
-fn judges(what: &str, oracle: Oracle, matrix: Matrix) -> Vec<Judge> {
-    let mut servers = Servers::judges(what);
-    if matrix == Matrix::Quick {
-        servers.drain(..servers.len().saturating_sub(1));
-    }
-    servers.into_iter().map(Judge::Server).chain([Judge::Packages(oracle)]).collect()
 }
 
 #[test]
@@ -276,6 +90,10 @@ fn what_is_foretold_happens() {
                     let measure_only = std::env::var_os("WALFIX_MEASURE").is_some();
                     let differences =
                         if measure_only { Vec::new() } else { compare(&truth, &states, oracle) };
+                    for difference in &differences {
+                        let known = if is_known(&truth, difference) { "known: " } else { "" };
+                        eprint!("{known}{}", describe(&truth, difference));
+                    }
                     let checkpoint_fails = !truth.agent && last_checkpoint(&truth, &states, oracle).is_some();
                     results.lock().unwrap().push((case, truth, checkpoint_fails, differences));
                 }
@@ -300,12 +118,8 @@ fn what_is_foretold_happens() {
     }
     let mut failed: Vec<String> = Vec::new();
     for (_, truth, _, differences) in &results {
-        let (known, others): (Vec<_>, Vec<_>) =
-            differences.iter().partition(|difference| is_known(truth, difference));
-        for difference in known {
-            eprint!("known: {}", describe(truth, difference));
-        }
-        failed.extend(others.into_iter().map(|difference| describe(truth, difference)));
+        let unknown = differences.iter().filter(|difference| !is_known(truth, difference));
+        failed.extend(unknown.map(|difference| describe(truth, difference)));
     }
     let document = std::fs::read_to_string(table).unwrap_or_default();
     for line in &lines {

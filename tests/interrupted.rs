@@ -23,7 +23,7 @@ const DONE: &[i32] = &[0, 1];
 const REPAIRED: &[i32] = &[1];
 const FAILED: &[i32] = &[8];
 
-fn os<'a>(arguments: &'a [std::ffi::OsString]) -> Vec<&'a OsStr> {
+fn os(arguments: &[std::ffi::OsString]) -> Vec<&OsStr> {
     arguments.iter().map(AsRef::as_ref).collect()
 }
 
@@ -417,7 +417,7 @@ fn a_second_repair_in_the_midst_of_the_first() {
 fn a_real_server_keeps_no_less() {
     const WHAT: &str = "a real server on a repair that was killed";
     let servers = Servers::judges(WHAT);
-    let Some(server) = servers.iter().filter(|server| server.version >= Version(3, 0, 0)).next_back() else {
+    let Some(server) = servers.iter().rfind(|server| server.version >= Version(3, 0, 0)) else {
         return;
     };
     if !strace::is_there(WHAT) {

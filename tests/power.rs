@@ -79,14 +79,14 @@ fn cut(case: &Case, keeps: &Keeps, seed: u64) -> usize {
     let is_all = std::env::var_os("WALFIX_ALL_STATES").is_some_and(|value| value == "1");
     let most = if is_all { 30 * STATES } else { STATES };
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut seen = HashSet::new();
+    let mut known = HashSet::new();
     for (at, call) in calls.iter().enumerate() {
         disk.play(call);
         if !call.is_change() {
             continue;
         }
         for (number, state) in disk.states(most, &mut |below| random.usize(..below)).iter().enumerate() {
-            if seen.insert(hash(state)) {
+            if known.insert(hash(state)) {
                 let about =
                     format!("{}, seed {seed}: state {number} after {} {}", case.name, at + 1, call.name);
                 assert_safe(state, &unrepaired.data(), keeps, &about);
@@ -100,7 +100,7 @@ fn cut(case: &Case, keeps: &Keeps, seed: u64) -> usize {
     for (path, entry) in real.iter().filter(|(path, _)| !path.is_empty()) {
         assert_eq!(modelled.get(path), Some(&entry.bytes), "{}: {path}", case.name);
     }
-    seen.len()
+    known.len()
 }
 
 #[test]

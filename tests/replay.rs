@@ -191,12 +191,6 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Where files cost no disk.
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
-}
-
 #[test]
 fn damages_are_read_as_prometheus_reads_them() {
     let Some(oracle) = oracle::judge("the model of Prometheus's reader on damaged logs") else { return };
@@ -205,7 +199,7 @@ fn damages_are_read_as_prometheus_reads_them() {
     let mut classes: BTreeMap<String, u64> = BTreeMap::new();
     let seeds: Vec<u64> = support::seeds(2000).collect();
     for seeds in seeds.chunks(50) {
-        let root = scratch();
+        let root = support::scratch();
         let damages: Vec<_> = seeds.iter().map(|&seed| (seed, damaged(&logs, seed))).collect();
         let mut cases: Vec<_> = damages
             .iter()
@@ -312,7 +306,7 @@ fn random_fragments_are_read_as_prometheus_reads_them() {
     let mut classes: BTreeMap<String, u64> = BTreeMap::new();
     let seeds: Vec<u64> = support::seeds(2000).collect();
     for seeds in seeds.chunks(100) {
-        let root = scratch();
+        let root = support::scratch();
         let logs: Vec<_> = seeds
             .iter()
             .map(|&seed| {

@@ -24,7 +24,7 @@ const PLAN: &str = "WALFIX_TEST_PLAN";
 fn plan_of(data: &Path, changes: &[Change]) -> Plan {
     let target = Target::find(data).unwrap();
     let report = scan(&target, &scan::Options::default(), &()).unwrap();
-    let mut plan = repair::plan(&target, &report).unwrap();
+    let mut plan = repair::plan(&target, &report, None, repair::Options::default()).unwrap();
     // What they are made from is not checked by content here.
     let step = |change: &Change| Step { change: change.clone(), mends: Vec::new(), lost: Loss::NOTHING };
     plan.steps = changes.iter().map(step).collect();

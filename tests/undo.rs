@@ -133,7 +133,7 @@ fn a_plan_out_of_date() {
         let place = Place::of("overwritten_range");
         let target = Target::find(&place.data()).unwrap();
         let report = scan(&target, &scan::Options::default(), &()).unwrap();
-        let plan = repair::plan(&target, &report).unwrap();
+        let plan = repair::plan(&target, &report, None, repair::Options::default()).unwrap();
         deed(&place.data());
         let before = tree(&place.data());
         let lock = Lock::take(target.path()).unwrap();

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use walfix::forecast::Version;
+use walfix::repair::RepairError;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -175,6 +176,9 @@ fn complaint(error: &anyhow::Error) -> String {
 }
 
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(RepairError::InUse(_)) = error.downcast_ref() {
+        return Some("Stop Prometheus (systemctl stop, docker stop, or scale it down to 0), and try again.");
+    }
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)?;
     match kind {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(
@@ -182,6 +186,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         ),
         io::ErrorKind::PermissionDenied => {
             Some("Run it as the user of Prometheus (in its image: nobody, 65534), or as root.")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("Mount it writable, or write a repaired copy elsewhere: `walfix repair --into`.")
         }
         _ => None,
     }

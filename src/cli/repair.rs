@@ -3,63 +3,195 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use walfix::forecast::report::Forecast;
 use walfix::forecast::{Assumed, forecast};
-use walfix::repair::{self, Lock, Plan};
-use walfix::report::{plan, text};
+use walfix::repair::{self, Found, Lock, Plan, RepairError};
+use walfix::report::plan::{self, Answer, Done};
+use walfix::report::text;
 use walfix::scan::report::{Report, Verdict};
 use walfix::tsdb::Target;
 
 use super::progress::Bar;
-use super::scan::usual_target;
+use super::scan::{USUAL, usual_target};
 use super::{EXIT_STATUS, Exit, Format, Global, print};
+
+/// The share of entries without labels, in percent, from which on a repair asks whether this is meant.
+const MOST_ORPHANS: u64 = 10;
 
 const EXAMPLES: &str = "\
 Examples:
   walfix repair /prometheus                   print the plan, change nothing
-  walfix repair --backup /prometheus          repair; the old bytes are kept in /prometheus/walfix-backup-<time>
-  walfix repair --backup=/mnt/b /prometheus   keep them in /mnt/b, which is not there yet
-  walfix undo /prometheus/walfix-backup-...   put them back";
+  walfix repair --backup /prometheus          repair; old bytes go to /prometheus/walfix-backup-<time>
+  walfix repair --backup=/mnt/b /prometheus   ... or to /mnt/b, which is not there yet
+  walfix repair --into=/mnt/copy /prometheus  leave it alone and write a repaired copy of its logs
+  walfix undo /prometheus/walfix-backup-...   put the old bytes back";
 
-/// Mend what is damaged, so that only the damaged bytes are lost; without --backup print the plan and change nothing.
+/// Mend what is damaged, so that only the damaged bytes are lost. Without --backup print the plan and change nothing.
 ///
-/// Every record that can be read stays as it is, byte for byte; what is damaged is filled with records that say nothing. Prometheus must
-/// be stopped. The bytes that are replaced are kept in a backup, from which `walfix undo` puts them back.
+/// Every record that can be read stays as it is, byte for byte; what is damaged is filled with records that say nothing to any reader.
+/// Prometheus must be stopped. The bytes that are replaced are kept in a backup, from which `walfix undo` puts them back. A repair
+/// that was interrupted is finished by the next.
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
 pub(super) struct Repair {
     /// A data directory, or a part of one [default: the current directory if it is one of these, else /prometheus].
     path: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// What to keep.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Salvage)]
+    mode: Mode,
+    /// Repair even if more than a tenth of all entries have lost their labels. They stay in the log; but maybe their
+    /// series records can be had elsewhere: a copy of the directory, an older checkpoint.
+    #[arg(long)]
+    accept_orphans: bool,
+}
+
+/// What becomes of the old bytes.
+#[derive(clap::Args, Debug)]
+#[group(multiple = false)]
+struct How {
     /// Repair, and keep the old bytes in DIR, which is not there yet [default: walfix-backup-<time> in the data
     /// directory].
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     backup: Option<OsString>,
+    /// Repair, and keep no old bytes: it cannot be undone.
+    #[arg(long)]
+    no_backup: bool,
+    /// Leave the directory alone, and write a repaired copy of its logs to DIR, which is not there yet: for a failing
+    /// disk, or one that cannot be written to. Blocks are not copied.
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// All that can be read; only damaged bytes are lost.
+    Salvage,
+    /// What Prometheus's own repair keeps: nothing behind the first fault.
+    Prometheus,
 }
 
 impl Repair {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
-        let target = match &self.path {
+        let given = match &self.path {
             Some(path) => Target::find(path)?,
-            None => usual_target(Path::new(super::scan::USUAL))?,
+            None => usual_target(Path::new(USUAL))?,
         };
-        let target = target
+        let target = given
             .data_directory_around()
-            .with_context(|| repair::RepairError::NoDataDirectory(target.path().to_owned()).to_string())?;
-        match &self.backup {
-            None => {
-                let (report, plan) = plan_of(&target, global)?;
-                show(&plan, &report, &target, global)?;
-                Ok(if report.verdict == Verdict::Clean { Exit::Clean } else { Exit::Damaged })
-            }
-            Some(backup) => apply(&target, Path::new(backup), global),
+            .ok_or_else(|| RepairError::NoDataDirectory(given.path().to_owned()))?;
+        if let Some(copy) = &self.how.into {
+            repair::copy_logs(&target, copy)?;
+            return self.apply(&Target::find(copy)?, None, global);
         }
+        match (&self.how.backup, self.how.no_backup) {
+            (Some(backup), _) if !backup.is_empty() => self.apply(&target, Some(Path::new(backup)), global),
+            (Some(_), _) => self.apply(&target, Some(&repair::default_backup(target.path())), global),
+            (None, true) => self.apply(&target, None, global),
+            (None, false) => self.print_plan(&target, global),
+        }
+    }
+
+    /// Says what would be done.
+    fn print_plan(&self, target: &Target, global: &Global) -> anyhow::Result<Exit> {
+        match repair::unfinished(target)? {
+            Some(Found::NotBegun { .. }) => {
+                eprintln!("walfix: a repair was interrupted here before it had changed anything");
+            }
+            Some(Found::Unfinished(backup)) => eprintln!(
+                "walfix: a repair was interrupted here. With --backup it is finished; `walfix undo {}` rolls it back.",
+                backup.path().display()
+            ),
+            Some(Found::Overtaken { backup, what }) => eprintln!(
+                "walfix: a repair was interrupted here, and something has changed since: {what}. With --backup it is planned \
+                 anew; its backup is {}.",
+                backup.display()
+            ),
+            None => {}
+        }
+        let made = self.plan(target, global)?;
+        show(&Answer { plan: &made.plan, forecast: made.forecast.as_ref(), done: None }, global)?;
+        let clean = made.report.verdict == Verdict::Clean && made.plan.left.is_empty();
+        Ok(if clean { Exit::Clean } else { Exit::Damaged })
+    }
+
+    /// Repairs; the old bytes go to `backup`, or nowhere.
+    fn apply(&self, target: &Target, backup: Option<&Path>, global: &Global) -> anyhow::Result<Exit> {
+        let lock = Lock::take(target.path())?;
+        if let Some(why) = lock.not_known() {
+            eprintln!(
+                "walfix: whether a Prometheus in another container works here cannot be told ({why}); make sure that none does"
+            );
+        }
+        let finished = finish_interrupted(target, &lock)?;
+        let made = self.plan(target, global)?;
+        let plan = &made.plan;
+        if plan.steps.is_empty() {
+            let done = finished.as_deref().map(|backup| Done {
+                backup: Some(backup),
+                finished: true,
+                after: &made.report,
+            });
+            show(&Answer { plan, forecast: made.forecast.as_ref(), done }, global)?;
+            return Ok(match (made.report.verdict, finished) {
+                (Verdict::Damaged, _) => Exit::Damaged,
+                (Verdict::Clean, Some(_)) => Exit::Repaired,
+                (Verdict::Clean, None) => Exit::Clean,
+            });
+        }
+        if let Some(orphans) =
+            plan.orphans.filter(|orphans| orphans.percent() > MOST_ORPHANS && !self.accept_orphans)
+        {
+            bail!(
+                "{} entries of {} series ({}) have lost their labels: Prometheus would drop them. Nothing was changed. If their \
+                 series records cannot be had from anywhere, repair with --accept-orphans.",
+                orphans.entries,
+                orphans.series,
+                orphans.in_percent()
+            );
+        }
+        match backup {
+            Some(backup) => repair::apply(target, plan, backup, &lock)?,
+            None => repair::apply_for_good(target, plan, &lock)?,
+        }
+        let after = walfix::scan::scan(target, &walfix::scan::Options { threads: global.threads }, &())
+            .context("the repair is done, but the directory cannot be read to verify it")?;
+        let done = Done { backup, finished: finished.is_some(), after: &after };
+        show(&Answer { plan, forecast: made.forecast.as_ref(), done: Some(done) }, global)?;
+        Ok(if after.verdict == Verdict::Clean { Exit::Repaired } else { Exit::Damaged })
+    }
+
+    fn plan(&self, target: &Target, global: &Global) -> anyhow::Result<Made> {
+        let options = walfix::scan::Options { threads: global.threads };
+        let report = if global.quiet {
+            walfix::scan::scan(target, &options, &())
+        } else {
+            walfix::scan::scan(target, &options, &Bar::new())
+        }?;
+        let assumed = Assumed { version: global.prometheus, agent: global.agent };
+        let forecast = forecast(target, &report, assumed)?;
+        let mode = match self.mode {
+            Mode::Salvage => repair::Mode::Salvage,
+            Mode::Prometheus => repair::Mode::Prometheus,
+        };
+        let plan = repair::plan(target, &report, forecast.as_ref(), repair::Options { mode, assumed })?;
+        Ok(Made { report, forecast, plan })
     }
 }
 
-/// Repairs; the old bytes are kept in `backup`, or where they usually are if it is empty.
-fn apply(target: &Target, backup: &Path, global: &Global) -> anyhow::Result<Exit> {
-    let lock = Lock::take(target.path())?;
-    let resumed = repair::resume(target, &lock)?;
+/// A plan, and what it was made from.
+struct Made {
+    report: Report,
+    forecast: Option<Forecast>,
+    plan: Plan,
+}
+
+/// Finishes a repair that was interrupted, if it can be; its backup.
+fn finish_interrupted(target: &Target, lock: &Lock) -> anyhow::Result<Option<PathBuf>> {
+    let resumed = repair::resume(target, lock)?;
     for removed in &resumed.removed {
         eprintln!(
             "walfix: a repair was interrupted here before it had changed anything; its backup {} is removed",
@@ -78,42 +210,13 @@ fn apply(target: &Target, backup: &Path, global: &Global) -> anyhow::Result<Exit
             backup.display()
         );
     }
-    let finished = resumed.finished.is_some();
-    let (report, plan) = plan_of(target, global)?;
-    if plan.steps.is_empty() {
-        show(&plan, &report, target, global)?;
-        return Ok(match (report.verdict, finished) {
-            (Verdict::Damaged, _) => Exit::Damaged,
-            (Verdict::Clean, true) => Exit::Repaired,
-            (Verdict::Clean, false) => Exit::Clean,
-        });
-    }
-    let backup =
-        if backup.as_os_str().is_empty() { repair::default_backup(target.path()) } else { backup.to_owned() };
-    repair::apply(target, &plan, &backup, &lock)?;
-    let after = walfix::scan::scan(target, &walfix::scan::Options { threads: global.threads }, &())?;
-    show(&plan, &report, target, global)?;
-    println!("done; the old bytes are in {}", backup.display());
-    Ok(if after.verdict == Verdict::Clean { Exit::Repaired } else { Exit::Damaged })
+    Ok(resumed.finished)
 }
 
-fn show(plan: &Plan, report: &Report, target: &Target, global: &Global) -> anyhow::Result<()> {
-    let assumed = Assumed { version: global.prometheus, agent: global.agent };
-    let forecast = forecast(target, report, assumed).ok().flatten();
-    let _ = forecast;
+fn show(answer: &Answer<'_>, global: &Global) -> anyhow::Result<()> {
+    let style = text::Style { colour: global.colour(), quiet: global.quiet };
     print(|out| match global.format {
-        Format::Json => plan::write_json(plan, out),
-        Format::Text => plan::write(plan, out, text::Style { colour: global.colour(), quiet: global.quiet }),
+        Format::Json => plan::write_json(answer, out),
+        Format::Text => plan::write(answer, out, style),
     })
-}
-
-fn plan_of(target: &Target, global: &Global) -> anyhow::Result<(Report, Plan)> {
-    let options = walfix::scan::Options { threads: global.threads };
-    let report = if global.quiet {
-        walfix::scan::scan(target, &options, &())
-    } else {
-        walfix::scan::scan(target, &options, &Bar::new())
-    }?;
-    let plan = repair::plan(target, &report)?;
-    Ok((report, plan))
 }

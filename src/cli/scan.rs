@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use walfix::forecast::report::Forecast;
 use walfix::forecast::{Assumed, forecast};
+use walfix::repair::{self, Plans};
 use walfix::report::{json, text};
 use walfix::scan::frames;
 use walfix::scan::report::{Report, Severity, Verdict};
@@ -62,11 +64,12 @@ impl Scan {
         }?;
         let assumed = Assumed { version: global.prometheus, agent: global.agent };
         let forecast = forecast(&target, &report, assumed)?;
+        let plans = plans(&target, &report, forecast.as_ref(), assumed);
         print(|out| match global.format {
-            Format::Json => json::write(&report, forecast.as_ref(), out),
+            Format::Json => json::write(&report, forecast.as_ref(), plans.as_ref(), out),
             Format::Text => {
                 let style = text::Style { colour: global.colour(), quiet: global.quiet };
-                text::write(&report, forecast.as_ref(), out, style)?;
+                text::write(&report, forecast.as_ref(), plans.as_ref(), out, style)?;
                 if self.frames { frames_of(&target, &report, out) } else { Ok(()) }
             }
         })?;
@@ -75,6 +78,16 @@ impl Scan {
             Verdict::Damaged => Exit::Damaged,
         })
     }
+}
+
+/// What a repair would come to. Of a part of a data directory nothing is said: repair looks at all of it. Nor where files
+/// cannot be read, or are being removed.
+fn plans(target: &Target, report: &Report, forecast: Option<&Forecast>, assumed: Assumed) -> Option<Plans> {
+    let is_whole = target.data_directory_around().as_ref() == Some(target);
+    if !is_whole || report.verdict == Verdict::Clean {
+        return None;
+    }
+    repair::plans(target, report, forecast, assumed).ok()
 }
 
 /// The fragments around what is damaged.

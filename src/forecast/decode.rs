@@ -125,6 +125,11 @@ impl Reader {
         }
     }
 
+    /// What it has against a record that is whole, in Prometheus's words; `None` if it takes it.
+    pub(crate) fn refuses(self, record: &[u8], version: Version) -> Option<String> {
+        self.complaint(record, version).map(|complaint| complaint.inner)
+    }
+
     /// What it has against a record.
     fn complaint(self, record: &[u8], version: Version) -> Option<Complaint> {
         let record_type = RecordType::of(record);

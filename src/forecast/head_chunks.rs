@@ -1,7 +1,7 @@
 //! What a start makes of `chunks_head` (`loadMmappedChunks` and `removeCorruptedMmappedChunks`, `tsdb/head.go`), and what
 //! could be had from there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -48,6 +48,20 @@ pub(super) struct Deleted {
     pub(super) in_order: Vec<Stock>,
     /// Out of order.
     pub(super) late: Stock,
+}
+
+impl Deleted {
+    /// More chunks than that are no series's, and are taken together.
+    const MOST: usize = 1024;
+
+    fn add(&mut self, chunk: &HeadChunk) {
+        if self.in_order.len() < Self::MOST {
+            self.in_order.push(Stock::default());
+        }
+        if let Some(last) = self.in_order.last_mut() {
+            last.add(chunk);
+        }
+    }
 }
 
 impl OfSeries {
@@ -131,7 +145,8 @@ impl HeadChunks {
         Ok(chunks)
     }
 
-    /// Takes in all chunks that have their checksums. The first error that ends the loading of a start, and what is
+    /// Takes in all chunks that have their checksums, those of out-of-order samples once: each start writes them again from
+    /// the WBL, and one that then exits leaves them twice. The first error that ends the loading of a start, and what is
     /// deleted for it.
     fn load(
         &mut self,
@@ -141,12 +156,18 @@ impl HeadChunks {
         version: Version,
         cut: Cut,
     ) -> io::Result<Option<(String, Cut)>> {
+        let mut late = HashSet::new();
         for file in files {
             let kept = !cut.deletes(file.index);
             for chunk in file.chunks()? {
                 match chunk {
                     Ok(chunk) => {
-                        if let Some(error) = self.take(&chunk, kept, min_valid_time, version)
+                        let HeadChunk { series_ref, min_time, max_time, samples, .. } = chunk;
+                        let is_new = !(chunk.out_of_order && version.has_wbl())
+                            || late.insert((series_ref, min_time, max_time, samples));
+                        self.see(&chunk, kept);
+                        if is_new
+                            && let Some(error) = self.take(&chunk, kept, min_valid_time, version)
                             && cut == Cut::Nowhere
                         {
                             return Ok(Some((error, Cut::All)));
@@ -165,6 +186,13 @@ impl HeadChunks {
         Ok(None)
     }
 
+    fn see(&mut self, chunk: &HeadChunk, kept: bool) {
+        self.last = self.last.max(chunk.chunk_ref);
+        if kept {
+            self.last_kept = self.last_kept.max(chunk.chunk_ref);
+        }
+    }
+
     /// A chunk, unless a start passes over it; why not, if it fails on it.
     fn take(
         &mut self,
@@ -173,10 +201,6 @@ impl HeadChunks {
         min_valid_time: i64,
         version: Version,
     ) -> Option<String> {
-        self.last = self.last.max(chunk.chunk_ref);
-        if kept {
-            self.last_kept = self.last_kept.max(chunk.chunk_ref);
-        }
         let out_of_order = chunk.out_of_order && version.has_wbl();
         if !out_of_order && chunk.max_time < min_valid_time || !version.knows_chunks(chunk.encoding) {
             return None;
@@ -199,9 +223,7 @@ impl HeadChunks {
             if kept {
                 of_series.kept.add(chunk);
             } else {
-                let mut stock = Stock::default();
-                stock.add(chunk);
-                of_series.deleted.get_or_insert_default().in_order.push(stock);
+                of_series.deleted.get_or_insert_default().add(chunk);
             }
             of_series.last_begins = chunk.min_time;
         }
@@ -230,5 +252,100 @@ fn in_words(error: &HeadChunkError, version: Version) -> String {
             format!("checksum mismatch expected:{stored:08x}, actual:{computed:08x}")
         }
         error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chunk of one series from the one time to the other, with so many samples.
+    fn chunk(min_time: i64, max_time: i64, encoding: u8, samples: u16) -> Vec<u8> {
+        let times = [min_time.to_be_bytes(), max_time.to_be_bytes()].concat();
+        let mut chunk =
+            [&7_u64.to_be_bytes()[..], &times, &[encoding, 4], &samples.to_be_bytes(), &[0; 2]].concat();
+        chunk.extend(crc32c::crc32c(&chunk).to_be_bytes());
+        chunk
+    }
+
+    fn read(files: &[&[Vec<u8>]], min_valid_time: i64, version: &str) -> HeadChunks {
+        let data = tempfile::tempdir().unwrap();
+        std::fs::create_dir(data.path().join("chunks_head")).unwrap();
+        for (number, chunks) in (1..).zip(files) {
+            let file = [&[0x01, 0x30, 0xBC, 0x91, 1, 0, 0, 0][..], &chunks.concat(), &[0; 64]].concat();
+            std::fs::write(data.path().join(format!("chunks_head/{number:06}")), file).unwrap();
+        }
+        HeadChunks::read(data.path(), "data/", min_valid_time, version.parse().unwrap()).unwrap()
+    }
+
+    fn stock(stock: &Stock) -> (u64, i64, i64) {
+        (stock.samples, stock.min_time, stock.max_time)
+    }
+
+    #[test]
+    fn what_a_start_loads() {
+        let files: [&[Vec<u8>]; 2] =
+            [&[chunk(10, 19, 1, 5), chunk(20, 29, 2, 6)], &[chunk(15, 18, 0x81, 7), chunk(30, 39, 9, 8)]];
+        let read_at = |min_valid_time, version| {
+            let chunks = read(&files, min_valid_time, version);
+            assert_eq!((&chunks.error, chunks.deletes.len()), (&None, 0));
+            let of_series = &chunks.of_series[&7];
+            (stock(&of_series.kept), stock(&of_series.kept_late))
+        };
+        assert_eq!(read_at(0, "3.5"), ((11, 10, 29), (7, 15, 18)));
+        // Older ones are in blocks; out of order they may be as old as they like.
+        assert_eq!(read_at(20, "3.5"), ((6, 20, 29), (7, 15, 18)));
+        // It knows no chunks of histograms.
+        assert_eq!(read_at(0, "2.39"), ((5, 10, 19), (7, 15, 18)));
+    }
+
+    #[test]
+    fn a_damaged_chunk_costs_its_file_and_all_later_ones() {
+        let mut damaged = chunk(20, 29, 1, 6);
+        damaged[28] ^= 1;
+        let files: [&[Vec<u8>]; 3] = [
+            &[chunk(10, 19, 1, 5)],
+            &[chunk(19, 19, 0x81, 1), damaged.clone(), chunk(30, 39, 1, 7)],
+            &[chunk(40, 49, 1, 8)],
+        ];
+        let computed = crc32c::crc32c(&damaged[..30]);
+        let stored = u32::from_be_bytes(*damaged.last_chunk().unwrap());
+        for (version, doing) in [("3.10", "iterate on-disk"), ("3.9", "iterate on on-disk")] {
+            let chunks = read(&files, 0, version);
+            let error = format!(
+                "{doing} chunks: corruption in head chunk file data/chunks_head/000002: checksum mismatch \
+                 expected:{stored:x}, actual:{computed:x}"
+            );
+            assert_eq!(chunks.error, Some(error));
+            assert_eq!(chunks.deletes, ["000002", "000003"]);
+            let of_series = &chunks.of_series[&7];
+            assert_eq!(stock(&of_series.kept), (5, 10, 19));
+            // An ideal head would have the others.
+            let deleted = of_series.deleted.as_ref().unwrap();
+            let in_order: Vec<_> = deleted.in_order.iter().map(stock).collect();
+            assert_eq!((in_order, stock(&deleted.late)), (vec![(7, 30, 39), (8, 40, 49)], (1, 19, 19)));
+            assert_eq!((chunks.last >> 32, chunks.last_kept >> 32), (3, 1));
+        }
+    }
+
+    #[test]
+    fn chunks_out_of_sequence_cost_all() {
+        let files: [&[Vec<u8>]; 2] = [&[chunk(10, 19, 1, 5)], &[chunk(19, 29, 1, 6), chunk(30, 39, 1, 7)]];
+        let chunks = read(&files, 0, "3.5");
+        let error = "iterate on on-disk chunks: out of sequence m-mapped chunk for series ref 7, \
+                     last chunk: [10, 19], new: [19, 29]";
+        assert_eq!(chunks.error.as_deref(), Some(error));
+        assert_eq!(chunks.deletes, ["000001", "000002"]);
+        let deleted = chunks.of_series[&7].deleted.as_ref().unwrap();
+        let in_order: Vec<_> = deleted.in_order.iter().map(stock).collect();
+        assert_eq!(in_order, [(5, 10, 19), (7, 30, 39)]);
+    }
+
+    #[test]
+    fn checksums_in_words() {
+        let error = HeadChunkError::Checksum { stored: 0xab, computed: 0x1234_5678 };
+        let in_words = |version: &str| in_words(&error, version.parse().unwrap());
+        assert_eq!(in_words("2.52"), "checksum mismatch expected:ab, actual:12345678");
+        assert_eq!(in_words("2.51"), "checksum mismatch expected:000000ab, actual:12345678");
     }
 }

@@ -14,20 +14,29 @@
 //! A second pass is needed where the first one has found what changes the meaning of earlier records: tombstones, and
 //! samples that stand there twice and that a head had missed or thrown away the first time.
 //!
-//! In memory: about 120 bytes a series and ref, and as many for each start; 100 more for each that has head chunks. Nothing
-//! for a sample, but 8 bytes for one that is found again.
+//! In memory: about 120 bytes for a series with one ref, 130 for each start, and up to twice that while tables grow. Nothing for a
+//! sample, but 40 bytes for one that came out of order (of at most a million), and 8 for one that is found again (of at
+//! most two million).
 //!
 //! What is not exact:
 //!
 //! - Samples that are in head chunks and no longer in the WAL are known by their number only: staleness markers and deleted samples
 //!   among them count, and what is missing of them lies within the times given, which may be too wide.
-//! - A sample out of order with the time of one in order counts twice.
-//! - Chunks of out-of-order samples are taken to be cut after 32 samples, as by default.
-//! - Where more than two million samples are found again, the series and times of the rest are not known.
+//! - In which chunk an out-of-order sample is, is judged by markers, and chunks are taken to be cut after 32 samples, as by
+//!   default. Of a damaged WBL it is not known how many samples of chunks it has lost.
+//! - Beyond a million samples out of order, one that stands there twice counts twice. Beyond two million that are found
+//!   again, the series and times of the rest are not known.
+//! - Threads of a start that come too late for a ref which changes hands within one segment.
 //! - Histograms are decoded as the newest version does.
 
+mod groups;
 mod heads;
+mod hindsight;
+mod late;
+mod reads;
+mod start;
 mod tables;
+mod tally;
 
 use std::fs::File;
 use std::io;
@@ -35,7 +44,8 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::heads::{Extent, Heads, Reads, Turn, Whole};
+use self::heads::{Heads, Turn, Whole};
+use self::reads::{Extent, Reads};
 use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
@@ -299,14 +309,15 @@ fn order(listing: &Listing, survey: &Survey) -> Vec<Unit> {
     let of_checkpoint: Vec<&Surveyed> =
         checkpoint.iter().flat_map(|unit| survey[unit.log].iter().flatten()).collect();
     let newest = of_checkpoint.iter().filter_map(|segment| segment.max_time).max();
+    let oldest = of_checkpoint.iter().filter_map(|segment| segment.min_time).min();
+    let oldest_low = low.iter().filter_map(seen).filter_map(|segment| segment.min_time).min();
     let newest_low = low.iter().filter_map(seen).filter_map(|segment| segment.max_time).max();
     let oldest_above = above.iter().filter_map(seen).filter_map(|segment| segment.min_time).min();
 
     let mut order: Vec<Unit> = Vec::new();
-    if newest_low <= newest {
+    if newest_low <= newest || oldest_low.zip(oldest).is_some_and(|(low, checkpoint)| low <= checkpoint) {
         // What the checkpoint was made of. If it is whole, it has all that is not older than its oldest sample.
         let whole = of_checkpoint.iter().all(|segment| segment.is_plain);
-        let oldest = of_checkpoint.iter().filter_map(|segment| segment.min_time).min();
         let before = oldest.filter(|_| whole).unwrap_or(i64::MAX);
         order.extend(units(low).map(|unit| Unit { before, ..unit }));
         order.extend(checkpoint);

@@ -5,10 +5,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::{Dialect, RecordType};
 
 /// A version of Prometheus. Ordered as versions are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Version {
     /// The first number.
     pub major: u32,
@@ -27,6 +30,26 @@ pub enum VersionError {
     /// It is older than what is modelled.
     #[error("walfix foretells Prometheus {oldest} and later, and {0} is older", oldest = Version::OLDEST)]
     TooOld(Version),
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.to_string()
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = VersionError;
+
+    fn try_from(text: String) -> Result<Self, VersionError> {
+        text.parse()
+    }
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self::NEWEST
+    }
 }
 
 impl Version {

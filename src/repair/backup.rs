@@ -213,7 +213,7 @@ impl Backup {
         for (name, bytes) in described {
             let (file, bytes) = (unfinished.join(name), bytes.at("write", &unfinished.join(name))?);
             write_and_verify(&file, |out| out.write_all(&bytes)).at("write", &file)?;
-            checksums.push_str(&checksum_line(name, &bytes));
+            checksums += &checksum_line(name, &bytes);
         }
         let file = unfinished.join(CHECKSUMS);
         write_and_verify(&file, |out| out.write_all(checksums.as_bytes())).at("write", &file)?;
@@ -338,7 +338,7 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
     } else {
         copy_tree(&full, &kept)?;
         let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
-        rewrite(&File::open(&full)?, bytes, &mut sum)?;
+        rewrite(&File::open(&full)?, bytes, change.agent(), &mut sum)?;
         (sum.checksum.text(), sum.bytes)
     };
     Ok(Changed {

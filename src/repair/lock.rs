@@ -1,16 +1,24 @@
-//! The lock that Prometheus takes, so that neither starts beside the other.
+//! The lock that Prometheus takes, so that neither starts beside the other, and whether one runs that has none.
+//!
+//! All versions do the same, servers and agents: `lock` in the data directory is made if it is not there, locked by `flock`
+//! without waiting, and removed by its holder at the end (`tsdb/tsdbutil/dir_locker.go`, `tsdb/fileutil/flock_unix.go`). One
+//! that is there without being locked was left behind by a crash; Prometheus takes it, and so do we.
+//!
+//! The lock alone is not enough. `--storage.tsdb.no-lockfile` is common, and the default of some packages. Prometheus gives
+//! the lock back before it has written the last of its data, perhaps a whole chunk snapshot (`tsdb/db.go` and
+//! `tsdb/agent/db.go`, `Close`). Somebody may have removed the file. So we also look who writes.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::error::{At as _, RepairError};
 use super::files::{Owner, set_modified_directory, staged};
 use super::input;
-
-/// The file by which Prometheus locks its data directory (`tsdb/tsdbutil/dir_locker.go`).
-const NAME: &str = "lock";
+use crate::tsdb::liveness::{self, LOCK, Liveness, NotKnown};
 
 /// What is in a lock that walfix made, before the time of the directory in which it is. Prometheus does not read it.
 const MARK: &str = "walfix ";
@@ -18,19 +26,21 @@ const MARK: &str = "walfix ";
 /// Held as long as it lives; another holder finds it taken.
 #[derive(Debug)]
 pub struct Lock {
+    data: PathBuf,
     path: PathBuf,
     file: File,
     /// It was not there before, so it goes again, and the directory has the time again that it had, ns since 1970.
     made: Option<i128>,
+    not_known: Option<NotKnown>,
 }
 
 impl Lock {
     /// Takes the lock of the data directory `data`.
     ///
     /// # Errors
-    /// If somebody holds it, or it cannot be made.
+    /// If somebody holds it or has files open for writing, or it cannot be made. Then nothing is changed.
     pub fn take(data: &Path) -> Result<Self, RepairError> {
-        let path = data.join(NAME);
+        let path = data.join(LOCK);
         let is_new = match path.symlink_metadata() {
             Ok(_) => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(data, &path).at("create", &path)?,
@@ -42,28 +52,69 @@ impl Lock {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed_hands()),
             opened => opened.at("open", &path)?,
         };
-        let mut lock = Self { path: path.clone(), file, made: None };
-        match lock.file.try_lock() {
+        match file.try_lock() {
             Ok(()) => {}
+            // Whoever was faster holds it now, even if we made it: it is theirs to remove.
             Err(TryLockError::WouldBlock) => {
-                let who =
-                    format!("{} is locked: a Prometheus, or another walfix, works here", lock.path.display());
-                return Err(RepairError::InUse(who));
+                drop(file);
+                return Err(locked(data));
             }
-            Err(TryLockError::Error(error)) => return Err(error).at("lock", &lock.path),
+            Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
         }
-        // A Prometheus that has just stopped removes the file.
-        if !lock.is_still_there() {
-            return Err(changed_hands());
-        }
+        let mut lock = Self { data: data.to_owned(), path: path.clone(), file, made: None, not_known: None };
         // One that walfix made and was not there to remove is as good as made now.
         let mut text = String::new();
         let _ = (&lock.file).take(64).read_to_string(&mut text);
         lock.made = marked(&text);
+        lock.not_known = lock.nobody_writes()?;
+        // A Prometheus that has just stopped removes the file.
+        if !lock.is_still_there() {
+            return Err(changed_hands());
+        }
         if let (Some(modified), false) = (lock.made, is_new) {
             set_modified_directory(data, modified).at("set the time of", data)?;
         }
         Ok(lock)
+    }
+
+    /// Looks again whether nobody works here. Somebody who takes no lock may have begun since it was taken.
+    ///
+    /// # Errors
+    /// If somebody has files open for writing.
+    pub fn check(&self) -> Result<(), RepairError> {
+        self.nobody_writes().map(drop)
+    }
+
+    /// Why it could not be told whether somebody works here who cannot be seen from here, and takes no lock; `None` if it
+    /// could: there is nobody.
+    #[must_use]
+    pub fn not_known(&self) -> Option<&NotKnown> {
+        self.not_known.as_ref()
+    }
+
+    fn nobody_writes(&self) -> Result<Option<NotKnown>, RepairError> {
+        // Between fork and exec a child of another program has what its parent had open, for a moment. A running Prometheus
+        // is found by every look.
+        let mut pauses = [5, 20, 80].into_iter();
+        loop {
+            let mut found = liveness::look(&self.data).at("list", &self.data)?;
+            // We hold it: who has it open as well has tried in vain.
+            for writer in &mut found.writers {
+                writer.files.retain(|file| file != LOCK);
+            }
+            found.writers.retain(|writer| !writer.files.is_empty());
+            if found.writers.is_empty() {
+                return Ok(found.not_known);
+            }
+            let Some(pause) = pauses.next() else {
+                return Err(RepairError::InUse(format!(
+                    "{} is in use: {}",
+                    self.data.display(),
+                    who(&found)
+                )));
+            };
+            thread::sleep(Duration::from_millis(pause));
+        }
     }
 
     fn is_still_there(&self) -> bool {
@@ -91,7 +142,10 @@ fn make(data: &Path, path: &Path) -> io::Result<bool> {
     let write = |path: &Path| {
         let mut file = File::create(path)?;
         file.write_all(format!("{MARK}{modified}\n").as_bytes())?;
-        let owner = Owner { mode: Some(0o666), ..Owner::of_new(path)? };
+        // The data directory itself may belong to another user than the server.
+        let wal = data.join("wal");
+        let of = if wal.is_dir() { wal.join(LOCK) } else { path.to_owned() };
+        let owner = Owner { mode: Some(0o666), ..Owner::of_new(&of)? };
         // A member of the group cannot give it away, and need not.
         let _ = owner.give(&file);
         io::Result::Ok(())
@@ -129,4 +183,19 @@ impl Drop for Lock {
             let _ = set_modified_directory(data, modified);
         }
     }
+}
+
+fn locked(data: &Path) -> RepairError {
+    let found = liveness::look(data).unwrap_or_default();
+    let who = if found.writers.is_empty() {
+        "somebody who cannot be seen from here has locked it".to_owned()
+    } else {
+        who(&found)
+    };
+    RepairError::InUse(format!("{} is locked: {who}", data.display()))
+}
+
+fn who(found: &Liveness) -> String {
+    let writers: Vec<_> = found.writers.iter().map(ToString::to_string).collect();
+    writers.join("; ")
 }

@@ -1,10 +1,12 @@
 //! Mends what a scan has found, so that only the damaged bytes are lost, and can be undone. The only room that opens a
 //! file for writing.
 //!
-//! [`plan`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
+//! [`plan()`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
 
 mod backup;
+mod copy;
 mod error;
+mod fence;
 mod files;
 pub mod fill;
 mod input;
@@ -12,9 +14,11 @@ mod leftovers;
 mod lock;
 pub mod plan;
 mod preflight;
+mod prometheus;
 mod readme;
 mod salvage;
 mod segment;
+mod sequence;
 mod state;
 mod transaction;
 mod undo;
@@ -22,37 +26,100 @@ mod undo;
 use std::path::{Path, PathBuf};
 
 pub use self::backup::Backup;
+pub use self::copy::copy_logs;
 use self::error::At as _;
 pub use self::error::RepairError;
 pub use self::lock::Lock;
+use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
 pub use self::transaction::{Found, Resumed, unfinished};
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
+use crate::forecast::Assumed;
+use crate::forecast::report::Forecast;
 use crate::scan::report::Report;
 use crate::tsdb::Target;
 
-/// The plan that mends what `report` has found in the data directory `target`.
+/// What a plan is to keep, and for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What is kept.
+    pub mode: Mode,
+    /// Who is to read the directory next.
+    pub assumed: Assumed,
+}
+
+/// The plan that mends what `report` has found in the data directory `target`, and `forecast` foretells of it.
 ///
 /// # Errors
 /// If files cannot be read.
-pub fn plan(target: &Target, report: &Report) -> Result<Plan, RepairError> {
-    salvage::plan(target, report).at("read", target.path())
+pub fn plan(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    options: Options,
+) -> Result<Plan, RepairError> {
+    let mut plan = Plan::empty(report, options);
+    let planned = match options.mode {
+        Mode::Salvage => salvage::plan(target, report, options.assumed, &mut plan),
+        Mode::Prometheus => prometheus::plan(target, report, forecast, options.assumed, &mut plan),
+    };
+    planned.at("read", target.path())?;
+    plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
+    let touched: Vec<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
+    plan.inputs = input::all(target, &touched).at("read", target.path())?;
+    Ok(plan)
+}
+
+/// What either mode comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    /// Of [`Mode::Salvage`].
+    pub salvage: Plan,
+    /// Of [`Mode::Prometheus`].
+    pub prometheus: Plan,
+}
+
+/// The plans of both modes, see [`plan()`].
+///
+/// # Errors
+/// As of [`plan()`].
+pub fn plans(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    assumed: Assumed,
+) -> Result<Plans, RepairError> {
+    let of = |mode| plan(target, report, forecast, Options { mode, assumed });
+    Ok(Plans { salvage: of(Mode::Salvage)?, prometheus: of(Mode::Prometheus)? })
 }
 
 /// Executes a plan for the data directory `target` of which the lock is held. The old bytes are kept in `backup`, which
 /// is not there yet.
 ///
 /// # Errors
-/// If anything is not as it was when the plan was made, or a file cannot be written.
-pub fn apply(target: &Target, plan: &Plan, backup: &Path, _: &Lock) -> Result<(), RepairError> {
+/// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
+pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
+    lock.check()?;
     transaction::apply(target, plan, backup).map(drop)
+}
+
+/// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
+///
+/// # Errors
+/// As of [`apply`].
+pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), RepairError> {
+    // An interruption must find them.
+    let backup = default_backup(target.path());
+    apply(target, plan, &backup, lock)?;
+    std::fs::remove_dir_all(&backup).at("remove", &backup)
 }
 
 /// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
 ///
 /// # Errors
 /// As of [`apply`].
-pub fn resume(target: &Target, _: &Lock) -> Result<Resumed, RepairError> {
+pub fn resume(target: &Target, lock: &Lock) -> Result<Resumed, RepairError> {
+    lock.check()?;
     transaction::resume(target)
 }
 

@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Options;
 use super::fill::{fill, fill_to_page_end};
+use crate::forecast::Version;
+use crate::scan::report::{LogKind, Report};
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.plan/1";
@@ -32,6 +35,10 @@ pub struct Plan {
     pub path: String,
     /// What is kept.
     pub mode: Mode,
+    /// The version of Prometheus that is to read the directory next.
+    pub prometheus: Version,
+    /// Whether it runs as an agent.
+    pub agent: bool,
     /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
     /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
     /// set aside.
@@ -40,11 +47,30 @@ pub struct Plan {
     pub left: Vec<Left>,
     /// What is lost with the damaged bytes, as far as it is known.
     pub lost: Loss,
+    /// Entries that stay in the logs and have lost their series record.
+    pub orphans: Option<Orphans>,
     /// The files that the plan was made from.
     pub inputs: Vec<Input>,
 }
 
 impl Plan {
+    /// With nothing in it yet.
+    pub(crate) fn empty(report: &Report, options: Options) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            walfix: report.walfix.to_owned(),
+            path: report.path.clone(),
+            mode: options.mode,
+            prometheus: options.assumed.version,
+            agent: options.assumed.agent,
+            steps: Vec::new(),
+            left: Vec::new(),
+            lost: Loss::NOTHING,
+            orphans: Orphans::of(report),
+            inputs: Vec::new(),
+        }
+    }
+
     /// Bytes that a backup keeps.
     #[must_use]
     pub fn backup_bytes(&self) -> u64 {
@@ -114,6 +140,48 @@ impl Loss {
     }
 }
 
+/// Entries whose series is defined nowhere: samples, and whatever else names a series by its ref.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphans {
+    /// Series that they belong to.
+    pub series: u64,
+    /// How many.
+    pub entries: u64,
+    /// Of so many entries in all.
+    pub of: u64,
+}
+
+impl Orphans {
+    fn of(report: &Report) -> Option<Self> {
+        let unknown = report.findings.iter().filter(|finding| finding.code == "unknown_refs");
+        let mut orphans = Self { series: 0, entries: 0, of: 0 };
+        for finding in unknown {
+            orphans.series = orphans.series.saturating_add(finding.series.unwrap_or(0));
+            orphans.entries = orphans.entries.saturating_add(finding.lost.entries.unwrap_or(0));
+        }
+        let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
+        for log in logs {
+            let entries = &log.entries;
+            let used = [entries.samples, entries.histograms, entries.float_histograms, entries.exemplars];
+            orphans.of = used.iter().fold(orphans.of, |sum, count| sum.saturating_add(*count));
+        }
+        (orphans.entries > 0).then_some(orphans)
+    }
+
+    /// Their share in percent, rounded up.
+    #[must_use]
+    pub fn percent(&self) -> u64 {
+        let share = (u128::from(self.entries) * 100).div_ceil(u128::from(self.of.max(1)));
+        u64::try_from(share.min(100)).unwrap_or(100)
+    }
+
+    /// `at most 12 %`.
+    #[must_use]
+    pub fn in_percent(&self) -> String {
+        format!("at most {} %", self.percent())
+    }
+}
+
 /// What is done to files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -135,6 +203,8 @@ pub enum Change {
         bytes: u64,
         /// Records that it will hold.
         records: u64,
+        /// The version of the agent that it is written for, if it is for one.
+        agent: Option<Version>,
     },
     /// A file that was not there.
     Create {
@@ -176,6 +246,15 @@ impl Change {
             | Self::CreateDirectory { path }
             | Self::Rename { from: path, .. }
             | Self::SetAside { path, .. } => path,
+        }
+    }
+
+    /// The version of the agent that a segment is written for, if it is for one.
+    #[must_use]
+    pub fn agent(&self) -> Option<Version> {
+        match self {
+            Self::Rewrite { agent, .. } => *agent,
+            _ => None,
         }
     }
 

@@ -112,11 +112,10 @@ fn room(data: &Path, plan: &Plan, backup: &Path) -> Result<(), RepairError> {
                 need(there, data, (bytes.len() as u64).next_multiple_of(BLOCK));
             }
             Change::CreateDirectory { .. } => need(there, data, BLOCK),
-            Change::Rename { .. } => {}
             Change::SetAside { .. } if there != backup_device => {
                 need(backup_device, backup_is_in, replaced);
             }
-            Change::SetAside { .. } => {}
+            Change::Rename { .. } | Change::SetAside { .. } => {}
         }
     }
     for (device, bytes) in largest_copy {

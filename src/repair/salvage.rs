@@ -5,94 +5,171 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::input;
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Mode, Patch, Plan, SCHEMA, Step};
+use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use super::segment::{Mend, Standing};
-use crate::scan::report::{Dialect, Finding, Report, Severity};
-use crate::tsdb::{LogKind, Target};
+use super::{fence, sequence};
+use crate::forecast::Assumed;
+use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
+use crate::tsdb::{Listing, Target};
 
-/// Makes the plan for the data directory `target`, of which `report` is the scan.
-pub(super) fn plan(target: &Target, report: &Report) -> io::Result<Plan> {
-    let mut findings = by_path(report);
-    let mut plan = Plan {
-        schema: SCHEMA.to_owned(),
-        walfix: report.walfix.to_owned(),
-        path: report.path.clone(),
-        mode: Mode::Salvage,
-        steps: Vec::new(),
-        left: Vec::new(),
-        lost: Loss::NOTHING,
-        inputs: Vec::new(),
-    };
-    // What Prometheus comes to first is mended last: until then it stops where it stopped before.
-    let mendable = |kind| match kind {
-        LogKind::Wbl => Some(0),
-        LogKind::Wal => Some(1),
-        LogKind::Checkpoint | LogKind::ChunkSnapshot => None,
-    };
-    let mut logs: Vec<_> = report.logs.iter().filter(|log| log.dialect == Dialect::Prometheus).collect();
-    logs.retain(|log| mendable(log.kind).is_some());
-    logs.sort_by_key(|log| mendable(log.kind));
-    for segment in logs.iter().flat_map(|log| log.segments.iter().rev()) {
-        let Some(findings) = findings.get_mut(segment.path.as_str()) else { continue };
-        let of_bytes: Vec<&Finding> = findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
-        if of_bytes.is_empty() {
-            continue;
-        }
-        match segment_step(target, &segment.path, &of_bytes)? {
-            Ok(step) => plan.steps.extend(step),
-            Err(reason) => plan.left.extend(of_bytes.iter().map(|finding| left(finding, reason))),
-        }
-    }
-    let rest = findings.into_values().flatten().filter(|finding| finding.severity == Severity::Damage);
-    plan.left.extend(rest.map(|finding| left(finding, why_not(finding))));
-    plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
-    let touched: Vec<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
-    plan.inputs = input::all(target, &touched)?;
-    Ok(plan)
-}
-
-fn by_path(report: &Report) -> BTreeMap<&str, Vec<&Finding>> {
+/// Plans what mends the data directory `target`, of which `report` is the scan.
+pub(super) fn plan(target: &Target, report: &Report, assumed: Assumed, plan: &mut Plan) -> io::Result<()> {
+    let listing = target.list()?;
+    let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
+        .findings
+        .iter()
+        .filter(|finding| is_to_be_mended(finding))
+        .partition(|finding| sequence::is_about_names(&listing, finding));
     let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
-    for finding in &report.findings {
+    for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
-    findings
+    snapshots(report, &mut findings, plan);
+    segments(target, report, assumed, &mut findings, plan)?;
+    plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
+    names(target, &listing, &of_names, plan);
+    if !plan.steps.is_empty() {
+        plan.steps.splice(..0, fence(target, &listing, report)?);
+    }
+    Ok(())
 }
 
-/// Whether it is mended by changing bytes of its segment. A torn tail is no damage, but Prometheus cuts it, and says so.
+/// Damage; and what is none, but makes Prometheus speak of corruption: a torn tail.
+fn is_to_be_mended(finding: &Finding) -> bool {
+    finding.severity == Severity::Damage
+        || finding.severity == Severity::Note
+            && finding.offset.is_some()
+            && finding.code != "trailing_zeros"
+            && is_about_bytes(finding)
+}
+
 fn is_about_bytes(finding: &Finding) -> bool {
-    finding.offset.is_some()
-        && (finding.severity == Severity::Damage
-            || finding.severity == Severity::Note && finding.code != "trailing_zeros")
+    finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
+}
+
+/// A chunk snapshot only saves time: without it Prometheus replays the WAL, as it does if it finds a damaged one
+/// (`tsdb/head.go`, `Head.Init`).
+fn snapshots(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
+    for log in report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot) {
+        let mut of_log: Vec<&Finding> = Vec::new();
+        for findings in findings.values_mut() {
+            of_log.extend(findings.extract_if(.., |finding| finding.log.as_ref() == Some(&log.path)));
+        }
+        if of_log.iter().any(|finding| finding.severity == Severity::Damage) {
+            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
+            let how = "a snapshot only saves time; Prometheus replays the WAL instead";
+            let mends = of_log.iter().map(|finding| mends(finding, how)).collect();
+            plan.steps.push(Step { change, mends, lost: Loss::NOTHING });
+        }
+    }
+}
+
+/// What Prometheus comes to first is mended last: until then it stops where it stopped before.
+fn segments(
+    target: &Target,
+    report: &Report,
+    assumed: Assumed,
+    findings: &mut BTreeMap<&str, Vec<&Finding>>,
+    plan: &mut Plan,
+) -> io::Result<()> {
+    // A checkpoint is repaired as it is only if nobody has gone on without it.
+    let run_since = |finding: &Finding| matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
+    let is_last_word = !report.findings.iter().any(run_since);
+    let checkpoint = is_last_word.then_some(LogKind::Checkpoint);
+    for kind in [LogKind::Wbl, LogKind::Wal].into_iter().chain(checkpoint) {
+        let logs = report.logs.iter().filter(|log| log.kind == kind && log.dialect == Dialect::Prometheus);
+        for segment in logs.flat_map(|log| log.segments.iter().rev()) {
+            let none = &mut Vec::new();
+            let findings = findings.get_mut(segment.path.as_str()).unwrap_or(none);
+            let of_bytes: Vec<&Finding> =
+                findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
+            if of_bytes.is_empty() && !assumed.agent {
+                continue;
+            }
+            match segment_step(target, &segment.path, kind, assumed, &of_bytes)? {
+                Ok(step) => plan.steps.extend(step),
+                Err(reason) => plan.left.extend(of_bytes.iter().map(|finding| left(finding, reason))),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The step that mends a segment, or why there is none.
 fn segment_step(
     target: &Target,
     path: &str,
+    kind: LogKind,
+    assumed: Assumed,
     findings: &[&Finding],
 ) -> io::Result<Result<Option<Step>, &'static str>> {
-    let file = File::open(target.path_of(path))?;
-    let length = file.metadata()?.len();
-    let standing = Standing::of(&file, length);
+    let full = target.path_of(path);
+    let file = File::open(&full)?;
+    let metadata = file.metadata()?;
+    let agent = (assumed.agent && kind != LogKind::Wbl).then_some(assumed.version);
+    let standing = Standing::of(&file, metadata.len(), agent);
     if standing.is_in_flux() {
         return Ok(Err(
-            "bytes that cannot be read now may be readable later, or elsewhere: copy the directory first",
+            "the disk does not give all of its bytes: --into=DIR writes a repaired copy to another one",
         ));
+    }
+    if full.is_symlink() {
+        return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
     let change = match standing.mend(&file)? {
         Mend::Nothing => return Ok(Ok(None)),
-        // By its other names, somebody may keep it as it is: a snapshot made of hard links.
-        Mend::Patch { patches, .. } if file.metadata()?.nlink() > 1 => {
-            Change::Patch { path: path.to_owned(), method: Method::Replace, patches }
+        Mend::Patch { method, patches } => {
+            // Who else has this file by another name keeps it as it is.
+            let method = if metadata.nlink() > 1 { Method::Replace } else { method };
+            Change::Patch { path: path.to_owned(), method, patches }
         }
-        Mend::Patch { method, patches } => Change::Patch { path: path.to_owned(), method, patches },
-        Mend::Rewrite { records } => Change::Rewrite { path: path.to_owned(), bytes: length, records },
+        Mend::Rewrite { records } => {
+            Change::Rewrite { path: path.to_owned(), bytes: metadata.len(), records, agent }
+        }
     };
-    let mends = findings.iter().map(|finding| mends(finding, how(&change, finding))).collect();
-    let lost = findings.iter().fold(Loss::NOTHING, |sum, finding| sum.and(loss(finding)));
+    let mut mends: Vec<Mends> =
+        findings.iter().map(|finding| mends(finding, how(&change, finding))).collect();
+    mends.extend(standing.refused().map(|(range, what)| Mends {
+        code: "agent_refuses".to_owned(),
+        offset: Some(range.start),
+        end: Some(range.end),
+        message: format!("an agent takes this record for corruption: {what}"),
+        how: "filled with records that say nothing".to_owned(),
+    }));
+    let lost = findings.iter().fold(standing.lost_to_agent(), |sum, finding| sum.and(loss(finding)));
     Ok(Ok(Some(Step { change, mends, lost })))
+}
+
+/// As long as Prometheus does not start it deletes nothing. So nothing lets it start while something is left for which it
+/// would.
+fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut Plan) {
+    if !plan.left.is_empty() {
+        let reason = "as long as this stands, Prometheus does not start, and deletes nothing; and other damage here is not mended";
+        plan.left.extend(findings.iter().map(|finding| left(finding, reason)));
+        return;
+    }
+    match sequence::steps(target, listing, findings) {
+        Ok(steps) => plan.steps.extend(steps),
+        Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, reason))),
+    }
+}
+
+/// Before all else: it changes nothing of what is there.
+fn fence(target: &Target, listing: &Listing, report: &Report) -> io::Result<Option<Step>> {
+    let Some(wal) = listing.logs.iter().find(|log| log.kind == LogKind::Wal) else { return Ok(None) };
+    let (Some(series_ref), Some(last)) = (fence::needed(target, report)?, wal.segments.last()) else {
+        return Ok(None);
+    };
+    let path = format!("{}/{}", wal.relative, crate::wal::segments::segment_name(last.index + 1));
+    let change = Change::Create { path, bytes: fence::segment(series_ref, report)? };
+    let mends = Mends {
+        code: "unknown_refs".to_owned(),
+        offset: None,
+        end: None,
+        message: format!("samples or head chunks have refs up to {}, and no series record that is left goes so far", series_ref - 1),
+        how: "one series that no query returns makes Prometheus count on from there; else new series would get these refs".to_owned(),
+    };
+    Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
 }
 
 fn mends(finding: &Finding, how: &str) -> Mends {
@@ -112,8 +189,8 @@ fn how(change: &Change, finding: &Finding) -> &'static str {
     let Change::Patch { patches, .. } = change else {
         return "the segment is written anew without it: a hole of this size cannot be filled";
     };
-    let is_cut = |patch: &&Patch| finding.offset.is_some_and(|offset| patch.offset <= offset);
-    match patches.iter().rfind(is_cut).map(|patch| &patch.with) {
+    let is_at = |patch: &&Patch| finding.offset.is_some_and(|offset| patch.offset <= offset);
+    match patches.iter().rfind(is_at).map(|patch| &patch.with) {
         Some(Content::End) => "the segment ends here; nothing that can be read follows",
         Some(Content::Zeros(_)) => {
             "the zeros that are missing at the end are added: the record is whole with them"
@@ -126,7 +203,7 @@ fn loss(finding: &Finding) -> Loss {
     Loss { records: finding.lost.records, entries: finding.lost.entries }
 }
 
-fn left(finding: &Finding, reason: &str) -> Left {
+pub(super) fn left(finding: &Finding, reason: &str) -> Left {
     Left {
         code: finding.code.to_owned(),
         path: finding.path.clone(),
@@ -141,7 +218,11 @@ fn why_not(finding: &Finding) -> &'static str {
         "restarted_generation" | "checkpoint_ahead" | "reissued_refs" => {
             "walfix does not yet mend a directory on which Prometheus has run since the damage"
         }
-        _ if finding.log.as_deref().is_some_and(|log| log.contains("checkpoint.")) => {
+        "repeated_series" => "walfix does not yet tell which of two copies of a segment is the right one",
+        "not_a_file" => "move it out of the directory; an empty file by its name may take its place",
+        _ if finding.log.as_deref().is_some_and(|log| log.contains("checkpoint."))
+            || finding.code.contains("checkpoint") =>
+        {
             "walfix does not yet mend checkpoints"
         }
         _ => "walfix does not mend this yet",

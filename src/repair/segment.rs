@@ -3,8 +3,10 @@
 use std::io;
 use std::ops::Range;
 
-use super::plan::{Content, Method, Patch};
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, salvage};
+use super::plan::{Content, Loss, Method, Patch};
+use crate::forecast::Version;
+use crate::forecast::replay::Reader;
+use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, salvage_with};
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Fault, ReadAt, Record, crc};
@@ -20,10 +22,18 @@ pub(super) struct Standing {
     pub(super) problems: Vec<Problem>,
     /// Bytes of the segment.
     length: u64,
+    /// The version of the agent that is to read it, if one is.
+    agent: Option<Version>,
+    /// Records that the agent refuses: their fragments, what it has against them, and their entries.
+    refused: Vec<(Vec<Range<u64>>, String, u64)>,
 }
 
 impl Visitor for Standing {
-    fn record(&mut self, record: &Record<'_>, _: &Contents) {
+    fn record(&mut self, record: &Record<'_>, contents: &Contents) {
+        if let Some(what) = self.agent.and_then(|version| Reader::Agent.refuses(record.data, version)) {
+            self.refused.push((record.fragments.to_vec(), what, contents.entries));
+            return;
+        }
         self.records += 1;
         self.keep(record.fragments.iter().cloned());
     }
@@ -34,10 +44,10 @@ impl Visitor for Standing {
 }
 
 impl Standing {
-    /// Reads the first `length` bytes of `source`.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64) -> Self {
-        let mut standing: Self = salvage(source, length, Reading::Prometheus);
-        standing.length = length;
+    /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, agent: Option<Version>) -> Self {
+        let new = || Self { length, agent, ..Self::default() };
+        let mut standing = salvage_with(source, length, Reading::Prometheus, new);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
         let ranges: Vec<_> = corrected.iter().flat_map(|problem| places(problem)).collect();
@@ -54,6 +64,18 @@ impl Standing {
                 _ => self.kept.push(fragment),
             }
         }
+    }
+
+    /// Records that the agent refuses, and what it has against them.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (Range<u64>, &str)> {
+        let whole = |fragments: &[Range<u64>]| Some(fragments.first()?.start..fragments.last()?.end);
+        self.refused.iter().filter_map(move |(fragments, what, _)| Some((whole(fragments)?, what.as_str())))
+    }
+
+    /// What is lost with them.
+    pub(super) fn lost_to_agent(&self) -> Loss {
+        let entries = self.refused.iter().map(|(_, _, entries)| entries).sum();
+        Loss { records: Some(self.refused.len() as u64), entries: Some(entries) }
     }
 
     /// Whether bytes are missing that a disk may give another time, or that somebody has just cut off.
@@ -94,10 +116,14 @@ impl Standing {
 
     /// What is between the records, page by page, where something is wrong with it.
     fn holes(&self) -> Vec<Range<u64>> {
-        let wrong: Vec<_> =
-            self.problems.iter().filter(|problem| is_to_be_mended(problem)).flat_map(places).collect();
-        let is_wrong =
-            |gap: &Range<u64>| wrong.iter().any(|range| range.start < gap.end && gap.start < range.end);
+        let damaged = self.problems.iter().filter(|problem| is_to_be_mended(problem)).flat_map(places);
+        let refused = self.refused.iter().flat_map(|(fragments, ..)| fragments.iter().cloned());
+        let wrong: Vec<_> = damaged.chain(refused).collect();
+        let wrong = merged(wrong);
+        let is_wrong = |gap: &Range<u64>| {
+            let first = wrong.partition_point(|range| range.end <= gap.start);
+            wrong.get(first).is_some_and(|range| range.start < gap.end)
+        };
         let ends = self.kept.iter().map(|range| range.end);
         let starts = self.kept.iter().map(|range| range.start).chain([self.length]);
         let gaps = [0].into_iter().chain(ends).zip(starts).filter(|(from, to)| from < to);
@@ -201,13 +227,20 @@ pub(super) fn is_to_be_mended(problem: &Problem) -> bool {
     }
 }
 
-/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored.
-pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(source: &S, length: u64, out: W) -> io::Result<()> {
-    #[derive(Default)]
-    struct Records(Vec<(Range<u64>, Option<Mended>)>);
+/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; for an agent, those
+/// that it takes.
+pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
+    source: &S,
+    length: u64,
+    agent: Option<Version>,
+    out: W,
+) -> io::Result<()> {
+    struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
     impl Visitor for Records {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
-            self.0.push((record.offset..record.end, None));
+            if self.1.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
+                self.0.push((record.offset..record.end, None));
+            }
         }
         fn damage(&mut self, damage: Problem) {
             if let Some(mended) = damage.correction {
@@ -215,7 +248,7 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(source: &S, length: u64,
             }
         }
     }
-    let mut records: Records = salvage(source, length, Reading::Prometheus);
+    let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
     records.0.sort_by_key(|(range, _)| range.start);
     let mut writer = SegmentWriter::new(out);
     let mut stored = Vec::new();
@@ -252,6 +285,19 @@ fn join(bytes: &[u8], offset: u64, stored: &mut Vec<u8>) -> HeadByte {
         }
     }
     head
+}
+
+/// Ranges in order, those that touch as one.
+fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 /// A range, cut at page ends.

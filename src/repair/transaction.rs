@@ -272,7 +272,9 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
         }
         Change::Rewrite { bytes, .. } => {
             let file = File::open(&path)?;
-            replace(&path, Some(Owner::of(&file.metadata()?)), |out| rewrite(&file, *bytes, out))
+            replace(&path, Some(Owner::of(&file.metadata()?)), |out| {
+                rewrite(&file, *bytes, change.agent(), out)
+            })
         }
         Change::Create { bytes, .. } => {
             replace(&path, Some(Owner::of_new(&path)?), |out| out.write_all(bytes))

@@ -212,3 +212,26 @@ fn amount(samples: Samples) -> String {
     }
     text
 }
+
+/// What Prometheus's next starts cost, in one sentence.
+pub(super) fn cost(forecast: &Forecast) -> String {
+    let Some(last) = forecast.starts.last() else { return "nothing is known".into() };
+    let (missing, gone) = (last.not_replayed, last.gone);
+    let mut cost = match (missing.samples, gone.samples) {
+        (0, 0) => "nothing that can be read".to_owned(),
+        (_, 0) => format!("{}, are not loaded", amount(missing)),
+        _ => format!("{}, are gone for good", amount(gone)),
+    };
+    match last.outcome {
+        Outcome::Starts | Outcome::Loses => {}
+        Outcome::Refuses | Outcome::Crashes => cost = format!("it does not start; {cost}"),
+        Outcome::Hangs => cost = format!("it never becomes ready; {cost}"),
+    }
+    if forecast.poisoned {
+        cost.push_str("; and again what was written since, at each start");
+    }
+    if forecast.next_checkpoint_error.is_some() {
+        cost.push_str("; and its next checkpoint fails, so the WAL grows until the disk is full");
+    }
+    cost
+}

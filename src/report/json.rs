@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::forecast::report::Forecast;
+use crate::repair::Plans;
+use crate::repair::plan::{Loss, Plan};
 use crate::scan::report::Report;
 
 /// What is printed: the report, and beside its keys what is foretold.
@@ -13,14 +15,44 @@ struct Document<'a> {
     #[serde(flatten)]
     report: &'a Report,
     prometheus: Option<&'a Forecast>,
+    repair: Option<Repair>,
+}
+
+/// What either mode of a repair comes to.
+#[derive(Serialize)]
+struct Repair {
+    salvage: Outlook,
+    prometheus: Outlook,
+}
+
+#[derive(Serialize)]
+struct Outlook {
+    changes: usize,
+    lost: Loss,
+    left: usize,
+}
+
+impl Outlook {
+    fn of(plan: &Plan) -> Self {
+        Self { changes: plan.steps.len(), lost: plan.lost, left: plan.left.len() }
+    }
 }
 
 /// Writes the report as one JSON document on one line, with a newline at its end.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(report: &Report, forecast: Option<&Forecast>, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, &Document { report, prometheus: forecast })?;
+pub fn write(
+    report: &Report,
+    forecast: Option<&Forecast>,
+    plans: Option<&Plans>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let repair = plans.map(|plans| Repair {
+        salvage: Outlook::of(&plans.salvage),
+        prometheus: Outlook::of(&plans.prometheus),
+    });
+    serde_json::to_writer(&mut *out, &Document { report, prometheus: forecast, repair })?;
     out.write_all(b"\n")
 }
 
@@ -38,7 +70,7 @@ mod tests {
 
     fn to_value(report: &Report, forecast: Option<&Forecast>) -> Value {
         let mut bytes = Vec::new();
-        write(report, forecast, &mut bytes).expect("a Vec takes all");
+        write(report, forecast, Some(&samples::plans()), &mut bytes).expect("a Vec takes all");
         let newline = bytes.iter().position(|&byte| byte == b'\n');
         assert_eq!(newline, Some(bytes.len() - 1), "one line");
         serde_json::from_slice(&bytes).expect("what was written is JSON")

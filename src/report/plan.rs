@@ -1,34 +1,277 @@
-//! A plan for an operator, and for machines.
+//! A repair, planned or done, for an operator and for machines.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use super::page::Page;
+use anstyle::AnsiColor;
+use serde::Serialize;
+
+use super::foretold;
+use super::page::{GLUE, Page, clean, count, number, path, range, size};
 use super::text::Style;
+use crate::forecast::report::Forecast;
 use crate::repair::Plan;
+use crate::repair::plan::{Change, Loss, Mends, Method, Mode, Step};
+use crate::scan::report::{Report, Severity, Verdict};
 
-/// Writes the plan as one JSON document on one line.
+/// Findings of one step that are shown one by one.
+const SHOWN: usize = 6;
+
+/// What is told of a repair.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// What is done, or would be.
+    pub plan: &'a Plan,
+    /// What Prometheus would do instead.
+    pub forecast: Option<&'a Forecast>,
+    /// What has been done; `None` if nothing has.
+    pub done: Option<Done<'a>>,
+}
+
+/// What has been done.
+#[derive(Clone, Copy, Debug)]
+pub struct Done<'a> {
+    /// Where the old bytes are; `None` if they were not to be kept.
+    pub backup: Option<&'a Path>,
+    /// Whether a repair was finished that had been interrupted.
+    pub finished: bool,
+    /// The scan afterwards.
+    pub after: &'a Report,
+}
+
+/// The keys of the JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    backup_bytes: u64,
+    without_repair: Option<&'a Forecast>,
+    applied: Option<Applied<'a>>,
+}
+
+#[derive(Serialize)]
+struct Applied<'a> {
+    backup: Option<String>,
+    finished_interrupted: bool,
+    verdict: Verdict,
+    damage: Vec<&'a str>,
+}
+
+/// Writes the answer as one JSON document on one line. `docs/schema/plan.schema.json` describes it.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_json(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, plan)?;
+pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let applied = answer.done.map(|done| Applied {
+        backup: done.backup.map(|path| path.display().to_string()),
+        finished_interrupted: done.finished,
+        verdict: done.after.verdict,
+        damage: done.after.of_severity(Severity::Damage).map(|finding| finding.code).collect(),
+    });
+    let document = Document {
+        plan: answer.plan,
+        backup_bytes: answer.plan.backup_bytes(),
+        without_repair: answer.forecast,
+        applied,
+    };
+    serde_json::to_writer(&mut *out, &document)?;
     out.write_all(b"\n")
 }
 
-/// Writes the plan as text.
+/// Writes the answer as text.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(plan: &Plan, out: &mut dyn Write, style: Style) -> io::Result<()> {
+pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Result<()> {
     let mut page = Page { out, colour: style.colour };
+    verdict(&mut page, answer)?;
+    if style.quiet {
+        return Ok(());
+    }
+    let plan = answer.plan;
     for step in &plan.steps {
-        page.line(&format!("{:?}", step.change))?;
-        for mends in &step.mends {
-            page.line(&format!("  {} {:?} {:?}: {}", mends.code, mends.offset, mends.end, mends.how))?;
+        page.line("")?;
+        self::step(&mut page, step)?;
+    }
+    if !plan.left.is_empty() {
+        page.line("")?;
+        page.line("  stays as it is:")?;
+        for left in &plan.left {
+            let place = left
+                .offset
+                .zip(left.end)
+                .map_or_else(String::new, |(from, to)| format!("  {}", range(from, to)));
+            page.indented(4, &format!("{}{place}  {}", path(&left.path, 60), left.code))?;
+            page.indented(6, &clean(&left.reason))?;
         }
     }
-    for left in &plan.left {
-        page.line(&format!("left: {} {}: {}", left.path, left.code, left.reason))?;
+    if !plan.steps.is_empty() {
+        page.line("")?;
+        comparison(&mut page, answer)?;
+    }
+    page.line("")?;
+    end(&mut page, answer)
+}
+
+/// What a repair would come to, for the report of a scan.
+pub(super) fn outlook(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
+    let places: u64 = plan.steps.iter().map(|step| step.mends.len() as u64).sum();
+    let words = match (plan.steps.is_empty(), plan.left.first()) {
+        (true, None) => return Ok(()),
+        (true, Some(left)) => format!("walfix{GLUE}repair cannot mend this: {}", clean(&left.reason)),
+        (false, None) => format!("walfix{GLUE}repair{GLUE}--backup mends it; lost: {}", loss(plan.lost)),
+        (false, Some(left)) => format!(
+            "walfix{GLUE}repair{GLUE}--backup mends {}, and not all: {}",
+            count(places, "place", "places"),
+            clean(&left.reason)
+        ),
+    };
+    page.line("")?;
+    page.indented(2, &words)
+}
+
+fn verdict(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
+    let (green, red) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default().bold());
+    let plan = answer.plan;
+    let (word, style) = match &answer.done {
+        Some(done) if done.after.verdict == Verdict::Damaged => ("STILL DAMAGED", red),
+        Some(_) => ("REPAIRED", green),
+        None if !plan.left.is_empty() && plan.steps.is_empty() => ("CANNOT BE REPAIRED", red),
+        None if !plan.left.is_empty() => ("CAN BE REPAIRED IN PART", red),
+        None if plan.steps.is_empty() => ("nothing to repair", green),
+        None => ("CAN BE REPAIRED", AnsiColor::Yellow.on_default().bold()),
+    };
+    let places: usize = plan.steps.iter().map(|step| step.mends.len()).sum();
+    let tally = match plan.steps.len() {
+        0 => String::new(),
+        steps => {
+            format!("{} in {}", count(places as u64, "place", "places"), count(steps as u64, "file", "files"))
+        }
+    };
+    let path = path(&plan.path, 60);
+    page.line(&format!("{path}  {}  {tally}", page.paint(style, word)))
+}
+
+fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
+    let deed = match &step.change {
+        Change::Patch { method, patches, .. } => {
+            let bytes =
+                size(patches.iter().map(|patch| patch.replaces.max(patch.with.bytes().len() as u64)).sum());
+            match method {
+                Method::InPlace => format!("{bytes} changed in place"),
+                Method::Replace => format!("{bytes} changed; the file is replaced at once"),
+            }
+        }
+        Change::Rewrite { records, .. } => {
+            format!("written anew with its {}", count(*records, "record", "records"))
+        }
+        Change::Create { bytes, .. } if bytes.is_empty() => "made, empty".to_owned(),
+        Change::Create { bytes, .. } => format!("made, {}", size(bytes.len() as u64)),
+        Change::CreateDirectory { .. } => "made, an empty directory".to_owned(),
+        Change::Rename { to, .. } => format!("renamed to {}", path(to, 60)),
+        Change::SetAside { .. } => "moved into the backup".to_owned(),
+    };
+    page.indented(2, &format!("{}  {deed}", path(step.change.path(), 60)))?;
+    for mends in step.mends.iter().take(SHOWN) {
+        let place = mends
+            .offset
+            .zip(mends.end)
+            .map_or_else(String::new, |(from, to)| format!("{}  ", range(from, to)));
+        page.indented(4, &format!("{place}{}", mends.code))?;
+        page.indented(6, &words(mends))?;
+    }
+    let more = step.mends.len().saturating_sub(SHOWN) as u64;
+    if more > 0 {
+        page.indented(4, &format!("and {}", count(more, "more place", "more places")))?;
+    }
+    page.indented(4, &format!("lost: {}", loss(step.lost)))
+}
+
+fn words(mends: &Mends) -> String {
+    format!("{}: {}", clean(&mends.message), clean(&mends.how))
+}
+
+fn loss(loss: Loss) -> String {
+    match (loss.records, loss.entries) {
+        (Some(0), _) => "nothing".to_owned(),
+        (Some(records), Some(entries)) => {
+            format!("{} with {}", count(records, "record", "records"), count(entries, "entry", "entries"))
+        }
+        (Some(records), None) => format!("{}, of what is not known", count(records, "record", "records")),
+        (None, _) => "what stood in the damaged bytes; how much is not known".to_owned(),
+    }
+}
+
+/// What is lost by this repair, and by Prometheus's own.
+fn comparison(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
+    let plan = answer.plan;
+    page.line("  lost")?;
+    let lead = match plan.mode {
+        Mode::Salvage => "    by this repair            ",
+        Mode::Prometheus => "    by --mode prometheus      ",
+    };
+    let own = match plan.mode {
+        Mode::Salvage => loss(plan.lost),
+        Mode::Prometheus => "what Prometheus's own repair loses; it is kept in the backup".to_owned(),
+    };
+    page.paragraph(lead, lead, lead.len(), &own)?;
+    if let Some(forecast) = answer.forecast {
+        let lead = "    by Prometheus, without it ";
+        page.paragraph(lead, lead, lead.len(), &foretold::cost(forecast))?;
+    }
+    if let Some(orphans) = &plan.orphans {
+        page.indented(
+            2,
+            &format!(
+                "{} of {} have lost their labels ({} of all entries); they stay in the log, and Prometheus drops them",
+                count(orphans.entries, "entry", "entries"),
+                count(orphans.series, "series", "series"),
+                orphans.in_percent(),
+            ),
+        )?;
+    }
+    if plan.mode == Mode::Salvage && plan.lost.records != Some(0) {
+        page.indented(2, "if a lost record held deletions, the samples that it deleted are back")?;
     }
     Ok(())
+}
+
+fn end(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
+    let plan = answer.plan;
+    match &answer.done {
+        None if plan.steps.is_empty() => Ok(()),
+        None => page.indented(
+            2,
+            &format!(
+                "Nothing has been changed. With --backup it is, and {} of old bytes are kept.",
+                size(plan.backup_bytes())
+            ),
+        ),
+        Some(done) => {
+            if done.after.verdict == Verdict::Damaged {
+                let left = done.after.of_severity(Severity::Damage).count() as u64;
+                page.indented(
+                    2,
+                    &format!(
+                        "{} left: do not start Prometheus; walfix scan says what it is",
+                        count(left, "damage is", "damages are")
+                    ),
+                )?;
+            }
+            match done.backup {
+                Some(backup) => page.indented(
+                    2,
+                    &format!(
+                        "The old bytes ({}) are in {}; to put them back: walfix{GLUE}undo{GLUE}{}",
+                        size(plan.backup_bytes()),
+                        path(&backup.display().to_string(), 90),
+                        path(&backup.display().to_string(), 90),
+                    ),
+                ),
+                None => {
+                    page.indented(2, &format!("{} were replaced and not kept.", number(plan.backup_bytes())))
+                }
+            }
+        }
+    }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
+use crate::repair::plan::{Change, Content, Loss, Mends, Method, Patch, Step};
+use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::report::{
-    Cause, Correction, Dialect, Entries, Finding, Log, LogKind, Lost, Report, SCHEMA, Segment, Severity,
-    Times, Verdict,
+    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Report, SCHEMA, Segment,
+    Severity, Times, Verdict,
 };
 
 /// 2026-11-21 19:24:15 UTC.
@@ -38,6 +40,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         verdict: if damaged { Verdict::Damaged } else { Verdict::Clean },
         logs,
         findings,
+        refs: HighestRefs { defined: Some(4711), unknown: None },
     }
 }
 
@@ -353,4 +356,36 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
         })
         .collect();
     Report { path: text(rng, 150), ..report(logs, findings) }
+}
+
+/// Of a directory in which one record is damaged.
+pub(crate) fn plans() -> Plans {
+    let options = repair::Options::default();
+    let mut salvage = Plan::empty(&one_damage(), options);
+    salvage.steps.push(Step {
+        change: Change::Patch {
+            path: "wal/00000003".into(),
+            method: Method::InPlace,
+            patches: vec![
+                Patch { offset: 100, replaces: 1, with: Content::Bytes(vec![7]) },
+                Patch { offset: 19_934, replaces: 12_834, with: Content::FillToPageEnd(12_834) },
+            ],
+        },
+        mends: vec![Mends {
+            code: "checksum_mismatch".into(),
+            offset: Some(19_934),
+            end: Some(32_768),
+            message: "checksum mismatch".into(),
+            how: "filled with records that say nothing".into(),
+        }],
+        lost: Loss { records: Some(1), entries: None },
+    });
+    let mut prometheus = salvage.clone();
+    prometheus.mode = Mode::Prometheus;
+    prometheus.steps.push(Step {
+        change: Change::SetAside { path: "wal/00000004".into(), bytes: 32_768 },
+        mends: Vec::new(),
+        lost: Loss::default(),
+    });
+    Plans { salvage, prometheus }
 }

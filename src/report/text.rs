@@ -8,8 +8,9 @@ use std::io::{self, Write};
 
 use anstyle::AnsiColor;
 
-use super::foretold;
+use super::{foretold, plan};
 use crate::forecast::report::Forecast;
+use crate::repair::Plans;
 use crate::scan::report::{
     Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, Verdict,
 };
@@ -42,6 +43,7 @@ pub struct Style {
 pub fn write(
     report: &Report,
     forecast: Option<&Forecast>,
+    plans: Option<&Plans>,
     out: &mut dyn Write,
     style: Style,
 ) -> io::Result<()> {
@@ -55,6 +57,9 @@ pub fn write(
     verdict(&mut page, report, totals(report))?;
     if let Some(forecast) = forecast {
         foretold::write(&mut page, forecast)?;
+    }
+    if let Some(plans) = plans {
+        plan::outlook(&mut page, &plans.salvage)?;
     }
     findings(&mut page, report, forecast)?;
     logs(&mut page, report)

@@ -123,6 +123,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         verdict: Verdict::Clean,
         logs: Vec::new(),
         findings: Vec::new(),
+        refs: references.highest(),
     };
     let of_logs: Vec<Vec<Finding>> =
         listing.logs.iter().zip(&scans).map(|(log, scans)| findings::of_log(log, scans)).collect();

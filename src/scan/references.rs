@@ -15,7 +15,7 @@ use foldhash::{HashMap, HashSet};
 use super::findings::{of_file, of_path};
 use super::in_order;
 use super::order::{Order, Role, Step};
-use super::report::{Cause, Dialect, Finding, Log, Lost, Severity, Times};
+use super::report::{Cause, Dialect, Finding, HighestRefs, Log, Lost, Severity, Times};
 use super::salvage::{Contents, Problem, Reading, Visitor, salvage, salvage_with};
 use super::segment::{self, SegmentScan};
 use super::words::{count, span};
@@ -99,6 +99,12 @@ impl Refs {
     fn is_used(&self, series_ref: u64) -> bool {
         let (number, bit) = Self::of(series_ref);
         self.get(number).used & bit != 0
+    }
+
+    /// The highest of these bits.
+    fn highest(&self, of: impl Fn(&Block) -> u64) -> Option<u64> {
+        let highest = |block: &Block| Some(block.number * BLOCK + u64::from(of(block).checked_ilog2()?));
+        self.blocks.iter().filter_map(highest).max()
     }
 
     fn count(&self, of: impl Fn(&Block) -> u64) -> u64 {
@@ -267,6 +273,15 @@ impl References {
         self.have_overflowed().then(|| {
             of_path(Some(log), log.relative.clone(), "refs_not_judged", Severity::Note, message.into())
         })
+    }
+
+    /// The highest refs that are defined, and that are used and not defined.
+    pub(super) fn highest(&self) -> HighestRefs {
+        let unknown = |refs: &Refs| refs.highest(|block| block.used & !block.defined);
+        HighestRefs {
+            defined: self.refs.highest(|block| block.defined),
+            unknown: unknown(&self.refs).max(unknown(&self.wbl)),
+        }
     }
 
     /// Whether all that is used is defined before, and once.

@@ -70,6 +70,17 @@ pub struct Report {
     /// What is odd or wrong, in the order of logs; of each first what its names show, then its bytes in the order of
     /// segments and offsets, then its refs.
     pub findings: Vec<Finding>,
+    /// How far refs go.
+    pub refs: HighestRefs,
+}
+
+/// The highest refs of series in the logs that are replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HighestRefs {
+    /// Of those that a series record defines: Prometheus counts on from here.
+    pub defined: Option<u64>,
+    /// Of those that are used and defined nowhere before.
+    pub unknown: Option<u64>,
 }
 
 impl Report {

@@ -12,6 +12,7 @@
 mod blocks;
 mod head_chunks;
 mod listing;
+pub mod liveness;
 mod target;
 
 pub use blocks::{Block, BlockMeta, list_blocks};

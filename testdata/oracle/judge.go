@@ -376,10 +376,10 @@ type openVerdict struct {
 func (x *fixture) record(f tree, dir, jsonPath string, o judgeOptions) error {
 	x.Digest = f.digest()
 	var err error
-	if x.OracleRead, err = read(dir, false); err != nil {
+	if x.OracleRead, err = read(dir, readOptions{}); err != nil {
 		return err
 	}
-	if x.OracleReadConcat, err = read(dir, true); err != nil {
+	if x.OracleReadConcat, err = read(dir, readOptions{concat: true}); err != nil {
 		return err
 	}
 	for _, r := range []*readReport{x.OracleRead, x.OracleReadConcat} {

@@ -38,6 +38,7 @@ type openOptions struct {
 	summary    bool
 	stStorage  bool
 	head       bool
+	appends    bool
 	timeout    time.Duration
 }
 
@@ -59,6 +60,7 @@ type openReport struct {
 	NumSeries       int              `json:"num_series"`
 	NumSamples      int              `json:"num_samples"` // Floats and histograms.
 	NumHistograms   int              `json:"num_histograms"`
+	Appended        *uint64          `json:"appended,omitempty"` // The ref of the new series of --append.
 	Series          []openSeries     `json:"series,omitempty"`
 	Again           *openReport      `json:"again,omitempty"`
 	Crash           *string          `json:"crash,omitempty"` // The panic, or that time ran out.
@@ -73,6 +75,7 @@ func runOpen(args []string, out io.Writer) error {
 	flags.BoolVar(&o.stStorage, "st-storage", false, "with the feature st-storage, which writes record types 11 to 13")
 	flags.BoolVar(&o.summary, "summary", false, "leave the series out")
 	flags.BoolVar(&o.head, "head", false, "leave out blocks, and staleness markers")
+	flags.BoolVar(&o.appends, "append", false, "append a sample of a new series before anything is read")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
 	dir, err := parseDir(flags, args)
 	if err != nil {
@@ -86,7 +89,7 @@ func runOpen(args []string, out io.Writer) error {
 	if os.Getenv(childEnv) != "" {
 		rep := open(dir, o)
 		if o.again {
-			o.checkpoint = false
+			o.checkpoint, o.appends = false, false
 			rep.Again = open(dir, o)
 		}
 		return printJSON(out, rep)
@@ -157,6 +160,12 @@ func open(dir string, o openOptions) *openReport {
 		return rep
 	}
 	db.DisableCompactions()
+	if o.appends {
+		if err := rep.append(db); err != nil {
+			rep.QueryError = text(err)
+			return rep
+		}
+	}
 	rep.QueryError = text(rep.query(db, !o.summary, o.head))
 	if o.checkpoint {
 		rep.CheckpointError = text(makeCheckpoint(db, filepath.Join(dir, "wal")))
@@ -195,6 +204,19 @@ func serverOptions(dir string, o openOptions) *tsdb.Options {
 		opts.OutOfOrderTimeWindow = (30 * time.Minute).Milliseconds()
 	}
 	return opts
+}
+
+// append appends a sample of a series that is not there yet, behind all others.
+func (rep *openReport) append(db *tsdb.DB) error {
+	app := db.Appender(context.Background())
+	newest := max(db.Head().MaxTime(), 0)
+	ref, err := app.Append(0, labels.FromStrings("__name__", "oracle_appended"), newest+1, 1)
+	if err != nil {
+		return err
+	}
+	appended := uint64(ref)
+	rep.Appended = &appended
+	return app.Commit()
 }
 
 // query reads all that can be queried, in blocks, head and out-of-order head.

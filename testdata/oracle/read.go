@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"os"
@@ -24,6 +25,14 @@ type readReport struct {
 	Offset  *int64  `json:"offset"`
 	Dir     *string `json:"dir"`
 	Records int     `json:"records"` // Read before it.
+	// With --records: of each of them its segment, its end there, its size and its CRC-32C.
+	Read [][4]int64 `json:"read,omitempty"`
+	list bool
+}
+
+// readOptions are the flags of read.
+type readOptions struct {
+	concat, records, live bool
 }
 
 // place is where in which directory an error came up.
@@ -36,19 +45,21 @@ type place struct {
 func runRead(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("read", flag.ContinueOnError)
 	concat := fs.Bool("concat", false, "one reader over the last checkpoint and all segments after it, as wlog.Checkpoint")
+	records := fs.Bool("records", false, "list what is read, without the directory of each")
+	live := fs.Bool("live", false, "as remote write reads the segments of a wal or wbl")
 	batch := fs.Bool("batch", false, "directories come on stdin, a line each, and answers go out as they come")
 	dirs, err := parseDirs(fs, args)
 	if err != nil {
 		return err
 	}
 	if *batch && len(dirs) == 0 {
-		return readBatch(stdin, *concat, out)
+		return readBatch(stdin, readOptions{*concat, *records, *live}, out)
 	}
 	dir, err := onlyDir(fs, dirs)
 	if err != nil {
 		return err
 	}
-	rep, err := read(dir, *concat)
+	rep, err := read(dir, readOptions{*concat, *records, *live})
 	if err != nil {
 		return err
 	}
@@ -56,10 +67,10 @@ func runRead(args []string, out io.Writer) error {
 }
 
 // readBatch answers each directory with a line; a panic outside the decoder, which has a guard, is an answer too.
-func readBatch(in io.Reader, concat bool, out io.Writer) error {
+func readBatch(in io.Reader, o readOptions, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
-		rep, err := readGuarded(lines.Text(), concat)
+		rep, err := readGuarded(lines.Text(), o)
 		if err != nil {
 			return err
 		}
@@ -75,23 +86,23 @@ func readBatch(in io.Reader, concat bool, out io.Writer) error {
 	return lines.Err()
 }
 
-func readGuarded(dir string, concat bool) (rep *readReport, err error) {
+func readGuarded(dir string, o readOptions) (rep *readReport, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			text := fmt.Sprintf("panic: %v", p)
 			rep, err = &readReport{Error: &text, Inner: &text}, nil
 		}
 	}()
-	return read(dir, concat)
+	return read(dir, o)
 }
 
-func read(dir string, concat bool) (*readReport, error) {
+func read(dir string, o readOptions) (*readReport, error) {
 	if st, err := os.Stat(dir); err != nil {
 		return nil, err
 	} else if !st.IsDir() {
 		return nil, fmt.Errorf("%w: %s is not a directory", errUsage, dir)
 	}
-	rep := &readReport{}
+	rep := &readReport{list: o.records}
 	walDir, wblDir := dir, ""
 	if st, err := os.Stat(filepath.Join(dir, "wal")); err == nil && st.IsDir() {
 		walDir = filepath.Join(dir, "wal")
@@ -105,9 +116,11 @@ func read(dir string, concat bool) (*readReport, error) {
 	var at *place
 	var err error
 	switch {
-	case concat && walDir == "":
+	case o.live:
+		at, err = rep.live(dir)
+	case o.concat && walDir == "":
 		return nil, fmt.Errorf("%w: no checkpoint is made of a wbl", errUsage)
-	case concat:
+	case o.concat:
 		at, err = rep.concatenated(walDir)
 	default:
 		if walDir != "" {
@@ -175,6 +188,51 @@ func (rep *readReport) replay(walDir string) (*place, error) {
 		}
 	}
 	return nil, nil
+}
+
+// live reads each segment as wlog.Watcher (wlog/watcher.go) does.
+func (rep *readReport) live(dir string) (*place, error) {
+	files, err := segmentFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	dec := record.NewDecoder(labels.NewSymbolTable(), discard)
+	for _, file := range files {
+		s, err := wlog.OpenReadSegment(file.path)
+		if err != nil {
+			return nil, err
+		}
+		r := wlog.NewLiveReader(discard, wlog.NewLiveReaderMetrics(nil), s)
+		err = rep.tail(r, &dec, file.index)
+		s.Close()
+		if err != nil {
+			return &place{dir, file.index, r.Offset()}, err
+		}
+	}
+	return nil, nil
+}
+
+func (rep *readReport) tail(r *wlog.LiveReader, dec *record.Decoder, index int) error {
+	for r.Next() {
+		rec := r.Record()
+		if err := (*lineWriter)(nil).guard(func() error { return decodeWAL(dec, rec) }); err != nil {
+			return err
+		}
+		rep.took(index, r.Offset(), rec)
+	}
+	if err := r.Err(); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// took counts a record that has been read, and lists it.
+func (rep *readReport) took(segment int, end int64, rec []byte) {
+	rep.Records++
+	if rep.list {
+		sum := crc32.Checksum(rec, castagnoli)
+		rep.Read = append(rep.Read, [4]int64{int64(segment), end, int64(len(rec)), int64(sum)})
+	}
 }
 
 func (rep *readReport) replayWBL(wblDir string) (*place, error) {
@@ -249,7 +307,7 @@ func (rep *readReport) all(
 			}
 			return at, err
 		}
-		rep.Records++
+		rep.took(r.Segment(), r.Offset(), rec)
 	}
 	err := r.Err()
 	if err == nil {

@@ -22,6 +22,8 @@ pub struct Standing {
     pub series: Vec<u64>,
     /// Samples and their refs, staleness markers aside.
     pub samples: Vec<(u64, Sample)>,
+    /// Label sets, and times from and to which their samples are deleted.
+    pub deleted: Vec<(u32, i64, i64)>,
 }
 
 impl Standing {
@@ -36,6 +38,19 @@ impl Standing {
     pub fn add(&mut self, other: &Self) {
         self.series.extend(&other.series);
         self.samples.extend(&other.samples);
+        self.deleted.extend(&other.deleted);
+    }
+
+    /// Whether the records delete a sample.
+    pub fn deletes<'a>(all: impl IntoIterator<Item = &'a Self>) -> impl Fn(&Sample) -> bool {
+        let mut deleted: HashMap<u32, Vec<(i64, i64)>> = HashMap::new();
+        for &(series, min, max) in all.into_iter().flat_map(|standing| &standing.deleted) {
+            deleted.entry(series).or_default().push((min, max));
+        }
+        move |(series, time)| {
+            let of_series = deleted.get(series).into_iter().flatten();
+            of_series.into_iter().any(|&(min, max)| min <= *time && *time <= max)
+        }
     }
 }
 
@@ -116,6 +131,10 @@ impl Names {
             {
                 standing.samples.push((reference, (series, time.parse().unwrap())));
             }
+            let interval = [&entry["mint"], &entry["maxt"]].map(|time| time.as_str()?.parse().ok());
+            if let ([Some(min), Some(max)], Some(series)) = (interval, self.by_ref(reference)) {
+                standing.deleted.push((series, min, max));
+            }
         }
         standing
     }
@@ -152,6 +171,8 @@ pub struct Base {
     pub served: HashSet<Sample>,
     /// Of that, what it serves from blocks.
     pub blocks: HashSet<Sample>,
+    /// What it would serve besides, but for tombstones in the logs.
+    pub deleted: HashSet<Sample>,
 }
 
 impl Base {
@@ -173,6 +194,7 @@ impl Base {
             names: Names::default(),
             served: HashSet::new(),
             blocks: HashSet::new(),
+            deleted: HashSet::new(),
         };
         let logs = base.logs();
         let mut lines: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -208,10 +230,12 @@ impl Base {
                 base.segments.insert(path.clone(), Segment { bytes, records });
             }
         }
+        let standing: Vec<_> = base.segments.values().map(Segment::standing).collect();
         if agent {
-            base.served =
-                Standing::known(base.segments.values().map(Segment::standing).collect::<Vec<_>>().iter());
+            base.served = Standing::known(standing.iter());
         } else {
+            let deletes = Standing::deletes(&standing);
+            base.deleted = Standing::known(standing.iter()).into_iter().filter(deletes).collect();
             base.served = base.open(oracle, data, &|_| true);
             base.blocks = base.open(oracle, data, &|path| is_block(path));
         }

@@ -103,7 +103,9 @@ impl Disk {
     fn now(&self, node: Node) -> BTreeMap<String, Node> {
         let Inode::Directory { synced, pending } = &self.inodes[node] else { return BTreeMap::new() };
         let mut entries = synced.clone();
-        pending.iter().for_each(|op| apply(&mut entries, op));
+        for op in pending {
+            apply(&mut entries, op);
+        }
         entries
     }
 

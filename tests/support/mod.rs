@@ -12,6 +12,7 @@ pub mod foretold;
 pub mod fresh;
 #[cfg(target_os = "linux")]
 pub mod fuse;
+pub mod matrix;
 pub mod oracle;
 pub mod pristine;
 pub mod recipes;
@@ -25,6 +26,7 @@ pub mod tree;
 pub mod truth;
 
 use std::io::Write as _;
+use std::path::Path;
 
 /// Says on the test's real standard error that `what` is not being tested, and `why`.
 ///
@@ -47,4 +49,10 @@ pub fn seeds(count: u64) -> std::ops::Range<u64> {
     let knob = |name: &str| std::env::var(name).ok().map(|value| value.parse().expect(name));
     let first = knob("WALFIX_FIRST_SEED").unwrap_or(0);
     first..first + knob("WALFIX_SEEDS").unwrap_or(count)
+}
+
+/// Where files cost no disk.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }

@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use walfix::record::RecordType;
+
 /// A record of a healthy segment.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -86,4 +88,27 @@ pub fn all() -> Vec<Pristine> {
     files.sort();
     assert!(!files.is_empty(), "no logs in {}", root.display());
     files.iter().map(|file| Pristine::read(file)).collect()
+}
+
+impl Pristine {
+    /// Whether the fragments of a record are as they were written, and where.
+    pub fn is_unchanged(&self, written: &Written, bytes: &[u8]) -> bool {
+        written
+            .fragments
+            .iter()
+            .all(|fragment| bytes.get(fragment.clone()) == Some(&self.bytes[fragment.clone()]))
+    }
+
+    /// Whether the record at this place of `records` holds nothing that could prove it in `bytes`: an empty record directly
+    /// behind a damaged one (`01 00 00 00 00 00 00` begins every uncompressed series record, and ends many a sample), and a
+    /// record of a type that nobody knows, in fragments without a checksum over them.
+    pub fn cannot_be_proven(&self, at: usize, bytes: &[u8]) -> bool {
+        let unchanged = |written: &Written| self.is_unchanged(written, bytes);
+        let written = &self.records[at];
+        let behind_damage =
+            self.records[..at].iter().rev().find(|before| !before.data.is_empty() || !unchanged(before));
+        let empty = written.data.is_empty() && behind_damage.is_some_and(|before| !unchanged(before));
+        let unknown = RecordType::of(&written.data).is_none() && written.fragments.len() > 1;
+        empty || unknown
+    }
 }

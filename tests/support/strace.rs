@@ -149,7 +149,7 @@ fn parse(text: &str) -> Vec<Call> {
         let mut call =
             Call { name: name.to_owned(), ordinal: *ordinal, arguments: String::new(), result: None, thread };
         if let Some(begun) = tail.strip_suffix(" <unfinished ...>") {
-            call.arguments = begun.to_owned();
+            begun.clone_into(&mut call.arguments);
             open.insert(thread, calls.len());
         } else if let Some((arguments, result)) = split_result(tail) {
             (call.arguments, call.result) = (arguments, result);

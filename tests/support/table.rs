@@ -8,20 +8,55 @@ use super::truth::{Start, Truth};
 /// Starts that the table tells of.
 const STARTS: usize = 3;
 
-/// The document up to its tables, and what each damage is.
-const HEAD: &str = "\
+/// What was done, and how the tables are read.
+fn head(lines: &[Line<'_>], starts: usize) -> String {
+    let (cases, forecasts) = (thousands(lines.len() as u64), thousands((lines.len() * starts) as u64));
+    format!(
+        "\
 # What Prometheus does with damage, and what is foretold
 
-Made by a test, from what real Prometheus servers did; that walfix foretells the same is what the test asserts:
+How it was measured: a healthy data directory is damaged in one place, and a Prometheus is started on it {starts} times in a
+row, with nothing written in between. Before each of these starts walfix foretells that one and those that follow.
+{cases} damaged directories, {forecasts} forecasts; with the real servers 2.42.0, 2.53.3 and 3.5.3, and with the packages of
+3.16.0, opened as the server opens them.
+
+What is foretold is held against what happens:
+
+- whether the server is up, exits, hangs or crashes, and with what error, word for word;
+- which files it deletes, and which segments it cuts, and where;
+- of how many samples of how many series, and of which times, no query finds anything, and what of that is on no disk any
+  more;
+- whether the next checkpoint fails, and with what error.
+
+There are no differences. Of what a decompressor says only that it says so is compared: its words change with its releases.
+
+Not here, as a server does not look at it when it replays its logs: damaged blocks. Damaged head chunks are in
+`tests/served.rs`.
+
+This page is made by the test that compares, and its tables are those of the servers, not of walfix:
 
     WALFIX_MATRIX=long WALFIX_WRITE_TABLE=docs/forecast.md cargo test --release --test forecast
 
-Each line: a damaged directory on which a server is started three times, with nothing written in between. 2.42, 2.53 and
-3.5 are real servers, 3.16 is its own packages. *Lost* are the samples in records that are whole, of series whose records
-are whole, that no query returns; after an exit, all of them. *Gone* are those of them that are on no disk any more.
-*Cuts* counts segments written anew with fewer records, *deletes* files. The last column is whether a checkpoint fails
-that takes in all segments.
-";
+## How to read it
+
+Each line is a directory, damaged at that place, and its first three starts; all damages that come to the same are in one
+line. What they are is [at the end](#the-damages). *By* says which versions do so.
+
+| | |
+|---|---|
+| starts | up, and every sample that could be had is served |
+| loses 5 220 | up, and so many samples are not served, though they are in whole records, or in head chunks, of series whose records are whole |
+| exits | gives up; nothing is served |
+| hangs | an agent that waits for itself and never is ready |
+| 5 220 gone | so many of them are on no disk any more; not written where all that is lost is gone |
+| cuts 1 | writes a segment anew, with fewer records |
+| deletes 2 | deletes files |
+| checkpoint: fails | a checkpoint that takes in all segments there are then fails, and with it every later one: the WAL grows |
+
+\"First\", \"middle\" and \"last\" are segments of the log that is named; \"directory\" is all of it.
+"
+    )
+}
 
 /// What was measured of a case.
 #[derive(Clone, Debug)]
@@ -80,7 +115,7 @@ type Behaviour = (String, String, Vec<String>);
 /// The document. `damages` are the names of the rows and what they are, `bases` the sorts of directories and what they
 /// are, in their order.
 pub fn document(lines: &[Line<'_>], damages: &[(&str, &str)], bases: &[(&str, String)]) -> String {
-    let mut out = HEAD.to_owned();
+    let mut out = head(lines, lines.iter().map(|line| line.truth.starts.len()).max().unwrap_or_default());
     let all: BTreeSet<_> = lines.iter().map(|line| short(&line.truth.version)).collect();
     for (base, what) in bases {
         // Place, versions and cells, in the order of their first row; and the rows that behave so.

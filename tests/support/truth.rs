@@ -94,7 +94,7 @@ pub struct Start {
     pub log: Vec<String>,
 }
 
-/// By the state that is started, and the start.
+/// Amounts before start `i`, of which `j` is on start `i + j`.
 pub type Amounts = Vec<Vec<Amount>>;
 
 /// All that was measured of a case.
@@ -105,11 +105,13 @@ pub struct Truth {
     pub agent: bool,
     pub end: End,
     pub starts: Vec<Start>,
-    /// What could be had in readable records of the logs before start `i`, and start `i + j` did not serve.
-    pub not_replayed: Vec<Vec<Amount>>,
+    /// What could be had in readable records of the logs and in head chunks before start `i`, and start `i + j` did not
+    /// serve.
+    pub not_replayed: Amounts,
     /// As `not_replayed`: what of it was on no disk after that start.
-    pub gone: Vec<Vec<Amount>>,
-    /// Both, where one flipped bit was found and corrected; if one flipped bit is all of the damage.
+    pub gone: Amounts,
+    /// Both, where flipped bits were found and corrected; if one flipped bit is all of the damage, or a start has lost the
+    /// flags of records.
     #[serde(default)]
     pub mended: Option<(Amounts, Amounts)>,
 }
@@ -128,16 +130,34 @@ pub fn measure(
     write_tree(&damaged.tree, &data);
     let mut starts = Vec::new();
     let mut serves: Vec<HashSet<Sample>> = Vec::new();
-    // In readable records of the logs, without and with a corrected one; there, in head chunks or in blocks.
+    // In readable records of the logs and in head chunks, without and with a corrected one; there, or in blocks.
     let mut could: [Vec<HashSet<Sample>>; 2] = [Vec::new(), Vec::new()];
     let mut disk: Vec<HashSet<Sample>> = Vec::new();
+    // In records that can be had only if their flag is set again: no start reads them.
+    let mut passed_over: Vec<HashSet<Sample>> = Vec::new();
     let mut tree = damaged.tree.clone();
     let mut look = |tree: &Tree| {
-        let mut all = head_chunks(base, tree, oracle);
+        let chunks = head_chunks(base, tree, oracle);
+        let mut all: HashSet<Sample> = chunks.samples.iter().map(|&(_, sample)| sample).collect();
         for (mended, could) in [None, damaged.mended.as_ref()].into_iter().zip(&mut could) {
             let logs = standing(base, damaged, mended, tree, oracle);
-            all.extend(&logs);
-            could.push(logs.into_iter().filter(|sample| base.served.contains(sample)).collect());
+            all.extend(Standing::known(logs.iter()));
+            could.push(can_be_had(base, logs, &chunks));
+        }
+        let mut flagged = tree.clone();
+        for (path, bytes) in flagged.iter_mut().filter(|(path, _)| path.starts_with("wal/")) {
+            if damaged.tree.get(path) != Some(bytes) {
+                *bytes = bytes.as_deref().map(with_flags);
+            }
+        }
+        let mended = could[1].last_mut().unwrap();
+        if flagged == *tree {
+            passed_over.push(HashSet::new());
+        } else {
+            let logs = standing(base, damaged, damaged.mended.as_ref(), &flagged, oracle);
+            let logs = can_be_had(base, logs, &chunks);
+            passed_over.push(logs.difference(mended).copied().collect());
+            mended.extend(logs);
         }
         all.extend(base.blocks.iter().copied());
         disk.push(all);
@@ -177,13 +197,17 @@ pub fn measure(
         starts.push(start);
     }
     keep(&data, &states.join(count.to_string()), &states.join((count - 1).to_string()));
-    let amounts = |could: &[HashSet<Sample>], lacks: &dyn Fn(usize, &Sample) -> bool| -> Vec<Vec<Amount>> {
-        let one = |i: usize, j: usize| Amount::of(could[i].iter().filter(|sample| lacks(j, sample)));
+    let amounts = |could: &[HashSet<Sample>], lacks: &dyn Fn(usize, usize, &Sample) -> bool| -> Amounts {
+        let one = |i: usize, j: usize| Amount::of(could[i].iter().filter(|sample| lacks(i, j, sample)));
         (0..count).map(|i| (i..count).map(|j| one(i, j)).collect()).collect()
     };
     let both = |could: &[HashSet<Sample>]| {
-        let not_replayed = amounts(could, &|j, sample| !serves[j].contains(sample));
-        (not_replayed, amounts(could, &|j, sample| !disk[j + 1].contains(sample)))
+        let not_replayed = amounts(could, &|_, j, sample| !serves[j].contains(sample));
+        let stays = |i: usize, j: usize, sample: &Sample| {
+            passed_over[i].contains(sample) && passed_over[j].contains(sample)
+        };
+        let gone = amounts(could, &|i, j, sample| !disk[j + 1].contains(sample) && !stays(i, j + 1, sample));
+        (not_replayed, gone)
     };
     let (not_replayed, gone) = both(&could[0]);
     Truth {
@@ -193,7 +217,7 @@ pub fn measure(
         end,
         not_replayed,
         gone,
-        mended: damaged.mended.is_some().then(|| both(&could[1])),
+        mended: (damaged.mended.is_some() || could[0] != could[1]).then(|| both(&could[1])),
         starts,
     }
 }
@@ -380,15 +404,25 @@ fn ends(oracle: Oracle, bytes: &[u8]) -> Vec<u64> {
     ends
 }
 
-/// The samples in records of the logs that can be read, of series whose records can be, too. A file that is still as the
-/// damage left it has what that left; others were written by Prometheus, and its own reader says what is in them.
+/// The samples in records of the logs and in head chunks, of series whose records are there, too. Of deleted ones those
+/// whose tombstones are not there: nobody can know of these.
+fn can_be_had(base: &Base, mut all: Vec<Standing>, chunks: &Standing) -> HashSet<Sample> {
+    all.push(chunks.clone());
+    let deletes = Standing::deletes(&all);
+    let could =
+        |sample: &Sample| base.served.contains(sample) || base.deleted.contains(sample) && !deletes(sample);
+    Standing::known(all.iter()).into_iter().filter(could).collect()
+}
+
+/// What the records of the logs that can be read stand for. A file that is still as the damage left it has what that left;
+/// others were written by Prometheus, and its own reader says what is in them.
 fn standing(
     base: &Base,
     damaged: &Damaged,
     mended: Option<&(String, Standing)>,
     tree: &Tree,
     oracle: Oracle,
-) -> HashSet<Sample> {
+) -> Vec<Standing> {
     let mut all = Vec::new();
     for (path, bytes) in tree {
         let Some(bytes) = bytes else { continue };
@@ -406,7 +440,30 @@ fn standing(
         std::fs::write(scratch.path().join("00000000"), bytes).unwrap();
         oracle.dump(&[], scratch.path(), |line| all.push(base.names.standing(&line)));
     }
-    Standing::known(all.iter())
+    all
+}
+
+/// A segment with the flag of zstd at each record that begins as a frame of that does. Versions before 2.46 do not know the
+/// flag, and lose it where they write records again.
+fn with_flags(bytes: &[u8]) -> Vec<u8> {
+    const PAGE: usize = 32768;
+    let mut bytes = bytes.to_vec();
+    let (mut at, mut is_frame) = (0, false);
+    while at + 7 <= bytes.len() {
+        let (kind, length) = (bytes[at], usize::from(u16::from_be_bytes([bytes[at + 1], bytes[at + 2]])));
+        if kind == 0 || at % PAGE + 7 > PAGE {
+            at = at.next_multiple_of(PAGE).max(at + usize::from(at % PAGE == 0) * PAGE);
+            continue;
+        }
+        if matches!(kind, 1 | 2) {
+            is_frame = bytes[at + 7..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+        }
+        if is_frame && kind < 8 {
+            bytes[at] |= 0x10;
+        }
+        at += 7 + length;
+    }
+    bytes
 }
 
 fn same_but_padding(a: &[u8], b: &[u8]) -> bool {
@@ -415,12 +472,12 @@ fn same_but_padding(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The samples in head chunks.
-fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
+fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> Standing {
     let chunks: Tree = tree
         .iter()
         .filter_map(|(path, bytes)| Some((path.strip_prefix("chunks_head/")?.to_owned(), bytes.clone())))
         .collect();
-    let mut all = HashSet::new();
+    let mut all = Standing::default();
     if chunks.values().flatten().all(|bytes| bytes.iter().skip(8).all(|&byte| byte == 0)) {
         return all;
     }
@@ -431,7 +488,7 @@ fn head_chunks(base: &Base, tree: &Tree, oracle: Oracle) -> HashSet<Sample> {
         let reference = chunk["ref"].as_str().unwrap().parse().unwrap();
         let Some(number) = base.names.by_ref(reference) else { continue };
         let times = chunk["times"].as_array().into_iter().flatten().filter_map(Value::as_i64);
-        all.extend(times.map(|time| (number, time)));
+        all.samples.extend(times.map(|time| (reference, (number, time))));
     }
     all
 }

@@ -19,7 +19,7 @@ pub(super) struct Names {
 impl Names {
     /// The series with these labels, which may be new.
     pub(super) fn number(&mut self, labels: &Labels<'_>) -> u32 {
-        let key = [0, 1].map(|half: usize| self.seeds[half].hash_one(labels));
+        let key = [self.seeds[0].hash_one(labels), self.seeds[1].hash_one(labels)];
         let next = next(self.known.len());
         *self.known.entry(key).or_insert(next)
     }
@@ -32,19 +32,43 @@ impl Names {
 /// Refs, which are numbers from 1 on in nearly all logs.
 #[derive(Debug, Default)]
 pub(super) struct Refs {
-    known: HashMap<u64, u32, Mixing>,
+    /// By number, as long as it is not much longer than there are refs.
+    low: Vec<u32>,
+    high: HashMap<u64, u32, Mixing>,
+    count: usize,
 }
 
 impl Refs {
     /// The ref of that number, if it is known.
     pub(super) fn find(&self, number: u64) -> u32 {
-        self.known.get(&number).copied().unwrap_or(NONE)
+        let low = usize::try_from(number).ok().and_then(|number| self.low.get(number));
+        match low {
+            Some(&known) if known != NONE => known,
+            _ if self.high.is_empty() => NONE,
+            _ => self.high.get(&number).copied().unwrap_or(NONE),
+        }
     }
 
     /// The same, which may be new.
     pub(super) fn number(&mut self, number: u64) -> u32 {
-        let next = next(self.known.len());
-        *self.known.entry(number).or_insert(next)
+        let known = self.find(number);
+        if known != NONE {
+            return known;
+        }
+        let next = next(self.count);
+        self.count += 1;
+        match usize::try_from(number) {
+            Ok(low) if low < 4096 + 4 * self.count => {
+                if self.low.len() <= low {
+                    self.low.resize(low + 1, NONE);
+                }
+                self.low[low] = next;
+            }
+            _ => {
+                self.high.insert(number, next);
+            }
+        }
+        next
     }
 }
 

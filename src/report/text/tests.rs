@@ -5,7 +5,7 @@ use crate::scan::report::{Finding, Report, Severity, Verdict};
 
 fn text(report: &Report, style: Style) -> String {
     let mut bytes = Vec::new();
-    write(report, None, &mut bytes, style).expect("a Vec takes all");
+    write(report, None, None, &mut bytes, style).expect("a Vec takes all");
     String::from_utf8(bytes).expect("text")
 }
 
@@ -281,7 +281,7 @@ fn times_are_utc_or_milliseconds() {
 #[track_caller]
 fn assert_foretold(forecast: &Forecast, expected: &str) {
     let mut bytes = Vec::new();
-    write(&samples::clean(), Some(forecast), &mut bytes, Style::default()).expect("a Vec takes all");
+    write(&samples::clean(), Some(forecast), None, &mut bytes, Style::default()).expect("a Vec takes all");
     let text = String::from_utf8(bytes).expect("text");
     assert!(text.lines().all(|line| columns(line) <= WIDTH), "{text}");
     let foretold = text.split("\n\n").nth(1).expect("it is there");
@@ -368,7 +368,7 @@ fn what_prometheus_says_stands_where_the_damage_is() {
     let mut report = samples::one_damage();
     report.findings[0].path = "wal/00000004".into();
     let mut bytes = Vec::new();
-    write(&report, Some(&samples::cut()), &mut bytes, Style::default()).expect("a Vec takes all");
+    write(&report, Some(&samples::cut()), None, &mut bytes, Style::default()).expect("a Vec takes all");
     let text = String::from_utf8(bytes).expect("text");
     let (_, finding) = text.split_once("  damage   wal/00000004").expect("the finding");
     assert!(finding.contains("Prometheus says: read records: corruption in segment"), "{text}");

@@ -1,0 +1,206 @@
+//! One start: the head that it fills, and an ideal one over what it leaves.
+
+use std::collections::HashSet;
+
+use super::groups::{Attached, Chunks};
+use super::hindsight::Found;
+use super::tables::NONE;
+use super::tally::{Tally, sum};
+use crate::forecast::report::Samples;
+
+/// What a start has, and what it leaves.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    pub(super) serves: bool,
+    pub(super) chunks_deleted: bool,
+    refs: Vec<OfRef>,
+    pub(super) series: Vec<OfSeries>,
+    /// By place of a pile: what it has only if it holds the group at the end.
+    pub(super) covered: Vec<Tally>,
+    /// Series whose samples no query returns, whenever they come.
+    pub(super) wiped: HashSet<u32>,
+    /// Samples of refs that it does not know, and these refs.
+    unknown: Tally,
+    unknown_refs: HashSet<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OfRef {
+    /// The series that has it for its id (`stripeSeries.series`).
+    by_id: u32,
+    /// The ref that it stands for (`multiRef`).
+    stands_for: u32,
+    /// The series, in what is left.
+    left: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct OfSeries {
+    /// No sample up to this time is taken.
+    pub(super) last: i64,
+    /// The time of its last sample, in what is left.
+    pub(super) left_last: i64,
+    /// What it has taken, of what counts, since it was last emptied.
+    pub(super) taken: Tally,
+    /// It has taken a sample since then.
+    pub(super) filled: bool,
+    /// The ref that is its id, if its labels are known (`stripeSeries.hashes`).
+    id: u32,
+    /// What it has not.
+    pub(super) missing: Tally,
+    /// What is gone.
+    pub(super) gone: Tally,
+    /// The chunks that it holds.
+    held: Attached,
+}
+
+impl Start {
+    pub(super) fn new(serves: bool, chunks_deleted: bool) -> Self {
+        Self { serves, chunks_deleted, ..Self::default() }
+    }
+
+    /// One more ref.
+    pub(super) fn add_ref(&mut self, places: usize) {
+        self.refs.push(OfRef { by_id: NONE, stands_for: NONE, left: NONE });
+        self.covered.resize(places, Tally::NOTHING);
+    }
+
+    /// One more series.
+    pub(super) fn add_series(&mut self) {
+        self.series.push(OfSeries {
+            last: i64::MIN,
+            left_last: i64::MIN,
+            taken: Tally::NOTHING,
+            filled: false,
+            id: NONE,
+            missing: Tally::NOTHING,
+            gone: Tally::NOTHING,
+            held: Attached::none(),
+        });
+    }
+
+    fn id_of(&self, series_ref: u32) -> u32 {
+        let stands_for = self.refs[series_ref as usize].stands_for;
+        if stands_for == NONE { series_ref } else { stands_for }
+    }
+
+    /// The series that a sample with that ref goes to.
+    pub(super) fn resolve(&self, series_ref: u32) -> u32 {
+        self.refs[self.id_of(series_ref) as usize].by_id
+    }
+
+    /// The same, in what is left.
+    pub(super) fn resolve_left(&self, series_ref: u32) -> u32 {
+        self.refs[series_ref as usize].left
+    }
+
+    /// A series record, or its deletion, in what is left.
+    pub(super) fn leave(&mut self, series_ref: u32, series: u32) {
+        self.refs[series_ref as usize].left = series;
+    }
+
+    pub(super) fn has_file(&self, pile: usize) -> bool {
+        pile == 0 || !self.chunks_deleted
+    }
+
+    /// Whether queries reach the chunks of a group in it.
+    pub(super) fn holds(&self, series: u32, group: u32) -> bool {
+        let of_series = &self.series[series as usize];
+        let is_reached = of_series.id != NONE && self.refs[of_series.id as usize].by_id == series;
+        is_reached && of_series.held.each().any(|held| held == group)
+    }
+
+    /// A sample of a ref that it does not know.
+    pub(super) fn drop_unknown(&mut self, number: u64, time: i64) {
+        self.unknown.add(time);
+        self.unknown_refs.insert(number);
+    }
+
+    /// All of them; there are as many series as refs.
+    pub(super) fn unknown(&self) -> Samples {
+        Samples { series: self.unknown_refs.len() as u64, ..sum([self.unknown].into_iter(), 0) }
+    }
+
+    /// A sample out of order that it may not have, or leave.
+    pub(super) fn lacks(&mut self, series: u32, time: i64, [has, leaves]: [bool; 2]) {
+        let of_series = &mut self.series[series as usize];
+        if !has {
+            of_series.missing.add(time);
+        }
+        if !leaves {
+            of_series.gone.add(time);
+        }
+    }
+
+    /// Throws away what the series has taken.
+    fn empty(&mut self, series: u32, found: &mut Found) {
+        let of_series = &mut self.series[series as usize];
+        let taken = std::mem::replace(&mut of_series.taken, Tally::NOTHING);
+        of_series.missing.join(&taken);
+        found.forget(series);
+    }
+
+    /// A series record (`getOrCreateWithOptionalID`, `resetSeriesWithMMappedChunks`).
+    pub(super) fn define(
+        &mut self,
+        series_ref: u32,
+        series: u32,
+        group: u32,
+        chunks: &Chunks<'_>,
+        found: &mut Found,
+    ) {
+        let of_series = &mut self.series[series as usize];
+        if of_series.id == NONE {
+            of_series.id = series_ref;
+            of_series.held = Attached::none();
+            let before = std::mem::replace(&mut self.refs[series_ref as usize].by_id, series);
+            if before != NONE {
+                // It still has its labels, but nothing leads to it.
+                self.empty(before, found);
+            }
+        } else {
+            self.refs[series_ref as usize].stands_for = of_series.id;
+        }
+        self.empty(series, found);
+        let with_deleted = !self.chunks_deleted;
+        let of_series = &mut self.series[series as usize];
+        of_series.filled = false;
+        if chunks.are_merged {
+            of_series.held.add(group);
+        } else {
+            of_series.held.set(group);
+        }
+        let ends = of_series.held.each().map(|group| chunks.groups[group as usize].last_time(with_deleted));
+        of_series.last = ends.max().unwrap_or(i64::MIN);
+    }
+
+    /// A series that is wholly deleted (`deleteSeriesByID`).
+    pub(super) fn remove(&mut self, series_ref: u32, found: &mut Found) {
+        let id = self.id_of(series_ref);
+        let series = std::mem::replace(&mut self.refs[id as usize].by_id, NONE);
+        if series == NONE {
+            return;
+        }
+        self.empty(series, found);
+        let of_series = &mut self.series[series as usize];
+        of_series.filled = false;
+        if of_series.id == id {
+            of_series.id = NONE;
+        }
+    }
+
+    /// A series that has nothing is removed by its id, even if another one has that id by now (`stripeSeries.gc`).
+    pub(super) fn collect_garbage(&mut self, found: &mut Found) {
+        for series in 0..self.series.len() {
+            let OfSeries { id, filled, held, .. } = &self.series[series];
+            if *id == NONE || *filled || !held.is_empty() {
+                continue;
+            }
+            let by_id = &mut self.refs[*id as usize].by_id;
+            if *by_id != NONE && *by_id as usize != series {
+                let reached = std::mem::replace(by_id, NONE);
+                self.empty(reached, found);
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! A fence for refs that would be handed out again.
+//!
+//! Prometheus counts refs on from the highest that a series record defines (`lastSeriesID`, `tsdb/head_wal.go`, `loadWAL`).
+//! If the record of the highest ones is lost, new series get refs that old samples and head chunks still carry, and these
+//! appear under the labels of the new ones. A series record above them all makes it count on from there. With it goes one
+//! staleness marker, so that a checkpoint keeps the record; no query returns anything for it.
+
+use std::io;
+
+use crate::record::{SampleEntry, encode_samples, encode_series};
+use crate::scan::report::{LogKind, Report};
+use crate::tsdb::{Target, list_head_chunks};
+use crate::wal::Compression;
+use crate::wal::writer::SegmentWriter;
+
+/// The bits of Prometheus's staleness marker (`model/value/value.go`, `StaleNaN`).
+const STALE: u64 = 0x7FF0_0000_0000_0002;
+
+/// The name of the series.
+const NAME: &[u8] = b"walfix_fence";
+
+/// The ref of the fence that the directory needs, if it needs one.
+pub(super) fn needed(target: &Target, report: &Report) -> io::Result<Option<u64>> {
+    let chunks = list_head_chunks(&target.path().join("chunks_head"), "chunks_head")?;
+    let mut used = report.refs.unknown;
+    for file in &chunks.files {
+        let Ok(headers) = file.chunks() else { continue };
+        used = used.max(headers.map_while(Result::ok).map(|chunk| chunk.series_ref).max());
+    }
+    // A segment without series still begins at 0.
+    let defined = report.refs.defined;
+    Ok(used.filter(|&used| defined.is_none_or(|defined| used > defined)).and_then(|used| used.checked_add(1)))
+}
+
+/// A segment that holds the fence, at the time of the newest sample.
+pub(super) fn segment(series_ref: u64, report: &Report) -> io::Result<Vec<u8>> {
+    let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
+    let t = logs.filter_map(|log| log.max_time).max().unwrap_or(0);
+    let mut writer = SegmentWriter::new(Vec::new());
+    let mut record = Vec::new();
+    encode_series([(series_ref, [(&b"__name__"[..], NAME)])], &mut record);
+    writer.record(Compression::None, &record)?;
+    record.clear();
+    encode_samples(&[SampleEntry { series_ref, t, st: 0, value_bits: STALE }], &mut record);
+    writer.record(Compression::None, &record)?;
+    writer.finish()
+}

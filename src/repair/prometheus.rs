@@ -1,0 +1,116 @@
+//! The plan that keeps what Prometheus's own repair would keep: the records before the first fault, and no segment behind
+//! it. Where Prometheus would not start, or would delete what it does not repair, there is none.
+//!
+//! Source: Prometheus `tsdb/wlog/wlog.go` (`WL.Repair`), as [`crate::forecast`] models it.
+
+use std::fs::File;
+use std::io;
+
+use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use crate::forecast::Assumed;
+use crate::forecast::replay::{Part, Reader, read};
+use crate::forecast::report::{Forecast, Outcome, Start, Truncate};
+use crate::scan::report::{Finding, LogKind, Report, Severity};
+use crate::tsdb::{Listing, Target};
+
+/// Plans what Prometheus's next starts would do to the segments of `target`.
+pub(super) fn plan(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    assumed: Assumed,
+    plan: &mut Plan,
+) -> io::Result<()> {
+    let refuses = |plan: &mut Plan, reason: &str| {
+        plan.steps.clear();
+        let damage = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
+        plan.left.extend(damage.map(|finding| super::salvage::left(finding, reason)));
+        Ok(())
+    };
+    let Some(forecast) = forecast else {
+        return refuses(plan, "nothing is known of what Prometheus would do here");
+    };
+    if let Some(start) = forecast.starts.iter().find(|start| !repairs(start)) {
+        let says = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
+        return refuses(plan, &format!("Prometheus repairs nothing here; it does not start: {says}"));
+    }
+    if forecast.poisoned {
+        return refuses(plan, "Prometheus repairs this again and again, and never mends it");
+    }
+    let listing = target.list()?;
+    for start in &forecast.starts {
+        // The last first: what is left has no gap.
+        for path in start.deletes.iter().rev().filter(|path| is_segment(&listing, path)) {
+            let bytes = target.path_of(path).metadata()?.len();
+            let change = Change::SetAside { path: path.clone(), bytes };
+            let how = "Prometheus deletes all segments behind the damaged one; here it goes into the backup";
+            plan.steps.push(step(change, start, how));
+        }
+        for cut in &start.truncates {
+            plan.steps.extend(cut_step(&listing, cut, assumed, start)?);
+        }
+    }
+    let silent = report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Damage && !is_mended(plan, finding));
+    let silent: Vec<Left> = silent
+        .map(|finding| super::salvage::left(finding, "Prometheus's own repair does not see it"))
+        .collect();
+    plan.left.extend(silent);
+    Ok(())
+}
+
+/// Whether it serves afterwards.
+fn repairs(start: &Start) -> bool {
+    matches!(start.outcome, Outcome::Starts | Outcome::Loses)
+}
+
+fn is_segment(listing: &Listing, path: &str) -> bool {
+    let mut logs = listing.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Wbl));
+    logs.any(|log| log.segments.iter().any(|segment| log.relative_of(segment) == path))
+}
+
+fn is_mended(plan: &Plan, finding: &Finding) -> bool {
+    plan.steps.iter().any(|step| match &step.change {
+        Change::SetAside { path, .. } => *path == finding.path,
+        Change::Patch { path, patches, .. } => {
+            *path == finding.path
+                && patches.iter().any(|patch| finding.end.is_none_or(|end| patch.offset < end))
+        }
+        _ => false,
+    })
+}
+
+/// Cuts a segment behind the last record that Prometheus's reader reads before the first fault.
+fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) -> io::Result<Option<Step>> {
+    let mut logs = listing.logs.iter();
+    let found = logs.find_map(|log| {
+        Some((log, log.segments.iter().find(|segment| log.relative_of(segment) == cut.path)?))
+    });
+    let Some((log, segment)) = found else { return Ok(None) };
+    let reader = match (log.kind, assumed.agent) {
+        (LogKind::Wbl, _) => Reader::Wbl,
+        (_, true) => Reader::Agent,
+        (_, false) => Reader::Wal,
+    };
+    let file = File::open(&segment.path)?;
+    let length = file.metadata()?.len();
+    let part = Part { dir: log.relative.clone(), index: segment.index, source: &file, length };
+    let reading = read(vec![part], reader, assumed.version);
+    let keeps = reading.read_to.map_or(0, |(_, end)| end.min(length));
+    let patch = Patch { offset: keeps, replaces: length - keeps, with: Content::End };
+    let change = Change::Patch { path: cut.path.clone(), method: Method::InPlace, patches: vec![patch] };
+    Ok((keeps < length).then(|| step(change, start, "Prometheus keeps what stands before the first fault")))
+}
+
+fn step(change: Change, start: &Start, how: &str) -> Step {
+    let mends = Mends {
+        code: "prometheus_repair".to_owned(),
+        offset: None,
+        end: None,
+        message: start.error.clone().unwrap_or_default(),
+        how: how.to_owned(),
+    };
+    Step { change, mends: vec![mends], lost: Loss::default() }
+}

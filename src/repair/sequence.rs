@@ -1,0 +1,113 @@
+//! What makes Prometheus refuse to start for its names and numbers alone: lifted last, after everything for which a start
+//! would delete.
+
+use std::collections::BTreeSet;
+
+use super::plan::{Change, Loss, Mends, Step};
+use crate::scan::report::Finding;
+use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
+use crate::wal::segments::segment_name;
+
+/// Empty segments that are made for one gap.
+const MOST: i64 = 1000;
+
+/// Findings about the segments of a log that are mended here.
+const CODES: [&str; 4] =
+    ["empty_checkpoint", "first_segment_missing", "misnamed_segment", "segments_not_sequential"];
+
+/// A file where Prometheus looks for a checkpoint.
+const FILE: &str = "checkpoint_not_a_directory";
+
+/// Whether a finding is about names and numbers that are mended here.
+pub(super) fn is_about_names(listing: &Listing, finding: &Finding) -> bool {
+    let has_it = |log: &LogDirectory| Some(&log.relative) == finding.log.as_ref();
+    finding.code == FILE || CODES.contains(&finding.code) && logs(listing).any(has_it)
+}
+
+/// Logs of which Prometheus wants all segments, by their right names.
+fn logs(listing: &Listing) -> impl Iterator<Item = &LogDirectory> {
+    listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot)
+}
+
+/// The steps that mend these findings, or why some cannot be mended: then none is, since each of them keeps Prometheus from
+/// starting.
+pub(super) fn steps(
+    target: &Target,
+    listing: &Listing,
+    findings: &[&Finding],
+) -> Result<Vec<Step>, &'static str> {
+    let mut steps = Vec::new();
+    for log in logs(listing) {
+        let (names, numbers): (Vec<&Finding>, Vec<&Finding>) = findings
+            .iter()
+            .copied()
+            .filter(|finding| finding.log.as_ref() == Some(&log.relative))
+            .partition(|finding| finding.code == "misnamed_segment");
+        if names.is_empty() && numbers.is_empty() {
+            continue;
+        }
+        let same_number = log.segments.windows(2).any(|pair| pair[0].index == pair[1].index);
+        if same_number || log.segments.iter().any(|segment| segment.index < 0) {
+            return Err(
+                "two files claim one number, or a number is negative: move one of them out of the directory",
+            );
+        }
+        for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
+            let from = log.relative_of(segment);
+            let Some(finding) = names.iter().find(|finding| finding.path == from) else { continue };
+            let to = format!("{}/{}", log.relative, segment_name(segment.index));
+            let how = "gets the name under which Prometheus looks for it";
+            steps.push(step(Change::Rename { from, to }, finding, how));
+        }
+        let there: BTreeSet<i64> = log.segments.iter().map(|segment| segment.index).collect();
+        for finding in numbers {
+            let missing = missing(listing, log, &there, finding);
+            let missing = missing.ok_or("too many segments are missing: is this the right directory?")?;
+            steps.extend(missing.map(|number| {
+                let path = format!("{}/{}", log.relative, segment_name(number));
+                let how = "an empty segment takes the place of the one that is missing; what stood in that is not here";
+                step(Change::Create { path, bytes: Vec::new() }, finding, how)
+            }));
+        }
+    }
+    for finding in findings.iter().filter(|finding| finding.code == FILE) {
+        let bytes = target.path_of(&finding.path).symlink_metadata().map_or(0, |metadata| metadata.len());
+        let change = Change::SetAside { path: finding.path.clone(), bytes };
+        steps.push(step(change, finding, "moved out of the way"));
+    }
+    Ok(steps)
+}
+
+/// The numbers that are missing in front of the segment that the finding is about.
+fn missing(
+    listing: &Listing,
+    log: &LogDirectory,
+    there: &BTreeSet<i64>,
+    finding: &Finding,
+) -> Option<std::ops::Range<i64>> {
+    let numbers = match finding.code {
+        "empty_checkpoint" => 0..1,
+        // Prometheus begins behind the checkpoint, or at 0.
+        "first_segment_missing" if log.kind == LogKind::Wal => {
+            let number = listing.last_checkpoint().map(|(_, number)| number);
+            number.map_or(0, |number| number.saturating_add(1))..*there.first()?
+        }
+        "first_segment_missing" => 0..*there.first()?,
+        _ => {
+            let behind = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
+            there.range(..behind).next_back()?.saturating_add(1)..behind
+        }
+    };
+    (numbers.end - numbers.start <= MOST).then_some(numbers)
+}
+
+fn step(change: Change, finding: &Finding, how: &str) -> Step {
+    let mends = Mends {
+        code: finding.code.to_owned(),
+        offset: finding.offset,
+        end: finding.end,
+        message: finding.message.clone(),
+        how: how.to_owned(),
+    };
+    Step { change, mends: vec![mends], lost: Loss::NOTHING }
+}

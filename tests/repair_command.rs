@@ -1,0 +1,360 @@
+//! `walfix repair` and `walfix undo`, as a script meets them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CLEAN: i32 = 0;
+const REPAIRED: i32 = 1;
+const DAMAGED: i32 = 4;
+const FAILED: i32 = 8;
+const USAGE: i32 = 16;
+
+fn walfix(arguments: &[&str], path: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walfix"));
+    command.args(arguments).arg(path).stdin(Stdio::null()).output().expect("it runs")
+}
+
+#[track_caller]
+fn assert_exit(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}\n{}", stdout(output), stderr(output));
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+/// A copy of a fixture.
+fn fixture(name: &str) -> TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/damaged").join(name);
+    let directory = tempfile::tempdir().expect("a directory");
+    copy(&from, directory.path());
+    directory
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir(&to).expect("a directory");
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("a file");
+        }
+    }
+}
+
+/// All files below a directory, with their bytes, but for what a repair leaves beside the logs.
+fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn add(root: &Path, at: &Path, tree: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(at).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let below = path.strip_prefix(root).expect("it is below").to_owned();
+            if below.to_string_lossy().starts_with("walfix-backup-") {
+                continue;
+            }
+            if path.is_dir() {
+                add(root, &path, tree);
+            } else {
+                tree.insert(below, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    let mut tree = BTreeMap::new();
+    add(root, root, &mut tree);
+    tree
+}
+
+fn backups(root: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.filter(|path| path.to_string_lossy().contains("walfix-backup-")).collect()
+}
+
+#[track_caller]
+fn answer(output: &Output) -> Value {
+    let schema = include_str!("../docs/schema/plan.schema.json");
+    let schema: Value = serde_json::from_str(schema).expect("the schema is JSON");
+    jsonschema::draft202012::meta::validate(&schema).expect("a schema of draft 2020-12");
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {}", stdout(output)));
+    jsonschema::draft202012::validate(&schema, &answer).expect("as the schema says");
+    every_key_is_described(&schema, &schema, &answer, "");
+    answer
+}
+
+/// Keys may be added, so the schema lets unknown ones pass; none of ours may be unknown to it.
+fn every_key_is_described(schema: &Value, root: &Value, value: &Value, at: &str) {
+    fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+        match schema.get("$ref").and_then(Value::as_str) {
+            Some(reference) => root.pointer(reference.trim_start_matches('#')).expect("a reference"),
+            None => schema,
+        }
+    }
+    let schema =
+        schema.pointer("/anyOf/0").map_or_else(|| resolve(schema, root), |first| resolve(first, root));
+    match value {
+        // Described elsewhere.
+        Value::Object(_) if at == "/without_repair" => {}
+        Value::Object(members) => {
+            for (key, member) in members {
+                let at = format!("{at}/{key}");
+                let known = schema.get("properties").and_then(|properties| properties.get(key));
+                every_key_is_described(
+                    known.unwrap_or_else(|| panic!("{at} is not described")),
+                    root,
+                    member,
+                    &at,
+                );
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                every_key_is_described(&schema["items"], root, item, &format!("{at}/*"));
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_plan_changes_nothing() {
+    for (name, code) in [
+        ("overwritten_range", DAMAGED),
+        ("gap_in_segments", DAMAGED),
+        ("checkpoint_series_damaged_started_twice", DAMAGED),
+        // A torn tail is no damage, but Prometheus cuts it.
+        ("torn_payload", CLEAN),
+        ("healthy", CLEAN),
+    ] {
+        let directory = fixture(name);
+        let before = tree(directory.path());
+        for arguments in [&["repair"][..], &["repair", "--mode=prometheus"], &["repair", "--format=json"]] {
+            let output = walfix(arguments, directory.path());
+            assert_exit(&output, code);
+            assert!(!output.stdout.is_empty());
+        }
+        assert_eq!(tree(directory.path()), before, "{name}");
+        assert!(backups(directory.path()).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_plan_says_what_and_why() {
+    let directory = fixture("overwritten_range");
+    let plan = answer(&walfix(&["repair", "--format=json"], directory.path()));
+    let step = &plan["steps"][0];
+    assert_eq!(step["change"]["path"], "wal/00000001");
+    assert_eq!(step["mends"][0]["code"], "checksum_mismatch");
+    // From the first to the last record that the damage touches, as the fixture's own description has them.
+    let fixture: Value =
+        serde_json::from_str(include_str!("../testdata/damaged/overwritten_range.json")).expect("JSON");
+    let records = fixture["records"].as_array().expect("records");
+    let patch = &step["change"]["patches"][0];
+    assert_eq!(patch["offset"], records[0]["offset"]);
+    let end =
+        patch["offset"].as_u64().zip(patch["replaces"].as_u64()).map(|(offset, replaces)| offset + replaces);
+    assert_eq!(end, records[records.len() - 1]["end"].as_u64());
+    assert_eq!(plan["applied"], Value::Null);
+    assert!(plan["without_repair"]["starts"][0]["gone"]["samples"].as_u64().unwrap() > 0);
+    let text = stdout(&walfix(&["repair"], directory.path()));
+    assert!(text.contains("CAN BE REPAIRED") && text.contains("Nothing has been changed"), "{text}");
+}
+
+#[test]
+fn a_repair_and_its_undo() {
+    let directory = fixture("overwritten_range");
+    let before = tree(directory.path());
+    let output = walfix(&["repair", "--backup"], directory.path());
+    assert_exit(&output, REPAIRED);
+    let [backup] = &backups(directory.path())[..] else { panic!("one backup") };
+    assert!(stdout(&output).contains(&backup.display().to_string()), "{}", stdout(&output));
+    assert_exit(&walfix(&["scan"], directory.path()), CLEAN);
+    assert!(backup.join("README.txt").is_file() && backup.join("plan.json").is_file());
+    // Only what is damaged is another.
+    let (old, new) = (&before[Path::new("wal/00000001")], &tree(directory.path())[Path::new("wal/00000001")]);
+    let damaged: Vec<usize> = (0..old.len()).filter(|&at| old[at] != new[at]).collect();
+    assert!(
+        damaged.iter().all(|at| (16_448..19_938).contains(at)),
+        "{:?}",
+        (damaged.first(), damaged.last())
+    );
+
+    assert_exit(&walfix(&["repair", "--backup"], directory.path()), CLEAN);
+    assert_eq!(backups(directory.path()).len(), 1, "there was nothing to do");
+
+    assert_exit(&walfix(&["undo"], backup), CLEAN);
+    assert_eq!(tree(directory.path()), before);
+    assert_exit(&walfix(&["scan"], directory.path()), DAMAGED);
+    assert_exit(&walfix(&["undo"], backup), CLEAN);
+    assert_eq!(tree(directory.path()), before, "nothing was left to undo");
+}
+
+#[test]
+fn a_backup_by_name() {
+    let directory = fixture("payload_bit_flip");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let backup = elsewhere.path().join("b");
+    let before = tree(directory.path());
+    let output = walfix(&["repair", &format!("--backup={}", backup.display())], directory.path());
+    assert_exit(&output, REPAIRED);
+    assert!(backup.join("manifest.json").is_file());
+    assert!(backups(directory.path()).is_empty());
+    // One byte.
+    let answer: Value =
+        serde_json::from_slice(&fs::read(backup.join("plan.json")).expect("a plan")).expect("JSON");
+    assert_eq!(answer["steps"][0]["change"]["patches"][0]["replaces"], 1);
+    assert_exit(&walfix(&["undo"], &backup), CLEAN);
+    assert_eq!(tree(directory.path()), before);
+}
+
+#[test]
+fn a_backup_that_is_there_already_is_left_alone() {
+    let directory = fixture("payload_bit_flip");
+    let before = tree(directory.path());
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    fs::write(elsewhere.path().join("kept"), "mine").expect("a file");
+    let output = walfix(&["repair", &format!("--backup={}", elsewhere.path().display())], directory.path());
+    assert_exit(&output, FAILED);
+    assert_eq!(tree(directory.path()), before);
+    assert_eq!(fs::read(elsewhere.path().join("kept")).expect("it is there"), b"mine");
+}
+
+#[test]
+fn no_backup_leaves_none() {
+    let directory = fixture("overwritten_range");
+    let output = walfix(&["repair", "--no-backup"], directory.path());
+    assert_exit(&output, REPAIRED);
+    assert!(stdout(&output).contains("not kept"), "{}", stdout(&output));
+    assert!(backups(directory.path()).is_empty());
+    assert_exit(&walfix(&["scan"], directory.path()), CLEAN);
+}
+
+#[test]
+fn a_repaired_copy_elsewhere() {
+    let directory = fixture("wbl_damaged");
+    let before = tree(directory.path());
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let copy = elsewhere.path().join("copy");
+    let output = walfix(&["repair", &format!("--into={}", copy.display())], directory.path());
+    assert_exit(&output, REPAIRED);
+    assert_eq!(tree(directory.path()), before, "the original is as it was");
+    assert_exit(&walfix(&["scan"], &copy), CLEAN);
+    let names = |tree: &BTreeMap<PathBuf, Vec<u8>>| tree.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&tree(&copy)), names(&before));
+    // It is not written over.
+    let output = walfix(&["repair", &format!("--into={}", copy.display())], directory.path());
+    assert_exit(&output, FAILED);
+}
+
+#[test]
+fn a_part_of_a_data_directory_stands_for_it() {
+    for part in ["wal", "wal/00000001"] {
+        let directory = fixture("overwritten_range");
+        assert_exit(&walfix(&["repair", "--backup"], &directory.path().join(part)), REPAIRED);
+        assert_eq!(backups(directory.path()).len(), 1, "not in wal/");
+        assert_exit(&walfix(&["scan"], directory.path()), CLEAN);
+    }
+}
+
+#[test]
+fn what_cannot_be_mended_is_left_and_said() {
+    let directory = fixture("checkpoint_series_damaged_started_twice");
+    let before = tree(directory.path());
+    let output = walfix(&["repair", "--backup", "--accept-orphans"], directory.path());
+    assert_exit(&output, DAMAGED);
+    assert!(stdout(&output).contains("CANNOT BE REPAIRED"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("does not yet mend"), "{}", stdout(&output));
+    assert_eq!(tree(directory.path()), before);
+}
+
+/// A gap keeps Prometheus from starting, and so from deleting: it is not filled while other damage is left.
+#[test]
+fn a_refusal_to_start_is_lifted_last() {
+    let directory = fixture("checkpoint_series_damaged_started_twice");
+    let wal = directory.path().join("wal");
+    let last = fs::read_dir(&wal).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+    let last = last.filter_map(|name| name.into_string().ok()?.parse::<u64>().ok()).max().expect("a segment");
+    fs::rename(wal.join(format!("{last:08}")), wal.join(format!("{:08}", last + 1))).expect("renamed");
+    let output = walfix(&["repair", "--backup", "--accept-orphans"], directory.path());
+    assert_exit(&output, DAMAGED);
+    assert!(!wal.join(format!("{last:08}")).exists());
+    assert!(stdout(&output).contains("does not start, and deletes nothing"), "{}", stdout(&output));
+}
+
+#[test]
+fn gaps_and_names() {
+    let directory = fixture("gap_in_segments");
+    let wal = directory.path().join("wal");
+    // Prometheus counts this as segment 2, and then looks for 00000002.
+    fs::rename(wal.join("00000002"), wal.join("2")).expect("renamed");
+    let before = tree(directory.path());
+    assert_exit(&walfix(&["repair", "--backup"], directory.path()), REPAIRED);
+    assert_eq!(fs::read(wal.join("00000001")).expect("it was made"), b"");
+    assert_eq!(fs::read(wal.join("00000002")).expect("it was renamed"), before[Path::new("wal/2")]);
+    assert_exit(&walfix(&["undo"], &backups(directory.path())[0]), CLEAN);
+    assert_eq!(tree(directory.path()), before);
+}
+
+#[test]
+fn many_orphans_need_a_word() {
+    let directory = fixture("undecodable_series");
+    let before = tree(directory.path());
+    let output = walfix(&["repair", "--backup"], directory.path());
+    assert_exit(&output, FAILED);
+    assert!(stderr(&output).contains("--accept-orphans"), "{}", stderr(&output));
+    assert_eq!(tree(directory.path()), before);
+    assert_exit(&walfix(&["repair", "--backup", "--accept-orphans"], directory.path()), REPAIRED);
+}
+
+#[test]
+fn quiet_says_the_verdict_alone() {
+    let directory = fixture("overwritten_range");
+    let output = walfix(&["repair", "--backup", "--quiet"], directory.path());
+    assert_exit(&output, REPAIRED);
+    assert_eq!(stdout(&output).lines().count(), 1, "{}", stdout(&output));
+}
+
+#[test]
+fn json_of_a_repair() {
+    let directory = fixture("overwritten_range");
+    let done = answer(&walfix(&["repair", "--backup", "--format=json"], directory.path()));
+    assert_eq!(done["applied"]["verdict"], "clean");
+    assert_eq!(Path::new(done["applied"]["backup"].as_str().expect("a path")), backups(directory.path())[0]);
+    for name in [
+        "swapped_pages",
+        "gap_in_segments",
+        "undecodable_series",
+        "torn_payload",
+        "checkpoint_is_a_file",
+        "chunk_snapshot_damaged",
+    ] {
+        let directory = fixture(name);
+        answer(&walfix(&["repair", "--format=json"], directory.path()));
+        answer(&walfix(&["repair", "--format=json", "--mode=prometheus"], directory.path()));
+    }
+}
+
+#[test]
+fn wrong_command_lines() {
+    let directory = fixture("healthy");
+    for arguments in [
+        &["repair", "--backup", "--no-backup"][..],
+        &["repair", "--into=x", "--backup"],
+        &["repair", "--mode=best"],
+        &["repair", "--backup=a", "b"],
+    ] {
+        assert_exit(&walfix(arguments, directory.path()), USAGE);
+    }
+    let output = walfix(&["undo"], directory.path());
+    assert_exit(&output, FAILED);
+    assert!(stderr(&output).contains("cannot be used"), "{}", stderr(&output));
+}
