@@ -39,7 +39,9 @@ pub struct Plan {
     pub prometheus: Version,
     /// Whether it runs as an agent.
     pub agent: bool,
-    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last.
+    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
+    /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
+    /// set aside.
     pub steps: Vec<Step>,
     /// Damage that stays.
     pub left: Vec<Left>,
