@@ -81,7 +81,11 @@ fn backups(root: &Path) -> Vec<PathBuf> {
 
 #[track_caller]
 fn answer(output: &Output) -> Value {
-    let schema = include_str!("../docs/schema/plan.schema.json");
+    as_described(output, include_str!("../docs/schema/plan.schema.json"))
+}
+
+#[track_caller]
+fn as_described(output: &Output, schema: &str) -> Value {
     let schema: Value = serde_json::from_str(schema).expect("the schema is JSON");
     jsonschema::draft202012::meta::validate(&schema).expect("a schema of draft 2020-12");
     let answer: Value =
@@ -212,7 +216,15 @@ fn a_backup_by_name() {
     let answer: Value =
         serde_json::from_slice(&fs::read(backup.join("plan.json")).expect("a plan")).expect("JSON");
     assert_eq!(answer["steps"][0]["change"]["patches"][0]["replaces"], 1);
-    assert_exit(&walfix(&["undo"], &backup), CLEAN);
+    let copy = elsewhere.path().join("copy");
+    let schema = include_str!("../docs/schema/undo.schema.json");
+    let output = walfix(&["undo", "--format=json", &format!("--into={}", copy.display())], &backup);
+    assert_exit(&output, CLEAN);
+    assert_eq!(as_described(&output, schema)["files"], before.len());
+    assert_eq!(tree(&copy), before);
+    let output = walfix(&["undo", "--format=json"], &backup);
+    assert_exit(&output, CLEAN);
+    assert_eq!(as_described(&output, schema)["undone"], 1);
     assert_eq!(tree(directory.path()), before);
 }
 

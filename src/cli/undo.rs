@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use walfix::repair;
+use walfix::report::undo::{self, Answer};
 
-use super::{EXIT_STATUS, Exit, Global};
+use super::{EXIT_STATUS, Exit, Format, Global, print};
 
 /// Put back what a repair changed: bytes, names, owners, modes and times.
 ///
@@ -27,29 +28,25 @@ pub(super) struct Undo {
 
 impl Undo {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
-        let say = |text: String| {
-            if !global.quiet {
-                println!("{text}");
-            }
+        let answer = |answer: &Answer<'_>| {
+            print(|out| match global.format {
+                Format::Json => undo::write_json(answer, out),
+                Format::Text if global.quiet => Ok(()),
+                Format::Text => undo::write(answer, out),
+            })
         };
         if let Some(into) = &self.into {
             let restored = repair::restore_into(&self.backup, into)?;
-            say(format!("{} files as they were before the repair are in {}", restored.files, into.display()));
-            for path in &restored.missing {
-                eprintln!("walfix: {path} is not among them: it has gone or changed since the repair");
-            }
+            answer(&Answer::Restored { restored: &restored, into })?;
             return Ok(if restored.missing.is_empty() { Exit::Clean } else { Exit::Damaged });
         }
-        let undone = if self.force {
+        let (undone, moved_to) = if self.force {
             let forced = repair::undo_by_force(&self.backup)?;
-            if let Some(moved) = &forced.moved_to {
-                say(format!("what was there is in {}", moved.display()));
-            }
-            forced.undone
+            (forced.undone, forced.moved_to)
         } else {
-            repair::undo(&self.backup)?
+            (repair::undo(&self.backup)?, None)
         };
-        say(format!("undone: {} steps ({} had nothing to undo)", undone.steps, undone.left));
+        answer(&Answer::PutBack { undone, moved_to: moved_to.as_deref() })?;
         Ok(Exit::Clean)
     }
 }

@@ -8,3 +8,4 @@ pub mod plan;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod text;
+pub mod undo;
