@@ -358,3 +358,37 @@ fn wrong_command_lines() {
     assert_exit(&output, FAILED);
     assert!(stderr(&output).contains("cannot be used"), "{}", stderr(&output));
 }
+
+/// Prometheus died while it repaired: the original is beside a segment that has what stood before the fault.
+#[test]
+fn a_repair_of_prometheus_that_was_interrupted() {
+    let entries = |directory: &Path| {
+        let output = walfix(&["scan", "--format=json"], directory);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (report["verdict"].clone(), report["logs"][0]["entries"].clone(), report["findings"].clone())
+    };
+    let whole = fixture("overwritten_range");
+    fs::remove_file(whole.path().join("wal/00000002")).expect("it is there");
+    let directory = fixture("overwritten_range");
+    let wal = directory.path().join("wal");
+    fs::remove_file(wal.join("00000002")).expect("it is there");
+    let original = fs::read(wal.join("00000001")).expect("a segment");
+    fs::write(wal.join("00000001.repair"), &original).expect("a file");
+    // The damaged record begins there; two of the ones before it had not been written yet.
+    fs::write(wal.join("00000001"), &original[..8_000]).expect("a file");
+    let before = tree(directory.path());
+
+    assert_exit(&walfix(&["repair", "--backup"], whole.path()), REPAIRED);
+    assert_exit(&walfix(&["repair", "--backup"], directory.path()), REPAIRED);
+    assert_eq!(entries(directory.path()), entries(whole.path()));
+    assert!(!wal.join("00000001.repair").exists());
+    let [backup] = &backups(directory.path())[..] else { panic!("one backup") };
+    assert_exit(&walfix(&["undo"], backup), CLEAN);
+    assert_eq!(tree(directory.path()), before);
+
+    // What has been logged since is not to be confused with it.
+    let later = fs::read(whole.path().join("wal/00000000")).expect("a segment");
+    fs::write(wal.join("00000002"), later).expect("a file");
+    let output = walfix(&["repair", "--format=json"], directory.path());
+    assert!(!stdout(&output).contains("interrupted_repair"), "{}", stdout(&output));
+}

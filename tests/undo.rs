@@ -93,7 +93,7 @@ fn backups_that_were_tampered_with() {
         let names = tree(&place.backup());
         let files: Vec<&String> = names.keys().filter(|path| names[*path].bytes.is_some()).collect();
         assert!(files.len() >= 5, "{files:?}");
-        for file in files.into_iter().filter(|file| *file != "README.txt") {
+        for file in files {
             let (path, bytes) = (place.backup().join(file), names[file].bytes.as_ref().unwrap());
             let half = bytes.len() / 2;
             let flipped = [&bytes[..half], &[bytes[half] ^ 1], &bytes[half + 1..]].concat();

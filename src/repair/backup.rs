@@ -9,7 +9,6 @@
 //!   old/wal/00000003 the bytes that were replaced, one behind the other; or the whole file or directory
 //! ```
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -214,7 +213,7 @@ impl Backup {
         for (name, bytes) in described {
             let (file, bytes) = (unfinished.join(name), bytes.at("write", &unfinished.join(name))?);
             write_and_verify(&file, |out| out.write_all(&bytes)).at("write", &file)?;
-            let _ = writeln!(checksums, "{}  {name}", input::checksum_of_bytes(&bytes));
+            checksums += &checksum_line(name, &bytes);
         }
         let file = unfinished.join(CHECKSUMS);
         write_and_verify(&file, |out| out.write_all(checksums.as_bytes())).at("write", &file)?;
@@ -232,15 +231,16 @@ impl Backup {
             ));
         }
         let checksums = read(path, CHECKSUMS).map_err(wrong)?;
-        let checksums = String::from_utf8_lossy(&checksums);
         let verified = |name: &str| {
             let bytes = read(path, name)?;
-            let sum = input::checksum_of_bytes(&bytes);
-            let is_right = checksums.lines().any(|line| line.split_once("  ") == Some((&sum, name)));
-            is_right.then_some(bytes).ok_or_else(|| {
-                format!("{name} is not what its line in {CHECKSUMS} says: one of them has been changed")
-            })
+            let line = checksum_line(name, &bytes);
+            let is_right =
+                checksums.split_inclusive(|&byte| byte == b'\n').any(|known| known == line.as_bytes());
+            let what =
+                || format!("{name} is not what its line in {CHECKSUMS} says: one of them has been changed");
+            is_right.then_some(bytes).ok_or_else(what)
         };
+        verified(README).map_err(wrong)?;
         let manifest: Manifest = verified(MANIFEST).and_then(|text| parse(MANIFEST, &text)).map_err(wrong)?;
         let plan: Plan = verified(PLAN).and_then(|text| parse(PLAN, &text)).map_err(wrong)?;
         if plan.schema != super::plan::SCHEMA || manifest.schema != SCHEMA {
@@ -338,7 +338,8 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
     } else {
         copy_tree(&full, &kept)?;
         let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
-        rewrite(&File::open(&full)?, bytes, change.agent(), &mut sum)?;
+        let source = File::open(data.join(change.source()))?;
+        rewrite(&source, source.metadata()?.len(), change.agent(), &mut sum)?;
         (sum.checksum.text(), sum.bytes)
     };
     Ok(Changed {
@@ -352,6 +353,10 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
         old_checksum: checksum_spliced(&kept, &[])?.0,
         old,
     })
+}
+
+fn checksum_line(name: &str, bytes: &[u8]) -> String {
+    format!("{}  {name}\n", input::checksum_of_bytes(bytes))
 }
 
 fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {

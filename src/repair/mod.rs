@@ -9,6 +9,7 @@ mod error;
 mod fence;
 mod files;
 pub mod fill;
+mod half_repaired;
 mod input;
 mod leftovers;
 mod lock;
@@ -68,6 +69,12 @@ pub fn plan(
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
     let touched: Vec<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
     plan.inputs = input::all(target, &touched).at("read", target.path())?;
+    for source in plan.steps.iter().map(|step| step.change.source()) {
+        if !plan.inputs.iter().any(|input| input.path == source) && target.path_of(source).is_file() {
+            let input = input::input(target.path(), source.to_owned(), true).at("read", target.path())?;
+            plan.inputs.push(input);
+        }
+    }
     Ok(plan)
 }
 

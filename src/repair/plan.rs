@@ -39,7 +39,9 @@ pub struct Plan {
     pub prometheus: Version,
     /// Whether it runs as an agent.
     pub agent: bool,
-    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last.
+    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
+    /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
+    /// set aside.
     pub steps: Vec<Step>,
     /// Damage that stays.
     pub left: Vec<Left>,
@@ -197,6 +199,8 @@ pub enum Change {
     Rewrite {
         /// The segment.
         path: String,
+        /// Whose records it gets, if not its own.
+        from: Option<String>,
         /// Its size before.
         bytes: u64,
         /// Records that it will hold.
@@ -244,6 +248,15 @@ impl Change {
             | Self::CreateDirectory { path }
             | Self::Rename { from: path, .. }
             | Self::SetAside { path, .. } => path,
+        }
+    }
+
+    /// Where the records of a segment that is written anew come from.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        match self {
+            Self::Rewrite { from: Some(from), .. } => from,
+            _ => self.path(),
         }
     }
 

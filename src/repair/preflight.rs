@@ -106,7 +106,8 @@ fn room(data: &Path, plan: &Plan, backup: &Path) -> Result<(), RepairError> {
             Change::Rewrite { .. } => {
                 need(backup_device, backup_is_in, replaced);
                 let largest = largest_copy.entry(there).or_default();
-                *largest = (*largest).max(replaced);
+                let source = data.join(step.change.source()).metadata().map_or(0, |metadata| metadata.len());
+                *largest = (*largest).max(replaced).max(source);
             }
             Change::Create { bytes, .. } => {
                 need(there, data, (bytes.len() as u64).next_multiple_of(BLOCK));

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use super::segment::{CorrectedRefs, Mend, Standing, is_of_tombstones};
-use super::{fence, sequence};
+use super::{fence, half_repaired, sequence};
 use crate::forecast::Assumed;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -24,8 +24,13 @@ pub(super) fn plan(target: &Target, report: &Report, assumed: Assumed, plan: &mu
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
+    let half_repaired = half_repaired::steps(target, &listing, report)?;
+    for step in &half_repaired {
+        findings.remove(step.change.path());
+    }
     snapshots(report, &mut findings, plan);
     let corrected = segments(target, report, assumed, &mut findings, plan)?;
+    plan.steps.extend(half_repaired);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
     if !plan.steps.is_empty() {
@@ -128,7 +133,7 @@ fn segment_step(
             Change::Patch { path: path.to_owned(), method, patches }
         }
         Mend::Rewrite { records } => {
-            Change::Rewrite { path: path.to_owned(), bytes: metadata.len(), records, agent }
+            Change::Rewrite { path: path.to_owned(), from: None, bytes: metadata.len(), records, agent }
         }
     };
     let in_part = |finding: &Finding| match (&change, finding.offset) {

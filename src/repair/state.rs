@@ -1,9 +1,9 @@
 //! Where a repair stands: of each step, whether it has been done; and whether anybody else has been here.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::backup::{Backup, Changed};
@@ -54,12 +54,7 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
             Ok(found) if found == *bytes => Ok(Progress::After),
             Ok(_) if is_to_be_set_aside(backup, data, change.path())? => Ok(Progress::Before),
             Ok(_) => other("it holds something else"),
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && is_renamed(backup, data, change.path()) =>
-            {
-                Ok(Progress::After)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Progress::Before),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => not_there(backup, data, change.path()),
             Err(error) => Err(error),
         },
         Change::CreateDirectory { path: directory } => match fs::read_dir(&path) {
@@ -67,12 +62,7 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
                 // What later steps make in it, and what they have not given its name yet.
                 let is_planned = |name: &str| {
                     let below = format!("{directory}/{name}");
-                    let makes = |change: &Change| match change {
-                        Change::Create { path, .. } | Change::CreateDirectory { path } => *path == below,
-                        Change::Rename { to, .. } => *to == below,
-                        _ => false,
-                    };
-                    backup.plan.steps.iter().any(|step| makes(&step.change))
+                    backup.plan.steps.iter().any(|step| makes(&step.change, &below))
                 };
                 for entry in entries {
                     let name = entry?.file_name();
@@ -85,18 +75,17 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
                 let is_given = (own.uid(), own.gid()) == (above.uid(), above.gid());
                 Ok(if is_given { Progress::After } else { Progress::Between })
             }
-            // It has got its true name since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && is_renamed(backup, data, directory) => {
-                Ok(Progress::After)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Progress::Before),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => not_there(backup, data, directory),
             Err(error) => Err(error),
         },
-        Change::Rename { to, .. } => match (is_there(&path), is_there(&data.join(to))) {
+        Change::Rename { from, to } => match (is_there(&path), is_there(&data.join(to))) {
             (true, false) => Ok(Progress::Before),
+            (_, true) if is_to_be_set_aside(backup, data, to)? => Ok(Progress::Before),
             (false, true) => Ok(Progress::After),
-            (true, true) if is_to_be_set_aside(backup, data, to)? => Ok(Progress::Before),
             (true, true) => other("both names are there"),
+            (false, false) if backup.plan.steps.iter().any(|step| makes(&step.change, from)) => {
+                Ok(Progress::Before)
+            }
             (false, false) => other("it is gone"),
         },
         Change::SetAside { path: below, .. } => {
@@ -104,11 +93,7 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
             if !is_there(&path) {
                 return if is_aside { Ok(Progress::After) } else { other("it is gone") };
             }
-            let takes_its_place = |step: &Step| match &step.change {
-                Change::Create { path, .. } | Change::CreateDirectory { path } => path == below,
-                Change::Rename { to, .. } => to == below,
-                _ => false,
-            };
+            let takes_its_place = |step: &Step| makes(&step.change, below);
             match (is_as_set_aside(backup, data, below)?, is_aside) {
                 (true, true) => Ok(Progress::Between),
                 (true, false) => Ok(Progress::Before),
@@ -117,6 +102,20 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
             }
         }
     }
+}
+
+/// Whether there is something by the name `path` after a change that was not there before.
+fn makes(change: &Change, path: &str) -> bool {
+    match change {
+        Change::Create { path: made, .. } | Change::CreateDirectory { path: made } => made == path,
+        Change::Rename { to, .. } => to == path,
+        Change::Patch { .. } | Change::Rewrite { .. } | Change::SetAside { .. } => false,
+    }
+}
+
+/// How far something has come that the plan makes, and that is not there: not made yet, or given its true name since.
+fn not_there(backup: &Backup, data: &Path, path: &str) -> io::Result<Progress> {
+    Ok(if is_renamed(backup, data, path)? { Progress::After } else { Progress::Before })
 }
 
 /// Whether what is at `path` is what the plan sets aside.
@@ -130,15 +129,18 @@ fn is_to_be_set_aside(backup: &Backup, data: &Path, path: &str) -> io::Result<bo
 }
 
 /// Whether a later step of the plan has given `path`, or a directory above it, another name.
-fn is_renamed(backup: &Backup, data: &Path, path: &str) -> bool {
-    backup.plan.steps.iter().any(|step| match &step.change {
-        Change::Rename { from, to } => {
-            is_at_or_below(path, from)
-                && data.join(from).symlink_metadata().is_err()
-                && data.join(format!("{to}{}", &path[from.len()..])).symlink_metadata().is_ok()
+fn is_renamed(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
+    for step in &backup.plan.steps {
+        if let Change::Rename { from, to } = &step.change
+            && is_at_or_below(path, from)
+            && data.join(from).symlink_metadata().is_err()
+            && data.join(format!("{to}{}", &path[from.len()..])).symlink_metadata().is_ok()
+        {
+            // What is by that name may be what makes room for it yet.
+            return Ok(!is_to_be_set_aside(backup, data, to)?);
         }
-        _ => false,
-    })
+    }
+    Ok(false)
 }
 
 /// Whether a path is another, or below it.
@@ -146,7 +148,8 @@ pub(super) fn is_at_or_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether the file is the old one with some of the new bytes.
+/// Whether the file is the old one but for the bytes that are replaced. What is in their place may be anything: a power cut
+/// leaves new bytes, old ones, or neither. All that is not in the backup is as it was.
 fn is_between(
     backup: &Backup,
     change: &Change,
@@ -155,28 +158,19 @@ fn is_between(
     bytes: u64,
 ) -> io::Result<bool> {
     let Change::Patch { method: Method::InPlace, .. } = change else { return Ok(false) };
-    let (low, high) =
-        (changed.before.bytes.min(changed.after.bytes), changed.before.bytes.max(changed.after.bytes));
-    if bytes < low || bytes > high {
+    let (before, after) = (changed.before.bytes, changed.after.bytes);
+    if !(before.min(after)..=before.max(after)).contains(&bytes) {
         return Ok(false);
     }
-    let file = File::open(path)?;
-    let mut undone = Vec::new();
-    for (splice, old) in backup.splices(change)? {
-        let longest = splice.with.len().max(old.len()) as u64;
-        let there = longest.min(bytes.saturating_sub(splice.offset));
-        let mut found = vec![0; usize::try_from(there).unwrap_or(0)];
-        file.read_exact_at(&mut found, splice.offset)?;
-        // Where the file grows, bytes that have not been written yet are zeros.
-        let grows_from = splice.with.len().min(old.len());
-        let is_either = |(at, byte): (usize, &u8)| {
-            splice.with.get(at) == Some(byte) || old.get(at) == Some(byte) || *byte == 0 && at >= grows_from
-        };
-        if !found.iter().enumerate().all(is_either) {
-            return Ok(false);
-        }
-        undone.push(Splice { offset: splice.offset, replaces: there, with: old });
-    }
+    let undone: Vec<Splice> = backup
+        .splices(change)?
+        .into_iter()
+        .map(|(splice, old)| {
+            let longest = splice.with.len().max(old.len()) as u64;
+            let replaces = longest.min(bytes.saturating_sub(splice.offset));
+            Splice { offset: splice.offset, replaces, with: old }
+        })
+        .collect();
     let (checksum, _) = checksum_spliced(path, &undone)?;
     Ok(checksum == changed.before.checksum)
 }

@@ -270,11 +270,11 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
             let owner = Owner::of(&file.metadata()?);
             replace(&path, Some(owner), |out| copy_spliced(&mut file, &splices, out))
         }
-        Change::Rewrite { bytes, .. } => {
-            let file = File::open(&path)?;
-            replace(&path, Some(Owner::of(&file.metadata()?)), |out| {
-                rewrite(&file, *bytes, change.agent(), out)
-            })
+        Change::Rewrite { .. } => {
+            let source = File::open(data.join(change.source()))?;
+            let length = source.metadata()?.len();
+            let owner = Owner::of(&path.metadata()?);
+            replace(&path, Some(owner), |out| rewrite(&source, length, change.agent(), out))
         }
         Change::Create { bytes, .. } => {
             replace(&path, Some(Owner::of_new(&path)?), |out| out.write_all(bytes))

@@ -22,8 +22,8 @@ pub struct Case {
     pub name: &'static str,
     /// Makes the data directory, and what belongs to it, in an empty directory.
     make: fn(&Path),
-    /// Another file system for the backup, if it is not in the data directory.
-    pub backup_in: Option<&'static str>,
+    /// Whether the backup is on another file system, and not in the data directory.
+    pub is_elsewhere: bool,
     /// What the plan has to have, so that the case is what it is said to be.
     pub plan_has: &'static [&'static str],
 }
@@ -32,52 +32,52 @@ pub const CASES: &[Case] = &[
     Case {
         name: "a flipped bit",
         make: |at| fixture("payload_bit_flip", at),
-        backup_in: None,
+        is_elsewhere: false,
         plan_has: &[r#""in_place""#, r#""bytes": ""#],
     },
     Case {
         name: "an overwritten range",
         make: |at| fixture("overwritten_range", at),
-        backup_in: None,
+        is_elsewhere: false,
         plan_has: &[r#""in_place""#, r#""fill":"#],
     },
     Case {
         name: "a zeroed page inside a record",
         make: |at| fixture("zeroed_page_inside_record", at),
-        backup_in: None,
+        is_elsewhere: false,
         plan_has: &[r#""replace""#],
     },
     Case {
         name: "a torn tail",
         make: |at| fixture("torn_payload", at),
-        backup_in: None,
+        is_elsewhere: false,
         plan_has: &[r#""end""#],
     },
     Case {
         name: "a damaged WBL",
         make: |at| fixture("wbl_damaged", at),
-        backup_in: None,
+        is_elsewhere: false,
         plan_has: &["wbl/00000000"],
     },
     Case {
         name: "several segments",
         make: several,
-        backup_in: None,
+        is_elsewhere: false,
         plan_has: &["wbl/", "wal/00000000", "wal/00000001", "wal/00000002"],
     },
     Case {
         name: "a segment with another name",
         make: linked,
-        backup_in: None,
+        is_elsewhere: false,
         plan_has: &[r#""replace""#, r#""fill":"#],
     },
     Case {
         name: "a backup on another file system",
         make: |at| fixture("zeroed_page_inside_record", at),
-        backup_in: Some("/dev/shm"),
+        is_elsewhere: true,
         plan_has: &[r#""replace""#],
     },
-    Case { name: "a hole of nine bytes", make: nine, backup_in: None, plan_has: &[r#""rewrite""#] },
+    Case { name: "a hole of nine bytes", make: nine, is_elsewhere: false, plan_has: &[r#""rewrite""#] },
 ];
 
 /// A data directory in a directory of its own.
@@ -87,11 +87,16 @@ pub struct Place {
     elsewhere: Option<TempDir>,
 }
 
+/// A directory in memory, where there is one: a repair makes all safe that it writes, and a disk takes its time.
+pub fn temporary() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 impl Case {
     pub fn place(&self) -> Place {
-        let root = tempfile::tempdir().unwrap();
+        let root = temporary();
         (self.make)(root.path());
-        let elsewhere = self.backup_in.map(|directory| tempfile::tempdir_in(directory).unwrap());
+        let elsewhere = self.is_elsewhere.then(|| tempfile::tempdir().unwrap());
         Place { root, elsewhere }
     }
 }
@@ -99,7 +104,7 @@ impl Case {
 impl Place {
     /// Of a fixture.
     pub fn of(fixture_name: &str) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = temporary();
         fixture(fixture_name, root.path());
         Self { root, elsewhere: None }
     }
@@ -121,16 +126,13 @@ impl Place {
 
     /// As it is now, with all times.
     pub fn again(&self) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = temporary();
         tree::copy(&self.data(), &root.path().join("data"));
         let segment = "wal/00000001";
         if self.beside("other-name").exists() {
             fs::hard_link(root.path().join("data").join(segment), root.path().join("other-name")).unwrap();
         }
-        let elsewhere = self
-            .elsewhere
-            .as_ref()
-            .map(|other| tempfile::tempdir_in(other.path().parent().unwrap()).unwrap());
+        let elsewhere = self.elsewhere.as_ref().map(|_| tempfile::tempdir().unwrap());
         if let (Some(from), Some(to)) = (&self.elsewhere, &elsewhere) {
             for entry in fs::read_dir(from.path()).unwrap() {
                 let name = entry.unwrap().file_name();
@@ -282,7 +284,7 @@ impl Keeps {
         if let Some(known) = self.known.lock().unwrap().get(&key) {
             return Arc::clone(known);
         }
-        let copy = tempfile::tempdir().unwrap();
+        let copy = temporary();
         let copied = copy.path().join("data");
         tree::copy(data, &copied);
         let report = self.oracle.json(&["open", "--head", "--again"], &copied);

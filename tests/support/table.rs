@@ -40,7 +40,8 @@ This page is made by the test that compares, and its tables are those of the ser
 ## How to read it
 
 Each line is a directory, damaged at that place, and its first three starts; all damages that come to the same are in one
-line. What they are is [at the end](#the-damages). *By* says which versions do so.
+line. What they are is [at the end](#the-damages). *By* says which versions do so; one that no line of a place names was not
+tried there.
 
 | | |
 |---|---|
@@ -49,7 +50,7 @@ line. What they are is [at the end](#the-damages). *By* says which versions do s
 | exits | gives up; nothing is served |
 | hangs | an agent that waits for itself and never is ready |
 | 5 220 gone | so many of them are on no disk any more; not written where all that is lost is gone |
-| cuts 1 | writes a segment anew, with fewer records |
+| cuts 1 | writes a segment anew, and leaves out records that it could have read |
 | deletes 2 | deletes files |
 | checkpoint: fails | a checkpoint that takes in all segments there are then fails, and with it every later one: the WAL grows |
 
@@ -93,7 +94,8 @@ fn cell(truth: &Truth, start: usize) -> String {
     text
 }
 
-fn thousands(n: u64) -> String {
+/// A number with its thousands apart.
+pub fn thousands(n: u64) -> String {
     if n < 1000 { n.to_string() } else { format!("{} {:03}", n / 1000, n % 1000) }
 }
 

@@ -1,0 +1,205 @@
+//! Plans of every kind of change, executed by the library: killed at each call, finished, undone. What the changes are for
+//! is no matter here.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::repairs::{Place, temporary};
+use support::strace::{self, Call};
+use support::tree::{contents, difference, tree};
+use walfix::repair::plan::{Change, Content, Loss, Method, Patch, Step};
+use walfix::repair::{self, Found, Lock, Plan};
+use walfix::scan::{self, scan};
+use walfix::tsdb::Target;
+
+/// Where the child finds its plan, its data directory and its backup.
+const PLAN: &str = "WALFIX_TEST_PLAN";
+
+/// A plan of these changes.
+fn plan_of(data: &Path, changes: &[Change]) -> Plan {
+    let target = Target::find(data).unwrap();
+    let report = scan(&target, &scan::Options::default(), &()).unwrap();
+    let mut plan = repair::plan(&target, &report, None, repair::Options::default()).unwrap();
+    // What they are made from is not checked by content here.
+    let step = |change: &Change| Step { change: change.clone(), mends: Vec::new(), lost: Loss::NOTHING };
+    plan.steps = changes.iter().map(step).collect();
+    plan
+}
+
+fn text(path: &str) -> String {
+    path.to_owned()
+}
+
+/// A checkpoint that is built anew beside the old one, which is set aside; a file and a directory that are in the way; a
+/// segment that gets another name; and one that is changed, as replacement and in place.
+fn everything() -> Vec<Change> {
+    let patch = |path: &str, method, offset| Change::Patch {
+        path: text(path),
+        method,
+        patches: vec![
+            Patch { offset, replaces: 64, with: Content::Fill(64) },
+            Patch { offset: offset + 500, replaces: 1, with: Content::Bytes(vec![7]) },
+        ],
+    };
+    vec![
+        Change::CreateDirectory { path: text("wal/checkpoint.00000001.new") },
+        Change::Create { path: text("wal/checkpoint.00000001.new/00000000"), bytes: vec![3; 3000] },
+        Change::Create { path: text("wal/checkpoint.00000001.new/00000001"), bytes: Vec::new() },
+        Change::SetAside { path: text("wal/checkpoint.00000001"), bytes: 300 },
+        Change::Rename { from: text("wal/checkpoint.00000001.new"), to: text("wal/checkpoint.00000001") },
+        Change::SetAside { path: text("stray"), bytes: 5 },
+        Change::Rename { from: text("wal/00000002"), to: text("wal/00000009") },
+        Change::Create { path: text("wal/00000010"), bytes: vec![0; 100] },
+        patch("wal/00000001", Method::Replace, 1000),
+        patch("wal/00000000", Method::InPlace, 2000),
+    ]
+}
+
+fn place() -> Place {
+    let place = Place::of("overwritten_range");
+    let checkpoint = place.data().join("wal/checkpoint.00000001");
+    fs::create_dir(&checkpoint).unwrap();
+    for n in 0..3 {
+        fs::write(checkpoint.join(format!("{n:08}")), vec![n; 100]).unwrap();
+    }
+    fs::write(place.data().join("stray"), "stray").unwrap();
+    place
+}
+
+/// Not a test of its own: what the others run in a process that they kill.
+#[test]
+fn child() {
+    let Some(arguments) = std::env::var_os(PLAN) else { return };
+    let arguments = PathBuf::from(arguments);
+    let plan: Plan = serde_json::from_slice(&fs::read(arguments.join("plan")).unwrap()).unwrap();
+    // Calls are counted for each thread: those of the harness must not come to such numbers.
+    for _ in 0..1000 {
+        let mut null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        std::io::Write::write_all(&mut null, &[0]).unwrap();
+    }
+    let path = |name: &str| PathBuf::from(fs::read_to_string(arguments.join(name)).unwrap());
+    let target = Target::find(&path("data")).unwrap();
+    let lock = Lock::take(target.path()).unwrap();
+    repair::apply(&target, &plan, &path("backup"), &lock).unwrap();
+}
+
+/// What a child is to do is written to a directory; the command that does it.
+fn command(plan: &Plan, data: &Path, backup: &Path, at: &Path) -> Vec<OsString> {
+    fs::write(at.join("plan"), serde_json::to_vec(plan).unwrap()).unwrap();
+    fs::write(at.join("data"), data.to_str().unwrap()).unwrap();
+    fs::write(at.join("backup"), backup.to_str().unwrap()).unwrap();
+    let mut variable = OsString::from(format!("{PLAN}="));
+    variable.push(at);
+    let program = std::env::current_exe().unwrap();
+    let options = ["--exact", "child", "--test-threads=1"].map(OsString::from);
+    [OsString::from("env"), variable, program.into()].into_iter().chain(options).collect()
+}
+
+/// The calls by which a plan is executed. Those of the test harness itself are left out.
+fn changes(plan: &Plan, data: &Path, backup: &Path) -> Vec<Call> {
+    let at = temporary();
+    let command = command(plan, data, backup, at.path());
+    let command: Vec<&OsStr> = command.iter().map(AsRef::as_ref).collect();
+    let (output, calls) = strace::trace(&at.path().join("trace"), &command);
+    assert!(output.status.success(), "{output:?}");
+    let first = calls.iter().position(|call| call.arguments.contains("lock.walfix")).expect("a lock");
+    let thread = calls[first].thread;
+    calls.into_iter().skip(first).filter(|call| call.thread == thread && call.is_change()).collect()
+}
+
+fn killed_at_each_change(is_elsewhere: bool) {
+    if !strace::is_there("a plan whose execution is killed") {
+        return;
+    }
+    let pristine = place();
+    let before = tree(&pristine.data());
+    let plan_for = |data: &Path| plan_of(data, &everything());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let backup_of = |place: &Place, n: usize| {
+        if is_elsewhere { elsewhere.path().join(format!("b{n}")) } else { place.backup() }
+    };
+    let done = pristine.again();
+    let calls = changes(&plan_for(&done.data()), &done.data(), &backup_of(&done, 0));
+    let after = tree(&done.data());
+    repair::undo(&backup_of(&done, 0)).unwrap();
+    assert_eq!(difference(&before, &tree(&done.data())), None);
+    assert!(calls.len() > 80, "{}", calls.len());
+    let mut n = 0;
+    for call in &calls {
+        let mut killed = || {
+            n += 1;
+            let (place, at) = (pristine.again(), temporary());
+            let backup = backup_of(&place, n);
+            let command = command(&plan_for(&place.data()), &place.data(), &backup, at.path());
+            let command: Vec<&OsStr> = command.iter().map(AsRef::as_ref).collect();
+            let output = strace::kill_at(&at.path().join("trace"), &command, call);
+            assert!(!output.status.success(), "{call:?}");
+            (place, backup)
+        };
+        let about = format!("killed at {call:?}");
+        // Undone.
+        let (place, backup) = killed();
+        let target = Target::find(&place.data()).unwrap();
+        if backup.exists() {
+            repair::undo(&backup).unwrap_or_else(|error| panic!("{about}: {error}"));
+            assert_eq!(difference(&before, &tree(&place.data())), None, "{about}");
+        }
+        // Finished, and then undone.
+        let (place, backup) = killed();
+        let found = repair::unfinished(&Target::find(&place.data()).unwrap()).unwrap();
+        assert!(!matches!(found, Some(Found::Overtaken { .. })), "{about}: {found:?}");
+        let other = Target::find(&place.data()).unwrap();
+        let lock = Lock::take(other.path()).unwrap();
+        repair::resume(&other, &lock).unwrap_or_else(|error| panic!("{about}: {error}"));
+        drop(lock);
+        let now = tree(&place.data());
+        let is = |tree| contents(&now) == contents(tree);
+        assert!(
+            if backup.exists() { is(&after) } else { is(&before) },
+            "{about}: {:?}",
+            difference(&after, &now)
+        );
+        if backup.exists() {
+            repair::undo(&backup).unwrap_or_else(|error| panic!("{about}: {error}"));
+            assert_eq!(difference(&before, &tree(&place.data())), None, "{about}");
+        }
+        drop(target);
+    }
+}
+
+#[test]
+fn every_kind_of_change_killed() {
+    killed_at_each_change(false);
+}
+
+#[test]
+fn every_kind_of_change_killed_with_a_backup_elsewhere() {
+    killed_at_each_change(true);
+}
+
+/// By force, what was set aside comes back whole, and is not mixed with what is there now.
+#[test]
+fn set_aside_and_back_by_force() {
+    let place = place();
+    let before = tree(&place.data());
+    let plan = plan_of(&place.data(), &everything());
+    let target = Target::find(&place.data()).unwrap();
+    let lock = Lock::take(target.path()).unwrap();
+    repair::apply(&target, &plan, &place.backup(), &lock).unwrap();
+    drop(lock);
+    fs::write(place.data().join("wal/checkpoint.00000001/00000002"), "new").unwrap();
+    fs::write(place.data().join("stray"), "another").unwrap();
+    repair::undo(&place.backup()).expect_err("it has changed");
+    let forced = repair::undo_by_force(&place.backup()).unwrap();
+    assert_eq!(contents(&before), contents(&tree(&place.data())));
+    let kept = tree(&forced.moved_to.expect("there was something"));
+    for (path, bytes) in [("wal/checkpoint.00000001/00000002", "new"), ("stray", "another")] {
+        assert_eq!(kept[path].bytes.as_deref(), Some(bytes.as_bytes()), "{path}");
+    }
+    assert!(kept.contains_key("wal/checkpoint.00000001/00000000"));
+}
