@@ -16,8 +16,8 @@ use support::damage::{self, KINDS};
 use support::oracle;
 use support::pristine::{self, Pristine, Written};
 use walfix::forecast::replay::{Part, Reader, Replay, ReplayError, read};
-use walfix::forecast::{Version, forecast};
-use walfix::record::{Record, encode_samples, encode_series};
+use walfix::forecast::{Assumed, Version, forecast};
+use walfix::record::{Record, RecordType, encode_samples, encode_series};
 use walfix::repair::fill::fill;
 use walfix::repair::plan::{Change, Content, Method, Patch};
 use walfix::repair::{self, Lock, Options, Plan};
@@ -110,9 +110,13 @@ impl<'a> Case<'a> {
     }
 
     fn plan(&self) -> (Report, Plan) {
+        self.plan_for(Assumed::default())
+    }
+
+    fn plan_for(&self, assumed: Assumed) -> (Report, Plan) {
         let target = self.target();
         let report = scan(&target, &walfix::scan::Options::default(), &()).unwrap();
-        let options = Options::default();
+        let options = Options { assumed, ..Options::default() };
         let forecast = forecast(&target, &report, options.assumed).unwrap();
         let plan = repair::plan(&target, &report, forecast.as_ref(), options).unwrap();
         (report, plan)
@@ -562,6 +566,86 @@ fn the_fixture_that_decodes_in_part() {
     let [entries] = &found[..] else { panic!("{found:?}") };
     assert_eq!(entries.as_array().unwrap().len(), 1);
     assert_eq!((&entries[0]["ref"], &entries[0]["t"]), (&"1".into(), &"1749988800001".into()));
+}
+
+/// Deleted samples come back where the record that deleted them is lost, and the plan says so.
+#[test]
+fn lost_tombstones_are_named() {
+    let root = support::scratch();
+    let data = root.path().join("data");
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/damaged/zeroed_page_inside_tombstones");
+    support::server::copy_directory(&fixture, &data).unwrap();
+    let target = Target::find(&data).unwrap();
+    let report = scan(&target, &walfix::scan::Options::default(), &()).unwrap();
+    let plan = repair::plan(&target, &report, None, Options::default()).unwrap();
+    let how: Vec<_> = plan.steps.iter().flat_map(|step| &step.mends).map(|mends| &mends.how).collect();
+    assert!(how.iter().any(|how| how.ends_with("what it had deleted comes back")), "{how:?}");
+}
+
+/// What an agent takes for corruption goes too, and nothing else.
+#[test]
+fn an_agent_takes_what_is_left() {
+    let Some(oracle) = oracle::judge("repairs for an agent") else { return };
+    let logs: Vec<_> = pristine::all()
+        .into_iter()
+        .filter(|log| !log.path.parent().unwrap().to_str().unwrap().contains("wbl-"))
+        .collect();
+    let mut refused = 0;
+    for seed in support::seeds(100) {
+        let root = support::scratch();
+        let case = Case::new(&logs, seed, root.path());
+        let versions = [Version::new(2, 53, 0), Version::new(3, 5, 0), Version::NEWEST];
+        let version = versions[usize::try_from(seed % 3).unwrap()];
+        let assumed = Assumed { version, agent: true };
+        case.write();
+        let before = tree(&case.data(), &case.backup());
+        let (_, plan) = case.plan_for(assumed);
+        refused +=
+            plan.steps.iter().flat_map(|step| &step.mends).filter(|m| m.code == "agent_refuses").count();
+        if !plan.steps.is_empty() {
+            let lock = Lock::take(&case.data()).unwrap();
+            repair::apply(&case.target(), &plan, &case.backup(), &lock).unwrap();
+        }
+        for segment in list_segments(&case.data().join(case.kind)).unwrap() {
+            let source = fs::File::open(&segment.path).unwrap();
+            let length = source.metadata().unwrap().len();
+            let part = Part { dir: case.kind.into(), index: segment.index, source: &source, length };
+            let error = read(vec![part], Reader::Agent, version).error;
+            assert_eq!(error, None, "{}, segment {}", case.what, segment.index);
+        }
+        let answer = oracle.read_batch(&["--records"], &[case.log()]).remove(0);
+        assert!(answer["error"].is_null(), "{}: {answer}", case.what);
+        let read = read_by_oracle(&answer);
+        for (at, bytes) in (0..).zip(&case.segments) {
+            let damaged = at == case.at as u64;
+            let log = if damaged {
+                case.log
+            } else {
+                &Pristine { path: PathBuf::new(), bytes: bytes.clone(), records: pristine::records(bytes) }
+            };
+            let mut rest = read.get(&at).into_iter().flatten();
+            for (number, written) in log.records.iter().enumerate() {
+                let is_taken =
+                    matches!(RecordType::of(&written.data), Some(RecordType::Series | RecordType::Samples));
+                let is_whole = log.is_unchanged(written, bytes)
+                    && !log.cannot_be_proven(number, bytes)
+                    && !stands_in_copy(written, bytes);
+                let mark = Mark::of_written(written);
+                if is_taken && is_whole {
+                    let found = rest.any(|other| other.data() == mark.data());
+                    assert!(found, "{}: the record at {} is gone", case.what, written.offset());
+                }
+            }
+        }
+        let (_, again) = case.plan_for(assumed);
+        assert_eq!((&again.steps, &again.left), (&Vec::new(), &Vec::new()), "{}", case.what);
+        if !plan.steps.is_empty() {
+            repair::undo(&case.backup()).unwrap();
+            assert!(tree(&case.data(), &case.backup()) == before, "{}: undo", case.what);
+        }
+    }
+    assert!(refused > 100, "{refused} records that an agent refuses");
 }
 
 /// What is killed in the midst of a repair has not made it worse: of every record that the repair keeps, Prometheus, started

@@ -141,6 +141,9 @@ fn segment_step(
         _ => 0,
     };
     let how = |finding: &Finding| match in_part(finding) {
+        _ if finding.offset.is_some_and(|offset| standing.is_corrected(offset)) => {
+            "the flipped bit is put right".to_owned()
+        }
         0 => lost_tombstones(&file, finding, how(&change, finding)),
         1 => "its first entry is kept, which can be read; the rest is filled with records that say nothing"
             .to_owned(),
@@ -214,7 +217,7 @@ fn mends(finding: &Finding, how: String) -> Mends {
 /// Says so where what is lost was a record of tombstones.
 fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
     let fragments = finding.offset.into_iter().chain(finding.orphans.iter().map(|&(offset, _)| offset));
-    if finding.correction.is_none() && is_of_tombstones(file, fragments) {
+    if is_of_tombstones(file, fragments) {
         format!("{how}; it was a record of tombstones: what it had deleted comes back")
     } else {
         how.to_owned()
@@ -222,9 +225,6 @@ fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
 }
 
 fn how(change: &Change, finding: &Finding) -> &'static str {
-    if finding.correction.is_some() {
-        return "the flipped bit is put right";
-    }
     let Change::Patch { patches, .. } = change else {
         return "the segment is written anew without it: a hole of this size cannot be filled";
     };

@@ -53,6 +53,7 @@ impl Standing {
     pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, agent: Option<Version>) -> Self {
         let new = || Self { length, agent, ..Self::default() };
         let mut standing = salvage_with(source, length, Reading::Prometheus, new);
+        standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
         let ranges: Vec<_> = corrected.iter().flat_map(|problem| places(problem)).collect();
@@ -107,6 +108,24 @@ impl Standing {
                 _ => self.kept.push(fragment),
             }
         }
+    }
+
+    /// A record that the agent refuses is not worth a correction.
+    fn refuse_corrected<S: ReadAt + ?Sized>(&mut self, source: &S) {
+        let Some(version) = self.agent else { return };
+        for problem in &mut self.problems {
+            let Some(mended) = &problem.correction else { continue };
+            if let Some(what) = refuses_corrected(source, mended, version) {
+                let place = mended.offset..mended.end;
+                self.refused.push((vec![place], what, mended.contents.entries));
+                problem.correction = None;
+            }
+        }
+    }
+
+    /// Whether the damage at `offset` is a flipped bit that is flipped back.
+    pub(super) fn is_corrected(&self, offset: u64) -> bool {
+        self.problems.iter().any(|problem| problem.range.start == offset && problem.correction.is_some())
     }
 
     /// Records that the agent refuses, and what it has against them.
@@ -329,6 +348,15 @@ pub(super) fn is_to_be_mended(problem: &Problem) -> bool {
     }
 }
 
+/// What an agent has against a record that is whole once a bit is flipped back.
+fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: Version) -> Option<String> {
+    let mut stored = Vec::new();
+    let head = stored_of(source, &(mended.offset..mended.end), Some(mended), &mut stored).ok()?;
+    let mut unpacker = Unpacker::default();
+    let record = unpacker.unpack(head.compression(), &stored).ok()?;
+    Reader::Agent.refuses(record, version)
+}
+
 /// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; for an agent, those
 /// that it takes.
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
@@ -350,7 +378,10 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
             }
         }
     }
+    let is_refused =
+        |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
     let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
+    records.0.retain(|(_, mended)| !mended.as_ref().is_some_and(is_refused));
     records.0.sort_by_key(|(range, _)| range.start);
     let mut writer = SegmentWriter::new(out);
     let mut stored = Vec::new();
