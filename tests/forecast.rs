@@ -23,20 +23,16 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use support::bases::{Base, read_tree, write_tree};
 use support::foretold::{Difference, compare, forecast, last_checkpoint, normal};
-use support::matrix::{BASES, Case, Matrix, bases, cases, judges};
+use support::matrix::{BASES, Case, Matrix, bases, cases, in_lanes, judges};
 use support::oracle::{self, Oracle};
 use support::recipes::ROWS;
 use support::server::{Error, LogLine, Options, Running, Server};
 use support::table::{self, Line};
 use support::truth::{Judge, Truth, measure};
-
-/// Threads that wait for servers, most of the time.
-const LANES: usize = 6;
 
 /// Where the states of a case are, and what happened.
 fn kept_in(case: &Case<'_>, directory: &Path) -> (PathBuf, PathBuf) {
@@ -91,30 +87,20 @@ fn what_is_foretold_happens() {
             write_tree(&base.tree, &healthy);
         }
     }
-    let (queue, results) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..LANES {
-            scope.spawn(|| {
-                loop {
-                    let Some(case) = queue.lock().unwrap().next() else { break };
-                    let (truth, states) = truth(case, oracle, &directory, matrix.starts());
-                    let measure_only = std::env::var_os("WALFIX_MEASURE").is_some();
-                    let differences =
-                        if measure_only { Vec::new() } else { compare(&truth, &states, oracle) };
-                    for difference in &differences {
-                        eprint!("{}", describe(&truth, difference));
-                    }
-                    let checkpoint_fails = !truth.agent && last_checkpoint(&truth, &states, oracle).is_some();
-                    results.lock().unwrap().push((case, truth, checkpoint_fails, differences));
-                }
-            });
+    let results = in_lanes(&cases, |case| {
+        let (truth, states) = truth(case, oracle, &directory, matrix.starts());
+        let measure_only = std::env::var_os("WALFIX_MEASURE").is_some();
+        let differences = if measure_only { Vec::new() } else { compare(&truth, &states, oracle) };
+        for difference in &differences {
+            eprint!("{}", describe(&truth, difference));
         }
+        let checkpoint_fails = !truth.agent && last_checkpoint(&truth, &states, oracle).is_some();
+        (truth, checkpoint_fails, differences)
     });
-    let results = results.into_inner().unwrap();
     println!("{} cases, {:?}", results.len(), begun.elapsed());
     let lines: Vec<_> = results
         .iter()
-        .map(|(case, truth, checkpoint_fails, _)| Line {
+        .map(|(case, (truth, checkpoint_fails, _))| Line {
             base: &case.base.name,
             row: case.row.name,
             place: &case.place,
@@ -127,7 +113,7 @@ fn what_is_foretold_happens() {
         write_table(&lines, &bases, Path::new(&path));
     }
     let mut failed: Vec<String> = Vec::new();
-    for (_, truth, _, differences) in &results {
+    for (_, (truth, _, differences)) in &results {
         failed.extend(differences.iter().map(|difference| describe(truth, difference)));
     }
     let document = std::fs::read_to_string(table).unwrap_or_default();

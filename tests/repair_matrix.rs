@@ -12,18 +12,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::time::Instant;
 
 use serde_json::Value;
 use support::bases::{read_tree, write_tree};
-use support::matrix::{Case, Matrix, bases, cases, judges};
+use support::matrix::{Case, Matrix, bases, cases, in_lanes, judges};
 use support::oracle::{self, Oracle};
 use support::recipes::Damaged;
 use support::truth::{Start, measure};
-
-/// Threads that wait for servers, most of the time.
-const LANES: usize = 6;
 
 /// Damages that are not mended yet, and must then be left as they are: rows, by number.
 const NOT_YET: [u32; 2] = [19, 33];
@@ -124,19 +120,8 @@ fn what_is_left_is_served() {
     let bases = bases(oracle);
     let cases = cases(&bases, &judges(what, oracle, matrix), matrix);
     assert!(!cases.is_empty(), "no such cases");
-    let (queue, results) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..LANES {
-            scope.spawn(|| {
-                loop {
-                    let Some(case) = queue.lock().unwrap().next() else { break };
-                    let judged = judge(case, oracle);
-                    results.lock().unwrap().push((case.name(), judged));
-                }
-            });
-        }
-    });
-    let results: BTreeMap<_, _> = results.into_inner().unwrap().into_iter().collect();
+    let results = in_lanes(&cases, |case| (case.name(), judge(case, oracle)));
+    let results: BTreeMap<_, _> = results.into_iter().map(|(_, judged)| judged).collect();
     println!("{} cases, {:?}", results.len(), begun.elapsed());
     for (name, (words, _)) in &results {
         println!("{name}: {words}");

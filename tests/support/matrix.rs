@@ -1,6 +1,7 @@
 //! Damages of every kind, in every place, of healthy directories of every sort, and who starts on them.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use super::bases::Base;
 use super::oracle::Oracle;
@@ -201,4 +202,27 @@ pub fn judges(what: &str, oracle: Oracle, matrix: Matrix) -> Vec<Judge> {
         servers.drain(..servers.len().saturating_sub(1));
     }
     servers.into_iter().map(Judge::Server).chain([Judge::Packages(oracle)]).collect()
+}
+
+/// Threads that wait for servers, most of the time.
+const LANES: usize = 6;
+
+/// What comes of each case, some at a time.
+pub fn in_lanes<'a, T: Send>(
+    cases: &'a [Case<'a>],
+    judge: impl Fn(&Case<'a>) -> T + Sync,
+) -> Vec<(&'a Case<'a>, T)> {
+    let (queue, results) = (Mutex::new(cases.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                loop {
+                    let Some(case) = queue.lock().unwrap().next() else { break };
+                    let judged = judge(case);
+                    results.lock().unwrap().push((case, judged));
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap()
 }
