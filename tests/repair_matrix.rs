@@ -5,11 +5,13 @@
 //! nothing, serves every sample of the records that the damage has left whole and no other, and its next checkpoint succeeds.
 //!
 //! By default that is a part of it all, with the newest server there is. The knobs are those of `tests/forecast.rs`:
-//! `WALFIX_MATRIX`, `WALFIX_ROWS`, `WALFIX_CASES`, `WALFIX_DIRECTORIES`.
+//! `WALFIX_MATRIX`, `WALFIX_ROWS`, `WALFIX_CASES`, `WALFIX_DIRECTORIES`; and `WALFIX_WRITE_REPAIRS`, the table to write
+//! (`docs/repair.md`), for which servers are started on the damaged directories as well.
 
 mod support;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -46,8 +48,32 @@ fn repair(case: &Case<'_>, data: &Path, backup: &Path) -> Repaired {
     Repaired { exit: output.status.code().unwrap_or(-1), answer }
 }
 
-/// What is wrong with a case; and what it came to, in words.
-fn judge(case: &Case<'_>, oracle: Oracle) -> (String, Vec<String>) {
+/// What a case came to.
+struct Judged {
+    /// In words.
+    words: String,
+    /// Samples that are served after the repair; `None` if there was none.
+    served: Option<u64>,
+    /// Samples that are served after three starts without it, if that was asked for.
+    without: Option<u64>,
+    wrong: Vec<String>,
+}
+
+/// Samples that are served after Prometheus has been started three times without a repair.
+fn without(case: &Case<'_>, oracle: Oracle) -> Option<u64> {
+    std::env::var_os("WALFIX_WRITE_REPAIRS")?;
+    let damaged = case.row.apply(case.base, &case.file).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let healthy = scratch.path().join("healthy");
+    write_tree(&case.base.tree, &healthy);
+    let states = scratch.path().join("states");
+    let truth =
+        measure(case.base, &damaged, (&case.judge, oracle), (&case.name(), case.end, 3), (&states, &healthy));
+    Some(truth.starts[2].served)
+}
+
+fn judge(case: &Case<'_>, oracle: Oracle) -> Judged {
+    let without = without(case, oracle);
     let damaged = case.row.apply(case.base, &case.file).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let (data, backup) = (scratch.path().join("data"), scratch.path().join("backup"));
@@ -60,7 +86,7 @@ fn judge(case: &Case<'_>, oracle: Oracle) -> (String, Vec<String>) {
         let excused = NOT_YET.contains(&case.row.number()) && untouched && repaired.exit == 4;
         let words = left[0]["reason"].as_str().unwrap_or_default().to_owned();
         let wrong = if excused { Vec::new() } else { vec![format!("not repaired: {left:?}")] };
-        return (format!("left: {words}"), wrong);
+        return Judged { words: format!("left: {words}"), served: None, without, wrong };
     }
     let mut wrong = Vec::new();
     if !matches!(repaired.exit, 0 | 1) {
@@ -92,7 +118,13 @@ fn judge(case: &Case<'_>, oracle: Oracle) -> (String, Vec<String>) {
             wrong.push(format!("start {}: {unserved} samples are not served", number + 1));
         }
     }
-    (format!("exit {}, {} samples served", repaired.exit, truth.starts[0].served), wrong)
+    let served = truth.starts[0].served;
+    Judged {
+        words: format!("exit {}, {served} samples served", repaired.exit),
+        served: Some(served),
+        without,
+        wrong,
+    }
 }
 
 fn complaints(start: &Start) -> Vec<String> {
@@ -120,16 +152,55 @@ fn what_is_left_is_served() {
     let bases = bases(oracle);
     let cases = cases(&bases, &judges(what, oracle, matrix), matrix);
     assert!(!cases.is_empty(), "no such cases");
-    let results = in_lanes(&cases, |case| (case.name(), judge(case, oracle)));
-    let results: BTreeMap<_, _> = results.into_iter().map(|(_, judged)| judged).collect();
+    let results = in_lanes(&cases, |case| judge(case, oracle));
     println!("{} cases, {:?}", results.len(), begun.elapsed());
-    for (name, (words, _)) in &results {
-        println!("{name}: {words}");
+    if let Some(path) = std::env::var_os("WALFIX_WRITE_REPAIRS") {
+        std::fs::write(path, document(&results)).unwrap();
+    }
+    let results: BTreeMap<_, _> = results.iter().map(|(case, judged)| (case.name(), judged)).collect();
+    for (name, judged) in &results {
+        println!("{name}: {}", judged.words);
     }
     let wrong: Vec<String> = results
         .iter()
-        .filter(|(_, (_, wrong))| !wrong.is_empty())
-        .map(|(name, (_, wrong))| format!("{name}\n    {}\n", wrong.join("\n    ")))
+        .filter(|(_, judged)| !judged.wrong.is_empty())
+        .map(|(name, judged)| format!("{name}\n    {}\n", judged.wrong.join("\n    ")))
         .collect();
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), results.len(), wrong.concat());
+}
+
+/// `docs/repair.md`.
+fn document(results: &[(&Case<'_>, Judged)]) -> String {
+    let mut lines: BTreeMap<[String; 4], (u64, String, String)> = BTreeMap::new();
+    let number =
+        |count: Option<u64>| count.map_or_else(|| "not mended yet".to_owned(), |count| count.to_string());
+    for (case, judged) in results.iter().filter(|(case, _)| !case.base.agent) {
+        let healthy = case.base.served.len() as u64;
+        let (row, version) = (format!("{:02} {}", case.row.number(), case.row.name), case.judge.version());
+        let key = [case.base.name.clone(), row, case.place.clone(), case.row.what.to_owned()];
+        let line = lines.entry(key).or_default();
+        line.0 = healthy;
+        for (cell, count) in [(&mut line.1, number(judged.without)), (&mut line.2, number(judged.served))] {
+            // Only what a version has of its own is told apart.
+            if cell.is_empty() {
+                *cell = count;
+            } else if !cell.split(", ").any(|known| known.split(' ').next() == Some(&count)) {
+                *cell = format!("{cell}, {count} ({version})");
+            }
+        }
+    }
+    let mut text = String::from(
+        "# What a repair leaves\n\n\
+         Healthy directories were damaged, and real servers started on them: three times without a repair, and after\n\
+         `walfix repair --backup`. The table has the samples that they then serve. After each repair the server came up at its\n\
+         first start, logged no corruption, cut and deleted nothing, served every sample of the records that the damage had left\n\
+         whole and no other, did so again at its second start, and its next checkpoint succeeded. The sorts of directories are\n\
+         those of [forecast.md](forecast.md).\n\n\
+         Written by `WALFIX_WRITE_REPAIRS=docs/repair.md cargo test --release --test repair_matrix`.\n\n\
+         | sort | damage | where | healthy | without walfix | after its repair |\n|---|---|---|---:|---:|---:|\n",
+    );
+    for ([base, _, place, what], (healthy, without, served)) in lines {
+        let _ = writeln!(text, "| {base} | {what} | {place} | {healthy} | {without} | {served} |");
+    }
+    text
 }
