@@ -21,6 +21,7 @@ use support::bases::{read_tree, write_tree};
 use support::matrix::{Case, Matrix, bases, cases, in_lanes, judges};
 use support::oracle::{self, Oracle};
 use support::recipes::Damaged;
+use support::table::thousands;
 use support::truth::{Start, measure};
 
 /// Damages that are not mended yet, and must then be left as they are: rows, by number.
@@ -172,8 +173,7 @@ fn what_is_left_is_served() {
 /// `docs/repair.md`.
 fn document(results: &[(&Case<'_>, Judged)]) -> String {
     let mut lines: BTreeMap<[String; 4], (u64, String, String)> = BTreeMap::new();
-    let number =
-        |count: Option<u64>| count.map_or_else(|| "not mended yet".to_owned(), |count| count.to_string());
+    let number = |count: Option<u64>| count.map_or_else(|| "not mended yet".to_owned(), thousands);
     for (case, judged) in results.iter().filter(|(case, _)| !case.base.agent) {
         let healthy = case.base.served.len() as u64;
         let (row, version) = (format!("{:02} {}", case.row.number(), case.row.name), case.judge.version());
@@ -184,7 +184,7 @@ fn document(results: &[(&Case<'_>, Judged)]) -> String {
             // Only what a version has of its own is told apart.
             if cell.is_empty() {
                 *cell = count;
-            } else if !cell.split(", ").any(|known| known.split(' ').next() == Some(&count)) {
+            } else if !cell.split(", ").any(|known| known.split(" (").next() == Some(&count)) {
                 *cell = format!("{cell}, {count} ({version})");
             }
         }
@@ -200,7 +200,8 @@ fn document(results: &[(&Case<'_>, Judged)]) -> String {
          | sort | damage | where | healthy | without walfix | after its repair |\n|---|---|---|---:|---:|---:|\n",
     );
     for ([base, _, place, what], (healthy, without, served)) in lines {
-        let _ = writeln!(text, "| {base} | {what} | {place} | {healthy} | {without} | {served} |");
+        let _ =
+            writeln!(text, "| {base} | {what} | {place} | {} | {without} | {served} |", thousands(healthy));
     }
     text
 }
