@@ -16,7 +16,8 @@ const CHANGES: &str = "openat,open,creat,write,pwrite64,writev,pwritev,pwritev2,
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub name: String,
-    /// Which call by that name of that thread it is, from 1 on.
+    /// Which call by that name of that thread it is, from 1 on; of `openat` which with that path, as others vary with
+    /// what else runs on the machine.
     pub ordinal: usize,
     pub arguments: String,
     /// `None` for one that never returned.
@@ -99,12 +100,18 @@ pub fn fail_at(log: &Path, command: &[&OsStr], call: &Call, error: &str) -> Outp
 }
 
 fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str) -> Output {
-    let options = [
+    let mut options = vec![
         "-e".into(),
         format!("trace={}", call.name),
         "-e".into(),
         format!("inject={}:{what}:when={}", call.name, call.ordinal),
     ];
+    // The same path, below the directories of this run.
+    if let Some(below) = path_opened(&call.name, &call.arguments).and_then(|path| split_temporary(&path)?.1) {
+        let texts = command.iter().copied().chain([log.as_os_str()]);
+        let roots = texts.filter_map(|text| split_temporary(text.to_str()?));
+        options.extend(roots.flat_map(|(root, _)| ["-P".to_owned(), format!("{root}/{below}")]));
+    }
     let output = strace(log, &options, command, Command::new("strace"));
     // Counts are of threads; it must have been the call that was meant.
     let text = fs::read_to_string(log).unwrap();
@@ -114,6 +121,19 @@ fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str) -> Output {
     output
 }
 
+/// What `openat` opens.
+fn path_opened(name: &str, arguments: &str) -> Option<String> {
+    (name == "openat").then(|| arguments.split('"').nth(1).unwrap_or_default().to_owned())
+}
+
+/// A temporary directory in a text, and what follows below it.
+fn split_temporary(text: &str) -> Option<(String, Option<String>)> {
+    let start = text.find('/')?;
+    let name = start + text[start..].find("/.tmp")? + 1;
+    let end = text[name..].find('/').map_or(text.len(), |length| name + length);
+    Some((text[start..end].to_owned(), text.get(end + 1..).map(str::to_owned)))
+}
+
 /// The same call in another run: names of backups have times, and numbers of descriptors may differ.
 fn same(a: &Call, b: &Call) -> bool {
     a.name == b.name && a.arguments.contains("O_CREAT") == b.arguments.contains("O_CREAT")
@@ -121,7 +141,7 @@ fn same(a: &Call, b: &Call) -> bool {
 
 fn parse(text: &str) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
-    let mut ordinals: BTreeMap<(u32, String), usize> = BTreeMap::new();
+    let mut ordinals: BTreeMap<(u32, String, Option<String>), usize> = BTreeMap::new();
     let mut open: BTreeMap<u32, usize> = BTreeMap::new();
     for line in text.lines() {
         let Some((thread, rest)) = line.split_once(' ') else { continue };
@@ -144,7 +164,7 @@ fn parse(text: &str) -> Vec<Call> {
             continue;
         }
         let Some((name, tail)) = rest.split_once('(') else { continue };
-        let ordinal = ordinals.entry((thread, name.to_owned())).or_default();
+        let ordinal = ordinals.entry((thread, name.to_owned(), path_opened(name, tail))).or_default();
         *ordinal += 1;
         let mut call =
             Call { name: name.to_owned(), ordinal: *ordinal, arguments: String::new(), result: None, thread };
