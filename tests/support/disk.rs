@@ -55,22 +55,16 @@ pub type State = BTreeMap<String, Option<Vec<u8>>>;
 
 fn apply(entries: &mut BTreeMap<String, Node>, op: &Op) {
     match op {
-        Op::Add(name, node) => {
+        Op::Add(name, node) | Op::Arrive(name, node, _) => {
             entries.insert(name.clone(), *node);
         }
-        Op::Remove(name) => {
+        Op::Remove(name) | Op::Leave(name, _) => {
             entries.remove(name);
         }
         Op::Rename(from, to) => {
             if let Some(node) = entries.remove(from) {
                 entries.insert(to.clone(), node);
             }
-        }
-        Op::Arrive(name, node, _) => {
-            entries.insert(name.clone(), *node);
-        }
-        Op::Leave(name, _) => {
-            entries.remove(name);
         }
     }
 }

@@ -12,6 +12,9 @@ const CHANGES: &str = "openat,open,creat,write,pwrite64,writev,pwritev,pwritev2,
     chmod,fchmod,fchmodat,chown,lchown,fchown,fchownat,utimensat,fsync,fdatasync,sync_file_range,\
     copy_file_range,sendfile,splice,setxattr,fsetxattr";
 
+/// Stops at no other calls. A signal cannot be sent at such a stop.
+const FAST: &str = "--seccomp-bpf";
+
 /// A call that returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -78,28 +81,30 @@ pub fn is_there(what: &str) -> bool {
 
 /// Runs a command to its end; the calls, in order.
 pub fn trace(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
-    let output = strace(log, &["-e".into(), format!("trace={CHANGES}")], command, Command::new("strace"));
+    let output =
+        strace(log, &[FAST.into(), "-e".into(), format!("trace={CHANGES}")], command, Command::new("strace"));
     (output, parse(&fs::read_to_string(log).unwrap()))
 }
 
 /// As [`trace`], with all bytes of all strings.
 pub fn trace_all(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
-    let options = ["-xx".into(), "-s".into(), "99999999".into(), "-e".into(), format!("trace={CHANGES}")];
+    let options =
+        [FAST.into(), "-xx".into(), "-s".into(), "99999999".into(), "-e".into(), format!("trace={CHANGES}")];
     let output = strace(log, &options, command, Command::new("strace"));
     (output, parse(&fs::read_to_string(log).unwrap()))
 }
 
 /// Runs a command and kills it as it enters `call`, which it does not do any more.
 pub fn kill_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
-    inject(log, command, call, "signal=KILL")
+    inject(log, command, call, "signal=KILL", None)
 }
 
 /// Runs a command of which `call` fails with `error`.
 pub fn fail_at(log: &Path, command: &[&OsStr], call: &Call, error: &str) -> Output {
-    inject(log, command, call, &format!("error={error}"))
+    inject(log, command, call, &format!("error={error}"), Some(FAST))
 }
 
-fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str) -> Output {
+fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str, fast: Option<&str>) -> Output {
     let mut options = vec![
         "-e".into(),
         format!("trace={}", call.name),
@@ -112,6 +117,7 @@ fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str) -> Output {
         let roots = texts.filter_map(|text| split_temporary(text.to_str()?));
         options.extend(roots.flat_map(|(root, _)| ["-P".to_owned(), format!("{root}/{below}")]));
     }
+    options.extend(fast.map(str::to_owned));
     let output = strace(log, &options, command, Command::new("strace"));
     // Counts are of threads; it must have been the call that was meant.
     let text = fs::read_to_string(log).unwrap();
