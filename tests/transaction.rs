@@ -78,8 +78,8 @@ fn child() {
     let arguments = PathBuf::from(arguments);
     let plan: Plan = serde_json::from_slice(&fs::read(arguments.join("plan")).unwrap()).unwrap();
     // Calls are counted for each thread: those of the harness must not come to such numbers.
+    let mut null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
     for _ in 0..1000 {
-        let mut null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
         std::io::Write::write_all(&mut null, &[0]).unwrap();
     }
     let path = |name: &str| PathBuf::from(fs::read_to_string(arguments.join(name)).unwrap());
@@ -95,9 +95,14 @@ fn command(plan: &Plan, data: &Path, backup: &Path, at: &Path) -> Vec<OsString> 
     fs::write(at.join("backup"), backup.to_str().unwrap()).unwrap();
     let mut variable = OsString::from(format!("{PLAN}="));
     variable.push(at);
+    // For whoever looks for the paths.
+    let mut place = OsString::from("WALFIX_TEST_PLACES=");
+    place.push(data);
+    let mut elsewhere = OsString::from("WALFIX_TEST_BACKUP=");
+    elsewhere.push(backup);
     let program = std::env::current_exe().unwrap();
     let options = ["--exact", "child", "--test-threads=1"].map(OsString::from);
-    [OsString::from("env"), variable, program.into()].into_iter().chain(options).collect()
+    [OsString::from("env"), variable, place, elsewhere, program.into()].into_iter().chain(options).collect()
 }
 
 /// The calls by which a plan is executed. Those of the test harness itself are left out.
@@ -119,22 +124,25 @@ fn killed_at_each_change(is_elsewhere: bool) {
     let pristine = place();
     let before = tree(&pristine.data());
     let plan_for = |data: &Path| plan_of(data, &everything());
-    let elsewhere = tempfile::tempdir().unwrap();
-    let backup_of = |place: &Place, n: usize| {
-        if is_elsewhere { elsewhere.path().join(format!("b{n}")) } else { place.backup() }
+    let mut elsewhere = Vec::new();
+    let mut backup_of = |place: &Place| {
+        if !is_elsewhere {
+            return place.backup();
+        }
+        elsewhere.push(tempfile::tempdir().unwrap());
+        elsewhere.last().unwrap().path().join("walfix-backup-t")
     };
     let done = pristine.again();
-    let calls = changes(&plan_for(&done.data()), &done.data(), &backup_of(&done, 0));
+    let backup = backup_of(&done);
+    let calls = changes(&plan_for(&done.data()), &done.data(), &backup);
     let after = tree(&done.data());
-    repair::undo(&backup_of(&done, 0)).unwrap();
+    repair::undo(&backup).unwrap();
     assert_eq!(difference(&before, &tree(&done.data())), None);
     assert!(calls.len() > 80, "{}", calls.len());
-    let mut n = 0;
     for call in &calls {
         let mut killed = || {
-            n += 1;
             let (place, at) = (pristine.again(), temporary());
-            let backup = backup_of(&place, n);
+            let backup = backup_of(&place);
             let command = command(&plan_for(&place.data()), &place.data(), &backup, at.path());
             let command: Vec<&OsStr> = command.iter().map(AsRef::as_ref).collect();
             let output = strace::kill_at(&at.path().join("trace"), &command, call);

@@ -2,8 +2,8 @@
 //!
 //! The model grants what POSIX does, and no more: what has been synced is there; of the rest any part may be. Names in a
 //! directory are kept in order (what was done to them first is on the disk first), bytes of files in any order, by whole
-//! calls or torn at sectors of 512 bytes, and with zeros where a file has grown and its bytes have not come. A file that
-//! is renamed from one directory to another is in one of them.
+//! calls or torn at sectors of 512 bytes, and with zeros where a file has grown and its bytes have not come. A rename
+//! from one directory to another is one transaction, as in every file system with a journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,6 +20,10 @@ enum Op {
     Add(String, Node),
     Remove(String),
     Rename(String, String),
+    /// Renamed from another directory: by this name, in a transaction of this number.
+    Arrive(String, Node, usize),
+    /// Renamed to another directory.
+    Leave(String, usize),
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +45,9 @@ pub struct Disk {
     inodes: Vec<Inode>,
     /// Descriptors: what is open, and the position in it.
     open: BTreeMap<i64, (Node, usize)>,
+    /// Where what was renamed from one directory to another arrived, by transaction; those that are synced no more.
+    moves: BTreeMap<usize, Node>,
+    moved: usize,
 }
 
 /// Names and bytes of all that is on a disk; `None` for directories.
@@ -48,10 +55,10 @@ pub type State = BTreeMap<String, Option<Vec<u8>>>;
 
 fn apply(entries: &mut BTreeMap<String, Node>, op: &Op) {
     match op {
-        Op::Add(name, node) => {
+        Op::Add(name, node) | Op::Arrive(name, node, _) => {
             entries.insert(name.clone(), *node);
         }
-        Op::Remove(name) => {
+        Op::Remove(name) | Op::Leave(name, _) => {
             entries.remove(name);
         }
         Op::Rename(from, to) => {
@@ -79,7 +86,13 @@ impl Disk {
     /// With what is below `root`, all of it synced.
     pub fn of(root: &Path) -> Self {
         let root = root.canonicalize().unwrap();
-        let mut disk = Self { root: root.clone(), inodes: Vec::new(), open: BTreeMap::new() };
+        let mut disk = Self {
+            root: root.clone(),
+            inodes: Vec::new(),
+            open: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            moved: 0,
+        };
         disk.load(&root);
         disk
     }
@@ -136,6 +149,31 @@ impl Disk {
     fn change(&mut self, directory: Node, op: Op) {
         let Inode::Directory { pending, .. } = &mut self.inodes[directory] else { panic!("no directory") };
         pending.push(op);
+    }
+
+    /// A directory is synced: what left it has arrived.
+    fn sync_moves(&mut self, directory: Node) {
+        let Inode::Directory { pending, .. } = &self.inodes[directory] else { return };
+        let ids: Vec<usize> = pending
+            .iter()
+            .filter_map(|op| match op {
+                Op::Leave(_, id) | Op::Arrive(_, _, id) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        for id in ids {
+            let Some(to) = self.moves.remove(&id).filter(|&to| to != directory) else { continue };
+            let Inode::Directory { synced, pending } = &mut self.inodes[to] else { continue };
+            pending.drain(..).for_each(|op| apply(synced, &op));
+        }
+    }
+
+    /// Whether a transaction is on the disk.
+    fn has_arrived(&self, id: usize, choice: &BTreeMap<Node, usize>) -> bool {
+        let Some(to) = self.moves.get(&id) else { return true };
+        let Inode::Directory { pending, .. } = &self.inodes[*to] else { return true };
+        let done = choice.get(to).copied().unwrap_or(0);
+        pending[..done].iter().any(|op| matches!(op, Op::Arrive(_, _, other) if *other == id))
     }
 
     fn put(&mut self, node: Node, data: Data) {
@@ -201,6 +239,7 @@ impl Disk {
             "fsync" | "fdatasync" => {
                 let number = i64::try_from(call.number(0)).unwrap();
                 let Some((node, _)) = self.open.get(&number).copied() else { return };
+                self.sync_moves(node);
                 match &mut self.inodes[node] {
                     Inode::Directory { synced, pending } => {
                         pending.drain(..).for_each(|op| apply(synced, &op));
@@ -217,8 +256,10 @@ impl Disk {
                     self.change(from, Op::Rename(old, new));
                 } else {
                     let node = self.now(from)[&old];
-                    self.change(to, Op::Add(new, node));
-                    self.change(from, Op::Remove(old));
+                    self.moved += 1;
+                    self.moves.insert(self.moved, to);
+                    self.change(to, Op::Arrive(new, node, self.moved));
+                    self.change(from, Op::Leave(old, self.moved));
                 }
             }
             "link" | "linkat" => {
@@ -297,7 +338,15 @@ impl Disk {
             Inode::Directory { synced, pending } => {
                 let mut entries = synced.clone();
                 let done = choice.get(&node).copied().unwrap_or(0);
-                pending[..done].iter().for_each(|op| apply(&mut entries, op));
+                for (at, op) in pending.iter().enumerate() {
+                    let is_done = match op {
+                        Op::Leave(_, id) => self.has_arrived(*id, choice),
+                        _ => at < done,
+                    };
+                    if is_done {
+                        apply(&mut entries, op);
+                    }
+                }
                 for (name, below) in entries {
                     let path = if path.is_empty() { name } else { format!("{path}/{name}") };
                     self.collect(below, path, choice, state);

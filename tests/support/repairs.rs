@@ -78,6 +78,30 @@ pub const CASES: &[Case] = &[
         plan_has: &[r#""replace""#],
     },
     Case { name: "a hole of nine bytes", make: nine, is_elsewhere: false, plan_has: &[r#""rewrite""#] },
+    Case {
+        name: "a checkpoint, and a fence",
+        make: |at| fixture("checkpoint_series_damaged", at),
+        is_elsewhere: false,
+        plan_has: &[r#""create""#, "checkpoint."],
+    },
+    Case {
+        name: "a gap between segments",
+        make: |at| fixture("gap_in_segments", at),
+        is_elsewhere: false,
+        plan_has: &[r#""create""#],
+    },
+    Case {
+        name: "a file in the place of a checkpoint",
+        make: |at| fixture("checkpoint_is_a_file", at),
+        is_elsewhere: false,
+        plan_has: &[r#""set_aside""#],
+    },
+    Case {
+        name: "a chunk snapshot, set aside to another file system",
+        make: |at| fixture("chunk_snapshot_damaged", at),
+        is_elsewhere: true,
+        plan_has: &[r#""set_aside""#],
+    },
 ];
 
 /// A data directory in a directory of its own.
@@ -143,10 +167,18 @@ impl Place {
     }
 
     /// `walfix repair --backup=...`, for a run under strace.
-    pub fn repair_arguments(&self) -> [std::ffi::OsString; 6] {
+    pub fn repair_arguments(&self) -> [std::ffi::OsString; 7] {
         let mut backup = std::ffi::OsString::from("--backup=");
         backup.push(self.backup());
-        [WALFIX.into(), "repair".into(), "--threads=1".into(), "--quiet".into(), backup, self.data().into()]
+        [
+            WALFIX.into(),
+            "repair".into(),
+            "--threads=1".into(),
+            "--quiet".into(),
+            "--accept-orphans".into(),
+            backup,
+            self.data().into(),
+        ]
     }
 }
 

@@ -12,11 +12,15 @@ const CHANGES: &str = "openat,open,creat,write,pwrite64,writev,pwritev,pwritev2,
     chmod,fchmod,fchmodat,chown,lchown,fchown,fchownat,utimensat,fsync,fdatasync,sync_file_range,\
     copy_file_range,sendfile,splice,setxattr,fsetxattr";
 
+/// Stops at no other calls. A signal cannot be sent at such a stop.
+const FAST: &str = "--seccomp-bpf";
+
 /// A call that returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub name: String,
-    /// Which call by that name of that thread it is, from 1 on.
+    /// Which call by that name of that thread it is, from 1 on; of `openat` which with that path, as others vary with
+    /// what else runs on the machine.
     pub ordinal: usize,
     pub arguments: String,
     /// `None` for one that never returned.
@@ -77,34 +81,43 @@ pub fn is_there(what: &str) -> bool {
 
 /// Runs a command to its end; the calls, in order.
 pub fn trace(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
-    let output = strace(log, &["-e".into(), format!("trace={CHANGES}")], command, Command::new("strace"));
+    let output =
+        strace(log, &[FAST.into(), "-e".into(), format!("trace={CHANGES}")], command, Command::new("strace"));
     (output, parse(&fs::read_to_string(log).unwrap()))
 }
 
 /// As [`trace`], with all bytes of all strings.
 pub fn trace_all(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
-    let options = ["-xx".into(), "-s".into(), "99999999".into(), "-e".into(), format!("trace={CHANGES}")];
+    let options =
+        [FAST.into(), "-xx".into(), "-s".into(), "99999999".into(), "-e".into(), format!("trace={CHANGES}")];
     let output = strace(log, &options, command, Command::new("strace"));
     (output, parse(&fs::read_to_string(log).unwrap()))
 }
 
 /// Runs a command and kills it as it enters `call`, which it does not do any more.
 pub fn kill_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
-    inject(log, command, call, "signal=KILL")
+    inject(log, command, call, "signal=KILL", None)
 }
 
 /// Runs a command of which `call` fails with `error`.
 pub fn fail_at(log: &Path, command: &[&OsStr], call: &Call, error: &str) -> Output {
-    inject(log, command, call, &format!("error={error}"))
+    inject(log, command, call, &format!("error={error}"), Some(FAST))
 }
 
-fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str) -> Output {
-    let options = [
+fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str, fast: Option<&str>) -> Output {
+    let mut options = vec![
         "-e".into(),
         format!("trace={}", call.name),
         "-e".into(),
         format!("inject={}:{what}:when={}", call.name, call.ordinal),
     ];
+    // The same path, below the directories of this run.
+    if let Some(below) = path_opened(&call.name, &call.arguments).and_then(|path| split_temporary(&path)?.1) {
+        let texts = command.iter().copied().chain([log.as_os_str()]);
+        let roots = texts.filter_map(|text| split_temporary(text.to_str()?));
+        options.extend(roots.flat_map(|(root, _)| ["-P".to_owned(), format!("{root}/{below}")]));
+    }
+    options.extend(fast.map(str::to_owned));
     let output = strace(log, &options, command, Command::new("strace"));
     // Counts are of threads; it must have been the call that was meant.
     let text = fs::read_to_string(log).unwrap();
@@ -114,6 +127,19 @@ fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str) -> Output {
     output
 }
 
+/// What `openat` opens.
+fn path_opened(name: &str, arguments: &str) -> Option<String> {
+    (name == "openat").then(|| arguments.split('"').nth(1).unwrap_or_default().to_owned())
+}
+
+/// A temporary directory in a text, and what follows below it.
+fn split_temporary(text: &str) -> Option<(String, Option<String>)> {
+    let start = text.find('/')?;
+    let name = start + text[start..].find("/.tmp")? + 1;
+    let end = text[name..].find('/').map_or(text.len(), |length| name + length);
+    Some((text[start..end].to_owned(), text.get(end + 1..).map(str::to_owned)))
+}
+
 /// The same call in another run: names of backups have times, and numbers of descriptors may differ.
 fn same(a: &Call, b: &Call) -> bool {
     a.name == b.name && a.arguments.contains("O_CREAT") == b.arguments.contains("O_CREAT")
@@ -121,7 +147,7 @@ fn same(a: &Call, b: &Call) -> bool {
 
 fn parse(text: &str) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
-    let mut ordinals: BTreeMap<(u32, String), usize> = BTreeMap::new();
+    let mut ordinals: BTreeMap<(u32, String, Option<String>), usize> = BTreeMap::new();
     let mut open: BTreeMap<u32, usize> = BTreeMap::new();
     for line in text.lines() {
         let Some((thread, rest)) = line.split_once(' ') else { continue };
@@ -144,7 +170,7 @@ fn parse(text: &str) -> Vec<Call> {
             continue;
         }
         let Some((name, tail)) = rest.split_once('(') else { continue };
-        let ordinal = ordinals.entry((thread, name.to_owned())).or_default();
+        let ordinal = ordinals.entry((thread, name.to_owned(), path_opened(name, tail))).or_default();
         *ordinal += 1;
         let mut call =
             Call { name: name.to_owned(), ordinal: *ordinal, arguments: String::new(), result: None, thread };
