@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use walfix::forecast::report::Forecast;
+use walfix::forecast::report::{Forecast, Outcome};
 use walfix::forecast::{Assumed, forecast};
 use walfix::repair::{self, Found, Lock, Plan, RepairError};
 use walfix::report::plan::{self, Answer, Done};
@@ -16,9 +16,6 @@ use walfix::tsdb::Target;
 use super::progress::Bar;
 use super::scan::{USUAL, usual_target};
 use super::{EXIT_STATUS, Exit, Format, Global, print};
-
-/// The share of entries without labels, in percent, from which on a repair asks whether this is meant.
-const MOST_ORPHANS: u64 = 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,7 +111,10 @@ impl Repair {
         }
         let made = self.plan(target, global)?;
         show(&Answer { plan: &made.plan, forecast: made.forecast.as_ref(), done: None }, global)?;
-        let clean = made.report.verdict == Verdict::Clean && made.plan.left.is_empty();
+        // What an agent refuses is no damage to a server, which the scan speaks of.
+        let refused =
+            made.plan.steps.iter().flat_map(|step| &step.mends).any(|mends| mends.code == "agent_refuses");
+        let clean = made.report.verdict == Verdict::Clean && made.plan.left.is_empty() && !refused;
         Ok(if clean { Exit::Clean } else { Exit::Damaged })
     }
 
@@ -142,9 +142,7 @@ impl Repair {
                 (Verdict::Clean, None) => Exit::Clean,
             });
         }
-        if let Some(orphans) =
-            plan.orphans.filter(|orphans| orphans.percent() > MOST_ORPHANS && !self.accept_orphans)
-        {
+        if let Some(orphans) = plan.orphans.filter(|orphans| orphans.are_many() && !self.accept_orphans) {
             bail!(
                 "{} entries of {} series ({}) have lost their labels: Prometheus would drop them. Nothing was changed. If their \
                  series records cannot be had from anywhere, repair with --accept-orphans.",
@@ -161,7 +159,20 @@ impl Repair {
             .context("the repair is done, but the directory cannot be read to verify it")?;
         let done = Done { backup, finished: finished.is_some(), after: &after };
         show(&Answer { plan, forecast: made.forecast.as_ref(), done: Some(done) }, global)?;
-        Ok(if after.verdict == Verdict::Clean { Exit::Repaired } else { Exit::Damaged })
+        if after.verdict == Verdict::Damaged || !plan.left.is_empty() {
+            return Ok(Exit::Damaged);
+        }
+        // The other reader.
+        let first = forecast(target, &after, assumed(global))?
+            .and_then(|forecast| forecast.starts.into_iter().next());
+        if let Some(start) = first.filter(|start| start.outcome != Outcome::Starts || start.error.is_some()) {
+            let says = start.error.or(start.fatal).unwrap_or_else(|| "nothing".to_owned());
+            eprintln!(
+                "walfix: no damage is left, and Prometheus would still not take it all; it would say: {says}"
+            );
+            return Ok(Exit::Damaged);
+        }
+        Ok(Exit::Repaired)
     }
 
     fn plan(&self, target: &Target, global: &Global) -> anyhow::Result<Made> {
@@ -171,7 +182,7 @@ impl Repair {
         } else {
             walfix::scan::scan(target, &options, &Bar::new())
         }?;
-        let assumed = Assumed { version: global.prometheus, agent: global.agent };
+        let assumed = assumed(global);
         let forecast = forecast(target, &report, assumed)?;
         let mode = match self.mode {
             Mode::Salvage => repair::Mode::Salvage,
@@ -180,6 +191,10 @@ impl Repair {
         let plan = repair::plan(target, &report, forecast.as_ref(), repair::Options { mode, assumed })?;
         Ok(Made { report, forecast, plan })
     }
+}
+
+fn assumed(global: &Global) -> Assumed {
+    Assumed { version: global.prometheus, agent: global.agent }
 }
 
 /// A plan, and what it was made from.

@@ -402,6 +402,10 @@ pub(super) struct From {
 
 impl ReadAt for From {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        // Opening a pipe would wait for a writer.
+        if !self.path.metadata()?.is_file() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         ReadAt::read_at(&File::open(&self.path)?, buffer, offset.saturating_add(self.offset))
     }
 }

@@ -20,17 +20,23 @@ const STALE: u64 = 0x7FF0_0000_0000_0002;
 /// The name of the series.
 const NAME: &[u8] = b"walfix_fence";
 
+/// The highest ref that leaves room to count on: Prometheus panics at 2^40 (`tsdb/chunks/chunks.go`, `NewHeadChunkRef`), and
+/// what claims to have one near that was never handed out.
+const MOST: u64 = (1 << 40) - (1 << 32);
+
 /// The ref of the fence that the directory needs, if it needs one.
 pub(super) fn needed(target: &Target, report: &Report, corrected: CorrectedRefs) -> io::Result<Option<u64>> {
     let chunks = list_head_chunks(&target.path().join("chunks_head"), "chunks_head")?;
     let mut used = report.refs.unknown.max(corrected.used);
     for file in &chunks.files {
         let Ok(headers) = file.chunks() else { continue };
-        used = used.max(headers.map_while(Result::ok).map(|chunk| chunk.series_ref).max());
+        let refs = headers.map_while(Result::ok).map(|chunk| chunk.series_ref);
+        used = used.max(refs.filter(|&used| used < MOST).max());
     }
     // A segment without series still begins at 0.
     let defined = report.refs.defined.max(corrected.defined);
-    Ok(used.filter(|&used| defined.is_none_or(|defined| used > defined)).and_then(|used| used.checked_add(1)))
+    let is_above = |used: &u64| *used < MOST && defined.is_none_or(|defined| *used > defined);
+    Ok(used.filter(is_above).map(|used| used + 1))
 }
 
 /// A segment that holds the fence, at the time of the newest sample.

@@ -28,7 +28,8 @@ pub(super) fn all(target: &Target, touched: &[&str]) -> io::Result<Vec<Input>> {
 /// What identifies the file at `path` below `root`.
 pub(super) fn input(root: &Path, path: String, with_checksum: bool) -> io::Result<Input> {
     let full = root.join(&path);
-    let metadata = full.metadata()?;
+    // A link that leads nowhere is there, too.
+    let metadata = full.metadata().or_else(|_| full.symlink_metadata())?;
     let checksum = if with_checksum { Some(checksum_of_file(&full)?) } else { None };
     let (device, inode, bytes) = (metadata.dev(), metadata.ino(), metadata.len());
     Ok(Input { path, device, inode, bytes, modified: modified(&metadata), checksum })

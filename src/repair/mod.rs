@@ -62,7 +62,7 @@ pub fn plan(
 ) -> Result<Plan, RepairError> {
     let mut plan = Plan::empty(report, options);
     let planned = match options.mode {
-        Mode::Salvage => salvage::plan(target, report, options.assumed, &mut plan),
+        Mode::Salvage => salvage::plan(target, report, forecast, options.assumed, &mut plan),
         Mode::Prometheus => prometheus::plan(target, report, forecast, options.assumed, &mut plan),
     };
     planned.at("read", target.path())?;

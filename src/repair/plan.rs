@@ -140,6 +140,9 @@ impl Loss {
     }
 }
 
+/// The share of entries without labels, in percent, from which on a repair asks whether this is meant.
+const MOST_ORPHANS: u64 = 10;
+
 /// Entries whose series is defined nowhere: samples, and whatever else names a series by its ref.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orphans {
@@ -173,6 +176,12 @@ impl Orphans {
     pub fn percent(&self) -> u64 {
         let share = (u128::from(self.entries) * 100).div_ceil(u128::from(self.of.max(1)));
         u64::try_from(share.min(100)).unwrap_or(100)
+    }
+
+    /// Whether they are so many that a repair is not begun without a word.
+    #[must_use]
+    pub fn are_many(&self) -> bool {
+        self.percent() > MOST_ORPHANS
     }
 
     /// `at most 12 %`.

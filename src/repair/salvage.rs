@@ -9,11 +9,18 @@ use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step}
 use super::segment::{CorrectedRefs, Mend, Standing, is_of_tombstones};
 use super::{fence, half_repaired, sequence};
 use crate::forecast::Assumed;
+use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
 
 /// Plans what mends the data directory `target`, of which `report` is the scan.
-pub(super) fn plan(target: &Target, report: &Report, assumed: Assumed, plan: &mut Plan) -> io::Result<()> {
+pub(super) fn plan(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    assumed: Assumed,
+    plan: &mut Plan,
+) -> io::Result<()> {
     let listing = target.list()?;
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
@@ -24,15 +31,20 @@ pub(super) fn plan(target: &Target, report: &Report, assumed: Assumed, plan: &mu
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
-    let half_repaired = half_repaired::steps(target, &listing, report)?;
+    let half_repaired = half_repaired::steps(target, &listing, report, assumed)?;
+    let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
         findings.remove(step.change.path());
     }
-    snapshots(report, &mut findings, plan);
-    let corrected = segments(target, report, assumed, &mut findings, plan)?;
+    let corrected = segments(target, report, assumed, &put_back, &mut findings, plan)?;
     plan.steps.extend(half_repaired);
+    snapshots(report, forecast, &mut findings, plan);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
+    if corrected.defined.is_some() {
+        // How many of them get their labels back is not counted.
+        plan.orphans = None;
+    }
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
     }
@@ -52,10 +64,19 @@ fn is_about_bytes(finding: &Finding) -> bool {
     finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
 }
 
-/// A chunk snapshot only saves time: without it Prometheus replays the WAL, as it does if it finds a damaged one
-/// (`tsdb/head.go`, `Head.Init`).
-fn snapshots(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
-    for log in report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot) {
+/// A chunk snapshot that Prometheus does not load is of no use: it replays the WAL instead (`tsdb/head.go`, `Head.Init`). One
+/// that it loads in spite of the damage may have what the WAL has lost.
+fn snapshots(
+    report: &Report,
+    forecast: Option<&Forecast>,
+    findings: &mut BTreeMap<&str, Vec<&Finding>>,
+    plan: &mut Plan,
+) {
+    let first = forecast.and_then(|forecast| forecast.starts.first());
+    let error = first.and_then(|start| start.error.as_deref()).unwrap_or_default();
+    for log in
+        report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot && error.contains(&log.path))
+    {
         let mut of_log: Vec<&Finding> = Vec::new();
         for findings in findings.values_mut() {
             of_log.extend(findings.extract_if(.., |finding| finding.log.as_ref() == Some(&log.path)));
@@ -74,6 +95,7 @@ fn segments(
     target: &Target,
     report: &Report,
     assumed: Assumed,
+    put_back: &[String],
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> io::Result<CorrectedRefs> {
@@ -89,7 +111,7 @@ fn segments(
             let findings = findings.get_mut(segment.path.as_str()).unwrap_or(none);
             let of_bytes: Vec<&Finding> =
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
-            if of_bytes.is_empty() && !assumed.agent {
+            if of_bytes.is_empty() && !assumed.agent || put_back.contains(&segment.path) {
                 continue;
             }
             match segment_step(target, &segment.path, kind, assumed, &of_bytes)? {
@@ -228,12 +250,15 @@ fn how(change: &Change, finding: &Finding) -> &'static str {
     let Change::Patch { patches, .. } = change else {
         return "the segment is written anew without it: a hole of this size cannot be filled";
     };
+    if patches
+        .iter()
+        .any(|patch| matches!(patch.with, Content::Zeros(_)) && Some(patch.offset) == finding.end)
+    {
+        return "the zeros that are missing at the end are added: the record is whole with them";
+    }
     let is_at = |patch: &&Patch| finding.offset.is_some_and(|offset| patch.offset <= offset);
     match patches.iter().rfind(is_at).map(|patch| &patch.with) {
         Some(Content::End) => "the segment ends here; nothing that can be read follows",
-        Some(Content::Zeros(_)) => {
-            "the zeros that are missing at the end are added: the record is whole with them"
-        }
         _ => "filled with records that say nothing",
     }
 }
@@ -259,6 +284,9 @@ fn why_not(finding: &Finding) -> &'static str {
         }
         "repeated_series" => "walfix does not yet tell which of two copies of a segment is the right one",
         "not_a_file" => "move it out of the directory; an empty file by its name may take its place",
+        _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {
+            "Prometheus may still load this snapshot, or does not look at it; it makes a new one when it stops"
+        }
         _ if finding.log.as_deref().is_some_and(|log| log.contains("checkpoint."))
             || finding.code.contains("checkpoint") =>
         {

@@ -234,6 +234,8 @@ impl Standing {
         let Some(header) = Header::parse(&bytes) else { return Ok(None) };
         let end = hole.start + header.size() as u64;
         let whole = header.head.kind() == FragmentType::Full
+            // A header of no data that lacks its zeros is no more than a torn one.
+            && header.length > 0
             && end <= page_end(hole.start)
             && end > self.length
             && crc::matches(&bytes[HEADER_SIZE..header.size()], header.crc);

@@ -61,8 +61,11 @@ pub(super) fn steps(
         }
         let there: BTreeSet<i64> = log.segments.iter().map(|segment| segment.index).collect();
         for finding in numbers {
-            let missing = missing(listing, log, &there, finding);
-            let missing = missing.ok_or("too many segments are missing: is this the right directory?")?;
+            let missing = missing(listing, log, &there, finding).ok_or("what is missing cannot be told")?;
+            if missing.end - missing.start > MOST {
+                steps.extend(empty_checkpoint(listing, log, finding, missing.end)?);
+                continue;
+            }
             steps.extend(missing.map(|number| {
                 let path = format!("{}/{}", log.relative, segment_name(number));
                 let how = "an empty segment takes the place of the one that is missing; what stood in that is not here";
@@ -71,11 +74,35 @@ pub(super) fn steps(
         }
     }
     for finding in findings.iter().filter(|finding| finding.code == FILE) {
+        if target.path_of(&finding.path).is_symlink() {
+            return Err(
+                "a symbolic link has the name of a checkpoint, which Prometheus does not follow: put the directory there",
+            );
+        }
         let bytes = target.path_of(&finding.path).symlink_metadata().map_or(0, |metadata| metadata.len());
         let change = Change::SetAside { path: finding.path.clone(), bytes };
         steps.push(step(change, finding, "moved out of the way"));
     }
     Ok(steps)
+}
+
+/// Steps that make an empty checkpoint that ends where the first segment begins: instead of many empty segments.
+fn empty_checkpoint(
+    listing: &Listing,
+    log: &LogDirectory,
+    finding: &Finding,
+    first: i64,
+) -> Result<[Step; 2], &'static str> {
+    if log.kind != LogKind::Wal
+        || finding.code != "first_segment_missing"
+        || listing.last_checkpoint().is_some()
+    {
+        return Err("more than 1000 segments are missing: is this the right directory?");
+    }
+    let path = format!("{}/checkpoint.{}", log.relative, segment_name(first - 1));
+    let how = "an empty checkpoint takes the place of the one that is missing; the labels that stood in that are not here";
+    let segment = Change::Create { path: format!("{path}/{}", segment_name(0)), bytes: Vec::new() };
+    Ok([step(Change::CreateDirectory { path }, finding, how), step(segment, finding, how)])
 }
 
 /// The numbers that are missing in front of the segment that the finding is about.
@@ -98,7 +125,7 @@ fn missing(
             there.range(..behind).next_back()?.saturating_add(1)..behind
         }
     };
-    (numbers.end - numbers.start <= MOST).then_some(numbers)
+    Some(numbers)
 }
 
 fn step(change: Change, finding: &Finding, how: &str) -> Step {

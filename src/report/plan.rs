@@ -45,6 +45,7 @@ struct Document<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
     backup_bytes: u64,
+    needs_accept_orphans: bool,
     without_repair: Option<&'a Forecast>,
     applied: Option<Applied<'a>>,
 }
@@ -71,6 +72,7 @@ pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
     let document = Document {
         plan: answer.plan,
         backup_bytes: answer.plan.backup_bytes(),
+        needs_accept_orphans: needs_a_word(answer.plan),
         without_repair: answer.forecast,
         applied,
     };
@@ -111,6 +113,11 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
     }
     page.line("")?;
     end(&mut page, answer)
+}
+
+/// Whether a repair has to be told that so many orphans are meant.
+fn needs_a_word(plan: &Plan) -> bool {
+    !plan.steps.is_empty() && plan.orphans.is_some_and(|orphans| orphans.are_many())
 }
 
 /// What a repair would come to, for the report of a scan.
@@ -243,7 +250,8 @@ fn end(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
         None => page.indented(
             2,
             &format!(
-                "Nothing has been changed. With --backup it is, and {} of old bytes are kept.",
+                "Nothing has been changed. With --backup{} it is, and {} of old bytes are kept.",
+                if needs_a_word(plan) { format!("{GLUE}--accept-orphans") } else { String::new() },
                 size(plan.backup_bytes())
             ),
         ),

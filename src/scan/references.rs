@@ -104,7 +104,9 @@ impl Refs {
     /// The highest of these bits.
     fn highest(&self, of: impl Fn(&Block) -> u64) -> Option<u64> {
         let highest = |block: &Block| Some(block.number * BLOCK + u64::from(of(block).checked_ilog2()?));
-        self.blocks.iter().filter_map(highest).max()
+        // Prometheus hands out no higher ones (`tsdb/chunks/chunks.go`, `NewHeadChunkRef`).
+        let can_be = |highest: &u64| *highest < 1 << 40;
+        self.blocks.iter().filter_map(highest).filter(can_be).max()
     }
 
     fn count(&self, of: impl Fn(&Block) -> u64) -> u64 {

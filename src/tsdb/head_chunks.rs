@@ -282,6 +282,10 @@ impl HeadChunkFile {
     /// # Errors
     /// If it cannot be opened.
     pub fn chunks(&self) -> io::Result<HeadChunkIter<File>> {
+        // Opening a pipe would wait for a writer.
+        if !self.path.metadata()?.is_file() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         Ok(HeadChunkIter::new(File::open(&self.path)?, self.length, self.index))
     }
 }
