@@ -218,3 +218,20 @@ fn a_snapshot_that_still_loads_stays() {
     assert!(plan.steps.is_empty(), "{:?}", plan.steps);
     assert!(plan.left[0].reason.contains("may still load"), "{:?}", plan.left);
 }
+
+/// Prometheus renamed the segment and could not make the new one: a full disk.
+#[test]
+fn an_original_without_a_segment_in_its_place() {
+    let refs = [1, 2];
+    let first = segment(&[series(&refs), samples(&refs, 1000)]);
+    let mut original = segment(&[samples(&refs, 2000), samples(&refs, 3000), samples(&refs, 4000)]);
+    let second = records(&original)[1].offset();
+    original[second + 9] ^= 0x55;
+    original[second + 12] ^= 0x55;
+    let directory = directory(&[("wal/00000000", first), ("wal/00000001.repair", original.clone())]);
+    let after = mend(directory.path(), Assumed::default());
+    assert_eq!(after.verdict, Verdict::Clean);
+    let samples = after.logs.iter().map(|log| log.entries.samples).sum::<u64>();
+    assert_eq!(samples, 6, "two of each record but the damaged one");
+    assert!(!directory.path().join("wal/00000001.repair").exists());
+}

@@ -9,9 +9,9 @@ use std::io;
 
 use super::input::checksum_of_bytes;
 use super::plan::{Change, Loss, Mends, Step};
-use super::segment::is_to_be_mended;
+use super::segment::{Mend, Standing, is_to_be_mended};
 use crate::forecast::Assumed;
-use crate::scan::report::{Dialect, Report};
+use crate::scan::report::{Dialect, Report, Segment};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use crate::tsdb::{Listing, StrayKind, Target};
 use crate::wal::Record;
@@ -33,7 +33,14 @@ pub(super) fn steps(
         let Some(log) = report.logs.iter().find(is_it) else { continue };
         let path = format!("{directory}/{}", segment_name(number));
         let logged_since = log.segments.iter().any(|segment| segment.index > number && segment.records > 0);
-        let Some(segment) = log.segments.iter().find(|segment| segment.path == path) else { continue };
+        let is_there = |segment: &&Segment| segment.path == path;
+        let Some(segment) = log.segments.iter().find(is_there) else {
+            // Prometheus died before it had made the new one, or could not make it.
+            if log.segments.iter().all(|segment| segment.index < number) {
+                steps.extend(renamed_back(target, &stray.relative, path, assumed)?);
+            }
+            continue;
+        };
         if logged_since || !target.path_of(&stray.relative).is_file() {
             continue;
         }
@@ -60,6 +67,35 @@ pub(super) fn steps(
         steps.push(step(aside, "it is of no more use; it goes into the backup".to_owned(), Loss::NOTHING));
     }
     Ok(steps)
+}
+
+/// Mends the original where it is, since nobody reads it there, and gives it its name back.
+fn renamed_back(target: &Target, original: &str, path: String, assumed: Assumed) -> io::Result<Vec<Step>> {
+    let full = target.path_of(original);
+    if !full.is_file() {
+        return Ok(Vec::new());
+    }
+    let file = File::open(full)?;
+    let length = file.metadata()?.len();
+    let agent = assumed.agent.then_some(assumed.version);
+    let standing = Standing::of(&file, length, agent);
+    if standing.is_in_flux() {
+        return Ok(Vec::new());
+    }
+    let change = match standing.mend(&file)? {
+        Mend::Nothing => None,
+        Mend::Patch { method, patches } => Some(Change::Patch { path: original.to_owned(), method, patches }),
+        Mend::Rewrite { records } => {
+            Some(Change::Rewrite { path: original.to_owned(), from: None, bytes: length, records, agent })
+        }
+    };
+    let damaged = standing.problems.iter().any(is_to_be_mended);
+    let lost = if damaged { Loss::default() } else { Loss::NOTHING };
+    let mended =
+        change.map(|change| step(change, "what is damaged in the original is mended".to_owned(), lost));
+    let back = Change::Rename { from: original.to_owned(), to: path };
+    let how = "the original gets its name back: there is nothing in its place".to_owned();
+    Ok(mended.into_iter().chain([step(back, how, Loss::NOTHING)]).collect())
 }
 
 fn step(change: Change, how: String, lost: Loss) -> Step {
