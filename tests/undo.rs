@@ -335,3 +335,28 @@ fn backups_that_never_became_whole() {
     assert!(said.contains("thesis.txt"), "{said}");
     assert!(mine.join("thesis.txt").exists());
 }
+
+/// Only what a repair was writing is removed: not what somebody has called so.
+#[test]
+fn files_of_others_stay() {
+    for (fixture, codes) in [("healthy", OK), ("overwritten_range", REPAIRED)] {
+        let place = Place::of(fixture);
+        let data = place.data();
+        let mine = ["wal.walfix", "notes.walfix", "wal/copy.walfix", "wal/00000000.walfix/00000000"];
+        fs::create_dir(data.join("wal/00000000.walfix")).unwrap();
+        for path in mine {
+            fs::write(data.join(path), "mine").unwrap();
+        }
+        std::os::unix::fs::symlink(data.join("notes.walfix"), data.join("wal/00000002.walfix")).unwrap();
+        fs::write(data.join("wal/00000001.walfix"), "half").unwrap();
+        walfix_exits(codes, &["repair".as_ref(), "--backup".as_ref(), data.as_os_str()], fixture);
+        for path in mine.iter().chain(&["wal/00000002.walfix"]) {
+            assert_eq!(
+                fs::read_to_string(data.join(path)).ok().as_deref(),
+                Some("mine"),
+                "{fixture}: {path}"
+            );
+        }
+        assert!(!data.join("wal/00000001.walfix").exists(), "{fixture}");
+    }
+}

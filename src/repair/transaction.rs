@@ -4,6 +4,7 @@
 //! is done: whoever comes next finishes the repair, or rolls it back. Each step is found to be done or not by looking at the
 //! files, so no log of steps is needed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use super::{input, leftovers, preflight};
 use crate::tsdb::Target;
 
 /// In the data directory as long as a repair is not finished.
-const UNFINISHED: &str = "walfix-repair.json";
+pub(super) const UNFINISHED: &str = "walfix-repair.json";
 
 /// A repair that has been begun, as its file says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -139,7 +140,7 @@ pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
 pub(super) fn resume(data: &Target) -> Result<Resumed, RepairError> {
     let mut resumed = Resumed::default();
     match unfinished(data)? {
-        None => leftovers::remove(data).at("clean up", data.path())?,
+        None => leftovers::remove(data, &BTreeSet::new()).at("clean up", data.path())?,
         Some(Found::NotBegun { .. }) => {
             if let Some(begun) = Begun::read(data.path())? {
                 resumed.removed.extend(take_back(data, &begun)?);
@@ -150,7 +151,7 @@ pub(super) fn resume(data: &Target) -> Result<Resumed, RepairError> {
             resumed.finished = Some(backup.path);
         }
         Some(Found::Overtaken { backup, what }) => {
-            forget(data)?;
+            forget(data, None)?;
             resumed.given_up = Some((backup, what));
         }
     }
@@ -204,7 +205,7 @@ fn keep(data: &Target, plan: &Plan, begun: &Begun) -> Result<Backup, RepairError
 fn take_back(data: &Target, begun: &Begun) -> Result<Option<PathBuf>, RepairError> {
     let partial = backup::in_the_making(&begun.backup);
     let removed = backup::remove_unfinished(&partial).at("remove", &partial)?;
-    forget(data)?;
+    forget(data, None)?;
     set_times_of(data.path(), &begun.directories)?;
     Ok(removed.then_some(partial))
 }
@@ -215,7 +216,7 @@ pub(super) fn finish(data: &Target, backup: &Backup) -> Result<(), RepairError> 
         for step in &backup.plan.steps {
             do_step(data.path(), backup, &step.change)?;
         }
-        forget(data)
+        forget(data, Some(&backup.plan))
     };
     steps().map_err(|error| RepairError::NotFinished { backup: backup.path.clone(), source: Box::new(error) })
 }
@@ -234,9 +235,10 @@ fn do_step(data: &Path, backup: &Backup, change: &Change) -> Result<(), RepairEr
     }
 }
 
-/// Says that there is no unfinished repair any more, and removes what it left behind.
-pub(super) fn forget(data: &Target) -> Result<(), RepairError> {
-    leftovers::remove(data).at("clean up", data.path())?;
+/// Says that there is no unfinished repair any more, and removes what it left behind, by its plan if that is known.
+pub(super) fn forget(data: &Target, plan: Option<&Plan>) -> Result<(), RepairError> {
+    let known = plan.map_or_else(BTreeSet::new, |plan| leftovers::of_plan(data.path(), plan));
+    leftovers::remove(data, &known).at("clean up", data.path())?;
     let marker = data.path().join(UNFINISHED);
     match fs::remove_file(&marker) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &marker),
@@ -325,7 +327,7 @@ pub(super) fn roll_back(data: &Target, backup: &Backup) -> Result<(), RepairErro
             }
         }
     }
-    forget(data)?;
+    forget(data, Some(&backup.plan))?;
     set_times(data.path(), backup)
 }
 
@@ -376,7 +378,7 @@ pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Resul
             sync_directory_of(&path)
         }
         Change::CreateDirectory { .. } => {
-            leftovers::remove_in(&path)?;
+            leftovers::remove_in(&path, &leftovers::of_plan(data, &backup.plan))?;
             fs::remove_dir(&path)?;
             sync_directory_of(&path)
         }

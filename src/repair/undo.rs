@@ -98,7 +98,7 @@ pub fn undo_by_force(backup: &Path) -> Result<Forced, RepairError> {
         let path = data.path().join(change.path());
         force(data.path(), &backup, change).at("change", &path)?;
     }
-    forget(&data)?;
+    forget(&data, Some(&backup.plan))?;
     for changed in &backup.manifest.files {
         let path = data.path().join(&changed.path);
         set_modified(&path, changed.modified).at("set the time of", &path)?;
