@@ -13,7 +13,7 @@ use super::files::{
 use super::input::{self, checksum_of_file};
 use super::lock::Lock;
 use super::plan::{Change, Input};
-use super::state::{Progress, intruder, is_at_or_below, progress};
+use super::state::{Progress, intruder, is_at_or_below, now_at, progress};
 use super::transaction::{Begun, forget, inverse_splices, revert, roll_back};
 use crate::tsdb::Target;
 
@@ -280,6 +280,7 @@ fn look(backup: &Backup, data: &Path, change: &Change) -> Result<Progress, Repai
     let found = progress(backup, data, change).at("read", &path)?;
     if let (Progress::After, Change::Patch { .. }) = (&found, change) {
         let old = inverse_splices(backup, change).at("read", &backup.path)?;
+        let path = now_at(backup, data, change.path());
         let (checksum, _) = checksum_spliced(&path, &old).at("read", &path)?;
         if checksum != backup.changed(change.path())?.before.checksum {
             let what = format!("with its bytes, {} would not be what it was", change.path());
