@@ -404,3 +404,34 @@ fn a_repair_of_prometheus_that_was_interrupted() {
     let output = walfix(&["repair", "--format=json"], directory.path());
     assert!(!stdout(&output).contains("interrupted_repair"), "{}", stdout(&output));
 }
+
+/// As if a repair had been killed before it could say that it was done.
+fn as_unfinished(directory: &Path, backup: &Path) {
+    let marker = serde_json::json!({ "stage": "change", "backup": backup, "directories": [] });
+    fs::write(directory.join("walfix-repair.json"), marker.to_string()).expect("a file");
+}
+
+/// What would be left by one repair is not mended by another that keeps something else.
+#[test]
+fn an_unfinished_repair_of_another_mode() {
+    let directory = fixture("overwritten_range");
+    let original = tree(directory.path());
+    let prometheus = ["repair", "--mode=prometheus", "--backup"];
+    assert_exit(&walfix(&prometheus, directory.path()), REPAIRED);
+    let [backup] = &backups(directory.path())[..] else { panic!("one backup") };
+    as_unfinished(directory.path(), backup);
+    let before = tree(directory.path());
+    for other in [&["repair", "--backup"][..], &[&prometheus[..], &["--agent"]].concat()] {
+        let output = walfix(other, directory.path());
+        assert_exit(&output, FAILED);
+        let said = stderr(&output);
+        assert!(said.contains("walfix repair --mode prometheus --backup"), "{said}");
+        assert!(said.contains(&format!("walfix undo {}", backup.display())), "{said}");
+        assert_eq!(tree(directory.path()), before);
+    }
+    assert_exit(&walfix(&prometheus, directory.path()), REPAIRED);
+    assert!(!directory.path().join("walfix-repair.json").exists());
+    as_unfinished(directory.path(), backup);
+    assert_exit(&walfix(&["undo"], backup), CLEAN);
+    assert_eq!(tree(directory.path()), original);
+}

@@ -163,7 +163,8 @@ fn killed_at_each_change(is_elsewhere: bool) {
         assert!(!matches!(found, Some(Found::Overtaken { .. })), "{about}: {found:?}");
         let other = Target::find(&place.data()).unwrap();
         let lock = Lock::take(other.path()).unwrap();
-        repair::resume(&other, &lock).unwrap_or_else(|error| panic!("{about}: {error}"));
+        repair::resume(&other, &lock, repair::Options::default())
+            .unwrap_or_else(|error| panic!("{about}: {error}"));
         drop(lock);
         let now = tree(&place.data());
         let is = |tree| contents(&now) == contents(tree);

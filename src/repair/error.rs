@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Options;
+
 /// Why a repair or an undo could not be done. Each says what has been changed by then.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
@@ -52,6 +54,18 @@ pub enum RepairError {
         backup: PathBuf,
         /// Why not.
         source: Box<RepairError>,
+    },
+    /// A repair that is not finished was asked for otherwise than the one that would finish it.
+    #[error(
+        "a repair is not finished here that was begun otherwise: `walfix repair {} --backup` finishes it, \
+         `walfix undo {backup}` rolls it back; nothing was changed",
+        begun.arguments()
+    )]
+    BegunOtherwise {
+        /// What was asked for then.
+        begun: Options,
+        /// Its backup.
+        backup: PathBuf,
     },
     /// Something has changed since the repair that is to be undone.
     #[error(

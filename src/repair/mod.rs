@@ -36,8 +36,8 @@ use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
 pub use self::transaction::{Found, Resumed, unfinished};
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
-use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
+use crate::forecast::{Assumed, Version};
 use crate::scan::report::Report;
 use crate::tsdb::Target;
 
@@ -48,6 +48,23 @@ pub struct Options {
     pub mode: Mode,
     /// Who is to read the directory next.
     pub assumed: Assumed,
+}
+
+impl Options {
+    /// What `walfix repair` is given for them.
+    fn arguments(&self) -> String {
+        let mut arguments = match self.mode {
+            Mode::Salvage => "--mode salvage".to_owned(),
+            Mode::Prometheus => "--mode prometheus".to_owned(),
+        };
+        if self.assumed.version != Version::NEWEST {
+            arguments += &format!(" --prometheus {}", self.assumed.version);
+        }
+        if self.assumed.agent {
+            arguments += " --agent";
+        }
+        arguments
+    }
 }
 
 /// The plan that mends what `report` has found in the data directory `target`, and `forecast` foretells of it.
@@ -125,10 +142,10 @@ pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), R
 /// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
 ///
 /// # Errors
-/// As of [`apply`].
-pub fn resume(target: &Target, lock: &Lock) -> Result<Resumed, RepairError> {
+/// As of [`apply`]; and if what was begun is not what is `asked` for now.
+pub fn resume(target: &Target, lock: &Lock, asked: Options) -> Result<Resumed, RepairError> {
     lock.check()?;
-    transaction::resume(target)
+    transaction::resume(target, asked)
 }
 
 /// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor

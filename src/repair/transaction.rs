@@ -20,7 +20,8 @@ use super::files::{
 use super::plan::{Change, Method, Plan};
 use super::segment::rewrite;
 use super::state::{Progress, intruder, progress};
-use super::{input, leftovers, preflight};
+use super::{Options, input, leftovers, preflight};
+use crate::forecast::Assumed;
 use crate::tsdb::Target;
 
 /// In the data directory as long as a repair is not finished.
@@ -137,7 +138,7 @@ pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
 }
 
 /// Finishes the repair that was interrupted, or gives it up, and removes what it left behind.
-pub(super) fn resume(data: &Target) -> Result<Resumed, RepairError> {
+pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairError> {
     let mut resumed = Resumed::default();
     match unfinished(data)? {
         None => leftovers::remove(data, &BTreeSet::new()).at("clean up", data.path())?,
@@ -147,6 +148,12 @@ pub(super) fn resume(data: &Target) -> Result<Resumed, RepairError> {
             }
         }
         Some(Found::Unfinished(backup)) => {
+            let plan = &backup.plan;
+            let begun =
+                Options { mode: plan.mode, assumed: Assumed { version: plan.prometheus, agent: plan.agent } };
+            if begun != asked {
+                return Err(RepairError::BegunOtherwise { begun, backup: backup.path });
+            }
             finish(data, &backup)?;
             resumed.finished = Some(backup.path);
         }
