@@ -435,3 +435,57 @@ fn an_unfinished_repair_of_another_mode() {
     assert_exit(&walfix(&["undo"], backup), CLEAN);
     assert_eq!(tree(directory.path()), original);
 }
+
+/// A backup on a disk that is not there now is not forgotten.
+#[test]
+fn an_unfinished_repair_without_its_backup() {
+    let directory = fixture("overwritten_range");
+    let original = tree(directory.path());
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let (backup, away) = (elsewhere.path().join("b"), elsewhere.path().join("away"));
+    assert_exit(&walfix(&["repair", &format!("--backup={}", backup.display())], directory.path()), REPAIRED);
+    as_unfinished(directory.path(), &backup);
+    fs::rename(&backup, &away).expect("renamed");
+    let before = tree(directory.path());
+    for arguments in [&["repair", "--backup"][..], &["repair"]] {
+        let output = walfix(arguments, directory.path());
+        assert_exit(&output, FAILED);
+        let said = stderr(&output);
+        assert!(said.contains("mount it") && said.contains("walfix-repair.json"), "{said}");
+        assert_eq!(tree(directory.path()), before);
+    }
+    fs::rename(&away, &backup).expect("renamed");
+    assert_exit(&walfix(&["undo"], &backup), CLEAN);
+    assert_eq!(tree(directory.path()), original);
+}
+
+/// Prometheus lists some names, and deletes others.
+#[test]
+fn places_where_no_backup_is_safe() {
+    let directory = fixture("overwritten_range");
+    fs::create_dir_all(directory.path().join("chunks_head")).expect("a directory");
+    fs::create_dir_all(directory.path().join("01HZZZZZZZZZZZZZZZZZZZZZZZ")).expect("a directory");
+    let before = tree(directory.path());
+    for name in [
+        "wal/walfix-b",
+        "wal/00000009",
+        "chunks_head/walfix-b",
+        "01HZZZZZZZZZZZZZZZZZZZZZZZ/walfix-b",
+        "01HZZZZZZZZZZZZZZZZZZZZZZY.tmp-for-deletion",
+        "checkpoint.00000009",
+        "chunk_snapshot.000009.0000000000",
+        "backup",
+        "walfix-repair.json",
+        "walfix-b.unfinished",
+    ] {
+        let backup = directory.path().join(name);
+        let output = walfix(&["repair", &format!("--backup={}", backup.display())], directory.path());
+        assert_exit(&output, FAILED);
+        assert!(stderr(&output).contains("is no place"), "{name}: {}", stderr(&output));
+        assert!(!backup.exists(), "{name}");
+        assert_eq!(tree(directory.path()), before, "{name}");
+    }
+    let backup = directory.path().join("walfix-before-the-upgrade");
+    assert_exit(&walfix(&["repair", &format!("--backup={}", backup.display())], directory.path()), REPAIRED);
+    assert_exit(&walfix(&["undo"], &backup), CLEAN);
+}

@@ -89,6 +89,27 @@ pub enum RepairError {
         /// What is in its place.
         what: String,
     },
+    /// The backup of a repair that is not finished is not where it was.
+    #[error(
+        "a repair was interrupted here, and its backup {backup} cannot be opened: mount it, or, if it is gone for good, \
+         remove {marker}; nothing was changed"
+    )]
+    NoBackup {
+        /// The backup.
+        backup: PathBuf,
+        /// The file that says so.
+        marker: PathBuf,
+        /// Why it cannot be opened.
+        source: io::Error,
+    },
+    /// The backup, or a copy, would not be safe there.
+    #[error("{path} is no place for it: {why}; nothing was changed")]
+    NoPlace {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The backup is not what a repair wrote.
     #[error("the backup {path} cannot be used: {what}")]
     Backup {

@@ -125,7 +125,7 @@ pub fn plans(
 /// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
 pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
     lock.check()?;
-    transaction::apply(target, plan, backup).map(drop)
+    transaction::apply(target, plan, backup, lock).map(drop)
 }
 
 /// As [`apply`], and keeps no old bytes in the end: it cannot be undone.

@@ -17,6 +17,7 @@ use super::files::{
     self, Owner, Splice, copy_spliced, copy_whole, create_directories, remove_any, rename_new, replace,
     set_modified, set_modified_directory, splice_in_place, staged, sync_directory, sync_directory_of,
 };
+use super::lock::Lock;
 use super::plan::{Change, Method, Plan};
 use super::segment::rewrite;
 use super::state::{Progress, intruder, progress};
@@ -119,6 +120,10 @@ pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
     if begun.stage == Stage::Backup && backup.symlink_metadata().is_err() {
         return Ok(Some(Found::NotBegun { backup }));
     }
+    // Not mounted, perhaps: what has been changed cannot be told without it, nor be put back.
+    if let Err(source) = fs::read_dir(&backup) {
+        return Err(RepairError::NoBackup { backup, marker: data.path().join(UNFINISHED), source });
+    }
     let opened = match Backup::open(&backup) {
         Ok(opened) => opened,
         Err(error) => return overtaken(error.to_string()),
@@ -171,9 +176,10 @@ pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairErr
 }
 
 /// Executes `plan`; the old bytes are kept in `backup`, which is not there yet.
-pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path) -> Result<Backup, RepairError> {
+pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<Backup, RepairError> {
     unchanged(data.path(), plan)?;
     let backup = absolute(backup).at("find", backup)?;
+    is_left_alone(data.path(), &backup)?;
     if backup.symlink_metadata().is_ok() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("create", &backup);
     }
@@ -182,7 +188,7 @@ pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path) -> Result<Backup,
     preflight::check(data.path(), plan, &backup)?;
     let directories = backup::directories(data.path(), plan).at("look at", data.path())?;
     let begun = Begun { stage: Stage::Backup, backup, directories };
-    let kept = keep(data, plan, &begun).map_err(|error| {
+    let kept = keep(data, plan, &begun, lock).map_err(|error| {
         // What cannot be removed now, the next repair removes.
         let _ = fs::remove_dir_all(&begun.backup);
         let _ = take_back(data, &begun);
@@ -200,10 +206,14 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// All that comes before the first change.
-fn keep(data: &Target, plan: &Plan, begun: &Begun) -> Result<Backup, RepairError> {
+fn keep(data: &Target, plan: &Plan, begun: &Begun, lock: &Lock) -> Result<Backup, RepairError> {
     begun.write(data.path())?;
     preflight::probe(data.path(), plan).at("write to", data.path())?;
     let backup = Backup::write(&begun.backup, data.path(), plan, begun.directories.clone())?;
+    // That takes its time, and not everybody takes the lock.
+    lock.check()?;
+    unchanged(data.path(), plan)?;
+    untouched(data, &backup)?;
     Begun { stage: Stage::Change, ..begun.clone() }.write(data.path())?;
     Ok(backup)
 }
@@ -265,6 +275,51 @@ fn unchanged(data: &Path, plan: &Plan) -> Result<(), RepairError> {
         if now != *known {
             return Err(changed("it has been written to, or is another file"));
         }
+    }
+    Ok(())
+}
+
+/// Whether there is nothing that was not there when the plan was made, as a segment that a Prometheus has begun since.
+fn untouched(data: &Target, backup: &Backup) -> Result<(), RepairError> {
+    if let Some(what) = intruder(backup, data).at("look at", data.path())? {
+        return Err(RepairError::Changed { path: data.path().display().to_string(), what });
+    }
+    for change in backup.plan.steps.iter().map(|step| &step.change) {
+        let is_by_name = matches!(
+            change,
+            Change::Create { .. }
+                | Change::CreateDirectory { .. }
+                | Change::Rename { .. }
+                | Change::SetAside { .. }
+        );
+        let path = data.path().join(change.path());
+        if is_by_name && progress(backup, data.path(), change).at("read", &path)? != Progress::Before {
+            let what = "it has come, or gone".to_owned();
+            return Err(RepairError::Changed { path: change.path().to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
+/// Whether Prometheus leaves a backup alone at this place, and never takes it for something of its own.
+fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairError> {
+    let full = data.canonicalize().at("find", data)?;
+    let refused = |why: &str| Err(RepairError::NoPlace { path: backup.to_owned(), why: why.to_owned() });
+    let name = backup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if Path::new(name).extension().is_some_and(|extension| extension == "unfinished") {
+        return refused("its name is that of a backup that is not whole");
+    }
+    for part in ["wal", "wbl", "chunks_head"] {
+        // It may be a link to elsewhere.
+        if data.join(part).canonicalize().is_ok_and(|part| backup.starts_with(part)) {
+            return refused(&format!("it is in {part}/, which is Prometheus's"));
+        }
+    }
+    let is_named = name.starts_with("walfix-") && name != UNFINISHED;
+    if backup.starts_with(&full) && !(backup.parent() == Some(&full) && is_named) {
+        return refused(
+            "in the data directory itself only names that begin with walfix- are sure to be left alone by Prometheus",
+        );
     }
     Ok(())
 }
