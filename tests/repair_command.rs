@@ -489,3 +489,51 @@ fn places_where_no_backup_is_safe() {
     assert_exit(&walfix(&["repair", &format!("--backup={}", backup.display())], directory.path()), REPAIRED);
     assert_exit(&walfix(&["undo"], &backup), CLEAN);
 }
+
+/// A copy is as the original, but for what is mended in it, and is there as a whole or not at all.
+#[cfg(unix)]
+#[test]
+fn copies_keep_modes_and_places_apart() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    let directory = fixture("overwritten_range");
+    let data = directory.path();
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    mode(&data.join("wal"), 0o750);
+    mode(&data.join("wal/00000000"), 0o640);
+    mode(&data.join("wal/00000002"), 0o440);
+    // Only root can give files away.
+    let _ = std::os::unix::fs::chown(data.join("wal/00000000"), Some(65_534), Some(65_534));
+    let before = tree(data);
+    fs::create_dir(data.join("chunk_snapshot.000001.0000000000")).expect("a directory");
+    for place in ["wal/copy", "wal/a/b", "chunk_snapshot.000001.0000000000/copy", "wal", "copy", "."] {
+        let copy = data.join(place);
+        assert_exit(&walfix(&["repair", &format!("--into={}", copy.display())], data), FAILED);
+        assert_eq!(tree(data), before, "{place}");
+        assert!(!data.join(format!("{place}.unfinished")).exists(), "{place}");
+    }
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let copy = elsewhere.path().join("copy");
+    let into = format!("--into={}", copy.display());
+    let output = walfix(&["repair", "--backup"], data);
+    assert_exit(&output, REPAIRED);
+    let [backup] = &backups(data)[..] else { panic!("one backup") };
+    as_unfinished(data, backup);
+    let output = walfix(&["repair", &into], data);
+    assert_exit(&output, FAILED);
+    assert!(stderr(&output).contains(&format!("walfix undo {}", backup.display())), "{}", stderr(&output));
+    assert!(!copy.exists());
+    assert_exit(&walfix(&["undo"], backup), CLEAN);
+
+    assert_exit(&walfix(&["repair", &into], data), REPAIRED);
+    for (path, expected) in [("wal", 0o750), ("wal/00000000", 0o640), ("wal/00000002", 0o640)] {
+        let (original, copied) = (
+            data.join(path).metadata().expect("it is there"),
+            copy.join(path).metadata().expect("it is there"),
+        );
+        assert_eq!(copied.mode() & 0o7777, expected, "{path}");
+        assert_eq!((copied.uid(), copied.gid()), (original.uid(), original.gid()), "{path}");
+    }
+    assert_eq!(fs::read_dir(elsewhere.path()).expect("a directory").count(), 1);
+}

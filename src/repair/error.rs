@@ -55,6 +55,15 @@ pub enum RepairError {
         /// Why not.
         source: Box<RepairError>,
     },
+    /// What would be copied is only half repaired.
+    #[error(
+        "a repair was interrupted here: finish it with `walfix repair --backup`, or take it back with `walfix undo {backup}`; \
+         `walfix undo --into=DIR {backup}` writes a copy of the logs as they were before it; nothing was copied"
+    )]
+    NotFinishedHere {
+        /// Its backup.
+        backup: PathBuf,
+    },
     /// A repair that is not finished was asked for otherwise than the one that would finish it.
     #[error(
         "a repair is not finished here that was begun otherwise: `walfix repair {} --backup` finishes it, \

@@ -73,6 +73,11 @@ impl Begun {
         replace(&path, None, |out| out.write_all(&text)).at("write", &path)
     }
 
+    /// Whether it has come so far that something may have been changed.
+    pub(super) fn may_have_changed(&self) -> bool {
+        self.stage == Stage::Change
+    }
+
     /// Where its backup is.
     pub(super) fn backup(&self) -> &Path {
         &self.backup
@@ -199,7 +204,7 @@ pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> R
 }
 
 /// The path with its directory's true name.
-fn absolute(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
     let directory = files::directory_of(path).canonicalize()?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     Ok(directory.join(name))
@@ -301,16 +306,16 @@ fn untouched(data: &Target, backup: &Backup) -> Result<(), RepairError> {
     Ok(())
 }
 
-/// Whether Prometheus leaves a backup alone at this place, and never takes it for something of its own.
-fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairError> {
+/// Whether Prometheus leaves a backup or a copy alone at this place, and never takes it for something of its own.
+pub(super) fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairError> {
     let full = data.canonicalize().at("find", data)?;
     let refused = |why: &str| Err(RepairError::NoPlace { path: backup.to_owned(), why: why.to_owned() });
     let name = backup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if Path::new(name).extension().is_some_and(|extension| extension == "unfinished") {
-        return refused("its name is that of a backup that is not whole");
+        return refused("its name says that it is not whole");
     }
+    // They may be links to elsewhere.
     for part in ["wal", "wbl", "chunks_head"] {
-        // It may be a link to elsewhere.
         if data.join(part).canonicalize().is_ok_and(|part| backup.starts_with(part)) {
             return refused(&format!("it is in {part}/, which is Prometheus's"));
         }

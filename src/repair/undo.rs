@@ -14,7 +14,7 @@ use super::input::{self, checksum_of_file};
 use super::lock::Lock;
 use super::plan::{Change, Input};
 use super::state::{Progress, intruder, is_at_or_below, now_at, progress};
-use super::transaction::{Begun, forget, inverse_splices, revert, roll_back};
+use super::transaction::{Begun, absolute, forget, inverse_splices, is_left_alone, revert, roll_back};
 use crate::tsdb::Target;
 
 /// What an undo did.
@@ -162,6 +162,8 @@ fn force(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
 pub fn restore_into(backup: &Path, into: &Path) -> Result<Restored, RepairError> {
     let backup = Backup::open(backup)?;
     let data = data_of(&backup)?;
+    let into = &absolute(into).at("find", into)?;
+    is_left_alone(data.path(), into)?;
     if into.symlink_metadata().is_ok() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("create", into);
     }
