@@ -258,3 +258,31 @@ fn changed_and_renamed() {
         assert_eq!(contents(&before), contents(&tree(&place.data())));
     }
 }
+
+/// More bytes are cut off than are held in memory at a time, and by no round number.
+#[test]
+fn long_ends_that_are_cut_off() {
+    const SIZE: u64 = 300_007;
+    for method in [Method::InPlace, Method::Replace] {
+        let place = place();
+        let bytes: Vec<u8> = (0..SIZE).map(|at| u8::try_from(at * at % 251).unwrap()).collect();
+        fs::write(place.data().join("stray"), &bytes).unwrap();
+        let before = tree(&place.data());
+        let patches = vec![
+            Patch { offset: 10, replaces: 70_000, with: Content::Zeros(70_000) },
+            Patch { offset: 100_001, replaces: SIZE - 100_001, with: Content::Bytes(vec![7; 11]) },
+        ];
+        let changes = [Change::Patch { path: text("stray"), method, patches }];
+        let target = Target::find(&place.data()).unwrap();
+        let plan = plan_of(&place.data(), &changes);
+        let lock = Lock::take(target.path()).unwrap();
+        repair::apply(&target, &plan, &place.backup(), &lock).unwrap();
+        drop(lock);
+        let expected = [&bytes[..10], &[0; 70_000], &bytes[70_010..100_001], &[7; 11]].concat();
+        assert_eq!(fs::read(place.data().join("stray")).unwrap(), expected);
+        let kept = [&bytes[10..70_010], &bytes[100_001..]].concat();
+        assert_eq!(fs::read(place.backup().join("old/stray")).unwrap(), kept);
+        repair::undo(&place.backup()).unwrap();
+        assert_eq!(difference(&before, &tree(&place.data())), None);
+    }
+}

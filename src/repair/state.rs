@@ -179,10 +179,10 @@ fn is_between(
         return Ok(false);
     }
     let undone: Vec<Splice> = backup
-        .splices(change)?
+        .splices(change)
         .into_iter()
         .map(|(splice, old)| {
-            let longest = splice.with.len().max(old.len()) as u64;
+            let longest = splice.with.count().max(old.count());
             let replaces = longest.min(bytes.saturating_sub(splice.offset));
             Splice { offset: splice.offset, replaces, with: old }
         })

@@ -332,9 +332,9 @@ pub(super) fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairErro
 fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
     let path = data.join(change.path());
     match change {
-        Change::Patch { method: Method::InPlace, .. } => splice_in_place(&path, &splices(backup, change)?),
+        Change::Patch { method: Method::InPlace, .. } => splice_in_place(&path, &splices(backup, change)),
         Change::Patch { method: Method::Replace, .. } => {
-            let splices = splices(backup, change)?;
+            let splices = splices(backup, change);
             let mut file = File::open(&path)?;
             let owner = Owner::of(&file.metadata()?);
             replace(&path, Some(owner), |out| copy_spliced(&mut file, &splices, out))
@@ -360,8 +360,8 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
     }
 }
 
-fn splices(backup: &Backup, change: &Change) -> io::Result<Vec<Splice>> {
-    Ok(backup.splices(change)?.into_iter().map(|(splice, _)| splice).collect())
+fn splices(backup: &Backup, change: &Change) -> Vec<Splice> {
+    backup.splices(change).into_iter().map(|(splice, _)| splice).collect()
 }
 
 /// Moves a file or directory into the backup. Its name is gone from one instant to the next, and not before all of it is
@@ -421,7 +421,7 @@ pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Resul
     let changed = || backup.changed(change.path()).map_err(io::Error::other);
     match change {
         Change::Patch { method, .. } => {
-            let old = inverse_splices(backup, change)?;
+            let old = inverse_splices(backup, change);
             match method {
                 Method::InPlace => {
                     splice_in_place(&path, &old)?;
@@ -456,11 +456,11 @@ pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Resul
 }
 
 /// What undoes the splices of a step.
-pub(super) fn inverse_splices(backup: &Backup, change: &Change) -> io::Result<Vec<Splice>> {
-    let splices = backup.splices(change)?.into_iter();
+pub(super) fn inverse_splices(backup: &Backup, change: &Change) -> Vec<Splice> {
+    let splices = backup.splices(change).into_iter();
     let inverse =
-        |(new, old): (Splice, _)| Splice { offset: new.offset, replaces: new.with.len() as u64, with: old };
-    Ok(splices.map(inverse).collect())
+        |(new, old): (Splice, _)| Splice { offset: new.offset, replaces: new.with.count(), with: old };
+    splices.map(inverse).collect()
 }
 
 fn put_back(

@@ -213,7 +213,7 @@ fn restore_file(backup: &Backup, data: &Path, input: &Input, to: &Path) -> io::R
                 expected = backup.changed(path).ok().map(|changed| changed.before.checksum.clone());
                 match progress(backup, data, &step.change)? {
                     Progress::Before => {}
-                    Progress::After => splices = inverse_splices(backup, &step.change)?,
+                    Progress::After => splices = inverse_splices(backup, &step.change),
                     Progress::Between => splices = unfinished_splices(backup, &step.change, &from)?,
                     Progress::Other(_) => return Ok(false),
                 }
@@ -268,9 +268,9 @@ fn restore_file(backup: &Backup, data: &Path, input: &Input, to: &Path) -> io::R
 /// What undoes a step of which only some bytes have been written.
 fn unfinished_splices(backup: &Backup, change: &Change, file: &Path) -> io::Result<Vec<Splice>> {
     let length = file.metadata()?.len();
-    let mut splices = inverse_splices(backup, change)?;
+    let mut splices = inverse_splices(backup, change);
     for splice in &mut splices {
-        let longest = splice.replaces.max(splice.with.len() as u64);
+        let longest = splice.replaces.max(splice.with.count());
         splice.replaces = longest.min(length.saturating_sub(splice.offset));
     }
     Ok(splices)
@@ -281,7 +281,7 @@ fn look(backup: &Backup, data: &Path, change: &Change) -> Result<Progress, Repai
     let path = data.join(change.path());
     let found = progress(backup, data, change).at("read", &path)?;
     if let (Progress::After, Change::Patch { .. }) = (&found, change) {
-        let old = inverse_splices(backup, change).at("read", &backup.path)?;
+        let old = inverse_splices(backup, change);
         let path = now_at(backup, data, change.path());
         let (checksum, _) = checksum_spliced(&path, &old).at("read", &path)?;
         if checksum != backup.changed(change.path())?.before.checksum {
