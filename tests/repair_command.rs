@@ -404,3 +404,136 @@ fn a_repair_of_prometheus_that_was_interrupted() {
     let output = walfix(&["repair", "--format=json"], directory.path());
     assert!(!stdout(&output).contains("interrupted_repair"), "{}", stdout(&output));
 }
+
+/// As if a repair had been killed before it could say that it was done.
+fn as_unfinished(directory: &Path, backup: &Path) {
+    let marker = serde_json::json!({ "stage": "change", "backup": backup, "directories": [] });
+    fs::write(directory.join("walfix-repair.json"), marker.to_string()).expect("a file");
+}
+
+/// What would be left by one repair is not mended by another that keeps something else.
+#[test]
+fn an_unfinished_repair_of_another_mode() {
+    let directory = fixture("overwritten_range");
+    let original = tree(directory.path());
+    let prometheus = ["repair", "--mode=prometheus", "--backup"];
+    assert_exit(&walfix(&prometheus, directory.path()), REPAIRED);
+    let [backup] = &backups(directory.path())[..] else { panic!("one backup") };
+    as_unfinished(directory.path(), backup);
+    let before = tree(directory.path());
+    for other in [&["repair", "--backup"][..], &[&prometheus[..], &["--agent"]].concat()] {
+        let output = walfix(other, directory.path());
+        assert_exit(&output, FAILED);
+        let said = stderr(&output);
+        assert!(said.contains("walfix repair --mode prometheus --backup"), "{said}");
+        assert!(said.contains(&format!("walfix undo {}", backup.display())), "{said}");
+        assert_eq!(tree(directory.path()), before);
+    }
+    assert_exit(&walfix(&prometheus, directory.path()), REPAIRED);
+    assert!(!directory.path().join("walfix-repair.json").exists());
+    as_unfinished(directory.path(), backup);
+    assert_exit(&walfix(&["undo"], backup), CLEAN);
+    assert_eq!(tree(directory.path()), original);
+}
+
+/// A backup on a disk that is not there now is not forgotten.
+#[test]
+fn an_unfinished_repair_without_its_backup() {
+    let directory = fixture("overwritten_range");
+    let original = tree(directory.path());
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let (backup, away) = (elsewhere.path().join("b"), elsewhere.path().join("away"));
+    assert_exit(&walfix(&["repair", &format!("--backup={}", backup.display())], directory.path()), REPAIRED);
+    as_unfinished(directory.path(), &backup);
+    fs::rename(&backup, &away).expect("renamed");
+    let before = tree(directory.path());
+    for arguments in [&["repair", "--backup"][..], &["repair"]] {
+        let output = walfix(arguments, directory.path());
+        assert_exit(&output, FAILED);
+        let said = stderr(&output);
+        assert!(said.contains("mount it") && said.contains("walfix-repair.json"), "{said}");
+        assert_eq!(tree(directory.path()), before);
+    }
+    fs::rename(&away, &backup).expect("renamed");
+    assert_exit(&walfix(&["undo"], &backup), CLEAN);
+    assert_eq!(tree(directory.path()), original);
+}
+
+/// Prometheus lists some names, and deletes others.
+#[test]
+fn places_where_no_backup_is_safe() {
+    let directory = fixture("overwritten_range");
+    fs::create_dir_all(directory.path().join("chunks_head")).expect("a directory");
+    fs::create_dir_all(directory.path().join("01HZZZZZZZZZZZZZZZZZZZZZZZ")).expect("a directory");
+    let before = tree(directory.path());
+    for name in [
+        "wal/walfix-b",
+        "wal/00000009",
+        "chunks_head/walfix-b",
+        "01HZZZZZZZZZZZZZZZZZZZZZZZ/walfix-b",
+        "01HZZZZZZZZZZZZZZZZZZZZZZY.tmp-for-deletion",
+        "checkpoint.00000009",
+        "chunk_snapshot.000009.0000000000",
+        "backup",
+        "walfix-repair.json",
+        "walfix-b.unfinished",
+    ] {
+        let backup = directory.path().join(name);
+        let output = walfix(&["repair", &format!("--backup={}", backup.display())], directory.path());
+        assert_exit(&output, FAILED);
+        assert!(stderr(&output).contains("is no place"), "{name}: {}", stderr(&output));
+        assert!(!backup.exists(), "{name}");
+        assert_eq!(tree(directory.path()), before, "{name}");
+    }
+    let backup = directory.path().join("walfix-before-the-upgrade");
+    assert_exit(&walfix(&["repair", &format!("--backup={}", backup.display())], directory.path()), REPAIRED);
+    assert_exit(&walfix(&["undo"], &backup), CLEAN);
+}
+
+/// A copy is as the original, but for what is mended in it, and is there as a whole or not at all.
+#[cfg(unix)]
+#[test]
+fn copies_keep_modes_and_places_apart() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    let directory = fixture("overwritten_range");
+    let data = directory.path();
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    mode(&data.join("wal"), 0o750);
+    mode(&data.join("wal/00000000"), 0o640);
+    mode(&data.join("wal/00000002"), 0o440);
+    // Only root can give files away.
+    let _ = std::os::unix::fs::chown(data.join("wal/00000000"), Some(65_534), Some(65_534));
+    let before = tree(data);
+    fs::create_dir(data.join("chunk_snapshot.000001.0000000000")).expect("a directory");
+    for place in ["wal/copy", "wal/a/b", "chunk_snapshot.000001.0000000000/copy", "wal", "copy", "."] {
+        let copy = data.join(place);
+        assert_exit(&walfix(&["repair", &format!("--into={}", copy.display())], data), FAILED);
+        assert_eq!(tree(data), before, "{place}");
+        assert!(!data.join(format!("{place}.unfinished")).exists(), "{place}");
+    }
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let copy = elsewhere.path().join("copy");
+    let into = format!("--into={}", copy.display());
+    let output = walfix(&["repair", "--backup"], data);
+    assert_exit(&output, REPAIRED);
+    let [backup] = &backups(data)[..] else { panic!("one backup") };
+    as_unfinished(data, backup);
+    let output = walfix(&["repair", &into], data);
+    assert_exit(&output, FAILED);
+    assert!(stderr(&output).contains(&format!("walfix undo {}", backup.display())), "{}", stderr(&output));
+    assert!(!copy.exists());
+    assert_exit(&walfix(&["undo"], backup), CLEAN);
+
+    assert_exit(&walfix(&["repair", &into], data), REPAIRED);
+    for (path, expected) in [("wal", 0o750), ("wal/00000000", 0o640), ("wal/00000002", 0o640)] {
+        let (original, copied) = (
+            data.join(path).metadata().expect("it is there"),
+            copy.join(path).metadata().expect("it is there"),
+        );
+        assert_eq!(copied.mode() & 0o7777, expected, "{path}");
+        assert_eq!((copied.uid(), copied.gid()), (original.uid(), original.gid()), "{path}");
+    }
+    assert_eq!(fs::read_dir(elsewhere.path()).expect("a directory").count(), 1);
+}

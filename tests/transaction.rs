@@ -163,7 +163,8 @@ fn killed_at_each_change(is_elsewhere: bool) {
         assert!(!matches!(found, Some(Found::Overtaken { .. })), "{about}: {found:?}");
         let other = Target::find(&place.data()).unwrap();
         let lock = Lock::take(other.path()).unwrap();
-        repair::resume(&other, &lock).unwrap_or_else(|error| panic!("{about}: {error}"));
+        repair::resume(&other, &lock, repair::Options::default())
+            .unwrap_or_else(|error| panic!("{about}: {error}"));
         drop(lock);
         let now = tree(&place.data());
         let is = |tree| contents(&now) == contents(tree);
@@ -210,4 +211,78 @@ fn set_aside_and_back_by_force() {
         assert_eq!(kept[path].bytes.as_deref(), Some(bytes.as_bytes()), "{path}");
     }
     assert!(kept.contains_key("wal/checkpoint.00000001/00000000"));
+}
+
+/// A segment that is changed first, and then gets another name.
+#[test]
+fn changed_and_renamed() {
+    for method in [Method::InPlace, Method::Replace] {
+        let place = place();
+        let before = tree(&place.data());
+        let patch = |path: &str, offset| Change::Patch {
+            path: text(path),
+            method,
+            patches: vec![Patch { offset, replaces: 64, with: Content::Fill(64) }],
+        };
+        let rename = |from: &str, to: &str| Change::Rename { from: text(from), to: text(to) };
+        let changes = [
+            patch("wal/00000002", 1000),
+            rename("wal/00000002", "wal/9"),
+            patch("wal/checkpoint.00000001/00000001", 7),
+            rename("wal/checkpoint.00000001", "wal/checkpoint.1"),
+        ];
+        let target = Target::find(&place.data()).unwrap();
+        let apply = || {
+            let plan = plan_of(&place.data(), &changes);
+            let lock = Lock::take(target.path()).unwrap();
+            repair::apply(&target, &plan, &place.backup(), &lock).unwrap();
+        };
+        apply();
+        let after = tree(&place.data());
+        assert!(after.contains_key("wal/9") && after.contains_key("wal/checkpoint.1/00000001"));
+        assert_ne!(after["wal/9"].bytes, before["wal/00000002"].bytes);
+        let into = place.beside("into");
+        let restored = repair::restore_into(&place.backup(), &into).unwrap();
+        assert_eq!(restored.missing, Vec::<String>::new());
+        assert_eq!(tree(&into)["wal/00000002"], before["wal/00000002"]);
+        // As if it had been killed before it could say that it was done: there is nothing left to do.
+        let marker = r#"{"stage":"change","backup":"walfix-backup-t","directories":[]}"#;
+        fs::write(place.data().join("walfix-repair.json"), marker).unwrap();
+        assert!(matches!(repair::unfinished(&target).unwrap(), Some(Found::Unfinished(_))));
+        fs::remove_file(place.data().join("walfix-repair.json")).unwrap();
+        repair::undo(&place.backup()).unwrap();
+        assert_eq!(difference(&before, &tree(&place.data())), None);
+        fs::remove_dir_all(place.backup()).unwrap();
+        apply();
+        repair::undo_by_force(&place.backup()).unwrap();
+        assert_eq!(contents(&before), contents(&tree(&place.data())));
+    }
+}
+
+/// More bytes are cut off than are held in memory at a time, and by no round number.
+#[test]
+fn long_ends_that_are_cut_off() {
+    const SIZE: u64 = 300_007;
+    for method in [Method::InPlace, Method::Replace] {
+        let place = place();
+        let bytes: Vec<u8> = (0..SIZE).map(|at| u8::try_from(at * at % 251).unwrap()).collect();
+        fs::write(place.data().join("stray"), &bytes).unwrap();
+        let before = tree(&place.data());
+        let patches = vec![
+            Patch { offset: 10, replaces: 70_000, with: Content::Zeros(70_000) },
+            Patch { offset: 100_001, replaces: SIZE - 100_001, with: Content::Bytes(vec![7; 11]) },
+        ];
+        let changes = [Change::Patch { path: text("stray"), method, patches }];
+        let target = Target::find(&place.data()).unwrap();
+        let plan = plan_of(&place.data(), &changes);
+        let lock = Lock::take(target.path()).unwrap();
+        repair::apply(&target, &plan, &place.backup(), &lock).unwrap();
+        drop(lock);
+        let expected = [&bytes[..10], &[0; 70_000], &bytes[70_010..100_001], &[7; 11]].concat();
+        assert_eq!(fs::read(place.data().join("stray")).unwrap(), expected);
+        let kept = [&bytes[10..70_010], &bytes[100_001..]].concat();
+        assert_eq!(fs::read(place.backup().join("old/stray")).unwrap(), kept);
+        repair::undo(&place.backup()).unwrap();
+        assert_eq!(difference(&before, &tree(&place.data())), None);
+    }
 }

@@ -335,3 +335,66 @@ fn backups_that_never_became_whole() {
     assert!(said.contains("thesis.txt"), "{said}");
     assert!(mine.join("thesis.txt").exists());
 }
+
+/// Only what a repair was writing is removed: not what somebody has called so.
+#[test]
+fn files_of_others_stay() {
+    for (fixture, codes) in [("healthy", OK), ("overwritten_range", REPAIRED)] {
+        let place = Place::of(fixture);
+        let data = place.data();
+        let mine = ["wal.walfix", "notes.walfix", "wal/copy.walfix", "wal/00000000.walfix/00000000"];
+        fs::create_dir(data.join("wal/00000000.walfix")).unwrap();
+        for path in mine {
+            fs::write(data.join(path), "mine").unwrap();
+        }
+        std::os::unix::fs::symlink(data.join("notes.walfix"), data.join("wal/00000002.walfix")).unwrap();
+        fs::write(data.join("wal/00000001.walfix"), "half").unwrap();
+        walfix_exits(codes, &["repair".as_ref(), "--backup".as_ref(), data.as_os_str()], fixture);
+        for path in mine.iter().chain(&["wal/00000002.walfix"]) {
+            assert_eq!(
+                fs::read_to_string(data.join(path)).ok().as_deref(),
+                Some("mine"),
+                "{fixture}: {path}"
+            );
+        }
+        assert!(!data.join("wal/00000001.walfix").exists(), "{fixture}");
+    }
+}
+
+/// Somebody begins to write while the backup is written.
+#[test]
+fn a_writer_that_starts_after_the_plan_was_made() {
+    if !strace::is_there("a writer beside a repair") {
+        return;
+    }
+    let pristine = Place::of("overwritten_range");
+    let trace = |place: &Place| {
+        let arguments = place.repair_arguments();
+        let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        strace::trace(&place.beside("trace"), &arguments).1
+    };
+    let calls = trace(&pristine.again());
+    let made = calls.iter().find(|call| call.name == "mkdir" && call.arguments.contains("unfinished"));
+    let made = made.expect("a backup");
+    for is_new in [true, false] {
+        let place = pristine.again();
+        let arguments = place.repair_arguments();
+        let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        let stopped = strace::stopped_at(&place.beside("trace"), &arguments, made);
+        let name = if is_new { "wal/00000003" } else { "wal/00000002" };
+        let segment =
+            OpenOptions::new().write(true).create(true).truncate(false).open(place.data().join(name));
+        // Its new segment is seen though it has it open no more.
+        let segment = (!is_new).then_some(segment.unwrap());
+        let output = stopped.go_on();
+        drop(segment);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{said}");
+        assert!(said.contains(if is_new { "wal/00000003 has appeared" } else { "in use" }), "{said}");
+        assert!(!place.backup().exists() && !place.data().join("walfix-repair.json").exists());
+        let (before, after) = (tree(&pristine.data()), tree(&place.data()));
+        for (path, entry) in contents(&before) {
+            assert_eq!(contents(&after).get(path), Some(&entry), "{path}");
+        }
+    }
+}

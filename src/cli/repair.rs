@@ -126,7 +126,7 @@ impl Repair {
                 "walfix: whether a Prometheus in another container works here cannot be told ({why}); make sure that none does"
             );
         }
-        let finished = finish_interrupted(target, &lock)?;
+        let finished = finish_interrupted(target, &lock, self.options(global))?;
         let made = self.plan(target, global)?;
         let plan = &made.plan;
         if plan.steps.is_empty() {
@@ -182,14 +182,18 @@ impl Repair {
         } else {
             walfix::scan::scan(target, &options, &Bar::new())
         }?;
-        let assumed = assumed(global);
-        let forecast = forecast(target, &report, assumed)?;
+        let options = self.options(global);
+        let forecast = forecast(target, &report, options.assumed)?;
+        let plan = repair::plan(target, &report, forecast.as_ref(), options)?;
+        Ok(Made { report, forecast, plan })
+    }
+
+    fn options(&self, global: &Global) -> repair::Options {
         let mode = match self.mode {
             Mode::Salvage => repair::Mode::Salvage,
             Mode::Prometheus => repair::Mode::Prometheus,
         };
-        let plan = repair::plan(target, &report, forecast.as_ref(), repair::Options { mode, assumed })?;
-        Ok(Made { report, forecast, plan })
+        repair::Options { mode, assumed: assumed(global) }
     }
 }
 
@@ -205,8 +209,12 @@ struct Made {
 }
 
 /// Finishes a repair that was interrupted, if it can be; its backup.
-fn finish_interrupted(target: &Target, lock: &Lock) -> anyhow::Result<Option<PathBuf>> {
-    let resumed = repair::resume(target, lock)?;
+fn finish_interrupted(
+    target: &Target,
+    lock: &Lock,
+    options: repair::Options,
+) -> anyhow::Result<Option<PathBuf>> {
+    let resumed = repair::resume(target, lock, options)?;
     for removed in &resumed.removed {
         eprintln!(
             "walfix: a repair was interrupted here before it had changed anything; its backup {} is removed",

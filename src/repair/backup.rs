@@ -10,16 +10,18 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{At as _, RepairError};
-use super::files::{self, Splice, checksum_spliced, checksum_tree, copy_tree, sync_tree, write_and_verify};
+use super::files::{
+    self, Bytes, Splice, checksum_spliced, checksum_tree, copy_tree, each_piece, sync_tree, write_and_verify,
+};
 use super::input::{self, Checksum};
-use super::plan::{Change, Plan};
+use super::plan::{Change, Patch, Plan};
 use super::segment::rewrite;
 
 /// The identity of the manifest.
@@ -295,17 +297,16 @@ impl Backup {
     }
 
     /// The splices that a step makes, with what they replace.
-    pub(super) fn splices(&self, change: &Change) -> io::Result<Vec<(Splice, Vec<u8>)>> {
-        let Change::Patch { path, patches, .. } = change else { return Ok(Vec::new()) };
-        let mut old = File::open(self.aside(path))?;
+    pub(super) fn splices(&self, change: &Change) -> Vec<(Splice, Bytes)> {
+        let Change::Patch { path, patches, .. } = change else { return Vec::new() };
+        let mut start = 0_u64;
         let mut splices = Vec::new();
         for patch in patches {
-            let mut bytes = vec![0; usize::try_from(patch.replaces).unwrap_or(0)];
-            old.read_exact(&mut bytes)?;
-            let splice = Splice { offset: patch.offset, replaces: patch.replaces, with: patch.with.bytes() };
-            splices.push((splice, bytes));
+            let old = Bytes::Kept { path: self.aside(path), start, count: patch.replaces };
+            start = start.saturating_add(patch.replaces);
+            splices.push((splice(patch), old));
         }
-        Ok(splices)
+        splices
     }
 }
 
@@ -324,16 +325,11 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
         let file = File::open(&full)?;
         write_and_verify(&kept, |out| {
             for patch in patches {
-                let mut bytes = vec![0; usize::try_from(patch.replaces).unwrap_or(0)];
-                file.read_exact_at(&mut bytes, patch.offset)?;
-                out.write_all(&bytes)?;
+                each_piece(&file, patch.offset, patch.replaces, |_, piece| out.write_all(piece))?;
             }
             Ok(())
         })?;
-        let splices: Vec<Splice> = patches
-            .iter()
-            .map(|patch| Splice { offset: patch.offset, replaces: patch.replaces, with: patch.with.bytes() })
-            .collect();
+        let splices: Vec<Splice> = patches.iter().map(splice).collect();
         checksum_spliced(&full, &splices)?
     } else {
         copy_tree(&full, &kept)?;
@@ -353,6 +349,10 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
         old_checksum: checksum_spliced(&kept, &[])?.0,
         old,
     })
+}
+
+fn splice(patch: &Patch) -> Splice {
+    Splice { offset: patch.offset, replaces: patch.replaces, with: Bytes::Given(patch.with.bytes()) }
 }
 
 fn checksum_line(name: &str, bytes: &[u8]) -> String {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Options;
+
 /// Why a repair or an undo could not be done. Each says what has been changed by then.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
@@ -53,6 +55,27 @@ pub enum RepairError {
         /// Why not.
         source: Box<RepairError>,
     },
+    /// What would be copied is only half repaired.
+    #[error(
+        "a repair was interrupted here: finish it with `walfix repair --backup`, or take it back with `walfix undo {backup}`; \
+         `walfix undo --into=DIR {backup}` writes a copy of the logs as they were before it; nothing was copied"
+    )]
+    NotFinishedHere {
+        /// Its backup.
+        backup: PathBuf,
+    },
+    /// A repair that is not finished was asked for otherwise than the one that would finish it.
+    #[error(
+        "a repair is not finished here that was begun otherwise: `walfix repair {} --backup` finishes it, \
+         `walfix undo {backup}` rolls it back; nothing was changed",
+        begun.arguments()
+    )]
+    BegunOtherwise {
+        /// What was asked for then.
+        begun: Options,
+        /// Its backup.
+        backup: PathBuf,
+    },
     /// Something has changed since the repair that is to be undone.
     #[error(
         "{what} since the repair, so it cannot be undone as if nothing had been; nothing was changed. \
@@ -74,6 +97,27 @@ pub enum RepairError {
         path: String,
         /// What is in its place.
         what: String,
+    },
+    /// The backup of a repair that is not finished is not where it was.
+    #[error(
+        "a repair was interrupted here, and its backup {backup} cannot be opened: mount it, or, if it is gone for good, \
+         remove {marker}; nothing was changed"
+    )]
+    NoBackup {
+        /// The backup.
+        backup: PathBuf,
+        /// The file that says so.
+        marker: PathBuf,
+        /// Why it cannot be opened.
+        source: io::Error,
+    },
+    /// The backup, or a copy, would not be safe there.
+    #[error("{path} is no place for it: {why}; nothing was changed")]
+    NoPlace {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why not.
+        why: String,
     },
     /// The backup is not what a repair wrote.
     #[error("the backup {path} cannot be used: {what}")]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,7 +17,70 @@ pub(super) struct Splice {
     pub(super) offset: u64,
     /// Only at the end of a file as many as `with` has, or not.
     pub(super) replaces: u64,
-    pub(super) with: Vec<u8>,
+    pub(super) with: Bytes,
+}
+
+/// Bytes that are written, however many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Bytes {
+    /// These.
+    Given(Vec<u8>),
+    /// Those of a file, which may be more than there is memory for.
+    Kept {
+        path: PathBuf,
+        /// Where they begin in it.
+        start: u64,
+        count: u64,
+    },
+}
+
+/// What is read at once of bytes that are kept in a file.
+const PIECE: u64 = 64 * 1024;
+
+impl Bytes {
+    pub(super) fn count(&self) -> u64 {
+        match self {
+            Self::Given(bytes) => bytes.len() as u64,
+            Self::Kept { count, .. } => *count,
+        }
+    }
+
+    /// Gives those in `range`, piece by piece, each with where it belongs among them.
+    fn each(&self, range: Range<u64>, mut give: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        match self {
+            _ if range.is_empty() => Ok(()),
+            Self::Given(bytes) => {
+                let at = |offset: u64| usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput);
+                let piece = bytes.get(at(range.start)?..at(range.end)?);
+                give(range.start, piece.ok_or(io::ErrorKind::InvalidInput)?)
+            }
+            Self::Kept { path, start, .. } => {
+                let from = start.checked_add(range.start).ok_or(io::ErrorKind::InvalidInput)?;
+                each_piece(&File::open(path)?, from, range.end - range.start, |at, piece| {
+                    give(range.start + at, piece)
+                })
+            }
+        }
+    }
+}
+
+/// Reads `count` bytes of a file, piece by piece.
+pub(super) fn each_piece(
+    file: &File,
+    from: u64,
+    count: u64,
+    mut give: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; usize::try_from(PIECE.min(count)).unwrap_or(0)];
+    let mut at = 0;
+    while at < count {
+        let length = usize::try_from(count - at).unwrap_or(usize::MAX).min(buffer.len());
+        let piece = &mut buffer[..length];
+        file.read_exact_at(piece, from.checked_add(at).ok_or(io::ErrorKind::InvalidInput)?)?;
+        give(at, piece)?;
+        at += length as u64;
+    }
+    Ok(())
 }
 
 /// Copies a file with these splices, in the order of their offsets.
@@ -28,7 +92,7 @@ pub(super) fn copy_spliced(file: &mut File, splices: &[Splice], out: &mut dyn Wr
         if io::copy(&mut (&mut *file).take(between), out)? < between {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        out.write_all(&splice.with)?;
+        splice.with.each(0..splice.with.count(), |_, piece| out.write_all(piece))?;
         at = splice.offset + splice.replaces;
     }
     file.seek(SeekFrom::Start(at))?;
@@ -46,15 +110,13 @@ pub(super) fn checksum_spliced(path: &Path, splices: &[Splice]) -> io::Result<(S
 pub(super) fn splice_in_place(path: &Path, splices: &[Splice]) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     for splice in splices.iter().rev() {
-        let (header, body) = splice.with.split_at(splice.with.len().min(HEADER_SIZE));
-        if !body.is_empty() {
-            file.write_all_at(body, splice.offset + HEADER_SIZE as u64)?;
+        let count = splice.with.count();
+        let header = count.min(HEADER_SIZE as u64);
+        for range in [header..count, 0..header] {
+            splice.with.each(range, |at, piece| file.write_all_at(piece, splice.offset + at))?;
         }
-        if !header.is_empty() {
-            file.write_all_at(header, splice.offset)?;
-        }
-        if (splice.with.len() as u64) < splice.replaces {
-            file.set_len(splice.offset + splice.with.len() as u64)?;
+        if count < splice.replaces {
+            file.set_len(splice.offset + count)?;
         }
     }
     file.sync_all()

@@ -36,8 +36,8 @@ use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
 pub use self::transaction::{Found, Resumed, unfinished};
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
-use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
+use crate::forecast::{Assumed, Version};
 use crate::scan::report::Report;
 use crate::tsdb::Target;
 
@@ -48,6 +48,21 @@ pub struct Options {
     pub mode: Mode,
     /// Who is to read the directory next.
     pub assumed: Assumed,
+}
+
+impl Options {
+    /// What `walfix repair` is given for them.
+    fn arguments(&self) -> String {
+        let mode = match self.mode {
+            Mode::Salvage => "salvage",
+            Mode::Prometheus => "prometheus",
+        };
+        let version = self.assumed.version;
+        let version =
+            if version == Version::NEWEST { String::new() } else { format!(" --prometheus {version}") };
+        let agent = if self.assumed.agent { " --agent" } else { "" };
+        format!("--mode {mode}{version}{agent}")
+    }
 }
 
 /// The plan that mends what `report` has found in the data directory `target`, and `forecast` foretells of it.
@@ -108,7 +123,7 @@ pub fn plans(
 /// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
 pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
     lock.check()?;
-    transaction::apply(target, plan, backup).map(drop)
+    transaction::apply(target, plan, backup, lock).map(drop)
 }
 
 /// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
@@ -125,10 +140,10 @@ pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), R
 /// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
 ///
 /// # Errors
-/// As of [`apply`].
-pub fn resume(target: &Target, lock: &Lock) -> Result<Resumed, RepairError> {
+/// As of [`apply`]; and if what was begun is not what is `asked` for now.
+pub fn resume(target: &Target, lock: &Lock, asked: Options) -> Result<Resumed, RepairError> {
     lock.check()?;
-    transaction::resume(target)
+    transaction::resume(target, asked)
 }
 
 /// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::backup::{Backup, Changed};
 use super::files::{Splice, checksum_spliced, checksum_tree, directory_of};
@@ -32,6 +32,7 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
     let is_there = |path: &Path| path.symlink_metadata().is_ok();
     match change {
         Change::Patch { .. } | Change::Rewrite { .. } => {
+            let path = now_at(backup, data, change.path());
             let Ok(changed) = backup.changed(change.path()) else {
                 return other("the manifest does not have it");
             };
@@ -143,6 +144,21 @@ fn is_renamed(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Where a file is by now whose bytes the plan changes: a later step may have given it, or a directory above it, another
+/// name.
+pub(super) fn now_at(backup: &Backup, data: &Path, path: &str) -> PathBuf {
+    let mut name = path.to_owned();
+    for step in &backup.plan.steps {
+        if let Change::Rename { from, to } = &step.change
+            && is_at_or_below(&name, from)
+            && data.join(&name).symlink_metadata().is_err()
+        {
+            name = format!("{to}{}", &name[from.len()..]);
+        }
+    }
+    data.join(name)
+}
+
 /// Whether a path is another, or below it.
 pub(super) fn is_at_or_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -163,10 +179,10 @@ fn is_between(
         return Ok(false);
     }
     let undone: Vec<Splice> = backup
-        .splices(change)?
+        .splices(change)
         .into_iter()
         .map(|(splice, old)| {
-            let longest = splice.with.len().max(old.len()) as u64;
+            let longest = splice.with.count().max(old.count());
             let replaces = longest.min(bytes.saturating_sub(splice.offset));
             Splice { offset: splice.offset, replaces, with: old }
         })

@@ -4,6 +4,7 @@
 //! is done: whoever comes next finishes the repair, or rolls it back. Each step is found to be done or not by looking at the
 //! files, so no log of steps is needed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,14 +17,16 @@ use super::files::{
     self, Owner, Splice, copy_spliced, copy_whole, create_directories, remove_any, rename_new, replace,
     set_modified, set_modified_directory, splice_in_place, staged, sync_directory, sync_directory_of,
 };
+use super::lock::Lock;
 use super::plan::{Change, Method, Plan};
 use super::segment::rewrite;
 use super::state::{Progress, intruder, progress};
-use super::{input, leftovers, preflight};
+use super::{Options, input, leftovers, preflight};
+use crate::forecast::Assumed;
 use crate::tsdb::Target;
 
 /// In the data directory as long as a repair is not finished.
-const UNFINISHED: &str = "walfix-repair.json";
+pub(super) const UNFINISHED: &str = "walfix-repair.json";
 
 /// A repair that has been begun, as its file says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,6 +71,11 @@ impl Begun {
         let text = serde_json::to_vec(&Self { backup, ..self.clone() });
         let text = text.map_err(io::Error::from).at("write", &path)?;
         replace(&path, None, |out| out.write_all(&text)).at("write", &path)
+    }
+
+    /// Whether it has come so far that something may have been changed.
+    pub(super) fn may_have_changed(&self) -> bool {
+        self.stage == Stage::Change
     }
 
     /// Where its backup is.
@@ -117,6 +125,10 @@ pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
     if begun.stage == Stage::Backup && backup.symlink_metadata().is_err() {
         return Ok(Some(Found::NotBegun { backup }));
     }
+    // Not mounted, perhaps: what has been changed cannot be told without it, nor be put back.
+    if let Err(source) = fs::read_dir(&backup) {
+        return Err(RepairError::NoBackup { backup, marker: data.path().join(UNFINISHED), source });
+    }
     let opened = match Backup::open(&backup) {
         Ok(opened) => opened,
         Err(error) => return overtaken(error.to_string()),
@@ -136,21 +148,27 @@ pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
 }
 
 /// Finishes the repair that was interrupted, or gives it up, and removes what it left behind.
-pub(super) fn resume(data: &Target) -> Result<Resumed, RepairError> {
+pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairError> {
     let mut resumed = Resumed::default();
     match unfinished(data)? {
-        None => leftovers::remove(data).at("clean up", data.path())?,
+        None => leftovers::remove(data, &BTreeSet::new()).at("clean up", data.path())?,
         Some(Found::NotBegun { .. }) => {
             if let Some(begun) = Begun::read(data.path())? {
                 resumed.removed.extend(take_back(data, &begun)?);
             }
         }
         Some(Found::Unfinished(backup)) => {
+            let plan = &backup.plan;
+            let begun =
+                Options { mode: plan.mode, assumed: Assumed { version: plan.prometheus, agent: plan.agent } };
+            if begun != asked {
+                return Err(RepairError::BegunOtherwise { begun, backup: backup.path });
+            }
             finish(data, &backup)?;
             resumed.finished = Some(backup.path);
         }
         Some(Found::Overtaken { backup, what }) => {
-            forget(data)?;
+            forget(data, None)?;
             resumed.given_up = Some((backup, what));
         }
     }
@@ -163,9 +181,10 @@ pub(super) fn resume(data: &Target) -> Result<Resumed, RepairError> {
 }
 
 /// Executes `plan`; the old bytes are kept in `backup`, which is not there yet.
-pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path) -> Result<Backup, RepairError> {
+pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<Backup, RepairError> {
     unchanged(data.path(), plan)?;
     let backup = absolute(backup).at("find", backup)?;
+    is_left_alone(data.path(), &backup)?;
     if backup.symlink_metadata().is_ok() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("create", &backup);
     }
@@ -174,7 +193,7 @@ pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path) -> Result<Backup,
     preflight::check(data.path(), plan, &backup)?;
     let directories = backup::directories(data.path(), plan).at("look at", data.path())?;
     let begun = Begun { stage: Stage::Backup, backup, directories };
-    let kept = keep(data, plan, &begun).map_err(|error| {
+    let kept = keep(data, plan, &begun, lock).map_err(|error| {
         // What cannot be removed now, the next repair removes.
         let _ = fs::remove_dir_all(&begun.backup);
         let _ = take_back(data, &begun);
@@ -185,17 +204,21 @@ pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path) -> Result<Backup,
 }
 
 /// The path with its directory's true name.
-fn absolute(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
     let directory = files::directory_of(path).canonicalize()?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     Ok(directory.join(name))
 }
 
 /// All that comes before the first change.
-fn keep(data: &Target, plan: &Plan, begun: &Begun) -> Result<Backup, RepairError> {
+fn keep(data: &Target, plan: &Plan, begun: &Begun, lock: &Lock) -> Result<Backup, RepairError> {
     begun.write(data.path())?;
     preflight::probe(data.path(), plan).at("write to", data.path())?;
     let backup = Backup::write(&begun.backup, data.path(), plan, begun.directories.clone())?;
+    // That takes its time, and not everybody takes the lock.
+    lock.check()?;
+    unchanged(data.path(), plan)?;
+    untouched(data, &backup)?;
     Begun { stage: Stage::Change, ..begun.clone() }.write(data.path())?;
     Ok(backup)
 }
@@ -204,7 +227,7 @@ fn keep(data: &Target, plan: &Plan, begun: &Begun) -> Result<Backup, RepairError
 fn take_back(data: &Target, begun: &Begun) -> Result<Option<PathBuf>, RepairError> {
     let partial = backup::in_the_making(&begun.backup);
     let removed = backup::remove_unfinished(&partial).at("remove", &partial)?;
-    forget(data)?;
+    forget(data, None)?;
     set_times_of(data.path(), &begun.directories)?;
     Ok(removed.then_some(partial))
 }
@@ -215,7 +238,7 @@ pub(super) fn finish(data: &Target, backup: &Backup) -> Result<(), RepairError> 
         for step in &backup.plan.steps {
             do_step(data.path(), backup, &step.change)?;
         }
-        forget(data)
+        forget(data, Some(&backup.plan))
     };
     steps().map_err(|error| RepairError::NotFinished { backup: backup.path.clone(), source: Box::new(error) })
 }
@@ -234,9 +257,10 @@ fn do_step(data: &Path, backup: &Backup, change: &Change) -> Result<(), RepairEr
     }
 }
 
-/// Says that there is no unfinished repair any more, and removes what it left behind.
-pub(super) fn forget(data: &Target) -> Result<(), RepairError> {
-    leftovers::remove(data).at("clean up", data.path())?;
+/// Says that there is no unfinished repair any more, and removes what it left behind, by its plan if that is known.
+pub(super) fn forget(data: &Target, plan: Option<&Plan>) -> Result<(), RepairError> {
+    let known = plan.map_or_else(BTreeSet::new, |plan| leftovers::of_plan(data.path(), plan));
+    leftovers::remove(data, &known).at("clean up", data.path())?;
     let marker = data.path().join(UNFINISHED);
     match fs::remove_file(&marker) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &marker),
@@ -260,12 +284,57 @@ fn unchanged(data: &Path, plan: &Plan) -> Result<(), RepairError> {
     Ok(())
 }
 
+/// Whether there is nothing that was not there when the plan was made, as a segment that a Prometheus has begun since.
+fn untouched(data: &Target, backup: &Backup) -> Result<(), RepairError> {
+    if let Some(what) = intruder(backup, data).at("look at", data.path())? {
+        return Err(RepairError::Changed { path: data.path().display().to_string(), what });
+    }
+    for change in backup.plan.steps.iter().map(|step| &step.change) {
+        let is_by_name = matches!(
+            change,
+            Change::Create { .. }
+                | Change::CreateDirectory { .. }
+                | Change::Rename { .. }
+                | Change::SetAside { .. }
+        );
+        let path = data.path().join(change.path());
+        if is_by_name && progress(backup, data.path(), change).at("read", &path)? != Progress::Before {
+            let what = "it has come, or gone".to_owned();
+            return Err(RepairError::Changed { path: change.path().to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
+/// Whether Prometheus leaves a backup or a copy alone at this place, and never takes it for something of its own.
+pub(super) fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairError> {
+    let full = data.canonicalize().at("find", data)?;
+    let refused = |why: &str| Err(RepairError::NoPlace { path: backup.to_owned(), why: why.to_owned() });
+    let name = backup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if Path::new(name).extension().is_some_and(|extension| extension == "unfinished") {
+        return refused("its name says that it is not whole");
+    }
+    // They may be links to elsewhere.
+    for part in ["wal", "wbl", "chunks_head"] {
+        if data.join(part).canonicalize().is_ok_and(|part| backup.starts_with(part)) {
+            return refused(&format!("it is in {part}/, which is Prometheus's"));
+        }
+    }
+    let is_named = name.starts_with("walfix-") && name != UNFINISHED;
+    if backup.starts_with(&full) && !(backup.parent() == Some(&full) && is_named) {
+        return refused(
+            "in the data directory itself only names that begin with walfix- are sure to be left alone by Prometheus",
+        );
+    }
+    Ok(())
+}
+
 fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
     let path = data.join(change.path());
     match change {
-        Change::Patch { method: Method::InPlace, .. } => splice_in_place(&path, &splices(backup, change)?),
+        Change::Patch { method: Method::InPlace, .. } => splice_in_place(&path, &splices(backup, change)),
         Change::Patch { method: Method::Replace, .. } => {
-            let splices = splices(backup, change)?;
+            let splices = splices(backup, change);
             let mut file = File::open(&path)?;
             let owner = Owner::of(&file.metadata()?);
             replace(&path, Some(owner), |out| copy_spliced(&mut file, &splices, out))
@@ -291,8 +360,8 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
     }
 }
 
-fn splices(backup: &Backup, change: &Change) -> io::Result<Vec<Splice>> {
-    Ok(backup.splices(change)?.into_iter().map(|(splice, _)| splice).collect())
+fn splices(backup: &Backup, change: &Change) -> Vec<Splice> {
+    backup.splices(change).into_iter().map(|(splice, _)| splice).collect()
 }
 
 /// Moves a file or directory into the backup. Its name is gone from one instant to the next, and not before all of it is
@@ -325,7 +394,7 @@ pub(super) fn roll_back(data: &Target, backup: &Backup) -> Result<(), RepairErro
             }
         }
     }
-    forget(data)?;
+    forget(data, Some(&backup.plan))?;
     set_times(data.path(), backup)
 }
 
@@ -352,7 +421,7 @@ pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Resul
     let changed = || backup.changed(change.path()).map_err(io::Error::other);
     match change {
         Change::Patch { method, .. } => {
-            let old = inverse_splices(backup, change)?;
+            let old = inverse_splices(backup, change);
             match method {
                 Method::InPlace => {
                     splice_in_place(&path, &old)?;
@@ -376,7 +445,7 @@ pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Resul
             sync_directory_of(&path)
         }
         Change::CreateDirectory { .. } => {
-            leftovers::remove_in(&path)?;
+            leftovers::remove_in(&path, &leftovers::of_plan(data, &backup.plan))?;
             fs::remove_dir(&path)?;
             sync_directory_of(&path)
         }
@@ -387,11 +456,11 @@ pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Resul
 }
 
 /// What undoes the splices of a step.
-pub(super) fn inverse_splices(backup: &Backup, change: &Change) -> io::Result<Vec<Splice>> {
-    let splices = backup.splices(change)?.into_iter();
+pub(super) fn inverse_splices(backup: &Backup, change: &Change) -> Vec<Splice> {
+    let splices = backup.splices(change).into_iter();
     let inverse =
-        |(new, old): (Splice, _)| Splice { offset: new.offset, replaces: new.with.len() as u64, with: old };
-    Ok(splices.map(inverse).collect())
+        |(new, old): (Splice, _)| Splice { offset: new.offset, replaces: new.with.count(), with: old };
+    splices.map(inverse).collect()
 }
 
 fn put_back(

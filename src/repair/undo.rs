@@ -13,8 +13,8 @@ use super::files::{
 use super::input::{self, checksum_of_file};
 use super::lock::Lock;
 use super::plan::{Change, Input};
-use super::state::{Progress, intruder, is_at_or_below, progress};
-use super::transaction::{Begun, forget, inverse_splices, revert, roll_back};
+use super::state::{Progress, intruder, is_at_or_below, now_at, progress};
+use super::transaction::{Begun, absolute, forget, inverse_splices, is_left_alone, revert, roll_back};
 use crate::tsdb::Target;
 
 /// What an undo did.
@@ -98,7 +98,7 @@ pub fn undo_by_force(backup: &Path) -> Result<Forced, RepairError> {
         let path = data.path().join(change.path());
         force(data.path(), &backup, change).at("change", &path)?;
     }
-    forget(&data)?;
+    forget(&data, Some(&backup.plan))?;
     for changed in &backup.manifest.files {
         let path = data.path().join(&changed.path);
         set_modified(&path, changed.modified).at("set the time of", &path)?;
@@ -162,6 +162,8 @@ fn force(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
 pub fn restore_into(backup: &Path, into: &Path) -> Result<Restored, RepairError> {
     let backup = Backup::open(backup)?;
     let data = data_of(&backup)?;
+    let into = &absolute(into).at("find", into)?;
+    is_left_alone(data.path(), into)?;
     if into.symlink_metadata().is_ok() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("create", into);
     }
@@ -211,7 +213,7 @@ fn restore_file(backup: &Backup, data: &Path, input: &Input, to: &Path) -> io::R
                 expected = backup.changed(path).ok().map(|changed| changed.before.checksum.clone());
                 match progress(backup, data, &step.change)? {
                     Progress::Before => {}
-                    Progress::After => splices = inverse_splices(backup, &step.change)?,
+                    Progress::After => splices = inverse_splices(backup, &step.change),
                     Progress::Between => splices = unfinished_splices(backup, &step.change, &from)?,
                     Progress::Other(_) => return Ok(false),
                 }
@@ -266,9 +268,9 @@ fn restore_file(backup: &Backup, data: &Path, input: &Input, to: &Path) -> io::R
 /// What undoes a step of which only some bytes have been written.
 fn unfinished_splices(backup: &Backup, change: &Change, file: &Path) -> io::Result<Vec<Splice>> {
     let length = file.metadata()?.len();
-    let mut splices = inverse_splices(backup, change)?;
+    let mut splices = inverse_splices(backup, change);
     for splice in &mut splices {
-        let longest = splice.replaces.max(splice.with.len() as u64);
+        let longest = splice.replaces.max(splice.with.count());
         splice.replaces = longest.min(length.saturating_sub(splice.offset));
     }
     Ok(splices)
@@ -279,7 +281,8 @@ fn look(backup: &Backup, data: &Path, change: &Change) -> Result<Progress, Repai
     let path = data.join(change.path());
     let found = progress(backup, data, change).at("read", &path)?;
     if let (Progress::After, Change::Patch { .. }) = (&found, change) {
-        let old = inverse_splices(backup, change).at("read", &backup.path)?;
+        let old = inverse_splices(backup, change);
+        let path = now_at(backup, data, change.path());
         let (checksum, _) = checksum_spliced(&path, &old).at("read", &path)?;
         if checksum != backup.changed(change.path())?.before.checksum {
             let what = format!("with its bytes, {} would not be what it was", change.path());
