@@ -53,17 +53,17 @@ pub struct Options {
 impl Options {
     /// What `walfix repair` is given for them.
     fn arguments(&self) -> String {
-        let mut arguments = match self.mode {
+        let mut arguments = vec![match self.mode {
             Mode::Salvage => "--mode salvage".to_owned(),
             Mode::Prometheus => "--mode prometheus".to_owned(),
-        };
+        }];
         if self.assumed.version != Version::NEWEST {
-            arguments += &format!(" --prometheus {}", self.assumed.version);
+            arguments.push(format!("--prometheus {}", self.assumed.version));
         }
         if self.assumed.agent {
-            arguments += " --agent";
+            arguments.push("--agent".to_owned());
         }
-        arguments
+        arguments.join(" ")
     }
 }
 
