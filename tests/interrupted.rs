@@ -55,9 +55,10 @@ fn changes(case: &Case) -> Vec<Call> {
 fn assert_repaired(data: &Path, about: &str) {
     walfix_exits(&[0], &["scan".as_ref(), data.as_os_str()], about);
     let names: Vec<String> = tree(data).into_keys().collect();
-    let left = names
-        .iter()
-        .find(|name| name.ends_with(".walfix") || *name == "walfix-repair.json" || *name == "lock");
+    // An undo that is killed while it puts a directory back leaves a part of it by such a name, and the next undo removes
+    // that; a repair does not, as it cannot know whose it is.
+    let is_staged = |name: &str| name.ends_with(".walfix") && !name.starts_with("chunk_snapshot.");
+    let left = names.iter().find(|name| is_staged(name) || *name == "walfix-repair.json" || *name == "lock");
     assert_eq!(left, None, "{about}");
     let partial = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(!partial.into_iter().any(|name| name.to_string_lossy().ends_with(".unfinished")), "{about}");

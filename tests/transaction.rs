@@ -278,7 +278,7 @@ fn long_ends_that_are_cut_off() {
         let lock = Lock::take(target.path()).unwrap();
         repair::apply(&target, &plan, &place.backup(), &lock).unwrap();
         drop(lock);
-        let expected = [&bytes[..10], &[0; 70_000], &bytes[70_010..100_001], &[7; 11]].concat();
+        let expected = [&bytes[..10], &vec![0; 70_000], &bytes[70_010..100_001], &[7; 11]].concat();
         assert_eq!(fs::read(place.data().join("stray")).unwrap(), expected);
         let kept = [&bytes[10..70_010], &bytes[100_001..]].concat();
         assert_eq!(fs::read(place.backup().join("old/stray")).unwrap(), kept);

@@ -80,7 +80,11 @@ pub const CASES: &[Case] = &[
     Case { name: "a hole of nine bytes", make: nine, is_elsewhere: false, plan_has: &[r#""rewrite""#] },
     Case {
         name: "a checkpoint, and a fence",
-        make: |at| fixture("checkpoint_series_damaged", at),
+        make: |at| {
+            fixture("checkpoint_series_damaged", at);
+            // More than the one bit that can be put right.
+            overwrite(&at.join("data/wal/checkpoint.00000002/00000000"), 3_500, &[0x5A; 8]);
+        },
         is_elsewhere: false,
         plan_has: &[r#""create""#, "checkpoint."],
     },
