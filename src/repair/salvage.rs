@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Series, Step};
 use super::segment::{CorrectedRefs, Mend, Standing, is_of_tombstones};
-use super::{fence, half_repaired, sequence};
+use super::{fence, half_repaired, labels, sequence};
 use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
@@ -36,14 +36,17 @@ pub(super) fn plan(
     for step in &half_repaired {
         findings.remove(step.change.path());
     }
-    let corrected = segments(target, report, assumed, &put_back, &mut findings, plan)?;
+    let mut corrected = segments(target, report, assumed, &put_back, &mut findings, plan)?;
+    let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     snapshots(report, forecast, &mut findings, plan);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
-    if corrected.defined.is_some() {
+    match labels::recover(target, &listing, report, assumed, before, plan)? {
+        Some(recovered) => corrected.defined = corrected.defined.max(recovered.highest),
         // How many of them get their labels back is not counted.
-        plan.orphans = None;
+        None if corrected.defined.is_some() => plan.orphans = None,
+        None => {}
     }
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
@@ -114,7 +117,7 @@ fn segments(
             if of_bytes.is_empty() && !assumed.agent || put_back.contains(&segment.path) {
                 continue;
             }
-            match segment_step(target, &segment.path, kind, assumed, &of_bytes)? {
+            match segment_step(target, &segment.path, kind, assumed, &of_bytes, Vec::new())? {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -126,6 +129,24 @@ fn segments(
     Ok(corrected)
 }
 
+/// The step that writes a segment anew, without what is damaged in it, so that it begins with these series; or why there is
+/// none.
+pub(super) fn rewritten(
+    target: &Target,
+    path: &str,
+    report: &Report,
+    assumed: Assumed,
+    begins_with: Vec<Series>,
+) -> io::Result<Result<Step, &'static str>> {
+    let findings: Vec<&Finding> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.path == path && is_to_be_mended(finding) && is_about_bytes(finding))
+        .collect();
+    let step = segment_step(target, path, LogKind::Wal, assumed, &findings, begins_with)?;
+    Ok(step.and_then(|(step, _)| step.ok_or("there is nothing to be written")))
+}
+
 /// The step that mends a segment, and the refs of corrected records; or why there is none.
 fn segment_step(
     target: &Target,
@@ -133,6 +154,7 @@ fn segment_step(
     kind: LogKind,
     assumed: Assumed,
     findings: &[&Finding],
+    begins_with: Vec<Series>,
 ) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
     let full = target.path_of(path);
     let file = File::open(&full)?;
@@ -147,31 +169,39 @@ fn segment_step(
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
-    let change = match standing.mend(&file)? {
+    let mend = if begins_with.is_empty() {
+        standing.mend(&file)?
+    } else {
+        Mend::Rewrite { records: standing.kept_records() }
+    };
+    let change = match mend {
         Mend::Nothing => return Ok(Ok((None, CorrectedRefs::default()))),
         Mend::Patch { method, patches } => {
             // Who else has this file by another name keeps it as it is.
             let method = if metadata.nlink() > 1 { Method::Replace } else { method };
             Change::Patch { path: path.to_owned(), method, patches }
         }
-        Mend::Rewrite { records } => {
-            Change::Rewrite { path: path.to_owned(), from: None, bytes: metadata.len(), records, agent }
-        }
+        Mend::Rewrite { records } => Change::Rewrite {
+            path: path.to_owned(),
+            from: None,
+            bytes: metadata.len(),
+            records,
+            agent,
+            begins_with,
+        },
     };
-    let in_part = |finding: &Finding| match (&change, finding.offset) {
-        (Change::Patch { .. }, Some(offset)) => standing.kept_in_part(offset),
-        _ => 0,
+    let in_part = |finding: &Finding| finding.offset.map_or(0, |offset| standing.kept_in_part(offset));
+    let rest = match change {
+        Change::Patch { .. } => "; the rest is filled with records that say nothing",
+        _ => "",
     };
     let how = |finding: &Finding| match in_part(finding) {
         _ if finding.offset.is_some_and(|offset| standing.is_corrected(offset)) => {
             "the flipped bit is put right".to_owned()
         }
         0 => lost_tombstones(&file, finding, how(&change, finding)),
-        1 => "its first entry is kept, which can be read; the rest is filled with records that say nothing"
-            .to_owned(),
-        entries => format!(
-            "its first {entries} entries are kept, which can be read; the rest is filled with records that say nothing"
-        ),
+        1 => format!("its first entry is kept, which can be read{rest}"),
+        entries => format!("its first {entries} entries are kept, which can be read{rest}"),
     };
     let mut mends: Vec<Mends> = findings.iter().map(|finding| mends(finding, how(finding))).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
@@ -247,8 +277,10 @@ fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
 }
 
 fn how(change: &Change, finding: &Finding) -> &'static str {
-    let Change::Patch { patches, .. } = change else {
-        return "the segment is written anew without it: a hole of this size cannot be filled";
+    let patches = match change {
+        Change::Patch { patches, .. } => patches,
+        _ if !change.begins_with().is_empty() => return "the segment is written anew without it",
+        _ => return "the segment is written anew without it: a hole of this size cannot be filled",
     };
     if patches
         .iter()

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Range;
 
 use super::partial::{self, Partial, partial};
-use super::plan::{Content, Loss, Method, Patch};
+use super::plan::{Change, Content, Loss, Method, Patch};
+use super::series;
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, each_use};
@@ -12,7 +13,7 @@ use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visi
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
-use crate::wal::{Fault, ReadAt, Record, crc};
+use crate::wal::{Compression, Fault, ReadAt, Record, crc};
 
 /// What stands in a segment, and what is wrong with the rest.
 #[derive(Debug, Default)]
@@ -93,6 +94,11 @@ impl Standing {
             }
         }
         found
+    }
+
+    /// Records that are kept, whole or in part.
+    pub(super) fn kept_records(&self) -> u64 {
+        self.records + self.partial.len() as u64
     }
 
     /// How many entries are kept of the record at `offset`, which does not decode to its end; 0 if it goes whole.
@@ -185,7 +191,7 @@ impl Standing {
                 Content::Fill(length)
             };
             if with.bytes().len() as u64 != length {
-                return Ok(Mend::Rewrite { records: self.records });
+                return Ok(Mend::Rewrite { records: self.kept_records() });
             }
             patches.push(Patch { offset: hole.start, replaces: length, with });
         }
@@ -359,39 +365,146 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
     Reader::Agent.refuses(record, version)
 }
 
-/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; for an agent, those
-/// that it takes.
+/// Writes a segment anew, as `change` wants it: the records that stand in the first `length` bytes of `source`, as they are
+/// stored.
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     source: &S,
     length: u64,
-    agent: Option<Version>,
+    change: &Change,
     out: W,
 ) -> io::Result<()> {
-    struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
+    let mut writer = SegmentWriter::new(out);
+    let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+    let mut series = change.begins_with();
+    for (range, stands) in places_of_records(source, length, change.agent()) {
+        let compression = match stands {
+            Stands::Whole => stored_of(source, &range, None, &mut stored)?.compression(),
+            Stands::Corrected(mended) => stored_of(source, &range, Some(&mended), &mut stored)?.compression(),
+            Stands::InPart(record) => {
+                stored = record;
+                Compression::None
+            }
+        };
+        if !series.is_empty() && !is_min_valid_time(unpacker.unpack(compression, &stored)) {
+            series::write(std::mem::take(&mut series), &mut writer)?;
+        }
+        writer.record(compression, &stored)?;
+    }
+    series::write(series, &mut writer)?;
+    writer.finish()?.flush()
+}
+
+/// Prometheus looks for this one in the first record of a checkpoint alone (`tsdb/wlog/checkpoint.go`, `ReadMinValidTime`).
+fn is_min_valid_time<E>(record: Result<&[u8], E>) -> bool {
+    record.is_ok_and(|record| RecordType::of(record) == Some(RecordType::MinValidTime))
+}
+
+/// How a record stands that can be had.
+enum Stands {
+    Whole,
+    /// Once a bit is flipped back.
+    Corrected(Mended),
+    /// Its first entries: this record of them.
+    InPart(Vec<u8>),
+}
+
+/// Where the records stand that can be had, in order; for an agent, those that it takes.
+fn places_of_records<S: ReadAt + ?Sized>(
+    source: &S,
+    length: u64,
+    agent: Option<Version>,
+) -> Vec<(Range<u64>, Stands)> {
+    #[derive(Default)]
+    struct Records {
+        places: Vec<(Range<u64>, Stands)>,
+        agent: Option<Version>,
+        undecodable: bool,
+    }
     impl Visitor for Records {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
-            if self.1.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
-                self.0.push((record.offset..record.end, None));
+            if self.agent.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
+                self.places.push((record.offset..record.end, Stands::Whole));
             }
         }
         fn damage(&mut self, damage: Problem) {
-            if let Some(mended) = damage.correction {
-                self.0.push((mended.offset..mended.end, Some(mended)));
+            match damage.correction {
+                Some(mended) => self.places.push((mended.offset..mended.end, Stands::Corrected(mended))),
+                None => self.undecodable |= matches!(damage.kind, ProblemKind::Decode(_)),
             }
         }
     }
     let is_refused =
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
-    let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
-    records.0.retain(|(_, mended)| !mended.as_ref().is_some_and(is_refused));
-    records.0.sort_by_key(|(range, _)| range.start);
-    let mut writer = SegmentWriter::new(out);
-    let mut stored = Vec::new();
-    for (range, mended) in records.0 {
-        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
-        writer.record(head.compression(), &stored)?;
+    let new = || Records { agent, ..Records::default() };
+    let mut records = salvage_with(source, length, Reading::Prometheus, new);
+    records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
+    if records.undecodable {
+        let partial = Standing::of(source, length, agent).partial;
+        records.places.extend(partial.into_iter().map(|(range, part)| (range, Stands::InPart(part.record))));
     }
-    writer.finish()?.flush()
+    records.places.sort_by_key(|(range, _)| range.start);
+    records.places
+}
+
+/// Takes records, one after the other.
+pub(super) trait Take {
+    /// The next one.
+    fn take(&mut self, record: &[u8]);
+}
+
+/// Has a taker, which `new` makes, take the records that stand in the first `length` bytes of `source` once it is repaired,
+/// in order.
+pub(super) fn take_standing<S: ReadAt + ?Sized, T: Take>(
+    source: &S,
+    length: u64,
+    agent: Option<Version>,
+    new: impl Fn() -> T,
+) -> T {
+    struct Taking<'a, S: ?Sized, T> {
+        taker: T,
+        source: &'a S,
+        agent: Option<Version>,
+        partial: &'a [(Range<u64>, Partial)],
+        undecodable: bool,
+    }
+    impl<S: ReadAt + ?Sized, T: Take> Taking<'_, S, T> {
+        fn take(&mut self, record: &[u8]) {
+            if self.agent.and_then(|version| Reader::Agent.refuses(record, version)).is_none() {
+                self.taker.take(record);
+            }
+        }
+    }
+    impl<S: ReadAt + ?Sized, T: Take> Visitor for Taking<'_, S, T> {
+        fn record(&mut self, record: &Record<'_>, _: &Contents) {
+            self.take(record.data);
+        }
+        fn damage(&mut self, damage: Problem) {
+            let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+            if let Some(mended) = &damage.correction {
+                let range = mended.offset..mended.end;
+                let head = stored_of(self.source, &range, Some(mended), &mut stored);
+                if let Some(record) =
+                    head.ok().and_then(|head| unpacker.unpack(head.compression(), &stored).ok())
+                {
+                    self.take(record);
+                }
+            } else if matches!(damage.kind, ProblemKind::Decode(_)) {
+                self.undecodable = true;
+                let part = self.partial.iter().find(|(range, _)| range.start == damage.range.start);
+                if let Some((_, part)) = part {
+                    self.take(&part.record);
+                }
+            }
+        }
+    }
+    let taken_with = |partial: &[(Range<u64>, Partial)]| {
+        let new = || Taking { taker: new(), source, agent, partial, undecodable: false };
+        let taking = salvage_with(source, length, Reading::Prometheus, new);
+        (taking.taker, taking.undecodable)
+    };
+    let (taker, undecodable) = taken_with(&[]);
+    let partial = if undecodable { Standing::of(source, length, agent).partial } else { Vec::new() };
+    if partial.is_empty() { taker } else { taken_with(&partial).0 }
 }
 
 /// The data of the fragments that stand in `range`, corrected; and the last one's first byte.
