@@ -15,6 +15,7 @@ use super::survivors::Survivors;
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
 use crate::repair::backup::Backup;
 use crate::repair::plan::{Change, LabelsRefused, SeriesLabels};
+use crate::repair::segment::{Take, take_standing};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
 use crate::wal;
@@ -192,7 +193,7 @@ impl Source {
     /// Reads all of it. The labels of wanted refs go into the pool.
     pub(super) fn read(&self, survivors: &Survivors, wanted: &HashSet<u64>, pool: &mut Pool) -> Table {
         let mut table = Table::default();
-        let reading = if self.is_snapshot { Reading::Snapshot } else { Reading::Prometheus };
+        let new = || Page { survivors, wanted, table: Table::default(), texts: Pool::default() };
         for path in &self.files {
             // What cannot be opened has nothing to say.
             let Ok(file) = File::open(path) else { continue };
@@ -200,14 +201,11 @@ impl Source {
             if !metadata.is_file() {
                 continue;
             }
-            let new = || Page {
-                survivors,
-                wanted,
-                is_snapshot: self.is_snapshot,
-                table: Table::default(),
-                texts: Pool::default(),
+            let page = if self.is_snapshot {
+                salvage_with(&file, metadata.len(), Reading::Snapshot, new)
+            } else {
+                take_standing(&file, metadata.len(), None, new)
             };
-            let page = salvage_with(&file, metadata.len(), reading, new);
             table.add(page.table);
             pool.extend(page.texts);
         }
@@ -241,7 +239,6 @@ impl Table {
 struct Page<'a> {
     survivors: &'a Survivors,
     wanted: &'a HashSet<u64>,
-    is_snapshot: bool,
     table: Table,
     texts: Pool,
 }
@@ -267,21 +264,27 @@ impl Page<'_> {
     }
 }
 
+/// Of a chunk snapshot.
 impl Visitor for Page<'_> {
     fn record(&mut self, record: &wal::Record<'_>, _: &Contents) {
-        if self.is_snapshot {
-            let SnapshotRecord::Series(series) = SnapshotRecord::parse(record.data) else { return };
-            let Ok(series) = series.decode() else { return };
-            self.define(series.series_ref, series.labels);
-            if let Some(chunk) = series.chunk
-                && let LastValue::Float(value_bits) = chunk.last_value
-                && self.wanted.contains(&series.series_ref)
-            {
-                self.table.use_at(series.series_ref, (chunk.max_time, value_bits));
-            }
-            return;
+        let SnapshotRecord::Series(series) = SnapshotRecord::parse(record.data) else { return };
+        let Ok(series) = series.decode() else { return };
+        self.define(series.series_ref, series.labels);
+        if let Some(chunk) = series.chunk
+            && let LastValue::Float(value_bits) = chunk.last_value
+            && self.wanted.contains(&series.series_ref)
+        {
+            self.table.use_at(series.series_ref, (chunk.max_time, value_bits));
         }
-        match Record::parse(record.data) {
+    }
+
+    fn damage(&mut self, _: Problem) {}
+}
+
+/// Of a log.
+impl Take for Page<'_> {
+    fn take(&mut self, record: &[u8]) {
+        match Record::parse(record) {
             Record::Series(series) => {
                 for entry in series.entries().flatten() {
                     self.define(entry.series_ref, entry.labels);
@@ -297,8 +300,6 @@ impl Visitor for Page<'_> {
             _ => {}
         }
     }
-
-    fn damage(&mut self, _: Problem) {}
 }
 
 /// As a writer makes them: there are some, each name once and none empty, in order.
