@@ -360,6 +360,35 @@ fn json_of_a_repair() {
     }
 }
 
+/// The series records of the checkpoint are damaged, and an older one has them.
+#[test]
+fn labels_are_written_back() {
+    let directory = fixture("checkpoint_series_damaged");
+    let wal = directory.path().join("wal");
+    fs::create_dir(wal.join("checkpoint.00000001")).expect("a directory");
+    copy(&wal.join("checkpoint.00000002"), &wal.join("checkpoint.00000001"));
+    let checkpoint = wal.join("checkpoint.00000002/00000000");
+    let mut bytes = fs::read(&checkpoint).expect("a checkpoint");
+    // More than the one bit that can be put right.
+    bytes[3_500..3_508].fill(0x5A);
+    fs::write(&checkpoint, bytes).expect("written");
+    let output = walfix(&["repair"], directory.path());
+    assert_exit(&output, DAMAGED);
+    let words = "series get their labels back, from wal/checkpoint.00000001";
+    assert!(stdout(&output).contains(words), "{}", stdout(&output));
+    let before = tree(directory.path());
+    let done = answer(&walfix(&["repair", "--backup", "--format=json"], directory.path()));
+    assert_eq!(done["orphans"], Value::Null);
+    assert_eq!(done["labels"]["found"][0]["path"], "wal/checkpoint.00000001");
+    assert_eq!(done["labels"]["refused"], Value::Array(Vec::new()));
+    assert_eq!(done["applied"]["verdict"], "clean");
+    let steps = done["steps"].as_array().expect("steps");
+    let mut written = steps.iter().filter_map(|step| step["change"]["begins_with"].as_array());
+    assert_eq!(done["labels"]["found"][0]["series"], written.next().expect("series").len());
+    assert_exit(&walfix(&["undo"], &backups(directory.path())[0]), CLEAN);
+    assert_eq!(tree(directory.path()), before);
+}
+
 #[test]
 fn wrong_command_lines() {
     let directory = fixture("healthy");
