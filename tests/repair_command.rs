@@ -316,6 +316,21 @@ fn gaps_and_names() {
     assert_eq!(tree(directory.path()), before);
 }
 
+/// A version that passes over records of a compression that came after it does so of what was repaired, too.
+#[test]
+fn an_older_version() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/logs");
+    fs::create_dir(directory.path().join("wal")).expect("a directory");
+    copy(&logs.join("wal-zstd"), &directory.path().join("wal"));
+    let page = directory.path().join("wal/00000000");
+    let mut bytes = fs::read(&page).expect("a segment");
+    bytes[40_000..40_100].fill(0x5a);
+    fs::write(&page, bytes).expect("it can be damaged");
+    let arguments = ["repair", "--backup", "--accept-orphans", "--prometheus=2.42.0"];
+    assert_exit(&walfix(&arguments, directory.path()), REPAIRED);
+}
+
 #[test]
 fn many_orphans_need_a_word() {
     let directory = fixture("undecodable_series");

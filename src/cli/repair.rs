@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use walfix::forecast::report::{Forecast, Outcome};
-use walfix::forecast::{Assumed, forecast};
+use walfix::forecast::report::{Forecast, Outcome, Start};
+use walfix::forecast::{Assumed, Version, forecast};
 use walfix::repair::{self, Found, Lock, Plan, RepairError};
 use walfix::report::plan::{self, Answer, Done};
 use walfix::report::text;
@@ -165,7 +165,17 @@ impl Repair {
         // The other reader.
         let first = forecast(target, &after, assumed(global))?
             .and_then(|forecast| forecast.starts.into_iter().next());
-        if let Some(start) = first.filter(|start| start.outcome != Outcome::Starts || start.error.is_some()) {
+        // Without a word, an older version does not load records of types that are newer than it is.
+        let passes_over = global.prometheus < Version::NEWEST;
+        let takes_it = |start: &Start| {
+            start.error.is_none()
+                && (start.outcome == Outcome::Starts
+                    || passes_over
+                        && start.outcome == Outcome::Loses
+                        && start.deletes.is_empty()
+                        && start.truncates.is_empty())
+        };
+        if let Some(start) = first.filter(|start| !takes_it(start)) {
             let says = start.error.or(start.fatal).unwrap_or_else(|| "nothing".to_owned());
             eprintln!(
                 "walfix: no damage is left, and Prometheus would still not take it all; it would say: {says}"
