@@ -451,6 +451,22 @@ fn an_unfinished_repair_of_another_mode() {
     assert_eq!(tree(directory.path()), original);
 }
 
+/// Nor by one that believes fewer corrections.
+#[test]
+fn an_unfinished_repair_with_large_corrections() {
+    let directory = fixture("overwritten_range");
+    let large = ["repair", "--correct-large", "--backup"];
+    assert_exit(&walfix(&large, directory.path()), REPAIRED);
+    let [backup] = &backups(directory.path())[..] else { panic!("one backup") };
+    as_unfinished(directory.path(), backup);
+    let output = walfix(&["repair", "--backup"], directory.path());
+    assert_exit(&output, FAILED);
+    let said = stderr(&output);
+    assert!(said.contains("walfix repair --mode salvage --correct-large --backup"), "{said}");
+    assert_exit(&walfix(&large, directory.path()), REPAIRED);
+    assert!(!directory.path().join("walfix-repair.json").exists());
+}
+
 /// A backup on a disk that is not there now is not forgotten.
 #[test]
 fn an_unfinished_repair_without_its_backup() {

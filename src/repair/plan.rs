@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::fill::{fill, fill_to_page_end};
+use super::segment::Mending;
 use crate::forecast::Version;
 use crate::scan::report::{LogKind, Report};
+use crate::scan::salvage::Corrections;
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.plan/1";
@@ -39,6 +41,9 @@ pub struct Plan {
     pub prometheus: Version,
     /// Whether it runs as an agent.
     pub agent: bool,
+    /// Which flipped bits are put right.
+    #[serde(default)]
+    pub corrections: Corrections,
     /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
     /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
     /// set aside.
@@ -63,6 +68,7 @@ impl Plan {
             mode: options.mode,
             prometheus: options.assumed.version,
             agent: options.assumed.agent,
+            corrections: options.corrections,
             steps: Vec::new(),
             left: Vec::new(),
             lost: Loss::NOTHING,
@@ -216,6 +222,9 @@ pub enum Change {
         records: u64,
         /// The version of the agent that it is written for, if it is for one.
         agent: Option<Version>,
+        /// Which flipped bits are put right in it.
+        #[serde(default)]
+        corrections: Corrections,
     },
     /// A file that was not there.
     Create {
@@ -269,12 +278,11 @@ impl Change {
         }
     }
 
-    /// The version of the agent that a segment is written for, if it is for one.
-    #[must_use]
-    pub fn agent(&self) -> Option<Version> {
+    /// How a segment is written anew.
+    pub(super) fn mending(&self) -> Mending {
         match self {
-            Self::Rewrite { agent, .. } => *agent,
-            _ => None,
+            Self::Rewrite { agent, corrections, .. } => Mending { agent: *agent, corrections: *corrections },
+            _ => Mending::default(),
         }
     }
 

@@ -6,9 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
-use super::segment::{CorrectedRefs, Mend, Standing, is_of_tombstones};
-use super::{fence, half_repaired, sequence};
-use crate::forecast::Assumed;
+use super::segment::{CorrectedRefs, Mend, Mending, Standing, is_of_tombstones};
+use super::{Options, fence, half_repaired, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -18,10 +17,12 @@ pub(super) fn plan(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    assumed: Assumed,
+    options: Options,
     plan: &mut Plan,
 ) -> io::Result<()> {
     let listing = target.list()?;
+    let agent = options.assumed.agent.then_some(options.assumed.version);
+    let mending = Mending { agent, corrections: options.corrections };
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
@@ -31,12 +32,12 @@ pub(super) fn plan(
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
-    let half_repaired = half_repaired::steps(target, &listing, report, assumed)?;
+    let half_repaired = half_repaired::steps(target, &listing, report, mending)?;
     let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
         findings.remove(step.change.path());
     }
-    let corrected = segments(target, report, assumed, &put_back, &mut findings, plan)?;
+    let corrected = segments(target, report, mending, &put_back, &mut findings, plan)?;
     plan.steps.extend(half_repaired);
     snapshots(report, forecast, &mut findings, plan);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
@@ -94,7 +95,7 @@ fn snapshots(
 fn segments(
     target: &Target,
     report: &Report,
-    assumed: Assumed,
+    mending: Mending,
     put_back: &[String],
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
@@ -111,10 +112,12 @@ fn segments(
             let findings = findings.get_mut(segment.path.as_str()).unwrap_or(none);
             let of_bytes: Vec<&Finding> =
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
-            if of_bytes.is_empty() && !assumed.agent || put_back.contains(&segment.path) {
+            if of_bytes.is_empty() && mending.agent.is_none() || put_back.contains(&segment.path) {
                 continue;
             }
-            match segment_step(target, &segment.path, kind, assumed, &of_bytes)? {
+            // No agent reads a WBL.
+            let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
+            match segment_step(target, &segment.path, Mending { agent, ..mending }, &of_bytes)? {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -130,15 +133,13 @@ fn segments(
 fn segment_step(
     target: &Target,
     path: &str,
-    kind: LogKind,
-    assumed: Assumed,
+    mending: Mending,
     findings: &[&Finding],
 ) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
     let full = target.path_of(path);
     let file = File::open(&full)?;
     let metadata = file.metadata()?;
-    let agent = (assumed.agent && kind != LogKind::Wbl).then_some(assumed.version);
-    let standing = Standing::of(&file, metadata.len(), agent);
+    let standing = Standing::of(&file, metadata.len(), mending);
     if standing.is_in_flux() {
         return Ok(Err(
             "the disk does not give all of its bytes: --into=DIR writes a repaired copy to another one",
@@ -154,24 +155,35 @@ fn segment_step(
             let method = if metadata.nlink() > 1 { Method::Replace } else { method };
             Change::Patch { path: path.to_owned(), method, patches }
         }
-        Mend::Rewrite { records } => {
-            Change::Rewrite { path: path.to_owned(), from: None, bytes: metadata.len(), records, agent }
-        }
+        Mend::Rewrite { records } => Change::Rewrite {
+            path: path.to_owned(),
+            from: None,
+            bytes: metadata.len(),
+            records,
+            agent: mending.agent,
+            corrections: mending.corrections,
+        },
     };
     let in_part = |finding: &Finding| match (&change, finding.offset) {
         (Change::Patch { .. }, Some(offset)) => standing.kept_in_part(offset),
         _ => 0,
     };
-    let how = |finding: &Finding| match in_part(finding) {
-        _ if finding.offset.is_some_and(|offset| standing.is_corrected(offset)) => {
-            "the flipped bit is put right".to_owned()
+    let is_corrected = |finding: &Finding| finding.offset.is_some_and(|offset| standing.is_corrected(offset));
+    let how = |finding: &Finding| {
+        match in_part(finding) {
+        _ if is_corrected(finding) && finding.correction.is_none() => {
+            "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks \
+             like it is one flipped bit"
+                .to_owned()
         }
+        _ if is_corrected(finding) => "the flipped bit is put right".to_owned(),
         0 => lost_tombstones(&file, finding, how(&change, finding)),
         1 => "its first entry is kept, which can be read; the rest is filled with records that say nothing"
             .to_owned(),
         entries => format!(
             "its first {entries} entries are kept, which can be read; the rest is filled with records that say nothing"
         ),
+    }
     };
     let mut mends: Vec<Mends> = findings.iter().map(|finding| mends(finding, how(finding))).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
@@ -182,8 +194,12 @@ fn segment_step(
         how: "filled with records that say nothing".to_owned(),
     }));
     let lost = findings.iter().fold(standing.lost_to_agent(), |sum, finding| {
-        // The record is still there; what else it held is not known.
-        sum.and(if in_part(finding) > 0 { Loss { records: Some(0), entries: None } } else { loss(finding) })
+        sum.and(match in_part(finding) {
+            _ if is_corrected(finding) => Loss::NOTHING,
+            0 => loss(finding),
+            // The record is still there; what else it held is not known.
+            _ => Loss { records: Some(0), entries: None },
+        })
     });
     Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
 }

@@ -8,11 +8,22 @@ use super::plan::{Content, Loss, Method, Patch};
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, each_use};
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_with};
+use crate::scan::salvage::{
+    Contents, Corrections, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_correcting,
+};
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Fault, ReadAt, Record, crc};
+
+/// For whom a segment is mended, and what is believed of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mending {
+    /// The version of the agent that is to read it, if one is.
+    pub(super) agent: Option<Version>,
+    /// Which flipped bits are put right.
+    pub(super) corrections: Corrections,
+}
 
 /// What stands in a segment, and what is wrong with the rest.
 #[derive(Debug, Default)]
@@ -50,9 +61,9 @@ impl Visitor for Standing {
 
 impl Standing {
     /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, agent: Option<Version>) -> Self {
-        let new = || Self { length, agent, ..Self::default() };
-        let mut standing = salvage_with(source, length, Reading::Prometheus, new);
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+        let new = || Self { length, agent: mending.agent, ..Self::default() };
+        let mut standing = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
         standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
@@ -364,7 +375,7 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     source: &S,
     length: u64,
-    agent: Option<Version>,
+    mending: Mending,
     out: W,
 ) -> io::Result<()> {
     struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
@@ -380,9 +391,11 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
             }
         }
     }
+    let Mending { agent, corrections } = mending;
     let is_refused =
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
-    let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
+    let new = || Records(Vec::new(), agent);
+    let mut records = salvage_correcting(source, length, Reading::Prometheus, corrections, new);
     records.0.retain(|(_, mended)| !mended.as_ref().is_some_and(is_refused));
     records.0.sort_by_key(|(range, _)| range.start);
     let mut writer = SegmentWriter::new(out);
