@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::input;
 use super::plan::{Change, Loss, Mends, Step};
-use super::segment::each_record;
+use super::segment::{Mending, each_record};
 use super::sequence;
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay};
@@ -399,7 +399,7 @@ impl Definitions {
         for segment in segments {
             let file = File::open(&segment.path)?;
             let length = file.metadata()?.len();
-            each_record(&file, length, |record| {
+            each_record(&file, length, Mending::default(), |record| {
                 if let Record::Series(series) = Record::parse(record) {
                     for entry in series.entries().flatten() {
                         all.labels.entry(entry.series_ref).or_insert_with(|| hasher.hash_one(entry.labels));

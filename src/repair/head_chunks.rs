@@ -10,7 +10,7 @@ use std::io;
 
 use super::generations::Generations;
 use super::plan::{Change, Content, Loss, Method, Patch, Step};
-use super::segment::{each_record, read_exact};
+use super::segment::{Mending, each_record, read_exact};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 
@@ -68,7 +68,7 @@ fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64
     for path in generations.own_wbl() {
         let file = File::open(target.path_of(path))?;
         let length = file.metadata()?.len();
-        each_record(&file, length, |record| {
+        each_record(&file, length, Mending::default(), |record| {
             if let Record::MmapMarkers(markers) = Record::parse(record) {
                 marked.extend(markers.entries().flatten().map(|marker| (marker.series_ref, marker.mmap_ref)));
             }

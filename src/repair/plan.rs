@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::fill::{fill, fill_to_page_end};
-use super::segment::Selection;
+use super::segment::Mending;
 use crate::forecast::Version;
 use crate::scan::report::{LogKind, Report};
+use crate::scan::salvage::Corrections;
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.plan/1";
@@ -40,6 +41,9 @@ pub struct Plan {
     pub prometheus: Version,
     /// Whether it runs as an agent.
     pub agent: bool,
+    /// Which flipped bits are put right.
+    #[serde(default)]
+    pub corrections: Corrections,
     /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
     /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
     /// set aside.
@@ -67,6 +71,7 @@ impl Plan {
             mode: options.mode,
             prometheus: options.assumed.version,
             agent: options.assumed.agent,
+            corrections: options.corrections,
             steps: Vec::new(),
             left: Vec::new(),
             lost: Loss::NOTHING,
@@ -221,6 +226,9 @@ pub enum Change {
         records: u64,
         /// The version of the agent that it is written for, if it is for one.
         agent: Option<Version>,
+        /// Which flipped bits are put right in it.
+        #[serde(default)]
+        corrections: Corrections,
         /// Entries of higher refs are left out: these mean other series by now.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refs_up_to: Option<u64>,
@@ -277,11 +285,13 @@ impl Change {
         }
     }
 
-    /// What a segment gets that is written anew.
-    pub(super) fn selection(&self) -> Selection {
+    /// How a segment is written anew.
+    pub(super) fn mending(&self) -> Mending {
         match self {
-            Self::Rewrite { agent, refs_up_to, .. } => Selection { agent: *agent, refs_up_to: *refs_up_to },
-            _ => Selection::default(),
+            Self::Rewrite { agent, corrections, refs_up_to, .. } => {
+                Mending { agent: *agent, corrections: *corrections, refs_up_to: *refs_up_to }
+            }
+            _ => Mending::default(),
         }
     }
 

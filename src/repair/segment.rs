@@ -8,11 +8,31 @@ use super::plan::{Content, Loss, Method, Patch};
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, each_use, select};
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_with};
+use crate::scan::salvage::{
+    Contents, Corrections, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_correcting,
+};
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Compression, Fault, ReadAt, Record, crc};
+
+/// For whom a segment is mended, and what is believed of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mending {
+    /// The version of the agent that is to read it, if one is.
+    pub(super) agent: Option<Version>,
+    /// Which flipped bits are put right.
+    pub(super) corrections: Corrections,
+    /// Only entries of refs up to this one stay.
+    pub(super) refs_up_to: Option<u64>,
+}
+
+impl Mending {
+    /// What stays of a record.
+    fn select(self, record: &[u8]) -> Selected {
+        self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
+    }
+}
 
 /// What stands in a segment, and what is wrong with the rest.
 #[derive(Debug, Default)]
@@ -50,9 +70,9 @@ impl Visitor for Standing {
 
 impl Standing {
     /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, agent: Option<Version>) -> Self {
-        let new = || Self { length, agent, ..Self::default() };
-        let mut standing = salvage_with(source, length, Reading::Prometheus, new);
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+        let new = || Self { length, agent: mending.agent, ..Self::default() };
+        let mut standing = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
         standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
@@ -359,22 +379,6 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
     Reader::Agent.refuses(record, version)
 }
 
-/// Which records, and which of their entries, a segment that is written anew gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Selection {
-    /// The version of the agent that it is for, if it is for one: only records that this takes.
-    pub(super) agent: Option<Version>,
-    /// Only entries of refs up to this one.
-    pub(super) refs_up_to: Option<u64>,
-}
-
-impl Selection {
-    /// What it leaves of a record.
-    pub(super) fn of(self, record: &[u8]) -> Selected {
-        self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
-    }
-}
-
 /// What goes of a segment besides what is damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Confused {
@@ -388,13 +392,13 @@ pub(super) struct Confused {
 
 impl Confused {
     /// In the first `length` bytes of `source`.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, selection: Selection) -> io::Result<Self> {
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> io::Result<Self> {
         let mut confused = Self::default();
-        if selection.refs_up_to.is_none() {
+        if mending.refs_up_to.is_none() {
             return Ok(confused);
         }
-        each_record(source, length, |record| {
-            let selected = selection.of(record);
+        each_record(source, length, mending, |record| {
+            let selected = mending.select(record);
             confused.entries += selected.dropped();
             let goes = matches!(selected, Selected::Nothing { .. });
             *(if goes { &mut confused.records } else { &mut confused.kept }) += 1;
@@ -413,16 +417,16 @@ impl Confused {
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     source: &S,
     length: u64,
-    selection: Selection,
+    mending: Mending,
     out: W,
 ) -> io::Result<()> {
     let mut writer = SegmentWriter::new(out);
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-    for (range, mended) in places_of_records(source, length, selection.agent) {
+    for (range, mended) in places_of_records(source, length, mending) {
         let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
         // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
         let selected = match unpacker.unpack(head.compression(), &stored) {
-            Ok(record) => selection.of(record),
+            Ok(record) => mending.select(record),
             Err(_) => Selected::All,
         };
         match selected {
@@ -438,10 +442,11 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
 pub(super) fn each_record<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
+    mending: Mending,
     mut visit: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-    for (range, mended) in places_of_records(source, length, None) {
+    for (range, mended) in places_of_records(source, length, mending) {
         let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
         if let Ok(record) = unpacker.unpack(head.compression(), &stored) {
             visit(record);
@@ -455,7 +460,7 @@ pub(super) fn each_record<S: ReadAt + ?Sized>(
 fn places_of_records<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
-    agent: Option<Version>,
+    mending: Mending,
 ) -> Vec<(Range<u64>, Option<Mended>)> {
     struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
     impl Visitor for Records {
@@ -470,9 +475,11 @@ fn places_of_records<S: ReadAt + ?Sized>(
             }
         }
     }
+    let Mending { agent, corrections, .. } = mending;
     let is_refused =
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
-    let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
+    let new = || Records(Vec::new(), agent);
+    let mut records = salvage_correcting(source, length, Reading::Prometheus, corrections, new);
     records.0.retain(|(_, mended)| !mended.as_ref().is_some_and(is_refused));
     records.0.sort_by_key(|(range, _)| range.start);
     records.0

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 
 use super::super::plan::{Change, Content, Loss, Method, Patch, Step};
-use super::super::segment::each_record;
+use super::super::segment::{Mending, each_record};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay, ReplayError, read};
 use crate::forecast::report::Forecast;
@@ -113,7 +113,7 @@ impl Cut {
         for segment in &log.segments {
             let file = File::open(&segment.path)?;
             let length = file.metadata()?.len();
-            each_record(&file, length, |record| {
+            each_record(&file, length, Mending::default(), |record| {
                 records += 1;
                 each_use(record, |one| {
                     entries += 1;
