@@ -333,7 +333,12 @@ fn an_older_version() {
 
 #[test]
 fn many_orphans_need_a_word() {
-    let directory = fixture("undecodable_series");
+    let directory = fixture("checkpoint_series_damaged");
+    let checkpoint = directory.path().join("wal/checkpoint.00000002/00000000");
+    let mut bytes = fs::read(&checkpoint).expect("a checkpoint");
+    // More than the one bit that can be put right.
+    bytes[3_500..3_508].fill(0x5A);
+    fs::write(&checkpoint, bytes).expect("written");
     let before = tree(directory.path());
     let output = walfix(&["repair", "--backup"], directory.path());
     assert_exit(&output, FAILED);

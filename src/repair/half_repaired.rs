@@ -57,6 +57,7 @@ pub(super) fn steps(
             agent: mending.agent,
             corrections: mending.corrections,
             refs_up_to: None,
+            begins_with: Vec::new(),
         };
         let more = original.len() - now.len();
         let how = format!(
@@ -93,6 +94,7 @@ fn renamed_back(target: &Target, original: &str, path: String, mending: Mending)
             agent: mending.agent,
             corrections: mending.corrections,
             refs_up_to: None,
+            begins_with: Vec::new(),
         }),
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);

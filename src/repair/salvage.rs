@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::generations::Generations;
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Series, Step};
 use super::segment::{Confused, CorrectedRefs, Mend, Mending, Standing, is_of_tombstones};
-use super::{Options, fence, half_repaired, head_chunks, sequence};
+use super::{Options, fence, half_repaired, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -47,7 +47,8 @@ pub(super) fn plan(
     if let Some(generations) = generations {
         plan.steps.extend(head_chunks::steps(target, generations)?);
     }
-    let corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
+    let mut corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
+    let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     snapshots(report, forecast, generations, &mut findings, plan);
     let why_not = |finding: &Finding| {
@@ -59,9 +60,11 @@ pub(super) fn plan(
     if let Some(generations) = generations {
         return renumber(target, report, generations, corrected, plan);
     }
-    if corrected.defined.is_some() {
+    match labels::recover(target, &listing, report, options, before, plan)? {
+        Some(recovered) => corrected.defined = corrected.defined.max(recovered.highest),
         // How many of them get their labels back is not counted.
-        plan.orphans = None;
+        None if corrected.defined.is_some() => plan.orphans = None,
+        None => {}
     }
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
@@ -182,7 +185,7 @@ fn segments(
             // No agent reads a WBL.
             let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
             let mending = Mending { agent, refs_up_to, ..mending };
-            match segment_step(target, &segment.path, mending, &of_bytes)? {
+            match segment_step(target, &segment.path, mending, &of_bytes, Vec::new())? {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -194,12 +197,31 @@ fn segments(
     Ok(corrected)
 }
 
+/// The step that writes a segment anew, without what is damaged in it, so that it begins with these series; or why there is
+/// none.
+pub(super) fn rewritten(
+    target: &Target,
+    path: &str,
+    report: &Report,
+    mending: Mending,
+    begins_with: Vec<Series>,
+) -> io::Result<Result<Step, &'static str>> {
+    let findings: Vec<&Finding> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.path == path && is_to_be_mended(finding) && is_about_bytes(finding))
+        .collect();
+    let step = segment_step(target, path, mending, &findings, begins_with)?;
+    Ok(step.and_then(|(step, _)| step.ok_or("there is nothing to be written")))
+}
+
 /// The step that mends a segment, and the refs of corrected records; or why there is none.
 fn segment_step(
     target: &Target,
     path: &str,
     mending: Mending,
     findings: &[&Finding],
+    begins_with: Vec<Series>,
 ) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
     let full = target.path_of(path);
     let file = File::open(&full)?;
@@ -213,17 +235,15 @@ fn segment_step(
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
-    let confused = Confused::of(&file, metadata.len(), mending)?;
-    let change = match standing.mend(&file)? {
-        _ if confused.entries > 0 => Change::Rewrite {
-            path: path.to_owned(),
-            from: None,
-            bytes: metadata.len(),
-            records: confused.kept,
-            agent: mending.agent,
-            corrections: mending.corrections,
-            refs_up_to: mending.refs_up_to,
-        },
+    let confused = Confused::of(&file, metadata.len(), mending);
+    let mend = if confused.entries > 0 {
+        Mend::Rewrite { records: confused.kept }
+    } else if !begins_with.is_empty() {
+        Mend::Rewrite { records: standing.kept_records() }
+    } else {
+        standing.mend(&file)?
+    };
+    let change = match mend {
         Mend::Nothing => return Ok(Ok((None, CorrectedRefs::default()))),
         Mend::Patch { method, patches } => {
             // Who else has this file by another name keeps it as it is.
@@ -237,12 +257,14 @@ fn segment_step(
             records,
             agent: mending.agent,
             corrections: mending.corrections,
-            refs_up_to: None,
+            refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
+            begins_with,
         },
     };
-    let in_part = |finding: &Finding| match (&change, finding.offset) {
-        (Change::Patch { .. }, Some(offset)) => standing.kept_in_part(offset),
-        _ => 0,
+    let in_part = |finding: &Finding| finding.offset.map_or(0, |offset| standing.kept_in_part(offset));
+    let rest = match change {
+        Change::Patch { .. } => "; the rest is filled with records that say nothing",
+        _ => "",
     };
     let is_corrected = |finding: &Finding| finding.offset.is_some_and(|offset| standing.is_corrected(offset));
     let how = |finding: &Finding| {
@@ -254,12 +276,9 @@ fn segment_step(
         }
         _ if is_corrected(finding) => "the flipped bit is put right".to_owned(),
         0 => lost_tombstones(&file, finding, how(&change, finding)),
-        1 => "its first entry is kept, which can be read; the rest is filled with records that say nothing"
-            .to_owned(),
-        entries => format!(
-            "its first {entries} entries are kept, which can be read; the rest is filled with records that say nothing"
-        ),
-    }
+        1 => format!("its first entry is kept, which can be read{rest}"),
+        entries => format!("its first {entries} entries are kept, which can be read{rest}"),
+        }
     };
     let mut mends: Vec<Mends> = findings.iter().map(|finding| mends(finding, how(finding))).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
@@ -368,8 +387,10 @@ fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
 }
 
 fn how(change: &Change, finding: &Finding) -> &'static str {
-    let Change::Patch { patches, .. } = change else {
-        return "the segment is written anew without it: a hole of this size cannot be filled";
+    let patches = match change {
+        Change::Patch { patches, .. } => patches,
+        _ if !change.begins_with().is_empty() => return "the segment is written anew without it",
+        _ => return "the segment is written anew without it: a hole of this size cannot be filled",
     };
     if patches
         .iter()

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Range;
 
 use super::partial::{self, Partial, partial};
-use super::plan::{Content, Loss, Method, Patch};
+use super::plan::{Change, Content, Loss, Method, Patch};
+use super::series;
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, each_use, select};
@@ -115,6 +116,11 @@ impl Standing {
         found
     }
 
+    /// Records that are kept, whole or in part.
+    pub(super) fn kept_records(&self) -> u64 {
+        self.records + self.partial.len() as u64
+    }
+
     /// How many entries are kept of the record at `offset`, which does not decode to its end; 0 if it goes whole.
     pub(super) fn kept_in_part(&self, offset: u64) -> usize {
         let part = self.partial.iter().find(|(range, _)| range.start == offset);
@@ -205,7 +211,7 @@ impl Standing {
                 Content::Fill(length)
             };
             if with.bytes().len() as u64 != length {
-                return Ok(Mend::Rewrite { records: self.records });
+                return Ok(Mend::Rewrite { records: self.kept_records() });
             }
             patches.push(Patch { offset: hole.start, replaces: length, with });
         }
@@ -382,6 +388,7 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
 /// What goes of a segment besides what is damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Confused {
+    mending: Mending,
     /// Records of which something stays.
     pub(super) kept: u64,
     /// Records that go whole.
@@ -390,20 +397,20 @@ pub(super) struct Confused {
     pub(super) entries: u64,
 }
 
+impl Take for Confused {
+    fn take(&mut self, record: &[u8]) {
+        let selected = self.mending.select(record);
+        self.entries += selected.dropped();
+        let goes = matches!(selected, Selected::Nothing { .. });
+        *(if goes { &mut self.records } else { &mut self.kept }) += 1;
+    }
+}
+
 impl Confused {
     /// In the first `length` bytes of `source`.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> io::Result<Self> {
-        let mut confused = Self::default();
-        if mending.refs_up_to.is_none() {
-            return Ok(confused);
-        }
-        each_record(source, length, mending, |record| {
-            let selected = mending.select(record);
-            confused.entries += selected.dropped();
-            let goes = matches!(selected, Selected::Nothing { .. });
-            *(if goes { &mut confused.records } else { &mut confused.kept }) += 1;
-        })?;
-        Ok(confused)
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+        let new = || Self { mending, ..Self::default() };
+        if mending.refs_up_to.is_none() { new() } else { take_standing(source, length, mending, new) }
     }
 
     /// What is lost so.
@@ -412,77 +419,154 @@ impl Confused {
     }
 }
 
-/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; those of which some
-/// entries go, not compressed.
+/// Writes a segment anew, as `change` wants it: the records that stand in the first `length` bytes of `source`, as they are
+/// stored; those of which some entries go, not compressed.
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     source: &S,
     length: u64,
-    mending: Mending,
+    change: &Change,
     out: W,
 ) -> io::Result<()> {
     let mut writer = SegmentWriter::new(out);
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-    for (range, mended) in places_of_records(source, length, mending) {
-        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
-        // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
-        let selected = match unpacker.unpack(head.compression(), &stored) {
-            Ok(record) => mending.select(record),
-            Err(_) => Selected::All,
+    let mut series = change.begins_with();
+    let mending = change.mending();
+    for (range, stands) in places_of_records(source, length, mending) {
+        let compression = match stands {
+            Stands::Whole => stored_of(source, &range, None, &mut stored)?.compression(),
+            Stands::Corrected(mended) => stored_of(source, &range, Some(&mended), &mut stored)?.compression(),
+            Stands::InPart(record) => {
+                stored = record;
+                Compression::None
+            }
         };
-        match selected {
-            Selected::All => writer.record(head.compression(), &stored)?,
+        // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
+        let record = unpacker.unpack(compression, &stored);
+        if !series.is_empty() && !record.as_ref().is_ok_and(|record| is_min_valid_time(record)) {
+            series::write(std::mem::take(&mut series), &mut writer)?;
+        }
+        match record.map_or(Selected::All, |record| mending.select(record)) {
+            Selected::All => writer.record(compression, &stored)?,
             Selected::Part { record, .. } => writer.record(Compression::None, &record)?,
             Selected::Nothing { .. } => {}
         }
     }
+    series::write(series, &mut writer)?;
     writer.finish()?.flush()
 }
 
-/// Gives all records of a segment to `visit`, in order, those that are put right among them.
-pub(super) fn each_record<S: ReadAt + ?Sized>(
-    source: &S,
-    length: u64,
-    mending: Mending,
-    mut visit: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-    for (range, mended) in places_of_records(source, length, mending) {
-        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
-        if let Ok(record) = unpacker.unpack(head.compression(), &stored) {
-            visit(record);
-        }
-    }
-    Ok(())
+/// Prometheus looks for this one in the first record of a checkpoint alone (`tsdb/wlog/checkpoint.go`, `ReadMinValidTime`).
+fn is_min_valid_time(record: &[u8]) -> bool {
+    RecordType::of(record) == Some(RecordType::MinValidTime)
 }
 
-/// Where the records stand that can be had, in order, and how those are put right that must be; for an agent, those that it
-/// takes.
+/// How a record stands that can be had.
+enum Stands {
+    Whole,
+    /// Once a bit is flipped back.
+    Corrected(Mended),
+    /// Its first entries: this record of them.
+    InPart(Vec<u8>),
+}
+
+/// Where the records stand that can be had, in order; for an agent, those that it takes.
 fn places_of_records<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
     mending: Mending,
-) -> Vec<(Range<u64>, Option<Mended>)> {
-    struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
+) -> Vec<(Range<u64>, Stands)> {
+    #[derive(Default)]
+    struct Records {
+        places: Vec<(Range<u64>, Stands)>,
+        agent: Option<Version>,
+        undecodable: bool,
+    }
     impl Visitor for Records {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
-            if self.1.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
-                self.0.push((record.offset..record.end, None));
+            if self.agent.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
+                self.places.push((record.offset..record.end, Stands::Whole));
             }
         }
         fn damage(&mut self, damage: Problem) {
-            if let Some(mended) = damage.correction {
-                self.0.push((mended.offset..mended.end, Some(mended)));
+            match damage.correction {
+                Some(mended) => self.places.push((mended.offset..mended.end, Stands::Corrected(mended))),
+                None => self.undecodable |= matches!(damage.kind, ProblemKind::Decode(_)),
             }
         }
     }
-    let Mending { agent, corrections, .. } = mending;
+    let agent = mending.agent;
     let is_refused =
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
-    let new = || Records(Vec::new(), agent);
-    let mut records = salvage_correcting(source, length, Reading::Prometheus, corrections, new);
-    records.0.retain(|(_, mended)| !mended.as_ref().is_some_and(is_refused));
-    records.0.sort_by_key(|(range, _)| range.start);
-    records.0
+    let new = || Records { agent, ..Records::default() };
+    let mut records = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
+    records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
+    if records.undecodable {
+        let partial = Standing::of(source, length, mending).partial;
+        records.places.extend(partial.into_iter().map(|(range, part)| (range, Stands::InPart(part.record))));
+    }
+    records.places.sort_by_key(|(range, _)| range.start);
+    records.places
+}
+
+/// Takes records, one after the other.
+pub(super) trait Take {
+    /// The next one.
+    fn take(&mut self, record: &[u8]);
+}
+
+/// Has a taker, which `new` makes, take the records that stand in the first `length` bytes of `source` once it is repaired,
+/// in order.
+pub(super) fn take_standing<S: ReadAt + ?Sized, T: Take>(
+    source: &S,
+    length: u64,
+    mending: Mending,
+    new: impl Fn() -> T,
+) -> T {
+    struct Taking<'a, S: ?Sized, T> {
+        taker: T,
+        source: &'a S,
+        agent: Option<Version>,
+        partial: &'a [(Range<u64>, Partial)],
+        undecodable: bool,
+    }
+    impl<S: ReadAt + ?Sized, T: Take> Taking<'_, S, T> {
+        fn take(&mut self, record: &[u8]) {
+            if self.agent.and_then(|version| Reader::Agent.refuses(record, version)).is_none() {
+                self.taker.take(record);
+            }
+        }
+    }
+    impl<S: ReadAt + ?Sized, T: Take> Visitor for Taking<'_, S, T> {
+        fn record(&mut self, record: &Record<'_>, _: &Contents) {
+            self.take(record.data);
+        }
+        fn damage(&mut self, damage: Problem) {
+            let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+            if let Some(mended) = &damage.correction {
+                let range = mended.offset..mended.end;
+                let head = stored_of(self.source, &range, Some(mended), &mut stored);
+                if let Some(record) =
+                    head.ok().and_then(|head| unpacker.unpack(head.compression(), &stored).ok())
+                {
+                    self.take(record);
+                }
+            } else if matches!(damage.kind, ProblemKind::Decode(_)) {
+                self.undecodable = true;
+                let part = self.partial.iter().find(|(range, _)| range.start == damage.range.start);
+                if let Some((_, part)) = part {
+                    self.take(&part.record);
+                }
+            }
+        }
+    }
+    let taken_with = |partial: &[(Range<u64>, Partial)]| {
+        let new = || Taking { taker: new(), source, agent: mending.agent, partial, undecodable: false };
+        let taking = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
+        (taking.taker, taking.undecodable)
+    };
+    let (taker, undecodable) = taken_with(&[]);
+    let partial = if undecodable { Standing::of(source, length, mending).partial } else { Vec::new() };
+    if partial.is_empty() { taker } else { taken_with(&partial).0 }
 }
 
 /// The data of the fragments that stand in `range`, corrected; and the last one's first byte.

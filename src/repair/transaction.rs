@@ -346,7 +346,7 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
             let source = File::open(data.join(change.source()))?;
             let length = source.metadata()?.len();
             let owner = Owner::of(&path.metadata()?);
-            replace(&path, Some(owner), |out| rewrite(&source, length, change.mending(), out))
+            replace(&path, Some(owner), |out| rewrite(&source, length, change, out))
         }
         Change::Create { bytes, .. } => {
             replace(&path, Some(Owner::of_new(&path)?), |out| out.write_all(bytes))
