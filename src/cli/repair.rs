@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use walfix::forecast::report::{Forecast, Outcome};
+use walfix::forecast::report::{Forecast, Outcome, Start};
 use walfix::forecast::{Assumed, forecast};
 use walfix::repair::{self, Found, Lock, Plan, RepairError};
 use walfix::report::plan::{self, Answer, Done};
@@ -44,6 +44,11 @@ pub(super) struct Repair {
     /// series records can be had elsewhere: a copy of the directory, an older checkpoint.
     #[arg(long)]
     accept_orphans: bool,
+    /// Flip a bit back in large records, too: in pieces of more than 4 KiB that are not compressed. Without it these are
+    /// lost. The risk: there, of damages that are more than one bit, up to one in 8000 looks as if it were one, and a
+    /// record with a wrong value would be taken for whole.
+    #[arg(long)]
+    correct_large: bool,
 }
 
 /// What becomes of the old bytes.
@@ -73,6 +78,12 @@ enum Mode {
 
 impl Repair {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
+        if self.correct_large && self.mode == Mode::Prometheus {
+            eprintln!(
+                "walfix: --mode prometheus keeps nothing behind the first fault: it has no use for --correct-large"
+            );
+            return Ok(Exit::Usage);
+        }
         let given = match &self.path {
             Some(path) => Target::find(path)?,
             None => usual_target(Path::new(USUAL))?,
@@ -165,7 +176,7 @@ impl Repair {
         // The other reader.
         let first = forecast(target, &after, assumed(global))?
             .and_then(|forecast| forecast.starts.into_iter().next());
-        if let Some(start) = first.filter(|start| start.outcome != Outcome::Starts || start.error.is_some()) {
+        if let Some(start) = first.filter(|start| !is_clean(start)) {
             let says = start.error.or(start.fatal).unwrap_or_else(|| "nothing".to_owned());
             eprintln!(
                 "walfix: no damage is left, and Prometheus would still not take it all; it would say: {says}"
@@ -193,8 +204,19 @@ impl Repair {
             Mode::Salvage => repair::Mode::Salvage,
             Mode::Prometheus => repair::Mode::Prometheus,
         };
-        repair::Options { mode, assumed: assumed(global) }
+        let corrections =
+            if self.correct_large { repair::Corrections::Large } else { repair::Corrections::Sure };
+        repair::Options { mode, assumed: assumed(global), corrections }
     }
+}
+
+/// Whether Prometheus comes up, and neither complains nor throws anything away. That it passes over samples, as those of which the
+/// series was recorded anew since, is no matter of damage.
+fn is_clean(start: &Start) -> bool {
+    matches!(start.outcome, Outcome::Starts | Outcome::Loses)
+        && start.error.is_none()
+        && start.deletes.is_empty()
+        && start.truncates.is_empty()
 }
 
 fn assumed(global: &Global) -> Assumed {

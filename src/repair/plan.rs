@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::fill::{fill, fill_to_page_end};
+use super::segment::Mending;
 pub use super::series::{Series, SeriesLabels};
 use crate::forecast::Version;
 use crate::scan::report::{LogKind, Report};
+use crate::scan::salvage::Corrections;
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.plan/1";
@@ -40,6 +42,9 @@ pub struct Plan {
     pub prometheus: Version,
     /// Whether it runs as an agent.
     pub agent: bool,
+    /// Which flipped bits are put right.
+    #[serde(default)]
+    pub corrections: Corrections,
     /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
     /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
     /// set aside.
@@ -48,6 +53,9 @@ pub struct Plan {
     pub left: Vec<Left>,
     /// What is lost with the damaged bytes, as far as it is known.
     pub lost: Loss,
+    /// Series that are defined only in what is cut off a checkpoint, as Prometheus writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_series: Vec<String>,
     /// Entries that stay in the logs and have lost their series record.
     pub orphans: Option<Orphans>,
     /// Where the labels of series stand whose records are lost.
@@ -67,9 +75,11 @@ impl Plan {
             mode: options.mode,
             prometheus: options.assumed.version,
             agent: options.assumed.agent,
+            corrections: options.corrections,
             steps: Vec::new(),
             left: Vec::new(),
             lost: Loss::NOTHING,
+            lost_series: Vec::new(),
             orphans: Orphans::of(report),
             labels: FoundLabels::default(),
             inputs: Vec::new(),
@@ -269,6 +279,12 @@ pub enum Change {
         records: u64,
         /// The version of the agent that it is written for, if it is for one.
         agent: Option<Version>,
+        /// Which flipped bits are put right in it.
+        #[serde(default)]
+        corrections: Corrections,
+        /// Entries of higher refs are left out: these mean other series by now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refs_up_to: Option<u64>,
         /// Series whose records are lost and that are written before all else.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         begins_with: Vec<Series>,
@@ -325,12 +341,13 @@ impl Change {
         }
     }
 
-    /// The version of the agent that a segment is written for, if it is for one.
-    #[must_use]
-    pub fn agent(&self) -> Option<Version> {
+    /// How a segment is written anew.
+    pub(super) fn mending(&self) -> Mending {
         match self {
-            Self::Rewrite { agent, .. } => *agent,
-            _ => None,
+            Self::Rewrite { agent, corrections, refs_up_to, .. } => {
+                Mending { agent: *agent, corrections: *corrections, refs_up_to: *refs_up_to }
+            }
+            _ => Mending::default(),
         }
     }
 

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
+use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Series, Step};
-use super::segment::{CorrectedRefs, Mend, Standing, is_of_tombstones};
-use super::{fence, half_repaired, labels, sequence};
-use crate::forecast::Assumed;
+use super::segment::{Confused, CorrectedRefs, Mend, Mending, Standing, is_of_tombstones};
+use super::{Options, fence, half_repaired, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -18,31 +18,49 @@ pub(super) fn plan(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    assumed: Assumed,
+    options: Options,
     plan: &mut Plan,
 ) -> io::Result<()> {
     let listing = target.list()?;
+    let (generations, why_not_numbered) = match Generations::of(&listing, report, options.assumed)? {
+        Ok(generations) => (generations, None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let generations = generations.as_ref();
+    let agent = options.assumed.agent.then_some(options.assumed.version);
+    let mending = Mending { agent, corrections: options.corrections, refs_up_to: None };
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
         .filter(|finding| is_to_be_mended(finding))
+        .filter(|finding| !generations.is_some_and(|generations| generations.mends(finding)))
         .partition(|finding| sequence::is_about_names(&listing, finding));
     let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
-    let half_repaired = half_repaired::steps(target, &listing, report, assumed)?;
+    let half_repaired = half_repaired::steps(target, &listing, report, mending)?;
     let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
         findings.remove(step.change.path());
     }
-    let mut corrected = segments(target, report, assumed, &put_back, &mut findings, plan)?;
+    if let Some(generations) = generations {
+        plan.steps.extend(head_chunks::steps(target, generations)?);
+    }
+    let mut corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
-    snapshots(report, forecast, &mut findings, plan);
+    snapshots(report, forecast, generations, &mut findings, plan);
+    let why_not = |finding: &Finding| {
+        let is_numbering = matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
+        why_not_numbered.filter(|_| is_numbering).unwrap_or_else(|| why_not(finding))
+    };
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
-    match labels::recover(target, &listing, report, assumed, before, plan)? {
+    if let Some(generations) = generations {
+        return renumber(target, report, generations, corrected, plan);
+    }
+    match labels::recover(target, &listing, report, options, before, plan)? {
         Some(recovered) => corrected.defined = corrected.defined.max(recovered.highest),
         // How many of them get their labels back is not counted.
         None if corrected.defined.is_some() => plan.orphans = None,
@@ -51,6 +69,34 @@ pub(super) fn plan(
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
     }
+    Ok(())
+}
+
+/// The segments of the newest generation come to be replayed, last of all. As long as anything is left, nothing is done.
+fn renumber(
+    target: &Target,
+    report: &Report,
+    generations: &Generations,
+    corrected: CorrectedRefs,
+    plan: &mut Plan,
+) -> io::Result<()> {
+    plan.orphans = None;
+    if !plan.left.is_empty() {
+        plan.steps.clear();
+        let numbering = report.findings.iter().filter(|finding| generations.mends(finding));
+        let reason = "other damage here is not mended, and as long as that stands nothing is changed";
+        plan.left.extend(numbering.map(|finding| left(finding, reason)));
+        return Ok(());
+    }
+    let (defined, seen) = (generations.highest.defined, generations.highest.seen);
+    let needed = fence::needed(target, defined.max(corrected.defined), seen.max(corrected.used))?;
+    let fence = match needed {
+        Some(series_ref) => Some(fence_step(generations.next(), series_ref, report)?),
+        None => None,
+    };
+    let is_made = fence.is_some();
+    plan.steps.splice(..0, fence.or_else(|| generations.gap()));
+    plan.steps.extend(generations.last(is_made));
     Ok(())
 }
 
@@ -72,14 +118,29 @@ fn is_about_bytes(finding: &Finding) -> bool {
 fn snapshots(
     report: &Report,
     forecast: Option<&Forecast>,
+    generations: Option<&Generations>,
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) {
+    let snapshots = || report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
+    if let Some(generations) = generations.filter(|generations| generations.is_begun_anew()) {
+        for log in snapshots() {
+            for findings in findings.values_mut() {
+                findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
+            }
+            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
+            let how = "the snapshot may be of another generation; Prometheus replays the WAL instead";
+            plan.steps.push(Step {
+                change,
+                mends: vec![generations.mended(how.to_owned())],
+                lost: Loss::NOTHING,
+            });
+        }
+        return;
+    }
     let first = forecast.and_then(|forecast| forecast.starts.first());
     let error = first.and_then(|start| start.error.as_deref()).unwrap_or_default();
-    for log in
-        report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot && error.contains(&log.path))
-    {
+    for log in snapshots().filter(|log| error.contains(&log.path)) {
         let mut of_log: Vec<&Finding> = Vec::new();
         for findings in findings.values_mut() {
             of_log.extend(findings.extract_if(.., |finding| finding.log.as_ref() == Some(&log.path)));
@@ -97,15 +158,15 @@ fn snapshots(
 fn segments(
     target: &Target,
     report: &Report,
-    assumed: Assumed,
-    put_back: &[String],
+    mending: Mending,
+    (generations, put_back): (Option<&Generations>, &[String]),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> io::Result<CorrectedRefs> {
     let mut corrected = CorrectedRefs::default();
-    // A checkpoint is repaired as it is only if nobody has gone on without it.
+    // Where somebody has gone on without the checkpoint, it is not repaired alone.
     let run_since = |finding: &Finding| matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
-    let is_last_word = !report.findings.iter().any(run_since);
+    let is_last_word = generations.is_some() || !report.findings.iter().any(run_since);
     let checkpoint = is_last_word.then_some(LogKind::Checkpoint);
     for kind in [LogKind::Wbl, LogKind::Wal].into_iter().chain(checkpoint) {
         let logs = report.logs.iter().filter(|log| log.kind == kind && log.dialect == Dialect::Prometheus);
@@ -114,10 +175,17 @@ fn segments(
             let findings = findings.get_mut(segment.path.as_str()).unwrap_or(none);
             let of_bytes: Vec<&Finding> =
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
-            if of_bytes.is_empty() && !assumed.agent || put_back.contains(&segment.path) {
+            let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
+            let is_covered = generations.is_some_and(|generations| generations.covers(&segment.path));
+            let is_looked_at =
+                !of_bytes.is_empty() || mending.agent.is_some() || is_covered || refs_up_to.is_some();
+            if !is_looked_at || put_back.contains(&segment.path) {
                 continue;
             }
-            match segment_step(target, &segment.path, kind, assumed, &of_bytes, Vec::new())? {
+            // No agent reads a WBL.
+            let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
+            let mending = Mending { agent, refs_up_to, ..mending };
+            match segment_step(target, &segment.path, mending, &of_bytes, Vec::new())? {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -135,7 +203,7 @@ pub(super) fn rewritten(
     target: &Target,
     path: &str,
     report: &Report,
-    assumed: Assumed,
+    mending: Mending,
     begins_with: Vec<Series>,
 ) -> io::Result<Result<Step, &'static str>> {
     let findings: Vec<&Finding> = report
@@ -143,7 +211,7 @@ pub(super) fn rewritten(
         .iter()
         .filter(|finding| finding.path == path && is_to_be_mended(finding) && is_about_bytes(finding))
         .collect();
-    let step = segment_step(target, path, LogKind::Wal, assumed, &findings, begins_with)?;
+    let step = segment_step(target, path, mending, &findings, begins_with)?;
     Ok(step.and_then(|(step, _)| step.ok_or("there is nothing to be written")))
 }
 
@@ -151,16 +219,14 @@ pub(super) fn rewritten(
 fn segment_step(
     target: &Target,
     path: &str,
-    kind: LogKind,
-    assumed: Assumed,
+    mending: Mending,
     findings: &[&Finding],
     begins_with: Vec<Series>,
 ) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
     let full = target.path_of(path);
     let file = File::open(&full)?;
     let metadata = file.metadata()?;
-    let agent = (assumed.agent && kind != LogKind::Wbl).then_some(assumed.version);
-    let standing = Standing::of(&file, metadata.len(), agent);
+    let standing = Standing::of(&file, metadata.len(), mending);
     if standing.is_in_flux() {
         return Ok(Err(
             "the disk does not give all of its bytes: --into=DIR writes a repaired copy to another one",
@@ -169,10 +235,13 @@ fn segment_step(
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
-    let mend = if begins_with.is_empty() {
-        standing.mend(&file)?
-    } else {
+    let confused = Confused::of(&file, metadata.len(), mending);
+    let mend = if confused.entries > 0 {
+        Mend::Rewrite { records: confused.kept }
+    } else if !begins_with.is_empty() {
         Mend::Rewrite { records: standing.kept_records() }
+    } else {
+        standing.mend(&file)?
     };
     let change = match mend {
         Mend::Nothing => return Ok(Ok((None, CorrectedRefs::default()))),
@@ -186,7 +255,9 @@ fn segment_step(
             from: None,
             bytes: metadata.len(),
             records,
-            agent,
+            agent: mending.agent,
+            corrections: mending.corrections,
+            refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
             begins_with,
         },
     };
@@ -195,13 +266,19 @@ fn segment_step(
         Change::Patch { .. } => "; the rest is filled with records that say nothing",
         _ => "",
     };
-    let how = |finding: &Finding| match in_part(finding) {
-        _ if finding.offset.is_some_and(|offset| standing.is_corrected(offset)) => {
-            "the flipped bit is put right".to_owned()
+    let is_corrected = |finding: &Finding| finding.offset.is_some_and(|offset| standing.is_corrected(offset));
+    let how = |finding: &Finding| {
+        match in_part(finding) {
+        _ if is_corrected(finding) && finding.correction.is_none() => {
+            "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks \
+             like it is one flipped bit"
+                .to_owned()
         }
+        _ if is_corrected(finding) => "the flipped bit is put right".to_owned(),
         0 => lost_tombstones(&file, finding, how(&change, finding)),
         1 => format!("its first entry is kept, which can be read{rest}"),
         entries => format!("its first {entries} entries are kept, which can be read{rest}"),
+        }
     };
     let mut mends: Vec<Mends> = findings.iter().map(|finding| mends(finding, how(finding))).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
@@ -211,9 +288,26 @@ fn segment_step(
         message: format!("an agent takes this record for corruption: {what}"),
         how: "filled with records that say nothing".to_owned(),
     }));
-    let lost = findings.iter().fold(standing.lost_to_agent(), |sum, finding| {
-        // The record is still there; what else it held is not known.
-        sum.and(if in_part(finding) > 0 { Loss { records: Some(0), entries: None } } else { loss(finding) })
+    if let (1.., Some(most)) = (confused.entries, mending.refs_up_to) {
+        mends.push(Mends {
+            code: "reissued_refs".to_owned(),
+            offset: None,
+            end: None,
+            message: format!(
+                "{} entries have refs above {most}, which mean other series by now",
+                confused.entries
+            ),
+            how: "they are left out, and kept in the backup".to_owned(),
+        });
+    }
+    let lost = standing.lost_to_agent().and(confused.lost());
+    let lost = findings.iter().fold(lost, |sum, finding| {
+        sum.and(match in_part(finding) {
+            _ if is_corrected(finding) => Loss::NOTHING,
+            0 => loss(finding),
+            // The record is still there; what else it held is not known.
+            _ => Loss { records: Some(0), entries: None },
+        })
     });
     Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
 }
@@ -239,12 +333,28 @@ fn fence(
     report: &Report,
     corrected: CorrectedRefs,
 ) -> io::Result<Option<Step>> {
+    let defined = report.refs.defined.max(corrected.defined);
+    fence_for(target, listing, report, defined, report.refs.unknown.max(corrected.used))
+}
+
+/// Behind the last segment.
+pub(super) fn fence_for(
+    target: &Target,
+    listing: &Listing,
+    report: &Report,
+    defined: Option<u64>,
+    used: Option<u64>,
+) -> io::Result<Option<Step>> {
     let Some(wal) = listing.logs.iter().find(|log| log.kind == LogKind::Wal) else { return Ok(None) };
-    let (Some(series_ref), Some(last)) = (fence::needed(target, report, corrected)?, wal.segments.last())
-    else {
+    let needed = fence::needed(target, defined, used)?;
+    let (Some(series_ref), Some(last)) = (needed, wal.segments.last()) else {
         return Ok(None);
     };
     let path = format!("{}/{}", wal.relative, crate::wal::segments::segment_name(last.index + 1));
+    fence_step(path, series_ref, report).map(Some)
+}
+
+fn fence_step(path: String, series_ref: u64, report: &Report) -> io::Result<Step> {
     let change = Change::Create { path, bytes: fence::segment(series_ref, report)? };
     let mends = Mends {
         code: "unknown_refs".to_owned(),
@@ -253,7 +363,7 @@ fn fence(
         message: format!("samples or head chunks have refs up to {}, and no series record that is left goes so far", series_ref - 1),
         how: "one series that no query returns makes Prometheus count on from there; else new series would get these refs".to_owned(),
     };
-    Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
+    Ok(Step { change, mends: vec![mends], lost: Loss::NOTHING })
 }
 
 fn mends(finding: &Finding, how: String) -> Mends {
@@ -312,7 +422,7 @@ pub(super) fn left(finding: &Finding, reason: &str) -> Left {
 fn why_not(finding: &Finding) -> &'static str {
     match finding.code {
         "restarted_generation" | "checkpoint_ahead" | "reissued_refs" => {
-            "walfix does not yet mend a directory on which Prometheus has run since the damage"
+            "the checkpoint and the segments do not go together: are they of one directory?"
         }
         "repeated_series" => "walfix does not yet tell which of two copies of a segment is the right one",
         "not_a_file" => "move it out of the directory; an empty file by its name may take its place",

@@ -8,12 +8,32 @@ use super::plan::{Change, Content, Loss, Method, Patch};
 use super::series;
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
-use crate::record::{RecordType, each_use};
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_with};
+use crate::record::{RecordType, Selected, each_use, select};
+use crate::scan::salvage::{
+    Contents, Corrections, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_correcting,
+};
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Compression, Fault, ReadAt, Record, crc};
+
+/// For whom a segment is mended, and what is believed of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mending {
+    /// The version of the agent that is to read it, if one is.
+    pub(super) agent: Option<Version>,
+    /// Which flipped bits are put right.
+    pub(super) corrections: Corrections,
+    /// Only entries of refs up to this one stay.
+    pub(super) refs_up_to: Option<u64>,
+}
+
+impl Mending {
+    /// What stays of a record.
+    fn select(self, record: &[u8]) -> Selected {
+        self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
+    }
+}
 
 /// What stands in a segment, and what is wrong with the rest.
 #[derive(Debug, Default)]
@@ -51,9 +71,9 @@ impl Visitor for Standing {
 
 impl Standing {
     /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, agent: Option<Version>) -> Self {
-        let new = || Self { length, agent, ..Self::default() };
-        let mut standing = salvage_with(source, length, Reading::Prometheus, new);
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+        let new = || Self { length, agent: mending.agent, ..Self::default() };
+        let mut standing = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
         standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
@@ -365,8 +385,42 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
     Reader::Agent.refuses(record, version)
 }
 
+/// What goes of a segment besides what is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Confused {
+    mending: Mending,
+    /// Records of which something stays.
+    pub(super) kept: u64,
+    /// Records that go whole.
+    records: u64,
+    /// Entries that go.
+    pub(super) entries: u64,
+}
+
+impl Take for Confused {
+    fn take(&mut self, record: &[u8]) {
+        let selected = self.mending.select(record);
+        self.entries += selected.dropped();
+        let goes = matches!(selected, Selected::Nothing { .. });
+        *(if goes { &mut self.records } else { &mut self.kept }) += 1;
+    }
+}
+
+impl Confused {
+    /// In the first `length` bytes of `source`.
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+        let new = || Self { mending, ..Self::default() };
+        if mending.refs_up_to.is_none() { new() } else { take_standing(source, length, mending, new) }
+    }
+
+    /// What is lost so.
+    pub(super) fn lost(self) -> Loss {
+        Loss { records: Some(self.records), entries: Some(self.entries) }
+    }
+}
+
 /// Writes a segment anew, as `change` wants it: the records that stand in the first `length` bytes of `source`, as they are
-/// stored.
+/// stored; those of which some entries go, not compressed.
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     source: &S,
     length: u64,
@@ -376,7 +430,8 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     let mut writer = SegmentWriter::new(out);
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
     let mut series = change.begins_with();
-    for (range, stands) in places_of_records(source, length, change.agent()) {
+    let mending = change.mending();
+    for (range, stands) in places_of_records(source, length, mending) {
         let compression = match stands {
             Stands::Whole => stored_of(source, &range, None, &mut stored)?.compression(),
             Stands::Corrected(mended) => stored_of(source, &range, Some(&mended), &mut stored)?.compression(),
@@ -385,18 +440,24 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
                 Compression::None
             }
         };
-        if !series.is_empty() && !is_min_valid_time(unpacker.unpack(compression, &stored)) {
+        // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
+        let record = unpacker.unpack(compression, &stored);
+        if !series.is_empty() && !record.as_ref().is_ok_and(|record| is_min_valid_time(record)) {
             series::write(std::mem::take(&mut series), &mut writer)?;
         }
-        writer.record(compression, &stored)?;
+        match record.map_or(Selected::All, |record| mending.select(record)) {
+            Selected::All => writer.record(compression, &stored)?,
+            Selected::Part { record, .. } => writer.record(Compression::None, &record)?,
+            Selected::Nothing { .. } => {}
+        }
     }
     series::write(series, &mut writer)?;
     writer.finish()?.flush()
 }
 
 /// Prometheus looks for this one in the first record of a checkpoint alone (`tsdb/wlog/checkpoint.go`, `ReadMinValidTime`).
-fn is_min_valid_time<E>(record: Result<&[u8], E>) -> bool {
-    record.is_ok_and(|record| RecordType::of(record) == Some(RecordType::MinValidTime))
+fn is_min_valid_time(record: &[u8]) -> bool {
+    RecordType::of(record) == Some(RecordType::MinValidTime)
 }
 
 /// How a record stands that can be had.
@@ -412,7 +473,7 @@ enum Stands {
 fn places_of_records<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
-    agent: Option<Version>,
+    mending: Mending,
 ) -> Vec<(Range<u64>, Stands)> {
     #[derive(Default)]
     struct Records {
@@ -433,13 +494,14 @@ fn places_of_records<S: ReadAt + ?Sized>(
             }
         }
     }
+    let agent = mending.agent;
     let is_refused =
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
     let new = || Records { agent, ..Records::default() };
-    let mut records = salvage_with(source, length, Reading::Prometheus, new);
+    let mut records = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
     records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
     if records.undecodable {
-        let partial = Standing::of(source, length, agent).partial;
+        let partial = Standing::of(source, length, mending).partial;
         records.places.extend(partial.into_iter().map(|(range, part)| (range, Stands::InPart(part.record))));
     }
     records.places.sort_by_key(|(range, _)| range.start);
@@ -457,7 +519,7 @@ pub(super) trait Take {
 pub(super) fn take_standing<S: ReadAt + ?Sized, T: Take>(
     source: &S,
     length: u64,
-    agent: Option<Version>,
+    mending: Mending,
     new: impl Fn() -> T,
 ) -> T {
     struct Taking<'a, S: ?Sized, T> {
@@ -498,12 +560,12 @@ pub(super) fn take_standing<S: ReadAt + ?Sized, T: Take>(
         }
     }
     let taken_with = |partial: &[(Range<u64>, Partial)]| {
-        let new = || Taking { taker: new(), source, agent, partial, undecodable: false };
-        let taking = salvage_with(source, length, Reading::Prometheus, new);
+        let new = || Taking { taker: new(), source, agent: mending.agent, partial, undecodable: false };
+        let taking = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
         (taking.taker, taking.undecodable)
     };
     let (taker, undecodable) = taken_with(&[]);
-    let partial = if undecodable { Standing::of(source, length, agent).partial } else { Vec::new() };
+    let partial = if undecodable { Standing::of(source, length, mending).partial } else { Vec::new() };
     if partial.is_empty() { taker } else { taken_with(&partial).0 }
 }
 

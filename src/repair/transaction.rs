@@ -159,8 +159,11 @@ pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairErr
         }
         Some(Found::Unfinished(backup)) => {
             let plan = &backup.plan;
-            let begun =
-                Options { mode: plan.mode, assumed: Assumed { version: plan.prometheus, agent: plan.agent } };
+            let begun = Options {
+                mode: plan.mode,
+                assumed: Assumed { version: plan.prometheus, agent: plan.agent },
+                corrections: plan.corrections,
+            };
             if begun != asked {
                 return Err(RepairError::BegunOtherwise { begun, backup: backup.path });
             }

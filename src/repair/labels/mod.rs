@@ -36,14 +36,15 @@ use foldhash::{HashMap, HashSet};
 use self::layout::Layout;
 use self::sources::{Pool, Source, Table};
 use self::survivors::{Orphan, Survivors, open};
+use super::Options;
 use super::fence;
 use super::plan::{
     Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series, entries_in_logs,
 };
 use super::salvage::rewritten;
-use super::segment::{Take, take_standing};
+use super::segment::{Mending, Take, take_standing};
 use super::series;
-use crate::forecast::{Assumed, min_valid_time};
+use crate::forecast::min_valid_time;
 use crate::record::Record;
 use crate::scan::report::Report;
 use crate::tsdb::{Listing, LogKind, Target, list_blocks};
@@ -62,7 +63,7 @@ pub(super) fn recover(
     target: &Target,
     listing: &Listing,
     report: &Report,
-    assumed: Assumed,
+    options: Options,
     before: usize,
     plan: &mut Plan,
 ) -> io::Result<Option<Recovered>> {
@@ -72,13 +73,15 @@ pub(super) fn recover(
         return Ok(None);
     }
     let layout = Layout::after(listing, plan);
+    let Options { assumed, corrections, .. } = options;
     let agent = assumed.agent.then_some(assumed.version);
+    let mending = Mending { agent, corrections, refs_up_to: None };
     let min_valid_time = if assumed.agent {
         i64::MIN
     } else {
         min_valid_time(listing, &list_blocks(target.path())?, assumed.version)
     };
-    let survivors = Survivors::read(target, &layout, agent, min_valid_time)?;
+    let survivors = Survivors::read(target, &layout, mending, min_valid_time)?;
     if survivors.too_many || survivors.reissued {
         return Ok(None);
     }
@@ -97,10 +100,10 @@ pub(super) fn recover(
             min_valid_time,
             labels: FoundLabels::default(),
         };
-        let series = search.series(listing, agent, &wanted)?;
+        let series = search.series(listing, mending, &wanted)?;
         let mut labels = search.labels;
         let refs: HashSet<u64> = series.iter().map(|series| series.series_ref).collect();
-        match write(target, listing, report, assumed, (&layout, before), (series, &labels.found), plan)? {
+        match write(target, listing, report, mending, (&layout, before), (series, &labels.found), plan)? {
             Ok(()) => {
                 recovered.highest = refs.iter().copied().max();
                 written = refs;
@@ -148,7 +151,7 @@ impl Search<'_> {
     fn series(
         &mut self,
         listing: &Listing,
-        agent: Option<crate::forecast::Version>,
+        mending: Mending,
         wanted: &HashSet<u64>,
     ) -> io::Result<Vec<Series>> {
         let (sources, unreadable) = sources::all(self.target, listing, self.layout)?;
@@ -159,12 +162,13 @@ impl Search<'_> {
             .map(|source| (source, source.read(self.survivors, wanted, &mut pool)))
             .filter(|(_, table)| !table.labels.is_empty())
             .collect();
-        let nothing = HashMap::default();
-        let ask = |(_, table): &'_ (&Source, Table)| {
-            if table.contradicts.is_none() { table.last.clone() } else { nothing.clone() }
+        // What contradicts itself or what is replayed need not be asked about.
+        let ask = |(_, table): &(&Source, Table)| match table.contradicts {
+            None => table.last.clone(),
+            Some(_) => HashMap::default(),
         };
         let asked: Vec<HashMap<u64, (i64, u64)>> = tables.iter().map(ask).collect();
-        let witnesses = self.witnesses(agent, &asked)?;
+        let witnesses = self.witnesses(mending, &asked)?;
         let mut believed: Vec<(&Source, &Table, u64)> = Vec::new();
         for ((source, table), witness) in tables.iter().zip(&witnesses) {
             match judge(source, table, witness) {
@@ -260,11 +264,7 @@ impl Search<'_> {
     }
 
     /// What the samples that are replayed say of those of each source.
-    fn witnesses(
-        &self,
-        agent: Option<crate::forecast::Version>,
-        asked: &[HashMap<u64, (i64, u64)>],
-    ) -> io::Result<Vec<Witness>> {
+    fn witnesses(&self, mending: Mending, asked: &[HashMap<u64, (i64, u64)>]) -> io::Result<Vec<Witness>> {
         let mut witnesses = vec![Witness::default(); asked.len()];
         if asked.iter().all(HashMap::is_empty) {
             return Ok(witnesses);
@@ -272,8 +272,9 @@ impl Search<'_> {
         for part in &self.layout.replayed {
             let Some((file, length)) = open(self.target, part)? else { continue };
             let new = || Samples { asked, witnesses: vec![Witness::default(); asked.len()] };
-            let agent = agent.filter(|_| part.kind != LogKind::Wbl);
-            let heard = take_standing(&file, length, agent, new).witnesses;
+            let agent = mending.agent.filter(|_| part.kind != LogKind::Wbl);
+            let mending = Mending { agent, ..mending };
+            let heard = take_standing(&file, length, mending, new).witnesses;
             for (witness, heard) in witnesses.iter_mut().zip(heard) {
                 witness.agrees = witness.agrees.max(heard.agrees);
                 witness.differs |= heard.differs;
@@ -338,7 +339,7 @@ fn write(
     target: &Target,
     listing: &Listing,
     report: &Report,
-    assumed: Assumed,
+    mending: Mending,
     (layout, before): (&Layout, usize),
     (series, found): (Vec<Series>, &[LabelsFound]),
     plan: &mut Plan,
@@ -386,7 +387,7 @@ fn write(
         step.mends.push(mended);
         return Ok(Ok(()));
     }
-    let mut step = match rewritten(target, path, report, assumed, series)? {
+    let mut step = match rewritten(target, path, report, mending, series)? {
         Ok(step) => step,
         Err(reason) => return Ok(Err(reason)),
     };

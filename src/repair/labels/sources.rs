@@ -15,7 +15,7 @@ use super::survivors::Survivors;
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
 use crate::repair::backup::Backup;
 use crate::repair::plan::{Change, LabelsRefused, SeriesLabels};
-use crate::repair::segment::{Take, take_standing};
+use crate::repair::segment::{Mending, Take, take_standing};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
 use crate::wal;
@@ -204,7 +204,7 @@ impl Source {
             let page = if self.is_snapshot {
                 salvage_with(&file, metadata.len(), Reading::Snapshot, new)
             } else {
-                take_standing(&file, metadata.len(), None, new)
+                take_standing(&file, metadata.len(), Mending::default(), new)
             };
             table.add(page.table);
             pool.extend(page.texts);

@@ -7,9 +7,8 @@ use std::io;
 use foldhash::HashMap;
 
 use super::layout::{Layout, Part};
-use crate::forecast::Version;
 use crate::record::{Labels, Record, RecordType, each_use};
-use crate::repair::segment::{Take, take_standing};
+use crate::repair::segment::{Mending, Take, take_standing};
 use crate::tsdb::{LogKind, Target, list_head_chunks};
 
 /// Series of which note is taken; of more nothing is said. Each takes about 40 bytes.
@@ -72,15 +71,16 @@ impl Survivors {
     pub(super) fn read(
         target: &Target,
         layout: &Layout,
-        agent: Option<Version>,
+        mending: Mending,
         min_valid_time: i64,
     ) -> io::Result<Self> {
         let mut all = Self::default();
         for part in &layout.replayed {
             let Some((file, length)) = open(target, part)? else { continue };
             let new = || Chapter::new(&all, part.kind);
-            let agent = agent.filter(|_| part.kind != LogKind::Wbl);
-            let chapter = take_standing(&file, length, agent, new).found;
+            let agent = mending.agent.filter(|_| part.kind != LogKind::Wbl);
+            let mending = Mending { agent, ..mending };
+            let chapter = take_standing(&file, length, mending, new).found;
             all.add(chapter);
             if all.too_many {
                 return Ok(all);
