@@ -104,10 +104,14 @@ impl Generations {
             now.push(Definitions::of(std::slice::from_ref(segment))?);
         }
         // A start with a damaged checkpoint deletes the segments behind that number: one generation is left.
+        let up_to = |number| wal.segments.iter().take_while(|segment| segment.index <= number).count();
         let newest = match &stop {
-            Some(stop) => wal.segments.iter().take_while(|segment| segment.index <= stop.segment).count(),
+            // What the checkpoint was made of may stand there still.
+            Some(stop) if found.is_none() => up_to(stop.segment.max(number)),
+            Some(stop) => up_to(stop.segment),
             None => newest(&now),
         };
+        let replayed = if found.is_none() { up_to(number) } else { 0 };
         let found = match found {
             Some(finding) => numbered(finding, listing, (checkpoint, number), wal, (&before, &now)),
             None => {
@@ -149,7 +153,7 @@ impl Generations {
             generations.read = stop.as_ref().map(|stop| stop.read);
             let begun = begun(checkpoint, &wal.segments, stop.as_ref(), &now)?;
             generations.confuse(listing, checkpoint, begun)?;
-            for segment in &wal.segments[..newest] {
+            for segment in &wal.segments[replayed..newest] {
                 generations.keep_common(wal.relative_of(segment));
             }
         }
@@ -321,20 +325,23 @@ fn numbered(
     Ok(Some((finding.code, finding.message.clone(), way.map_err(|()| reason)?)))
 }
 
+/// Whether the segment with the number of the checkpoint's damaged one is what Prometheus's repair makes of it.
+fn is_cut_to_nothing(wal: &LogDirectory, stop: &Stop, contents: &[Definitions]) -> bool {
+    let segments = wal.segments.iter().zip(contents);
+    let mut made = segments.filter(|(segment, _)| segment.index == stop.segment);
+    made.any(|(segment, one)| {
+        one.refs.is_empty() && segment.path.metadata().is_ok_and(|metadata| metadata.len() == PAGE)
+    })
+}
+
 /// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs of the checkpoint are
-/// defined again. Those of which the checkpoint was made define them, too, and all of them as it does.
+/// defined again, or that the one before has been cut.
 fn begun_behind(
     checkpoint: &LogDirectory,
     before: &Definitions,
     wal: &LogDirectory,
-    newest: &[Definitions],
+    (newest, is_cut): (&[Definitions], bool),
 ) -> Option<Found> {
-    let both = newest.iter().flat_map(|one| &one.labels);
-    let mut both =
-        both.filter_map(|(series_ref, labels)| Some(before.labels.get(series_ref)? == labels)).peekable();
-    if both.peek().is_some() && both.all(|is_same| is_same) {
-        return None;
-    }
     let defined = newest.iter().flat_map(|one| one.labels.keys());
     let again = defined.filter(|&series_ref| before.refs.contains(series_ref)).count();
     let last = wal.segments.last().filter(|_| again > 0 || is_cut)?;
