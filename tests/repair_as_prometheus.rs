@@ -127,7 +127,18 @@ fn cut_checkpoint(fixture: &Fixture, data: &Path, oracle: Oracle) -> Result<(), 
     if fault.is_none() || left.is_some() || before != after {
         return Err(format!("cut to {} records of {}: {fault:?}, {left:?}", after.len(), before.len()));
     }
-    let (before, after) = (read(fixture.path.join("wal")), read(data.join("wal")));
+    let segments = |data: &Path| {
+        let scratch = support::scratch();
+        let wal = scratch.path().join("wal");
+        copy_directory(&data.join("wal"), &wal).unwrap();
+        for path in
+            fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
+        {
+            fs::remove_dir_all(path).unwrap();
+        }
+        read(wal)
+    };
+    let (before, after) = (segments(&fixture.path), segments(data));
     if !after.0.starts_with(&before.0)
         || ![0, 2].contains(&(after.0.len() - before.0.len()))
         || after.1.is_some()

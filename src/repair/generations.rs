@@ -112,12 +112,11 @@ impl Generations {
             None => newest(&now),
         };
         let replayed = if found.is_none() { up_to(number) } else { 0 };
-        let found = match found {
-            Some(finding) => numbered(finding, listing, (checkpoint, number), wal, (&before, &now)),
-            None => {
-                let cut = stop.as_ref().is_some_and(|stop| is_cut_to_nothing(wal, stop, &now));
-                Ok(begun_behind(checkpoint, &before, wal, (&now[newest..], cut)))
-            }
+        let found = if let Some(finding) = found {
+            numbered(finding, listing, (checkpoint, number), wal, (&before, &now))
+        } else {
+            let cut = stop.as_ref().is_some_and(|stop| is_cut_to_nothing(wal, stop, &now));
+            Ok(begun_behind(checkpoint, &before, wal, (&now[newest..], cut)))
         };
         let (code, message, way) = match found {
             Ok(Some(found)) => found,
