@@ -134,7 +134,9 @@ fn cut_checkpoint(fixture: &Fixture, data: &Path, oracle: Oracle) -> Result<(), 
         for path in
             fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
         {
-            fs::remove_dir_all(path).unwrap();
+            // An empty checkpoint is one.
+            fs::remove_dir_all(&path).unwrap();
+            fs::create_dir(path).unwrap();
         }
         read(wal)
     };
