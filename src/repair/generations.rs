@@ -142,11 +142,13 @@ impl Generations {
         if generations.are_several() {
             generations.defined = now[newest..].iter().flat_map(|one| one.labels.keys().copied()).collect();
             generations.common = generations.defined.iter().min().map(|first| first.saturating_sub(1));
-            if let (Some(common), Some(stop)) = (&mut generations.common, &stop)
+            let used = now[newest..].iter().flat_map(|one| one.refs.iter()).max();
+            if let Some(stop) = stop.as_ref().filter(|stop| used > Some(&stop.read))
                 && listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot)
             {
                 // Series of an earlier run may have come back with a snapshot, and stand in no record of the last one.
-                *common = (*common).min(stop.read);
+                generations.common =
+                    Some(generations.common.map_or(stop.read, |common| common.min(stop.read)));
             }
             generations.times.1 = now[newest..].iter().filter_map(|one| one.min_time).min();
             generations.read = stop.as_ref().map(|stop| stop.read);

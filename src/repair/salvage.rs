@@ -429,11 +429,6 @@ fn why_not(finding: &Finding) -> &'static str {
         _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {
             "Prometheus may still load this snapshot, or does not look at it; it makes a new one when it stops"
         }
-        _ if finding.log.as_deref().is_some_and(|log| log.contains("checkpoint."))
-            || finding.code.contains("checkpoint") =>
-        {
-            "walfix does not yet mend checkpoints"
-        }
         _ => "walfix does not mend this yet",
     }
 }
