@@ -1,0 +1,575 @@
+//! Directories with a damaged checkpoint on which Prometheus was started, and what must and what must not be served of
+//! them afterwards.
+//!
+//! What must be served is reckoned from the healthy directory, from the bytes that were on the disk before the repair and
+//! from what the runs since have taken in; nothing of it comes from walfix.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::bases::{Base, Names, Sample, Standing, is_block, labels, read_tree, write_tree};
+use super::oracle::Oracle;
+use super::recipes::{At, Damaged, ROWS, patched};
+use super::tree;
+
+const PAGE: usize = 32768;
+
+/// How far out of order samples may be, ms.
+const WINDOW: i64 = 1_800_000;
+
+/// A sample's value: what it is, and bits. Of histograms those of count and sum.
+pub type Bits = (u8, u64, u64);
+
+/// Samples and their values.
+pub type Samples = HashMap<Sample, Bits>;
+
+/// A label set, as pairs.
+pub type Pairs = Vec<(String, String)>;
+
+/// A healthy directory, and all that was ever written into it.
+#[derive(Debug)]
+pub struct Healthy {
+    pub base: Base,
+    /// Of each ref the label set.
+    pub refs: BTreeMap<u64, Pairs>,
+    /// Every sample in the logs, in head chunks and in blocks.
+    pub written: HashMap<Sample, HashSet<Bits>>,
+    /// The newest of them.
+    pub newest: i64,
+    /// Its head chunks: refs, and from when to when.
+    pub chunks: HashSet<(u64, i64, i64)>,
+}
+
+impl Healthy {
+    pub fn new(base: Base, oracle: Oracle) -> Self {
+        let scratch = super::scratch();
+        let data = scratch.path().join("data");
+        write_tree(&base.tree, &data);
+        let (mut base, mut refs) = (base, BTreeMap::new());
+        let mut entries: Vec<(u64, i64, Bits)> = Vec::new();
+        for log in base.logs() {
+            oracle.dump(&[], &data.join(&log), |line| {
+                for entry in line["entries"].as_array().into_iter().flatten() {
+                    let Some(reference) = entry["ref"].as_str().and_then(|text| text.parse().ok()) else {
+                        continue;
+                    };
+                    if line["type"] == "series" {
+                        refs.insert(reference, pairs(&entry["labels"]));
+                    } else if let (Some(_), Some(bits)) = (entry.get("st"), logged(entry)) {
+                        entries.push((reference, entry["t"].as_str().unwrap().parse().unwrap(), bits));
+                    }
+                }
+            });
+        }
+        let mut written: HashMap<Sample, HashSet<Bits>> = HashMap::new();
+        for (reference, time, bits) in entries {
+            if let Some(number) = base.names.by_ref(reference) {
+                written.entry((number, time)).or_default().insert(bits);
+            }
+        }
+        let chunks = head_chunks(&data, oracle).iter().map(|c| (c.reference, c.mint, c.maxt)).collect();
+        let report = oracle.json(&["open"], &data);
+        for (sample, bits) in served(&report["series"], &mut base.names) {
+            written.entry(sample).or_default().insert(bits);
+        }
+        let newest = written.keys().map(|&(_, time)| time).max().unwrap();
+        Self { base, refs, written, newest, chunks }
+    }
+}
+
+fn pairs(labels: &Value) -> Pairs {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    labels.as_array().into_iter().flatten().map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
+}
+
+/// A label set as [`Names`] know it.
+fn text_of(pairs: &Pairs) -> String {
+    labels(&json!(pairs))
+}
+
+/// The value of an entry of a record.
+fn logged(entry: &Value) -> Option<Bits> {
+    let bits = |value: &Value| u64::from_str_radix(value.as_str()?, 16).ok();
+    if let Some(float) = entry.get("v") {
+        return Some((0, bits(float)?, 0));
+    }
+    let count = entry["count"].as_str()?;
+    // Of float histograms it is a float, and that has 16 digits.
+    let is_float = entry["pos"][0].as_str().is_some_and(|text| text.len() == 16 && !text.starts_with('-'))
+        || count.len() == 16;
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    let count = if is_float { bits(&entry["count"])? } else { (count.parse::<u64>().ok()? as f64).to_bits() };
+    Some((1, count, bits(&entry["sum"])?))
+}
+
+/// What is served, by the oracle's word.
+pub fn served(series: &Value, names: &mut Names) -> Samples {
+    let mut all = Samples::new();
+    for one in series.as_array().into_iter().flatten() {
+        let number = names.of(labels(&one["labels"]));
+        for sample in one["samples"].as_array().into_iter().flatten() {
+            let bits = u64::from_str_radix(sample[1].as_str().unwrap(), 16).unwrap();
+            all.insert((number, sample[0].as_i64().unwrap()), (0, bits, 0));
+        }
+        for sample in one["histograms"].as_array().into_iter().flatten() {
+            all.insert((number, sample[0].as_i64().unwrap()), histogram(sample[1].as_str().unwrap()));
+        }
+    }
+    all
+}
+
+/// The value of a histogram as Prometheus writes it: `{count:12, sum:30, ...`.
+fn histogram(text: &str) -> Bits {
+    let number = |key: &str| {
+        let from = text.find(key).unwrap_or_else(|| panic!("{key} in {text}")) + key.len();
+        let end = text[from..].find([',', '}', ' ']).map_or(text.len(), |at| from + at);
+        text[from..end].parse::<f64>().unwrap_or_else(|e| panic!("{key} in {text}: {e}")).to_bits()
+    };
+    (1, number("count:"), number("sum:"))
+}
+
+/// A chunk of `chunks_head`.
+#[derive(Clone, Debug)]
+pub struct HeadChunk {
+    pub reference: u64,
+    pub mint: i64,
+    pub maxt: i64,
+    pub is_late: bool,
+    pub times: Vec<i64>,
+}
+
+/// Those that Prometheus can read.
+pub fn head_chunks(data: &Path, oracle: Oracle) -> Vec<HeadChunk> {
+    let directory = data.join("chunks_head");
+    if !directory.is_dir() {
+        return Vec::new();
+    }
+    let report = oracle.json(&["chunks", "--decode"], &directory);
+    let number = |value: &Value| value.as_str().unwrap().parse::<i64>().unwrap();
+    report["chunks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|chunk| HeadChunk {
+            reference: chunk["ref"].as_str().unwrap().parse().unwrap(),
+            mint: number(&chunk["min_time"]),
+            maxt: number(&chunk["max_time"]),
+            is_late: chunk["out_of_order"].as_bool().unwrap(),
+            times: chunk["times"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect(),
+        })
+        .collect()
+}
+
+/// Damages the checkpoint of `base` somewhere. In words what was done, and what it made of the directory.
+pub fn anywhere(base: &Base, rng: &mut Rng) -> (String, Damaged) {
+    let files = base.segments_of(&base.checkpoint().expect("a checkpoint"));
+    let file = files[rng.usize(..files.len())].as_str();
+    if rng.usize(..4) == 0 {
+        let rows: Vec<_> = ROWS.iter().filter(|row| row.at == At::Segment && row.number() > 0).collect();
+        let row = rows[rng.usize(..rows.len())];
+        if let Some(damaged) = row.apply(base, file) {
+            return (format!("{} in {file}", row.name), damaged);
+        }
+    }
+    let length = base.segments[file].bytes.len();
+    let at = rng.usize(..length);
+    let kind = rng.usize(..7);
+    let size = [1, 1 + rng.usize(..8), 1 + rng.usize(..64), 512 + rng.usize(..4096), 512, PAGE, 0][kind];
+    let at = match kind {
+        4 => at / 512 * 512,
+        5 => at / PAGE * PAGE,
+        _ => at,
+    };
+    let end = (at + size).min(length);
+    let words = ["a flipped bit", "bytes", "bytes", "many bytes", "a zeroed sector", "a zeroed page", "a cut"];
+    let damaged = patched(base, file, |bytes| match kind {
+        0 => bytes[at] ^= 1 << rng.u8(..8),
+        1..=3 => rng.fill(&mut bytes[at..end]),
+        4 | 5 => bytes[at..end].fill(0),
+        _ => bytes.truncate(at),
+    });
+    (format!("{} in {file} at {at}..{end}", words[kind]), damaged)
+}
+
+/// What a run takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing: it is only started.
+    Nothing,
+    /// Samples of series that it has read, and no others.
+    Known,
+    /// Samples of these, of series that it has not read and makes anew, and of others that never were.
+    All,
+}
+
+/// One time that Prometheus has run since the damage.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What it has taken in.
+    pub samples: Samples,
+    /// Label sets and their refs, of what it has taken in.
+    pub refs: BTreeMap<u32, u64>,
+    /// All that it served at its end.
+    pub served: Samples,
+    /// What it said of its options, for messages.
+    pub words: String,
+}
+
+/// A damaged directory and what became of it.
+#[derive(Debug)]
+pub struct Story<'a> {
+    pub healthy: &'a Healthy,
+    pub damaged: Damaged,
+    pub names: Names,
+    root: TempDir,
+    oracle: Oracle,
+    /// Refs that the records define that Prometheus reads before it comes upon the damage.
+    pub prefix: BTreeSet<u64>,
+    /// The highest of them.
+    pub highest: u64,
+    /// Whether there is damage that Prometheus comes upon.
+    pub is_refused: bool,
+    /// Successful runs since, the last one last. `None`: a start that failed.
+    pub runs: Vec<Option<Run>>,
+    clock: i64,
+    fresh: usize,
+}
+
+impl<'a> Story<'a> {
+    pub fn begin(healthy: &'a Healthy, damaged: Damaged, oracle: Oracle) -> Self {
+        let root = super::scratch();
+        let data = root.path().join("data");
+        write_tree(&damaged.tree, &data);
+        // As old as such a directory is.
+        let then = SystemTime::now() - Duration::from_secs(3600);
+        for path in damaged.tree.keys() {
+            File::open(data.join(path)).unwrap().set_modified(then).unwrap();
+        }
+        let (mut prefix, mut is_refused) = (BTreeSet::new(), false);
+        if let Some(checkpoint) = healthy.base.checkpoint().filter(|path| data.join(path).is_dir()) {
+            oracle.dump(&["--joined"], &data.join(checkpoint), |line| {
+                is_refused |= line.get("error").is_some();
+                for entry in line["entries"].as_array().into_iter().flatten() {
+                    if line["type"] == "series" {
+                        prefix.insert(entry["ref"].as_str().unwrap().parse().unwrap());
+                    }
+                }
+            });
+        }
+        Self {
+            healthy,
+            damaged,
+            names: healthy.base.names.clone(),
+            root,
+            oracle,
+            highest: prefix.last().copied().unwrap_or(0),
+            prefix,
+            is_refused,
+            runs: Vec::new(),
+            clock: healthy.newest,
+            fresh: 0,
+        }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Label sets of the healthy directory, some at most: those that a run has read, or has not.
+    fn some(&self, read: bool, most: usize, rng: &mut Rng) -> Vec<Pairs> {
+        let fits = |reference: &u64| self.prefix.contains(reference) == read;
+        let mut all: Vec<_> = self.healthy.refs.iter().filter(|(reference, _)| fits(reference)).collect();
+        rng.shuffle(&mut all);
+        all.truncate(most);
+        all.into_iter().map(|(_, pairs)| pairs.clone()).collect()
+    }
+
+    /// Starts a server, which fails if it does, else takes in samples.
+    pub fn run(&mut self, takes: Takes, tries: usize, rng: &mut Rng) {
+        let has_window = self.healthy.base.tree.keys().any(|path| path.starts_with("wbl/")) || rng.bool();
+        let (rounds, late) = ([1, 3, 130][rng.usize(..3)], [0, 5, 40][rng.usize(..3)]);
+        let (snapshots, kill, maps) = (rng.usize(..6) == 0, rng.bool(), rng.usize(..3) == 0);
+        let compacts = rng.usize(..10) == 0;
+        let most = if rounds > 100 { 12 } else { 40 };
+        let mut words = format!("{takes:?}, {rounds} rounds");
+        let mut known = self.some(true, most, rng);
+        let (mut again, mut fresh) = (Vec::new(), Vec::new());
+        match takes {
+            Takes::Nothing => known.clear(),
+            Takes::Known => {}
+            Takes::All => {
+                again = self.some(false, most, rng);
+                fresh = self.fresh("fresh", most);
+            }
+        }
+        let mut steps = Vec::new();
+        let all: Vec<&Pairs> = known.iter().chain(&again).chain(&fresh).collect();
+        self.clock += 60_000;
+        let mut commit = Vec::new();
+        // Series that never were, with samples of the time of the old ones.
+        let backdated = if takes == Takes::All && rng.usize(..3) == 0 { self.fresh("backdated", 8) } else { Vec::new() };
+        let span = if compacts { 0 } else { 600_000 };
+        for round in 0..if span > 0 { rounds } else { 0 } {
+            let time = self.healthy.newest - span + round * 1000 + 3;
+            steps.push(json!({ "append": backdated.iter().map(|l| sample(l, time, rng)).collect::<Vec<_>>() }));
+        }
+        for round in 0..rounds {
+            self.clock += if compacts && round == 1 { 4 * 3_600_000 } else { 1000 };
+            commit.extend(all.iter().map(|labels| sample(labels, self.clock, rng)));
+            steps.push(json!({ "append": std::mem::take(&mut commit) }));
+        }
+        if has_window && takes != Takes::Nothing {
+            // Between the others, and each at a time of its own.
+            for k in 0..late {
+                let time = self.clock - 1_000_000 + k * 10_000 + 501;
+                for labels in &all {
+                    if rng.bool() {
+                        commit.push(sample(labels, time, rng));
+                    }
+                }
+            }
+            rng.shuffle(&mut commit);
+            steps.push(json!({ "append": commit }));
+        }
+        steps.push(json!({ "mmap": maps, "compact": compacts && takes != Takes::Nothing }));
+        let segment_bytes = [0, 32768, 65536][rng.usize(..3)];
+        for (is, name) in [(snapshots, "snapshot"), (kill, "killed"), (maps, "chunks mapped"), (compacts, "compacted")] {
+            if is {
+                words = format!("{words}, {name}");
+            }
+        }
+        if has_window {
+            words = format!("{words}, {late} late");
+        }
+        let told = json!({
+            "tries": tries, "window": if has_window { WINDOW } else { 0 }, "segment_bytes": segment_bytes,
+            "snapshots": snapshots, "steps": steps, "kill": kill,
+        });
+        let report = self.oracle.told(&["grow"], &self.data(), &told);
+        if report["grown"] != true {
+            self.runs.push(None);
+            return;
+        }
+        let live = served(&report["series"], &mut self.names);
+        let (samples, refs) = accepted(&told, &report, &mut self.names);
+        let samples: Samples = samples.into_iter().filter(|(sample, _)| live.contains_key(sample)).collect();
+        self.runs.push(Some(Run { samples, refs, served: live, words }));
+    }
+
+    fn fresh(&mut self, name: &str, count: usize) -> Vec<Pairs> {
+        (0..count)
+            .map(|_| {
+                self.fresh += 1;
+                vec![("__name__".to_owned(), name.to_owned()), ("n".to_owned(), self.fresh.to_string())]
+            })
+            .collect()
+    }
+
+    pub fn words(&self) -> String {
+        let runs = self.runs.iter().map(|run| run.as_ref().map_or("failed", |run| &run.words));
+        format!("highest ref {}, runs: [{}]", self.highest, runs.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Everything that was ever written under its labels.
+    pub fn was_written(&self, sample: &Sample, bits: &Bits) -> bool {
+        let is = |run: &Run| run.samples.get(sample) == Some(bits);
+        self.healthy.written.get(sample).is_some_and(|all| all.contains(bits)) || self.runs.iter().flatten().any(is)
+    }
+
+    /// What must be served of the directory as it is now.
+    pub fn must(&self) -> Must {
+        let (base, data) = (&self.healthy.base, self.data());
+        let tree = read_tree(&data);
+        let has_run = self.runs.iter().any(Option::is_some);
+        let last = self.runs.last().and_then(Option::as_ref);
+        let own = last.is_some_and(|run| run.refs.values().any(|&reference| reference > self.highest));
+        let is_kept = |reference: u64| reference <= self.highest || !own;
+        let chunks = head_chunks(&data, self.oracle);
+        // Of the old logs what the damage has left, where it still stands.
+        let mut old = Vec::new();
+        for (path, standing) in &self.damaged.standing {
+            let (Some(Some(now)), Some(Some(then))) = (tree.get(path), self.damaged.tree.get(path)) else { continue };
+            if !now.starts_with(then) {
+                continue;
+            }
+            let is_late = path.starts_with("wbl/");
+            let mut standing = standing.clone();
+            standing.samples.retain(|&(reference, _)| {
+                is_kept(reference) && !(is_late && has_run && reference > self.highest)
+            });
+            old.push(standing);
+        }
+        let mut all: HashMap<Sample, &'static str> = HashMap::new();
+        all.extend(Standing::known(old.iter()).into_iter().map(|sample| (sample, "a record of the old logs")));
+        let known: HashSet<u64> = old.iter().flat_map(|standing| standing.series.iter().copied()).collect();
+        let newest = old.iter().flat_map(|s| &s.samples).map(|&(_, (_, time))| time).max().unwrap_or(i64::MIN);
+        for chunk in &chunks {
+            let is_old = self.healthy.chunks.contains(&(chunk.reference, chunk.mint, chunk.maxt));
+            let stays = if has_run && chunk.reference > self.highest {
+                !own && is_old && chunk.maxt <= newest
+            } else {
+                true
+            };
+            let Some(number) = base.names.by_ref(chunk.reference).filter(|_| known.contains(&chunk.reference)) else {
+                continue;
+            };
+            if stays {
+                all.extend(chunk.times.iter().map(|&time| ((number, time), "a head chunk")));
+            }
+        }
+        let deletes = Standing::deletes(&old);
+        let min_valid = min_valid_time(&data);
+        all.retain(|sample, _| sample.1 >= min_valid && !deletes(sample));
+        drop(deletes);
+        all.extend(self.blocks(&data).into_iter().map(|sample| (sample, "a block")));
+        if let Some(run) = last {
+            all.extend(run.samples.keys().map(|&sample| (sample, "the last run")));
+        }
+        Must { all, old }
+    }
+
+    /// What is served from blocks alone.
+    fn blocks(&self, data: &Path) -> HashSet<Sample> {
+        let scratch = super::scratch();
+        let copy = scratch.path().join("data");
+        fs::create_dir(&copy).unwrap();
+        let mut some = false;
+        for entry in fs::read_dir(data).unwrap().map(Result::unwrap) {
+            if is_block(entry.file_name().to_str().unwrap()) {
+                tree::copy(&entry.path(), &copy.join(entry.file_name()));
+                some = true;
+            }
+        }
+        if !some {
+            return HashSet::new();
+        }
+        let report = self.oracle.json(&["open"], &copy);
+        served(&report["series"], &mut self.names.clone()).into_keys().collect()
+    }
+
+    /// Why a sample may be missing that is in `must`: what stands in its way in Prometheus, if anything that is known.
+    pub fn reason(&self, sample: &Sample, chunks: &[HeadChunk]) -> &'static str {
+        let base = &self.healthy.base;
+        let mine = |reference: u64| base.names.by_ref(reference) == Some(sample.0);
+        let unread = self.healthy.refs.keys().any(|&r| mine(r) && r <= self.highest && !self.prefix.contains(&r));
+        let last = self.runs.last().and_then(Option::as_ref);
+        if unread && last.is_some_and(|run| run.refs.contains_key(&sample.0)) {
+            return "wiped by the series record of the last run";
+        }
+        if chunks.iter().any(|c| !c.is_late && mine(c.reference) && c.maxt >= sample.1) {
+            return "older than a head chunk of its series";
+        }
+        "not known"
+    }
+}
+
+/// What must be served, and why.
+#[derive(Debug)]
+pub struct Must {
+    pub all: HashMap<Sample, &'static str>,
+    /// What stands in the old logs, tombstones too.
+    pub old: Vec<Standing>,
+}
+
+/// A sample to be taken in.
+fn sample(labels: &Pairs, time: i64, rng: &mut Rng) -> Value {
+    let name = labels.iter().find(|(name, _)| name == "__name__").map_or("", |(_, value)| value);
+    if name.starts_with("rpc_duration") {
+        return json!({ "labels": labels, "t": time, "histogram": rng.i64(1..1000) });
+    }
+    json!({ "labels": labels, "t": time, "v": f64::from(rng.u32(..)) })
+}
+
+/// What was taken in of what was told, and under which refs.
+pub fn accepted(told: &Value, report: &Value, names: &mut Names) -> (Samples, BTreeMap<u32, u64>) {
+    let (mut samples, mut refs) = (Samples::new(), BTreeMap::new());
+    let told = told["steps"].as_array().into_iter().flatten();
+    let told = told.flat_map(|step| step["append"].as_array().into_iter().flatten());
+    for (told, answer) in told.zip(report["accepted"].as_array().unwrap()) {
+        if !answer[1].is_null() {
+            continue;
+        }
+        let number = names.of(labels(&told["labels"]));
+        refs.insert(number, answer[0].as_str().unwrap().parse().unwrap());
+        let bits = match told["histogram"].as_i64() {
+            // As the oracle makes them.
+            #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+            Some(n) => (1, ((n * 4) as f64).to_bits(), (n as f64 * 2.5).to_bits()),
+            None => (0, told["v"].as_f64().unwrap().to_bits(), 0),
+        };
+        samples.insert((number, told["t"].as_i64().unwrap()), bits);
+    }
+    (samples, refs)
+}
+
+/// Before this time nothing is replayed (`tsdb/db.go`, `open`).
+fn min_valid_time(data: &Path) -> i64 {
+    let mut newest = i64::MIN;
+    for entry in fs::read_dir(data).unwrap().map(Result::unwrap) {
+        let meta = entry.path().join("meta.json");
+        let Ok(bytes) = fs::read(meta) else { continue };
+        let meta: Value = serde_json::from_slice(&bytes).unwrap();
+        if meta["compaction"]["hints"].as_array().is_none_or(Vec::is_empty) {
+            newest = newest.max(meta["maxTime"].as_i64().unwrap());
+        }
+    }
+    newest
+}
+
+/// Whether a sample is the fence's: one staleness marker of a series of this name.
+pub fn is_fence(names: &mut Names, sample: &Sample, bits: &Bits) -> bool {
+    let fence = names.of(labels(&json!([["__name__", "walfix_fence"]])));
+    sample.0 == fence && *bits == (0, 0x7ff0_0000_0000_0002, 0)
+}
+
+/// `walfix` with some arguments: exit code, and the answer.
+pub fn walfix(arguments: &[&str], path: &Path) -> (i32, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_walfix"))
+        .args(arguments)
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    (output.status.code().unwrap_or(-1), answer)
+}
+
+/// What a start complains of, by the oracle's word: errors, warnings but that of unknown series, and files that went.
+pub fn complaints(report: &Value) -> Vec<String> {
+    let mut all = Vec::new();
+    for key in ["open_error", "query_error", "close_error", "checkpoint_error", "crash"] {
+        all.extend(report[key].as_str().map(|words| format!("{key}: {words}")));
+    }
+    all.extend(logged_complaints(&report["log"]));
+    for (path, size) in report["files_before"].as_object().into_iter().flatten() {
+        let after = report["files_after"][path].as_i64();
+        let is_ours = ["wal/", "wbl/", "chunks_head/"].iter().any(|log| path.starts_with(log));
+        if is_ours && report["checkpoint"].is_null() && after.is_none_or(|after| after < size.as_i64().unwrap()) {
+            all.push(format!("{path}: {size} bytes became {after:?}"));
+        }
+    }
+    all
+}
+
+/// The complaints in a log.
+pub fn logged_complaints(log: &Value) -> Vec<String> {
+    let lines = log.as_array().into_iter().flatten();
+    lines
+        .filter(|line| matches!(line["level"].as_str(), Some("warn" | "error")))
+        .filter(|line| !line["msg"].as_str().unwrap_or_default().starts_with("Unknown series references"))
+        .map(|line| format!("{}: {}", line["msg"].as_str().unwrap_or_default(), line["err"].as_str().unwrap_or_default()))
+        .collect()
+}
