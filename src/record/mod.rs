@@ -18,6 +18,7 @@ mod min_valid_time;
 mod mmap_markers;
 pub(crate) mod put;
 mod samples;
+mod select;
 mod series;
 mod snapshot;
 mod summary;
@@ -41,6 +42,7 @@ pub use metadata::{MetadataEntry, MetadataIter, MetadataRecord, encode_metadata}
 pub use min_valid_time::{MinValidTimeEntry, MinValidTimeIter, MinValidTimeRecord, encode_min_valid_time};
 pub use mmap_markers::{MmapMarkerEntry, MmapMarkerIter, MmapMarkersRecord, encode_mmap_markers};
 pub use samples::{SampleEntry, SampleIter, SamplesRecord, encode_samples, encode_samples_v2};
+pub use select::{Selected, select};
 pub use series::{SeriesEntry, SeriesIter, SeriesRecord, encode_series};
 pub use snapshot::{
     LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,

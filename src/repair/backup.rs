@@ -335,7 +335,7 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
         copy_tree(&full, &kept)?;
         let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
         let source = File::open(data.join(change.source()))?;
-        rewrite(&source, source.metadata()?.len(), change.agent(), &mut sum)?;
+        rewrite(&source, source.metadata()?.len(), change.selection(), &mut sum)?;
         (sum.checksum.text(), sum.bytes)
     };
     Ok(Changed {

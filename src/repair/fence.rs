@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::segment::CorrectedRefs;
+use super::head_chunks::CHUNKS_HEAD;
 use crate::record::{SampleEntry, encode_samples, encode_series};
 use crate::scan::report::{LogKind, Report};
 use crate::tsdb::{Target, list_head_chunks};
@@ -24,17 +24,17 @@ const NAME: &[u8] = b"walfix_fence";
 /// what claims to have one near that was never handed out.
 const MOST: u64 = (1 << 40) - (1 << 32);
 
-/// The ref of the fence that the directory needs, if it needs one.
-pub(super) fn needed(target: &Target, report: &Report, corrected: CorrectedRefs) -> io::Result<Option<u64>> {
-    let chunks = list_head_chunks(&target.path().join("chunks_head"), "chunks_head")?;
-    let mut used = report.refs.unknown.max(corrected.used);
+/// The ref of the fence that the directory needs, if it needs one: `defined` is the highest ref that a series record defines,
+/// `used` the highest of others in the logs.
+pub(super) fn needed(target: &Target, defined: Option<u64>, used: Option<u64>) -> io::Result<Option<u64>> {
+    let chunks = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
+    let mut used = used;
     for file in &chunks.files {
         let Ok(headers) = file.chunks() else { continue };
         let refs = headers.map_while(Result::ok).map(|chunk| chunk.series_ref);
         used = used.max(refs.filter(|&used| used < MOST).max());
     }
     // A segment without series still begins at 0.
-    let defined = report.refs.defined.max(corrected.defined);
     let is_above = |used: &u64| *used < MOST && defined.is_none_or(|defined| *used > defined);
     Ok(used.filter(is_above).map(|used| used + 1))
 }

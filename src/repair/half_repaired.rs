@@ -56,6 +56,7 @@ pub(super) fn steps(
             bytes: segment.bytes,
             records: original.len() as u64,
             agent: assumed.agent.then_some(assumed.version),
+            refs_up_to: None,
         };
         let more = original.len() - now.len();
         let how = format!(
@@ -85,9 +86,14 @@ fn renamed_back(target: &Target, original: &str, path: String, assumed: Assumed)
     let change = match standing.mend(&file)? {
         Mend::Nothing => None,
         Mend::Patch { method, patches } => Some(Change::Patch { path: original.to_owned(), method, patches }),
-        Mend::Rewrite { records } => {
-            Some(Change::Rewrite { path: original.to_owned(), from: None, bytes: length, records, agent })
-        }
+        Mend::Rewrite { records } => Some(Change::Rewrite {
+            path: original.to_owned(),
+            from: None,
+            bytes: length,
+            records,
+            agent,
+            refs_up_to: None,
+        }),
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);
     let lost = if damaged { Loss::default() } else { Loss::NOTHING };

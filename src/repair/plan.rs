@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::fill::{fill, fill_to_page_end};
+use super::segment::Selection;
 use crate::forecast::Version;
 use crate::scan::report::{LogKind, Report};
 
@@ -216,6 +217,9 @@ pub enum Change {
         records: u64,
         /// The version of the agent that it is written for, if it is for one.
         agent: Option<Version>,
+        /// Entries of higher refs are left out: these mean other series by now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refs_up_to: Option<u64>,
     },
     /// A file that was not there.
     Create {
@@ -269,12 +273,11 @@ impl Change {
         }
     }
 
-    /// The version of the agent that a segment is written for, if it is for one.
-    #[must_use]
-    pub fn agent(&self) -> Option<Version> {
+    /// What a segment gets that is written anew.
+    pub(super) fn selection(&self) -> Selection {
         match self {
-            Self::Rewrite { agent, .. } => *agent,
-            _ => None,
+            Self::Rewrite { agent, refs_up_to, .. } => Selection { agent: *agent, refs_up_to: *refs_up_to },
+            _ => Selection::default(),
         }
     }
 

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
+use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
-use super::segment::{CorrectedRefs, Mend, Standing, is_of_tombstones};
-use super::{fence, half_repaired, sequence};
+use super::segment::{Confused, CorrectedRefs, Mend, Selection, Standing, is_of_tombstones};
+use super::{fence, half_repaired, head_chunks, sequence};
 use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
@@ -22,10 +23,16 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) -> io::Result<()> {
     let listing = target.list()?;
+    let (generations, why_not_numbered) = match Generations::of(&listing, report, assumed)? {
+        Ok(generations) => (generations, None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let generations = generations.as_ref();
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
         .filter(|finding| is_to_be_mended(finding))
+        .filter(|finding| !generations.is_some_and(|generations| generations.mends(finding)))
         .partition(|finding| sequence::is_about_names(&listing, finding));
     let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
     for finding in rest {
@@ -36,11 +43,21 @@ pub(super) fn plan(
     for step in &half_repaired {
         findings.remove(step.change.path());
     }
-    let corrected = segments(target, report, assumed, &put_back, &mut findings, plan)?;
+    let corrected = segments(target, report, assumed, (generations, &put_back), &mut findings, plan)?;
     plan.steps.extend(half_repaired);
-    snapshots(report, forecast, &mut findings, plan);
+    if let Some(generations) = generations {
+        plan.steps.extend(head_chunks::steps(target, generations)?);
+    }
+    snapshots(report, forecast, generations, &mut findings, plan);
+    let why_not = |finding: &Finding| {
+        let is_numbering = matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
+        why_not_numbered.filter(|_| is_numbering).unwrap_or_else(|| why_not(finding))
+    };
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
+    if let Some(generations) = generations {
+        return renumber(target, report, generations, corrected, plan);
+    }
     if corrected.defined.is_some() {
         // How many of them get their labels back is not counted.
         plan.orphans = None;
@@ -48,6 +65,34 @@ pub(super) fn plan(
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
     }
+    Ok(())
+}
+
+/// The segments of the newest generation come to be replayed, last of all. As long as anything is left, nothing is done.
+fn renumber(
+    target: &Target,
+    report: &Report,
+    generations: &Generations,
+    corrected: CorrectedRefs,
+    plan: &mut Plan,
+) -> io::Result<()> {
+    plan.orphans = None;
+    if !plan.left.is_empty() {
+        plan.steps.clear();
+        let numbering = report.findings.iter().filter(|finding| generations.mends(finding));
+        let reason = "other damage here is not mended, and as long as that stands nothing is changed";
+        plan.left.extend(numbering.map(|finding| left(finding, reason)));
+        return Ok(());
+    }
+    let (defined, seen) = (generations.highest.defined, generations.highest.seen);
+    let needed = fence::needed(target, defined.max(corrected.defined), seen.max(corrected.used))?;
+    let fence = match needed {
+        Some(series_ref) => Some(fence_step(generations.next(), series_ref, report)?),
+        None => None,
+    };
+    let is_made = fence.is_some();
+    plan.steps.splice(..0, fence.or_else(|| generations.gap()));
+    plan.steps.extend(generations.last(is_made));
     Ok(())
 }
 
@@ -69,14 +114,29 @@ fn is_about_bytes(finding: &Finding) -> bool {
 fn snapshots(
     report: &Report,
     forecast: Option<&Forecast>,
+    generations: Option<&Generations>,
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) {
+    let snapshots = || report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
+    if let Some(generations) = generations.filter(|generations| generations.is_begun_anew()) {
+        for log in snapshots() {
+            for findings in findings.values_mut() {
+                findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
+            }
+            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
+            let how = "the snapshot may be of another generation; Prometheus replays the WAL instead";
+            plan.steps.push(Step {
+                change,
+                mends: vec![generations.mended(how.to_owned())],
+                lost: Loss::NOTHING,
+            });
+        }
+        return;
+    }
     let first = forecast.and_then(|forecast| forecast.starts.first());
     let error = first.and_then(|start| start.error.as_deref()).unwrap_or_default();
-    for log in
-        report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot && error.contains(&log.path))
-    {
+    for log in snapshots().filter(|log| error.contains(&log.path)) {
         let mut of_log: Vec<&Finding> = Vec::new();
         for findings in findings.values_mut() {
             of_log.extend(findings.extract_if(.., |finding| finding.log.as_ref() == Some(&log.path)));
@@ -95,14 +155,14 @@ fn segments(
     target: &Target,
     report: &Report,
     assumed: Assumed,
-    put_back: &[String],
+    (generations, put_back): (Option<&Generations>, &[String]),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> io::Result<CorrectedRefs> {
     let mut corrected = CorrectedRefs::default();
-    // A checkpoint is repaired as it is only if nobody has gone on without it.
+    // Where somebody has gone on without the checkpoint, it is not repaired alone.
     let run_since = |finding: &Finding| matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
-    let is_last_word = !report.findings.iter().any(run_since);
+    let is_last_word = generations.is_some() || !report.findings.iter().any(run_since);
     let checkpoint = is_last_word.then_some(LogKind::Checkpoint);
     for kind in [LogKind::Wbl, LogKind::Wal].into_iter().chain(checkpoint) {
         let logs = report.logs.iter().filter(|log| log.kind == kind && log.dialect == Dialect::Prometheus);
@@ -111,10 +171,13 @@ fn segments(
             let findings = findings.get_mut(segment.path.as_str()).unwrap_or(none);
             let of_bytes: Vec<&Finding> =
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
-            if of_bytes.is_empty() && !assumed.agent || put_back.contains(&segment.path) {
+            let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
+            let is_covered = generations.is_some_and(|generations| generations.covers(&segment.path));
+            let is_looked_at = !of_bytes.is_empty() || assumed.agent || is_covered || refs_up_to.is_some();
+            if !is_looked_at || put_back.contains(&segment.path) {
                 continue;
             }
-            match segment_step(target, &segment.path, kind, assumed, &of_bytes)? {
+            match segment_step(target, (&segment.path, kind), assumed, refs_up_to, &of_bytes)? {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -129,9 +192,9 @@ fn segments(
 /// The step that mends a segment, and the refs of corrected records; or why there is none.
 fn segment_step(
     target: &Target,
-    path: &str,
-    kind: LogKind,
+    (path, kind): (&str, LogKind),
     assumed: Assumed,
+    refs_up_to: Option<u64>,
     findings: &[&Finding],
 ) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
     let full = target.path_of(path);
@@ -147,7 +210,16 @@ fn segment_step(
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
+    let confused = Confused::of(&file, metadata.len(), Selection { agent, refs_up_to })?;
     let change = match standing.mend(&file)? {
+        _ if confused.entries > 0 => Change::Rewrite {
+            path: path.to_owned(),
+            from: None,
+            bytes: metadata.len(),
+            records: confused.kept,
+            agent,
+            refs_up_to,
+        },
         Mend::Nothing => return Ok(Ok((None, CorrectedRefs::default()))),
         Mend::Patch { method, patches } => {
             // Who else has this file by another name keeps it as it is.
@@ -155,7 +227,8 @@ fn segment_step(
             Change::Patch { path: path.to_owned(), method, patches }
         }
         Mend::Rewrite { records } => {
-            Change::Rewrite { path: path.to_owned(), from: None, bytes: metadata.len(), records, agent }
+            let (path, bytes) = (path.to_owned(), metadata.len());
+            Change::Rewrite { path, from: None, bytes, records, agent, refs_up_to: None }
         }
     };
     let in_part = |finding: &Finding| match (&change, finding.offset) {
@@ -181,7 +254,20 @@ fn segment_step(
         message: format!("an agent takes this record for corruption: {what}"),
         how: "filled with records that say nothing".to_owned(),
     }));
-    let lost = findings.iter().fold(standing.lost_to_agent(), |sum, finding| {
+    if let (1.., Some(most)) = (confused.entries, refs_up_to) {
+        mends.push(Mends {
+            code: "reissued_refs".to_owned(),
+            offset: None,
+            end: None,
+            message: format!(
+                "{} entries have refs above {most}, which mean other series by now",
+                confused.entries
+            ),
+            how: "they are left out, and kept in the backup".to_owned(),
+        });
+    }
+    let lost = standing.lost_to_agent().and(confused.lost());
+    let lost = findings.iter().fold(lost, |sum, finding| {
         // The record is still there; what else it held is not known.
         sum.and(if in_part(finding) > 0 { Loss { records: Some(0), entries: None } } else { loss(finding) })
     });
@@ -210,11 +296,16 @@ fn fence(
     corrected: CorrectedRefs,
 ) -> io::Result<Option<Step>> {
     let Some(wal) = listing.logs.iter().find(|log| log.kind == LogKind::Wal) else { return Ok(None) };
-    let (Some(series_ref), Some(last)) = (fence::needed(target, report, corrected)?, wal.segments.last())
-    else {
+    let defined = report.refs.defined.max(corrected.defined);
+    let needed = fence::needed(target, defined, report.refs.unknown.max(corrected.used))?;
+    let (Some(series_ref), Some(last)) = (needed, wal.segments.last()) else {
         return Ok(None);
     };
     let path = format!("{}/{}", wal.relative, crate::wal::segments::segment_name(last.index + 1));
+    fence_step(path, series_ref, report).map(Some)
+}
+
+fn fence_step(path: String, series_ref: u64, report: &Report) -> io::Result<Step> {
     let change = Change::Create { path, bytes: fence::segment(series_ref, report)? };
     let mends = Mends {
         code: "unknown_refs".to_owned(),
@@ -223,7 +314,7 @@ fn fence(
         message: format!("samples or head chunks have refs up to {}, and no series record that is left goes so far", series_ref - 1),
         how: "one series that no query returns makes Prometheus count on from there; else new series would get these refs".to_owned(),
     };
-    Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
+    Ok(Step { change, mends: vec![mends], lost: Loss::NOTHING })
 }
 
 fn mends(finding: &Finding, how: String) -> Mends {
@@ -280,7 +371,7 @@ pub(super) fn left(finding: &Finding, reason: &str) -> Left {
 fn why_not(finding: &Finding) -> &'static str {
     match finding.code {
         "restarted_generation" | "checkpoint_ahead" | "reissued_refs" => {
-            "walfix does not yet mend a directory on which Prometheus has run since the damage"
+            "the checkpoint and the segments do not go together: are they of one directory?"
         }
         "repeated_series" => "walfix does not yet tell which of two copies of a segment is the right one",
         "not_a_file" => "move it out of the directory; an empty file by its name may take its place",

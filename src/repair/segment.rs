@@ -7,12 +7,12 @@ use super::partial::{self, Partial, partial};
 use super::plan::{Content, Loss, Method, Patch};
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
-use crate::record::{RecordType, each_use};
+use crate::record::{RecordType, Selected, each_use, select};
 use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_with};
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
-use crate::wal::{Fault, ReadAt, Record, crc};
+use crate::wal::{Compression, Fault, ReadAt, Record, crc};
 
 /// What stands in a segment, and what is wrong with the rest.
 #[derive(Debug, Default)]
@@ -359,14 +359,104 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
     Reader::Agent.refuses(record, version)
 }
 
-/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; for an agent, those
-/// that it takes.
+/// Which records, and which of their entries, a segment that is written anew gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// The version of the agent that it is for, if it is for one: only records that this takes.
+    pub(super) agent: Option<Version>,
+    /// Only entries of refs up to this one.
+    pub(super) refs_up_to: Option<u64>,
+}
+
+impl Selection {
+    /// What it leaves of a record.
+    pub(super) fn of(self, record: &[u8]) -> Selected {
+        self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
+    }
+}
+
+/// What goes of a segment besides what is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Confused {
+    /// Records of which something stays.
+    pub(super) kept: u64,
+    /// Records that go whole.
+    records: u64,
+    /// Entries that go.
+    pub(super) entries: u64,
+}
+
+impl Confused {
+    /// In the first `length` bytes of `source`.
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, selection: Selection) -> io::Result<Self> {
+        let mut confused = Self::default();
+        if selection.refs_up_to.is_none() {
+            return Ok(confused);
+        }
+        each_record(source, length, |record| {
+            let selected = selection.of(record);
+            confused.entries += selected.dropped();
+            let goes = matches!(selected, Selected::Nothing { .. });
+            *(if goes { &mut confused.records } else { &mut confused.kept }) += 1;
+        })?;
+        Ok(confused)
+    }
+
+    /// What is lost so.
+    pub(super) fn lost(self) -> Loss {
+        Loss { records: Some(self.records), entries: Some(self.entries) }
+    }
+}
+
+/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; those of which some
+/// entries go, not compressed.
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     source: &S,
     length: u64,
-    agent: Option<Version>,
+    selection: Selection,
     out: W,
 ) -> io::Result<()> {
+    let mut writer = SegmentWriter::new(out);
+    let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+    for (range, mended) in places_of_records(source, length, selection.agent) {
+        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
+        // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
+        let selected = match unpacker.unpack(head.compression(), &stored) {
+            Ok(record) => selection.of(record),
+            Err(_) => Selected::All,
+        };
+        match selected {
+            Selected::All => writer.record(head.compression(), &stored)?,
+            Selected::Part { record, .. } => writer.record(Compression::None, &record)?,
+            Selected::Nothing { .. } => {}
+        }
+    }
+    writer.finish()?.flush()
+}
+
+/// Gives all records of a segment to `visit`, in order, those that are put right among them.
+pub(super) fn each_record<S: ReadAt + ?Sized>(
+    source: &S,
+    length: u64,
+    mut visit: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+    for (range, mended) in places_of_records(source, length, None) {
+        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
+        if let Ok(record) = unpacker.unpack(head.compression(), &stored) {
+            visit(record);
+        }
+    }
+    Ok(())
+}
+
+/// Where the records stand that can be had, in order, and how those are put right that must be; for an agent, those that it
+/// takes.
+fn places_of_records<S: ReadAt + ?Sized>(
+    source: &S,
+    length: u64,
+    agent: Option<Version>,
+) -> Vec<(Range<u64>, Option<Mended>)> {
     struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
     impl Visitor for Records {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
@@ -385,13 +475,7 @@ pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
     records.0.retain(|(_, mended)| !mended.as_ref().is_some_and(is_refused));
     records.0.sort_by_key(|(range, _)| range.start);
-    let mut writer = SegmentWriter::new(out);
-    let mut stored = Vec::new();
-    for (range, mended) in records.0 {
-        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
-        writer.record(head.compression(), &stored)?;
-    }
-    writer.finish()?.flush()
+    records.0
 }
 
 /// The data of the fragments that stand in `range`, corrected; and the last one's first byte.

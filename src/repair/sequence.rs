@@ -9,7 +9,7 @@ use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::segments::segment_name;
 
 /// Empty segments that are made for one gap.
-const MOST: i64 = 1000;
+pub(super) const MOST: i64 = 1000;
 
 /// Findings about the segments of a log that are mended here.
 const CODES: [&str; 4] =

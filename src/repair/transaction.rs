@@ -343,7 +343,7 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
             let source = File::open(data.join(change.source()))?;
             let length = source.metadata()?.len();
             let owner = Owner::of(&path.metadata()?);
-            replace(&path, Some(owner), |out| rewrite(&source, length, change.agent(), out))
+            replace(&path, Some(owner), |out| rewrite(&source, length, change.selection(), out))
         }
         Change::Create { bytes, .. } => {
             replace(&path, Some(Owner::of_new(&path)?), |out| out.write_all(bytes))

@@ -30,6 +30,8 @@ pub struct HeadChunk {
     pub series_ref: u64,
     /// Where it is: the file's number in the high 32 bits, its offset there in the low ones (`ChunkDiskMapperRef`).
     pub chunk_ref: u64,
+    /// Where it ends in the file, behind its checksum.
+    pub end: u64,
     /// The time of its first sample, ms.
     pub min_time: i64,
     /// The time of its last sample, ms.
@@ -161,6 +163,7 @@ impl<S: ReadAt> HeadChunkIter<S> {
         Ok(Some(HeadChunk {
             series_ref,
             chunk_ref: (self.file.cast_unsigned() << 32) | start,
+            end: required,
             min_time,
             max_time,
             encoding,

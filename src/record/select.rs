@@ -1,0 +1,244 @@
+//! The entries of some series alone.
+
+use super::{
+    DecodeError, FloatHistogramSample, HistogramSample, Record, RecordType,
+    encode_custom_buckets_float_histogram_samples, encode_custom_buckets_histogram_samples, encode_exemplars,
+    encode_float_histogram_samples_v2, encode_histogram_samples_v2, encode_metadata, encode_mmap_markers,
+    encode_samples, encode_samples_v2, encode_series, encode_tombstones,
+};
+
+/// What is left of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selected {
+    /// All of it; so of every record whose entries name no series.
+    All,
+    /// A record of the entries that are wanted, and how many are not in it.
+    Part {
+        /// As an encoder writes it.
+        record: Vec<u8>,
+        /// Entries that are not wanted.
+        dropped: u64,
+    },
+    /// Nothing, and how many entries it had.
+    Nothing {
+        /// Entries that are not wanted.
+        dropped: u64,
+    },
+}
+
+impl Selected {
+    /// Entries that are left out.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        match self {
+            Self::All => 0,
+            Self::Part { dropped, .. } | Self::Nothing { dropped } => *dropped,
+        }
+    }
+}
+
+/// The record of the entries whose ref is wanted. One that does not decode is taken as it is.
+pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
+    let kind = RecordType::of(record);
+    match Record::parse(record) {
+        Record::Series(r) => among(
+            r.entries(),
+            |e| wanted(e.series_ref),
+            |entries, out| {
+                let entries = entries.iter().map(|e| (e.series_ref, e.labels.iter().collect::<Vec<_>>()));
+                encode_series(entries, out);
+            },
+        ),
+        Record::Samples(r) => among(
+            r.entries(),
+            |e| wanted(e.series_ref),
+            |entries, out| {
+                if kind == Some(RecordType::SamplesV2) {
+                    encode_samples_v2(entries, out);
+                } else {
+                    encode_samples(entries, out);
+                }
+            },
+        ),
+        Record::Tombstones(r) => {
+            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_tombstones(entries, out))
+        }
+        Record::Exemplars(r) => {
+            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_exemplars(entries, out))
+        }
+        Record::MmapMarkers(r) => {
+            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_mmap_markers(entries, out))
+        }
+        Record::Metadata(r) => {
+            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_metadata(entries, out))
+        }
+        Record::Histograms(r) => among(
+            r.entries(),
+            |e| wanted(e.series_ref),
+            |entries, out| {
+                let entries: Vec<HistogramSample> = entries.iter().cloned().map(Into::into).collect();
+                if kind == Some(RecordType::HistogramSamplesV2) {
+                    encode_histogram_samples_v2(&entries, out);
+                } else {
+                    of_kind(kind, out, |out| encode_custom_buckets_histogram_samples(&entries, out));
+                }
+            },
+        ),
+        Record::FloatHistograms(r) => among(
+            r.entries(),
+            |e| wanted(e.series_ref),
+            |entries, out| {
+                let entries: Vec<FloatHistogramSample> = entries.iter().cloned().map(Into::into).collect();
+                if kind == Some(RecordType::FloatHistogramSamplesV2) {
+                    encode_float_histogram_samples_v2(&entries, out);
+                } else {
+                    of_kind(kind, out, |out| encode_custom_buckets_float_histogram_samples(&entries, out));
+                }
+            },
+        ),
+        Record::MinValidTime(_) | Record::Unknown(_) => Selected::All,
+    }
+}
+
+/// Types 7 and 9, and 8 and 10, are written alike, and either kind of buckets may stand in both: the encoder that takes
+/// all, with the type as it was.
+fn of_kind(kind: Option<RecordType>, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+    encode(out);
+    if let (Some(first), Some(kind)) = (out.first_mut(), kind) {
+        *first = kind.byte();
+    }
+}
+
+fn among<E>(
+    entries: impl Iterator<Item = Result<E, DecodeError>>,
+    wanted: impl Fn(&E) -> bool,
+    encode: impl FnOnce(&[E], &mut Vec<u8>),
+) -> Selected {
+    let Ok(mut entries) = entries.collect::<Result<Vec<E>, _>>() else { return Selected::All };
+    let before = entries.len();
+    entries.retain(wanted);
+    let dropped = (before - entries.len()) as u64;
+    if dropped == 0 {
+        Selected::All
+    } else if entries.is_empty() {
+        Selected::Nothing { dropped }
+    } else {
+        let mut record = Vec::new();
+        encode(&entries, &mut record);
+        Selected::Part { record, dropped }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Selected, select};
+    use crate::record::{
+        ExemplarEntry, HistogramSample, MetadataEntry, MmapMarkerEntry, OwnedHistogram, SampleEntry,
+        TombstoneEntry, each_use, encode_custom_buckets_histogram_samples, encode_exemplars,
+        encode_histogram_samples, encode_histogram_samples_v2, encode_metadata, encode_min_valid_time,
+        encode_mmap_markers, encode_samples, encode_samples_v2, encode_series, encode_tombstones,
+    };
+
+    type Encode = Box<dyn Fn(&[u64]) -> Vec<u8>>;
+
+    fn written(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(&mut out);
+        out
+    }
+
+    fn time(series_ref: u64) -> i64 {
+        1000 + i64::try_from(series_ref).unwrap()
+    }
+
+    fn samples(refs: &[u64]) -> Vec<SampleEntry> {
+        refs.iter()
+            .map(|&series_ref| SampleEntry { series_ref, t: time(series_ref), st: 5, value_bits: 9 })
+            .collect()
+    }
+
+    fn histograms(refs: &[u64], schema: i32) -> Vec<HistogramSample> {
+        let histogram = OwnedHistogram { schema, count: 3, ..OwnedHistogram::default() };
+        let of = |&series_ref: &u64| HistogramSample {
+            series_ref,
+            t: time(series_ref),
+            st: 0,
+            histogram: histogram.clone(),
+        };
+        refs.iter().map(of).collect()
+    }
+
+    /// Of each kind, how entries of these refs are written.
+    fn kinds() -> Vec<Encode> {
+        vec![
+            Box::new(|refs| {
+                written(|out| encode_series(refs.iter().map(|&r| (r, [(&b"a"[..], &b"b"[..])])), out))
+            }),
+            Box::new(|refs| written(|out| encode_samples(&samples(refs), out))),
+            Box::new(|refs| written(|out| encode_samples_v2(&samples(refs), out))),
+            Box::new(|refs| {
+                let of = |&series_ref: &u64| TombstoneEntry { series_ref, min_time: 1, max_time: 7 };
+                written(|out| encode_tombstones(&refs.iter().map(of).collect::<Vec<_>>(), out))
+            }),
+            Box::new(|refs| {
+                let of = |&series_ref: &u64| ExemplarEntry {
+                    series_ref,
+                    t: time(series_ref),
+                    value_bits: 1,
+                    labels: crate::record::Labels::default(),
+                };
+                written(|out| encode_exemplars(&refs.iter().map(of).collect::<Vec<_>>(), out))
+            }),
+            Box::new(|refs| {
+                let of = |&series_ref: &u64| MmapMarkerEntry { series_ref, mmap_ref: 8 };
+                written(|out| encode_mmap_markers(&refs.iter().map(of).collect::<Vec<_>>(), out))
+            }),
+            Box::new(|refs| {
+                let of =
+                    |&series_ref: &u64| MetadataEntry { series_ref, metric_type: 1, unit: b"u", help: b"h" };
+                written(|out| encode_metadata(&refs.iter().map(of).collect::<Vec<_>>(), out))
+            }),
+            Box::new(|refs| written(|out| encode_histogram_samples(&histograms(refs, 1), out))),
+            Box::new(|refs| written(|out| encode_histogram_samples_v2(&histograms(refs, 1), out))),
+            Box::new(|refs| {
+                written(|out| encode_custom_buckets_histogram_samples(&histograms(refs, -53), out))
+            }),
+        ]
+    }
+
+    #[test]
+    fn what_is_left_is_written_as_if_there_had_been_nothing_else() {
+        for (kind, encode) in kinds().iter().enumerate() {
+            let whole = encode(&[3, 900, 5, 901]);
+            assert_eq!(select(&whole, |_| true), Selected::All, "{kind}");
+            assert_eq!(select(&whole, |_| false), Selected::Nothing { dropped: 4 }, "{kind}");
+            let expected = Selected::Part { record: encode(&[3, 5]), dropped: 2 };
+            assert_eq!(select(&whole, |series_ref| series_ref < 900), expected, "{kind}");
+            let mut refs = Vec::new();
+            each_use(&encode(&[3, 5]), |one| refs.push(one.series_ref));
+            assert_eq!(refs, [3, 5], "{kind}");
+        }
+    }
+
+    /// Custom buckets in a record of type 7.
+    #[test]
+    fn histograms_keep_their_type() {
+        let mut mixed =
+            written(|out| encode_custom_buckets_histogram_samples(&histograms(&[1, 2], -53), out));
+        mixed[0] = 7;
+        let mut expected =
+            written(|out| encode_custom_buckets_histogram_samples(&histograms(&[2], -53), out));
+        expected[0] = 7;
+        assert_eq!(
+            select(&mixed, |series_ref| series_ref == 2),
+            Selected::Part { record: expected, dropped: 1 }
+        );
+    }
+
+    #[test]
+    fn what_names_no_series_stays() {
+        for record in [written(|out| encode_min_valid_time(5, out)), vec![], vec![200, 1, 2]] {
+            assert_eq!(select(&record, |_| false), Selected::All);
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! A WAL that Prometheus has begun anew beside a checkpoint that covers its numbers.
+//!
+//! On damage in `checkpoint.N` it deletes the segments behind that, counts from 0 again, and hands out refs from the highest on
+//! that it has read in the checkpoint (`tsdb/wlog/wlog.go`, `WL.Repair`; `lastSeriesID`, `tsdb/head_wal.go`). So refs up to
+//! that one mean the same in all generations; a higher one is one series in the rest of the checkpoint, and another in what was
+//! written since. The newest generation stays as it is, and gets numbers that are replayed; of the others stays what cannot be
+//! confused with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::hash::BuildHasher as _;
+use std::io;
+use std::path::Path;
+
+use super::input;
+use super::plan::{Change, Loss, Mends, Step};
+use super::segment::each_record;
+use super::sequence;
+use crate::forecast::Assumed;
+use crate::forecast::replay::{Part, Reader, Replay};
+use crate::record::{Record, each_use};
+use crate::scan::report::{Finding, Report, Severity};
+use crate::tsdb::{Listing, LogDirectory, LogKind};
+use crate::wal::segments::{SegmentFile, segment_name};
+
+/// Findings that say that there are generations, or that numbers do not go together.
+const CODES: [&str; 2] = ["checkpoint_ahead", "restarted_generation"];
+
+/// Findings that are mended with them.
+const WITH_THEM: [&str; 3] = ["reissued_refs", "segments_not_sequential", "misnamed_segment"];
+
+/// How far the time of a file may be from that of its newest sample, ns: Prometheus writes a scrape as it comes. Beyond that
+/// the file has been copied since, or holds samples of another time, and says nothing of when it was written.
+const CREDIBLE: i128 = 3_600_000_000_000;
+
+/// What was found, and what becomes of it.
+#[derive(Debug)]
+pub(super) struct Generations {
+    finding: Mends,
+    /// The directory of the last checkpoint.
+    checkpoint: String,
+    way: Way,
+    /// Refs that the newest generation has handed out.
+    pub(super) defined: HashSet<u64>,
+    /// The highest ref that means the same everywhere, if the newest generation has handed out higher ones.
+    common: Option<u64>,
+    /// The highest ref that is defined where Prometheus stopped reading a damaged checkpoint.
+    read: Option<u64>,
+    /// Segments of which only entries of such refs stay.
+    confused: BTreeMap<String, u64>,
+    /// Segments of the WAL that the checkpoint covers by number.
+    covered: BTreeSet<String>,
+    /// Segments of the WBL that the newest generation has written.
+    own_wbl: Vec<String>,
+    /// The highest refs that are defined in what stays, and seen anywhere.
+    pub(super) highest: Highest,
+    /// The times of the newest sample in the checkpoint, and of the oldest in the newest generation, ms.
+    pub(super) times: (Option<i64>, Option<i64>),
+}
+
+/// The highest refs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Highest {
+    /// Of those that are defined in what stays.
+    pub(super) defined: Option<u64>,
+    /// Of those that are seen anywhere.
+    pub(super) seen: Option<u64>,
+}
+
+/// What is done so that the replay goes on behind the checkpoint.
+#[derive(Debug)]
+enum Way {
+    /// Empty segments lead to the number behind the checkpoint: what is there is in it already, or there is nothing.
+    GoOn { wal: String, missing: std::ops::RangeInclusive<i64> },
+    /// The checkpoint gets the number before the first segment.
+    RenameCheckpoint { to: String, next: String },
+    /// The segments get numbers behind that of the checkpoint, which may need a higher one itself.
+    Renumber { renames: Vec<(String, String)>, checkpoint: Option<String>, next: String },
+}
+
+impl Generations {
+    /// What the finding about it comes to, if there is one; or why it is not mended.
+    pub(super) fn of(
+        listing: &Listing,
+        report: &Report,
+        assumed: Assumed,
+    ) -> io::Result<Result<Option<Self>, &'static str>> {
+        let found = report.findings.iter().find(|finding| CODES.contains(&finding.code));
+        let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
+        let (Some(finding), Some((at, number)), Some(wal)) = (found, listing.last_checkpoint(), wal) else {
+            return Ok(Ok(None));
+        };
+        let checkpoint = &listing.logs[at];
+        if let Some(reason) = cannot_be_numbered(wal) {
+            return Ok(Err(reason));
+        }
+        let is_damage = |other: &&Finding| other.severity == Severity::Damage && !CODES.contains(&other.code);
+        let damaged = |log: &LogDirectory| {
+            report.findings.iter().filter(is_damage).any(|other| other.log.as_ref() == Some(&log.relative))
+        };
+        let before = Definitions::of(&checkpoint.segments)?;
+        let mut now = Vec::new();
+        for segment in &wal.segments {
+            now.push(Definitions::of(std::slice::from_ref(segment))?);
+        }
+        let Ok(way) = Way::of(finding, listing, (checkpoint, number), wal, (&before, &now)) else {
+            return Ok(Err(
+                "its numbers do not go together, and neither do their contents: is this one directory?",
+            ));
+        };
+        let renumbered = matches!(way, Way::Renumber { .. });
+        let is_whole = !damaged(checkpoint);
+        // A start deletes what was there if the checkpoint is damaged: one generation is left.
+        let newest = if renumbered && is_whole { newest(&now) } else { 0 };
+        let mut generations = Self {
+            finding: Mends {
+                code: finding.code.to_owned(),
+                offset: None,
+                end: None,
+                message: finding.message.clone(),
+                how: String::new(),
+            },
+            checkpoint: checkpoint.relative.clone(),
+            way,
+            defined: HashSet::new(),
+            common: None,
+            read: None,
+            confused: BTreeMap::new(),
+            covered: wal.segments.iter().map(|segment| wal.relative_of(segment)).collect(),
+            own_wbl: Vec::new(),
+            highest: Highest::default(),
+            times: (log_max_time(report, &checkpoint.relative), None),
+        };
+        for definitions in std::iter::once(&before).chain(&now) {
+            generations.highest.seen = generations.highest.seen.max(definitions.highest);
+        }
+        generations.highest.seen = generations.highest.seen.max(report.refs.defined).max(report.refs.unknown);
+        if renumbered {
+            generations.defined = now[newest..].iter().flat_map(|one| one.labels.keys().copied()).collect();
+            generations.common = generations.defined.iter().min().map(|first| first.saturating_sub(1));
+            generations.times.1 = now[newest..].iter().filter_map(|one| one.min_time).min();
+            if !is_whole {
+                generations.read = read_up_to(checkpoint, assumed)?;
+            }
+            generations.confuse(listing, checkpoint, &wal.segments[newest..], &now[newest..])?;
+            for segment in &wal.segments[..newest] {
+                generations.keep_common(wal.relative_of(segment));
+            }
+        }
+        let stays = |series_ref: &&u64| generations.common.is_none_or(|common| **series_ref <= common);
+        let kept = before.labels.keys().filter(stays).max().copied();
+        let all = now.iter().flat_map(|one| one.labels.keys()).max().copied();
+        generations.highest.defined =
+            if renumbered { kept.max(generations.defined.iter().max().copied()) } else { kept.max(all) };
+        Ok(Ok(Some(generations)))
+    }
+
+    /// Notes where entries stand that may mean another series than the newest generation's.
+    fn confuse(
+        &mut self,
+        listing: &Listing,
+        checkpoint: &LogDirectory,
+        newest: &[SegmentFile],
+        contents: &[Definitions],
+    ) -> io::Result<()> {
+        for segment in &checkpoint.segments {
+            self.keep_common(checkpoint.relative_of(segment));
+        }
+        let Some(wbl) = listing.logs.iter().find(|log| log.kind == LogKind::Wbl) else { return Ok(()) };
+        let begun = begun(newest, contents)?;
+        let made = checkpoint.segments.iter().map(|segment| modified(&segment.path));
+        let made = made.collect::<io::Result<Vec<_>>>()?.into_iter().max();
+        for segment in &wbl.segments {
+            let written = modified(&segment.path)?;
+            let is_own = begun.is_some_and(|begun| written >= begun);
+            let path = wbl.relative_of(segment);
+            if is_own && self.common.is_some() {
+                self.own_wbl.push(path);
+            } else if let Some(common) = self.common {
+                self.confused.insert(path, common);
+            } else if let Some(read) = self.read {
+                // Of a run that has left nothing else, perhaps.
+                let is_before = begun.is_some() && made.is_some_and(|made| written <= made);
+                if !is_before {
+                    self.confused.insert(path, read);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_common(&mut self, path: String) {
+        if let Some(common) = self.common {
+            self.confused.insert(path, common);
+        }
+    }
+
+    /// Up to which ref entries of a segment stay, if not all do.
+    pub(super) fn refs_up_to(&self, path: &str) -> Option<u64> {
+        self.confused.get(path).copied()
+    }
+
+    /// Whether the segment of the WAL is one that Prometheus passes over, and comes to read.
+    pub(super) fn covers(&self, path: &str) -> bool {
+        self.covered.contains(path)
+    }
+
+    /// Whether a finding is mended with them.
+    pub(super) fn mends(&self, finding: &Finding) -> bool {
+        let is_renumbered = matches!(self.way, Way::Renumber { .. })
+            && WITH_THEM.contains(&finding.code)
+            && !finding.path.starts_with(&self.checkpoint);
+        CODES.contains(&finding.code) || is_renumbered
+    }
+
+    /// Refs that head chunks may have of another series: above this one, if not all is known to be of one generation.
+    pub(super) fn read(&self) -> Option<u64> {
+        self.read
+    }
+
+    /// Segments of the WBL that the newest generation has written.
+    pub(super) fn own_wbl(&self) -> &[String] {
+        &self.own_wbl
+    }
+
+    /// Whether chunk snapshots may be of another generation.
+    pub(super) fn is_begun_anew(&self) -> bool {
+        !matches!(self.way, Way::RenameCheckpoint { .. })
+    }
+
+    /// The name of the segment that follows all others in the end.
+    pub(super) fn next(&self) -> String {
+        match &self.way {
+            Way::GoOn { wal, missing } => format!("{wal}/{}", segment_name(*missing.end())),
+            Way::RenameCheckpoint { next, .. } | Way::Renumber { next, .. } => next.clone(),
+        }
+    }
+
+    /// What is done before all else: a segment behind a gap, for which Prometheus does not start, and so deletes nothing.
+    pub(super) fn gap(&self) -> Option<Step> {
+        let Way::Renumber { next, .. } = &self.way else { return None };
+        let how = "as long as the numbers have a gap, Prometheus does not start, and deletes nothing";
+        Some(self.step(Change::Create { path: next.clone(), bytes: Vec::new() }, how))
+    }
+
+    /// What is done after all else. `next` is there already if it is so said.
+    pub(super) fn last(&self, next_is_made: bool) -> Vec<Step> {
+        match &self.way {
+            Way::GoOn { wal, missing } => {
+                let how = "Prometheus goes on behind the checkpoint, and not with a number that this covers";
+                let end = missing.end() - i64::from(next_is_made);
+                let paths = (*missing.start()..=end).map(|index| format!("{wal}/{}", segment_name(index)));
+                paths.map(|path| self.step(Change::Create { path, bytes: Vec::new() }, how)).collect()
+            }
+            Way::RenameCheckpoint { to, .. } => {
+                let change = Change::Rename { from: self.checkpoint.clone(), to: to.clone() };
+                vec![self.step(change, "the checkpoint gets the number before the first segment")]
+            }
+            Way::Renumber { renames, checkpoint, .. } => {
+                let mut steps = Vec::new();
+                if let Some(to) = checkpoint {
+                    let change = Change::Rename { from: self.checkpoint.clone(), to: to.clone() };
+                    steps.push(self.step(change, "the segments go on behind its number"));
+                }
+                steps.extend(renames.iter().rev().map(|(from, to)| {
+                    let change = Change::Rename { from: from.clone(), to: to.clone() };
+                    self.step(
+                        change,
+                        "gets a number that the checkpoint does not cover, so that it is replayed",
+                    )
+                }));
+                steps
+            }
+        }
+    }
+
+    fn step(&self, change: Change, how: &str) -> Step {
+        Step { change, mends: vec![self.mended(how.to_owned())], lost: Loss::NOTHING }
+    }
+
+    /// The finding, mended so.
+    pub(super) fn mended(&self, how: String) -> Mends {
+        Mends { how, ..self.finding.clone() }
+    }
+}
+
+impl Way {
+    fn of(
+        finding: &Finding,
+        listing: &Listing,
+        (checkpoint, number): (&LogDirectory, i64),
+        wal: &LogDirectory,
+        (before, now): (&Definitions, &[Definitions]),
+    ) -> Result<Self, ()> {
+        let (Some(first), Some(last)) = (wal.segments.first(), wal.segments.last()) else {
+            let next = number.checked_add(1).ok_or(())?;
+            return Ok(Self::GoOn { wal: wal.relative.clone(), missing: next..=next });
+        };
+        let of_wal = |index: i64| format!("{}/{}", wal.relative, segment_name(index));
+        if finding.code == "checkpoint_ahead" {
+            let both = now.iter().flat_map(|one| &one.labels);
+            let both = both.filter_map(|(series_ref, labels)| Some((before.labels.get(series_ref)?, labels)));
+            let (same, other): (Vec<_>, Vec<_>) = both.partition(|(was, is)| was == is);
+            if !same.is_empty() && other.is_empty() {
+                let missing = last.index.checked_add(1).ok_or(())?..=number.checked_add(1).ok_or(())?;
+                let many = missing.end() - missing.start() >= sequence::MOST;
+                return if many { Err(()) } else { Ok(Self::GoOn { wal: wal.relative.clone(), missing }) };
+            }
+            if other.is_empty() && first.index > 0 {
+                let to = format!("{}/checkpoint.{}", wal.relative, segment_name(first.index - 1));
+                if listing.logs.iter().any(|log| log.relative == to) {
+                    return Err(());
+                }
+                return Ok(Self::RenameCheckpoint { to, next: of_wal(last.index.checked_add(1).ok_or(())?) });
+            }
+        }
+        let new_number = number.max(last.index);
+        let count = i64::try_from(wal.segments.len()).map_err(drop)?;
+        let next = new_number.checked_add(1).and_then(|from| from.checked_add(count)).ok_or(())?;
+        let renames = wal.segments.iter().zip(new_number + 1..);
+        let renames = renames.map(|(segment, index)| (wal.relative_of(segment), of_wal(index))).collect();
+        let directory = checkpoint.relative.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let checkpoint =
+            (new_number > number).then(|| format!("{directory}/checkpoint.{}", segment_name(new_number)));
+        Ok(Self::Renumber { renames, checkpoint, next: of_wal(next) })
+    }
+}
+
+/// What a segment, or several, say of series.
+#[derive(Debug, Default)]
+struct Definitions {
+    /// Of each ref that is defined, a number that its labels make.
+    labels: BTreeMap<u64, u64>,
+    /// The highest ref of any entry.
+    highest: Option<u64>,
+    /// The earliest and latest times of samples, ms.
+    min_time: Option<i64>,
+    max_time: Option<i64>,
+}
+
+impl Definitions {
+    fn of(segments: &[SegmentFile]) -> io::Result<Self> {
+        let hasher = foldhash::quality::FixedState::default();
+        let mut all = Self::default();
+        for segment in segments {
+            let file = File::open(&segment.path)?;
+            let length = file.metadata()?.len();
+            each_record(&file, length, |record| {
+                if let Record::Series(series) = Record::parse(record) {
+                    for entry in series.entries().flatten() {
+                        all.labels.entry(entry.series_ref).or_insert_with(|| hasher.hash_one(entry.labels));
+                    }
+                }
+                each_use(record, |one| {
+                    all.highest = all.highest.max(Some(one.series_ref));
+                    all.max_time = all.max_time.max(one.time);
+                    if let Some(time) = one.time {
+                        all.min_time = Some(all.min_time.map_or(time, |min| min.min(time)));
+                    }
+                });
+            })?;
+        }
+        Ok(all)
+    }
+}
+
+/// Where the newest generation begins: a ref is defined once in each.
+fn newest(segments: &[Definitions]) -> usize {
+    let mut begins = 0;
+    let mut known: HashSet<u64> = HashSet::new();
+    for (at, segment) in segments.iter().enumerate() {
+        if segment.labels.keys().any(|series_ref| known.contains(series_ref)) {
+            begins = at;
+            known.clear();
+        }
+        known.extend(segment.labels.keys());
+    }
+    begins
+}
+
+/// When the newest generation was begun, ns since 1970, if the times of files can be believed.
+fn begun(segments: &[SegmentFile], contents: &[Definitions]) -> io::Result<Option<i128>> {
+    let ns = |ms: i64| i128::from(ms) * 1_000_000;
+    let mut begun = None;
+    for (segment, definitions) in segments.iter().zip(contents) {
+        let written = modified(&segment.path)?;
+        let Some(newest) = definitions.max_time else {
+            begun = Some(begun.map_or(written, |begun: i128| begun.min(written)));
+            continue;
+        };
+        if (written - ns(newest)).abs() > CREDIBLE {
+            return Ok(None);
+        }
+        let oldest = ns(definitions.min_time.unwrap_or(newest));
+        begun = Some(begun.map_or(oldest, |begun: i128| begun.min(oldest)));
+    }
+    let has_samples = contents.iter().any(|one| one.max_time.is_some());
+    Ok(begun.filter(|_| has_samples))
+}
+
+fn modified(path: &Path) -> io::Result<i128> {
+    Ok(input::modified(&path.metadata()?))
+}
+
+fn log_max_time(report: &Report, path: &str) -> Option<i64> {
+    report.logs.iter().find(|log| log.path == path)?.max_time
+}
+
+fn cannot_be_numbered(wal: &LogDirectory) -> Option<&'static str> {
+    let same = wal.segments.windows(2).any(|pair| pair[0].index == pair[1].index);
+    (same || wal.segments.iter().any(|segment| segment.index < 0)).then_some(
+        "two files claim one number, or a number is negative: move one of them out of the directory",
+    )
+}
+
+/// The highest ref that Prometheus reads in a damaged checkpoint before it stops: it counts on from there.
+fn read_up_to(checkpoint: &LogDirectory, assumed: Assumed) -> io::Result<Option<u64>> {
+    let mut parts = Vec::new();
+    for segment in &checkpoint.segments {
+        let source = File::open(&segment.path)?;
+        let length = source.metadata()?.len();
+        parts.push(Part { dir: checkpoint.relative.clone(), index: segment.index, source, length });
+    }
+    let mut highest = None;
+    let mut replay = Replay::new(parts, assumed.version);
+    while let Some(record) = replay.next() {
+        if Reader::Wal.refuses(record.data, assumed.version).is_some() {
+            break;
+        }
+        if let Record::Series(series) = Record::parse(record.data) {
+            let refs = series.entries().flatten().map(|entry| entry.series_ref);
+            highest = highest.max(refs.max());
+        }
+    }
+    // Nothing was read: all refs are handed out anew.
+    Ok(Some(highest.unwrap_or(0)))
+}

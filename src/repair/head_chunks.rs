@@ -1,0 +1,111 @@
+//! Head chunks of which the ref means another series by now.
+//!
+//! Prometheus knows to whom a head chunk belongs by its ref alone (`loadMmappedChunks`, `tsdb/head.go`). A chunk whose encoding it
+//! does not know it passes over; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
+//! name them by their place.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+
+use super::generations::Generations;
+use super::plan::{Change, Content, Loss, Method, Patch, Step};
+use super::segment::{each_record, read_exact};
+use crate::record::Record;
+use crate::tsdb::{HeadChunk, Target, list_head_chunks};
+
+/// Where the encoding stands in a chunk, behind ref and times (`tsdb/chunks/head_chunks.go`, `WriteChunk`).
+const ENCODING: u64 = 24;
+/// What no version means by it, the bit aside that says that samples came out of order.
+const UNKNOWN: u8 = 0x7F;
+
+/// The directory of head chunks.
+pub(super) const CHUNKS_HEAD: &str = "chunks_head";
+
+/// The steps after which no chunk is taken for one of another series.
+pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Vec<Step>> {
+    let own = marked(target, generations)?;
+    let directory = target.path().join(CHUNKS_HEAD);
+    let files = list_head_chunks(&directory, CHUNKS_HEAD)?.files;
+    let certain = last_of_the_first(&files, generations)?;
+    let is_strange = |chunk: &HeadChunk| {
+        if !generations.defined.is_empty() {
+            // What it has of its own in order stands in its WAL as well.
+            return generations.defined.contains(&chunk.series_ref)
+                && !(chunk.out_of_order && own.contains(&(chunk.series_ref, chunk.chunk_ref)));
+        }
+        generations.read().is_some_and(|read| chunk.series_ref > read) && Some(chunk.chunk_ref) > certain
+    };
+    let mut steps = Vec::new();
+    for file in &files {
+        let Ok(chunks) = file.chunks() else { continue };
+        let (mut patches, mut count, mut lost) = (Vec::new(), 0_u64, 0_u64);
+        let source = File::open(&file.path)?;
+        for chunk in chunks.flatten().filter(|chunk| is_strange(chunk) && chunk.encoding != UNKNOWN) {
+            patches.extend(passed_over(&source, &chunk)?);
+            count += 1;
+            if generations.times.1.is_none_or(|begun| chunk.max_time < begun) {
+                lost += u64::from(chunk.samples);
+            }
+        }
+        if patches.is_empty() {
+            continue;
+        }
+        let how = format!(
+            "{count} head chunks have refs that mean other series by now; Prometheus passes over them from here on"
+        );
+        let change =
+            Change::Patch { path: format!("{CHUNKS_HEAD}/{}", file.name), method: Method::Replace, patches };
+        let lost = Loss { records: Some(0), entries: Some(lost) };
+        steps.push(Step { change, mends: vec![generations.mended(how)], lost });
+    }
+    Ok(steps)
+}
+
+/// Chunks of samples out of order that the newest generation has written, by ref and place: its WBL says so.
+fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64, u64)>> {
+    let mut marked = HashSet::new();
+    for path in generations.own_wbl() {
+        let file = File::open(target.path_of(path))?;
+        let length = file.metadata()?.len();
+        each_record(&file, length, |record| {
+            if let Record::MmapMarkers(markers) = Record::parse(record) {
+                marked.extend(markers.entries().flatten().map(|marker| (marker.series_ref, marker.mmap_ref)));
+            }
+        })?;
+    }
+    Ok(marked)
+}
+
+/// The place of the last chunk that is certainly of the generation that the checkpoint is of: it ends before that does. What
+/// stands before it was written before it.
+fn last_of_the_first(
+    files: &[crate::tsdb::HeadChunkFile],
+    generations: &Generations,
+) -> io::Result<Option<u64>> {
+    let (Some(read), Some(newest)) = (generations.read(), generations.times.0) else { return Ok(None) };
+    let mut last = None;
+    for chunks in files.iter().filter_map(|file| file.chunks().ok()) {
+        let certain = chunks
+            .flatten()
+            .filter(|chunk| !chunk.out_of_order && chunk.series_ref > read && chunk.max_time <= newest);
+        last = last.max(certain.map(|chunk| chunk.chunk_ref).last());
+    }
+    Ok(last)
+}
+
+/// The patches that make Prometheus pass over a chunk.
+fn passed_over(file: &File, chunk: &HeadChunk) -> io::Result<[Patch; 2]> {
+    let start = chunk.chunk_ref & u64::from(u32::MAX);
+    let mut bytes = vec![0; usize::try_from(chunk.end - 4 - start).unwrap_or(0)];
+    read_exact(file, &mut bytes, start)?;
+    let at = usize::try_from(ENCODING).unwrap_or(0);
+    let encoding = bytes.get(at).map_or(UNKNOWN, |byte| byte | UNKNOWN);
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte = encoding;
+    }
+    let checksum = crc32c::crc32c(&bytes).to_be_bytes().to_vec();
+    let patch =
+        |offset, with: Vec<u8>| Patch { offset, replaces: with.len() as u64, with: Content::Bytes(with) };
+    Ok([patch(start + ENCODING, vec![encoding]), patch(chunk.end - 4, checksum)])
+}
