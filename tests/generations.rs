@@ -25,7 +25,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use support::bases::{Base, Names, Sample, Standing};
 use support::generations::{
-    Healthy, HeadChunk, Must, Samples, Story, Takes, accepted, anywhere, complaints, head_chunks, is_fence,
+    Healthy, HeadChunk, Must, Samples, Story, Takes, Times, accepted, anywhere, complaints, head_chunks, is_fence,
     logged_complaints, served, walfix,
 };
 use support::matrix::BASES;
@@ -103,7 +103,7 @@ fn judge(mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
         return judged;
     }
     if !matches!(exit, 0 | 1) {
-        wrong.push(format!("exit {exit}"));
+        wrong.push(format!("exit {exit}: {}", answer["left"]));
     }
     let repaired = story.path("repaired");
     tree::copy(&data, &repaired);
@@ -222,6 +222,7 @@ fn live(story: &mut Story<'_>, state: u64, rng: &mut Rng) {
     for &takes in runs {
         story.run(takes, 2, rng);
     }
+    story.copied();
 }
 
 /// Runs cases by number, some at a time; the harness's own mistakes are told with their numbers.
@@ -283,7 +284,7 @@ fn somewhere_in_the_checkpoint() {
         let mut rng = Rng::with_seed(seed);
         let healthy = &directories[rng.usize(..directories.len())];
         let (words, damaged) = anywhere(&healthy.base, &mut rng);
-        let mut story = Story::begin(healthy, damaged, oracle);
+        let mut story = Story::begin(healthy, damaged, Times::any(&mut rng), oracle);
         // Nothing that a start comes upon: it goes on with the generation that there is.
         story.is_refused.then_some(())?;
         let state = seed;
@@ -323,7 +324,7 @@ fn in_every_way() {
         (seed as usize % step == 0).then_some(())?;
         let (healthy, words, damaged) = &cases[usize::try_from(seed).unwrap()];
         let mut rng = Rng::with_seed(seed);
-        let mut story = Story::begin(healthy, damaged.clone(), oracle);
+        let mut story = Story::begin(healthy, damaged.clone(), Times::any(&mut rng), oracle);
         story.is_refused.then_some(())?;
         let state = seed / step as u64;
         live(&mut story, state, &mut rng);
