@@ -9,6 +9,7 @@
 //! | knob | |
 //! |---|---|
 //! | `WALFIX_PLACES`, `WALFIX_FIRST_SEED` | how many damages, and from which seed on |
+//! | `WALFIX_KEEP` | a directory in which each case is kept: `data` before the repair, `backup`, `repaired` |
 //! | `WALFIX_DIRECTORIES` | further healthy directories, separated by `:` |
 #![cfg(target_os = "linux")]
 
@@ -25,7 +26,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use support::bases::{Base, Names, Sample, Standing};
 use support::generations::{
-    Healthy, HeadChunk, Must, Samples, Story, Takes, Times, accepted, anywhere, complaints, head_chunks, is_fence,
+    Healthy, Must, Obstacles, Samples, Story, Takes, Times, accepted, anywhere, complaints,is_fence,
     logged_complaints, served, walfix,
 };
 use support::matrix::BASES;
@@ -67,16 +68,18 @@ struct Judged {
     words: String,
     /// Why nothing was repaired.
     left: Option<String>,
+    /// What must be served and is not, because of how Prometheus replays: how many samples, and why.
+    lacks: Vec<(usize, String)>,
     wrong: Vec<String>,
 }
 
 /// Starts, repairs and judges.
-fn judge(mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
+fn judge(seed: u64, mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
     let mut judged = Judged { words: story.words(), ..Judged::default() };
     let wrong = &mut judged.wrong;
     let data = story.data();
     let must = story.must();
-    let chunks = head_chunks(&data, oracle);
+    let obstacles = story.obstacles();
     // What Prometheus serves as it is.
     let unrepaired = story.path("unrepaired");
     tree::copy(&data, &unrepaired);
@@ -102,9 +105,6 @@ fn judge(mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
         }
         return judged;
     }
-    if !matches!(exit, 0 | 1) {
-        wrong.push(format!("exit {exit}: {}", answer["left"]));
-    }
     let repaired = story.path("repaired");
     tree::copy(&data, &repaired);
     if backup.exists() {
@@ -122,7 +122,13 @@ fn judge(mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
         let codes: Vec<_> = codes.map(|f| f["code"].as_str().unwrap_or_default()).collect();
         wrong.push(format!("scan: {codes:?}"));
     }
-    serve(&mut story, &repaired, (&must, &without, &chunks), oracle, rng, wrong);
+    story.keep(&seed.to_string());
+    judged.lacks = serve(&mut story, &repaired, (&must, &without, &obstacles), oracle, rng, wrong);
+    if exit == 4 && !judged.lacks.is_empty() {
+        judged.lacks.push((0, "exit 4, and Prometheus starts clean".to_owned()));
+    } else if !matches!(exit, 0 | 1) {
+        judged.wrong.push(format!("exit {exit}: {}", answer["after"]));
+    }
     judged
 }
 
@@ -130,26 +136,30 @@ fn judge(mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
 fn serve(
     story: &mut Story<'_>,
     repaired: &Path,
-    (must, without, chunks): (&Must, &Samples, &[HeadChunk]),
+    (must, without, obstacles): (&Must, &Samples, &Obstacles),
     oracle: Oracle,
     rng: &mut Rng,
     wrong: &mut Vec<String>,
-) {
+) -> Vec<(usize, String)> {
     let report = oracle.json(&["open"], repaired);
     wrong.extend(complaints(&report).into_iter().map(|words| format!("first start: {words}")));
     let first = served(&report["series"], &mut story.names);
     wrong.extend(strange(story, &first, &Samples::new()).map(|words| format!("first start: {words}")));
+    let unrepaired = without.keys().map(|sample| (sample, "what it serves unrepaired"));
     let mut missing: BTreeMap<(&str, &str), (usize, Sample)> = BTreeMap::new();
-    for (sample, what) in must.all.iter().filter(|(sample, _)| !first.contains_key(*sample)) {
-        missing.entry((*what, story.reason(sample, chunks))).or_insert((0, *sample)).0 += 1;
+    for (sample, what) in must.all.iter().map(|(sample, what)| (sample, *what)).chain(unrepaired) {
+        if !first.contains_key(sample) {
+            let obstacle = story.obstacle(sample, what, obstacles).unwrap_or_default();
+            missing.entry((what, obstacle)).or_insert((0, *sample)).0 += 1;
+        }
     }
-    for ((what, reason), (count, example)) in &missing {
-        wrong.push(format!("{count} samples of {what} are not served, e.g. {example:?}; reason: {reason}"));
-    }
-    let lost: Vec<_> = without.keys().filter(|sample| !first.contains_key(*sample)).collect();
-    if let Some(example) = lost.first() {
-        let reason = story.reason(example, chunks);
-        wrong.push(format!("{} samples that it serves unrepaired are not, e.g. {example:?}; reason: {reason}", lost.len()));
+    let mut lacks = Vec::new();
+    for ((what, obstacle), (count, example)) in missing {
+        if obstacle.is_empty() {
+            wrong.push(format!("{count} samples are not served of {what}, e.g. {example:?}"));
+        } else {
+            lacks.push((count, format!("{what}: {obstacle}")));
+        }
     }
     // As many new series as may meet refs that were handed out before.
     let runs = story.runs.iter().flatten().flat_map(|run| run.refs.values().copied());
@@ -171,7 +181,7 @@ fn serve(
     wrong.extend(logged_complaints(&report["log"]).into_iter().map(|words| format!("second start: {words}")));
     if report["grown"] != true {
         wrong.push(format!("second start: {:?}", report["open_errors"]));
-        return;
+        return lacks;
     }
     let (grown, refs) = accepted(&told, &report, &mut story.names);
     if refs.len() < count {
@@ -188,6 +198,7 @@ fn serve(
             wrong.push(format!("{name}: {} samples are gone, e.g. {:?}", gone.len(), gone[0]));
         }
     }
+    lacks
 }
 
 /// Samples that were never written under their labels.
@@ -217,6 +228,7 @@ fn live(story: &mut Story<'_>, state: u64, rng: &mut Rng) {
         8 => &[All, Nothing],
         _ => &[All, Known, All],
     };
+    story.snapshots = rng.usize(..5) == 0;
     // The start that deletes and fails.
     story.run(Nothing, 1, rng);
     for &takes in runs {
@@ -269,6 +281,17 @@ fn conclude(results: &[(u64, String, Judged)]) {
     }
     let refused: usize = left.values().sum();
     println!("{} cases, {refused} not repaired, {failed} wrong", results.len());
+    let mut lacks: BTreeMap<&str, (usize, usize, Vec<u64>)> = BTreeMap::new();
+    for (seed, _, judged) in results {
+        for (count, why) in &judged.lacks {
+            let entry = lacks.entry(why).or_default();
+            *entry = (entry.0 + 1, entry.1 + count, std::mem::take(&mut entry.2));
+            entry.2.push(*seed);
+        }
+    }
+    for (why, (cases, samples, seeds)) in lacks {
+        println!("    FINDING in {cases} cases: {samples} samples of {why}; seeds {:?}", &seeds[..seeds.len().min(5)]);
+    }
     for (reason, count) in left {
         println!("    {count} left: {reason}");
     }
@@ -289,7 +312,7 @@ fn somewhere_in_the_checkpoint() {
         story.is_refused.then_some(())?;
         let state = seed;
         live(&mut story, state, &mut rng);
-        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(story, oracle, &mut rng)))
+        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, story, oracle, &mut rng)))
     });
     conclude(&results);
 }
@@ -328,7 +351,7 @@ fn in_every_way() {
         story.is_refused.then_some(())?;
         let state = seed / step as u64;
         live(&mut story, state, &mut rng);
-        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(story, oracle, &mut rng)))
+        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, story, oracle, &mut rng)))
     });
     conclude(&results);
 }

@@ -24,6 +24,9 @@ const PAGE: usize = 32768;
 /// How far out of order samples may be, ms.
 const WINDOW: i64 = 1_800_000;
 
+/// Late samples come so many ms after a full second, and no others.
+const LATE: i64 = 501;
+
 /// A sample's value: what it is, and bits. Of histograms those of count and sum.
 pub type Bits = (u8, u64, u64);
 
@@ -263,8 +266,12 @@ pub struct Story<'a> {
     pub times: Times,
     /// Successful runs since, the last one last. `None`: a start that failed.
     pub runs: Vec<Option<Run>>,
+    /// Whether the runs have the feature memory-snapshot-on-shutdown.
+    pub snapshots: bool,
     clock: i64,
     fresh: usize,
+    /// Label sets of series that runs have made.
+    grown: Vec<Pairs>,
 }
 
 impl<'a> Story<'a> {
@@ -299,13 +306,22 @@ impl<'a> Story<'a> {
             is_refused,
             times,
             runs: Vec::new(),
+            snapshots: false,
             clock: healthy.newest,
             fresh: 0,
+            grown: Vec::new(),
         }
     }
 
     pub fn data(&self) -> PathBuf {
         self.root.path().join("data")
+    }
+
+    /// Keeps it for a look at it, if `WALFIX_KEEP` names a directory for that.
+    pub fn keep(&self, name: &str) {
+        if let Some(directory) = std::env::var_os("WALFIX_KEEP") {
+            tree::copy(self.root.path(), &Path::new(&directory).join(name));
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -325,7 +341,8 @@ impl<'a> Story<'a> {
     pub fn run(&mut self, takes: Takes, tries: usize, rng: &mut Rng) {
         let has_window = self.healthy.base.tree.keys().any(|path| path.starts_with("wbl/")) || rng.bool();
         let (rounds, late) = ([1, 3, 130][rng.usize(..3)], [0, 5, 40][rng.usize(..3)]);
-        let (snapshots, kill, maps) = (rng.usize(..6) == 0, rng.bool(), rng.usize(..3) == 0);
+        let (snapshots, maps) = (self.snapshots, rng.usize(..3) == 0);
+        let kill = !snapshots && rng.bool();
         let compacts = rng.usize(..10) == 0;
         let most = if rounds > 100 { 12 } else { 40 };
         let mut words = format!("{takes:?}, {rounds} rounds");
@@ -337,7 +354,13 @@ impl<'a> Story<'a> {
             Takes::All => {
                 again = self.some(false, most, rng);
                 fresh = self.fresh("fresh", most);
+                // What was there before is there still.
+                again.extend(self.grown.iter().filter(|_| rng.bool()).take(most).cloned());
             }
+        }
+        if self.snapshots && takes == Takes::Known {
+            // It has read them in the snapshot of the run before, if that has left one.
+            known.extend(self.grown.iter().filter(|_| rng.bool()).take(most).cloned());
         }
         let mut steps = Vec::new();
         let all: Vec<&Pairs> = known.iter().chain(&again).chain(&fresh).collect();
@@ -358,7 +381,7 @@ impl<'a> Story<'a> {
         if has_window && takes != Takes::Nothing {
             // Between the others, and each at a time of its own.
             for k in 0..late {
-                let time = self.clock - 1_000_000 + k * 10_000 + 501;
+                let time = (self.clock - 1_000_000 + k * 10_000) / 1000 * 1000 + LATE;
                 for labels in &all {
                     if rng.bool() {
                         commit.push(sample(labels, time, rng));
@@ -399,6 +422,9 @@ impl<'a> Story<'a> {
         let (samples, refs) = accepted(&told, &report, &mut self.names);
         let samples: Samples = samples.into_iter().filter(|(sample, _)| live.contains_key(sample)).collect();
         self.runs.push(Some(Run { samples, refs, served: live, words }));
+        let mut grown: BTreeSet<Pairs> = std::mem::take(&mut self.grown).into_iter().collect();
+        grown.extend(again.into_iter().chain(fresh).chain(backdated));
+        self.grown = grown.into_iter().collect();
     }
 
     fn fresh(&mut self, name: &str, count: usize) -> Vec<Pairs> {
@@ -440,7 +466,7 @@ impl<'a> Story<'a> {
         let is_kept = |reference: u64| reference <= self.highest || !own;
         let chunks = head_chunks(&data, self.oracle);
         // Of the old logs what the damage has left, where it still stands.
-        let mut old = Vec::new();
+        let (mut old, mut which) = (Vec::new(), Vec::new());
         for (path, standing) in &self.damaged.standing {
             let (Some(Some(now)), Some(Some(then))) = (tree.get(path), self.damaged.tree.get(path)) else { continue };
             if !now.starts_with(then) {
@@ -452,9 +478,19 @@ impl<'a> Story<'a> {
                 is_kept(reference) && !(is_late && has_run && reference > self.highest)
             });
             old.push(standing);
+            which.push(is_late);
         }
         let mut all: HashMap<Sample, &'static str> = HashMap::new();
-        all.extend(Standing::known(old.iter()).into_iter().map(|sample| (sample, "a record of the old logs")));
+        let (mut in_order, mut late) = (Vec::new(), Vec::new());
+        for (standing, is_late) in old.iter().zip(&which) {
+            // Series are in the WAL.
+            let series = Standing { series: standing.series.clone(), ..Standing::default() };
+            in_order.push(if *is_late { series.clone() } else { standing.clone() });
+            late.push(if *is_late { standing.clone() } else { series });
+        }
+        for (standing, what) in [(late, "the old WBL"), (in_order, "the checkpoint or the old WAL")] {
+            all.extend(Standing::known(standing.iter()).into_iter().map(|sample| (sample, what)));
+        }
         let known: HashSet<u64> = old.iter().flat_map(|standing| standing.series.iter().copied()).collect();
         let newest = old.iter().flat_map(|s| &s.samples).map(|&(_, (_, time))| time).max().unwrap_or(i64::MIN);
         for chunk in &chunks {
@@ -477,7 +513,19 @@ impl<'a> Story<'a> {
         drop(deletes);
         all.extend(self.blocks(&data).into_iter().map(|sample| (sample, "a block")));
         if let Some(run) = last {
-            all.extend(run.samples.keys().map(|&sample| (sample, "the last run")));
+            let what = |sample: &Sample| {
+                match (sample.1 % 1000 == LATE, run.refs[&sample.0] <= self.highest) {
+                    (false, true) => "the last run, of series that it had read",
+                    (false, false) => "the last run, of series of its own",
+                    (true, true) => "the last run, late, of series that it had read",
+                    (true, false) => "the last run, late, of series of its own",
+                }
+            };
+            // By nothing but the times of files can be told which segments of the WBL it has written.
+            let counts = |sample: &&Sample| {
+                self.times == Times::OfSamples || sample.1 % 1000 != LATE || run.refs[&sample.0] <= self.highest
+            };
+            all.extend(run.samples.keys().filter(counts).map(|&sample| (sample, what(&sample))));
         }
         Must { all, old }
     }
@@ -501,20 +549,54 @@ impl<'a> Story<'a> {
         served(&report["series"], &mut self.names.clone()).into_keys().collect()
     }
 
-    /// Why a sample may be missing that is in `must`: what stands in its way in Prometheus, if anything that is known.
-    pub fn reason(&self, sample: &Sample, chunks: &[HeadChunk]) -> &'static str {
-        let base = &self.healthy.base;
-        let mine = |reference: u64| base.names.by_ref(reference) == Some(sample.0);
-        let unread = self.healthy.refs.keys().any(|&r| mine(r) && r <= self.highest && !self.prefix.contains(&r));
-        let last = self.runs.last().and_then(Option::as_ref);
-        if unread && last.is_some_and(|run| run.refs.contains_key(&sample.0)) {
-            return "wiped by the series record of the last run";
+    /// What stands in the way of samples in Prometheus's replay, whatever a repair keeps.
+    pub fn obstacles(&self) -> Obstacles {
+        let data = self.data();
+        let (mut redefined, mut cleared) = (HashSet::new(), HashSet::new());
+        if self.runs.iter().any(Option::is_some) {
+            self.oracle.dump(&[], &data.join("wal"), |line| {
+                for entry in line["entries"].as_array().into_iter().flatten().filter(|_| line["type"] == "series") {
+                    redefined.extend(self.names.known(&labels(&entry["labels"])));
+                }
+            });
         }
-        if chunks.iter().any(|c| !c.is_late && mine(c.reference) && c.maxt >= sample.1) {
-            return "older than a head chunk of its series";
+        if data.join("wbl").is_dir() {
+            self.oracle.dump(&[], &data.join("wbl"), |line| {
+                let path = format!("wbl/{:08}", line["segment"].as_u64().unwrap_or_default());
+                let is_old = self.damaged.tree.get(&path).is_some_and(|old| old.as_ref().is_some_and(|old| !old.is_empty()));
+                for entry in line["entries"].as_array().into_iter().flatten() {
+                    if line["type"] == "mmapmarkers" && !is_old {
+                        cleared.extend(self.healthy.base.names.by_ref(entry["ref"].as_str().unwrap().parse().unwrap()));
+                    }
+                }
+            });
         }
-        "not known"
+        Obstacles { chunks: head_chunks(&data, self.oracle), redefined, cleared }
     }
+
+    /// Which of these a sample meets that stands in `what`.
+    pub fn obstacle(&self, sample: &Sample, what: &str, obstacles: &Obstacles) -> Option<&'static str> {
+        let is_old = what.contains("old") || what.contains("head chunk");
+        let mine = |reference: u64| self.healthy.base.names.by_ref(reference) == Some(sample.0);
+        if is_old && obstacles.redefined.contains(&sample.0) {
+            return Some("the last run has a series record of the same labels, at which Prometheus drops what was replayed before");
+        }
+        if what.contains("WBL") && obstacles.cleared.contains(&sample.0) {
+            return Some("a marker of a later run, at which Prometheus drops late samples that were replayed before");
+        }
+        let newer = |chunk: &HeadChunk| !chunk.is_late && mine(chunk.reference) && chunk.maxt >= sample.1;
+        (is_old && obstacles.chunks.iter().any(newer)).then_some("a head chunk of its series is newer, before which nothing is replayed")
+    }
+}
+
+/// What stands in the way of samples in Prometheus's replay.
+#[derive(Debug)]
+pub struct Obstacles {
+    chunks: Vec<HeadChunk>,
+    /// Label sets of series records in the WAL of the last run.
+    redefined: HashSet<u32>,
+    /// Label sets of markers in segments of the WBL that came since the damage.
+    cleared: HashSet<u32>,
 }
 
 /// What must be served, and why.
