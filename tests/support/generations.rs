@@ -5,6 +5,7 @@
 //! from what the runs since have taken in; nothing of it comes from walfix.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -454,6 +455,29 @@ impl<'a> Story<'a> {
     pub fn was_written(&self, sample: &Sample, bits: &Bits) -> bool {
         let is = |run: &Run| run.samples.get(sample) == Some(bits);
         self.healthy.written.get(sample).is_some_and(|all| all.contains(bits)) || self.runs.iter().flatten().any(is)
+    }
+
+    /// Where a sample may come from that is served under other labels, in words.
+    pub fn origin(&self, sample: &Sample, bits: &Bits) -> String {
+        let mut words = String::new();
+        for (&(series, time), all) in &self.healthy.written {
+            if time == sample.1 && all.contains(bits) {
+                let mine = |r: &&u64| self.healthy.base.names.by_ref(**r) == Some(series);
+                let reference = self.healthy.refs.keys().find(mine);
+                let _ = write!(words, "; the old generation has written it as series {series}, ref {reference:?}");
+            }
+        }
+        for (number, run) in self.runs.iter().enumerate().filter_map(|(number, run)| Some((number, run.as_ref()?))) {
+            for (&(series, time), other) in &run.samples {
+                if time == sample.1 && other == bits {
+                    let _ = write!(words, "; run {number} has written it as series {series}, ref {}", run.refs[&series]);
+                }
+            }
+            if let Some(reference) = run.refs.get(&sample.0) {
+                let _ = write!(words, "; to run {number} its labels are those of ref {reference}");
+            }
+        }
+        words
     }
 
     /// What must be served of the directory as it is now.
