@@ -32,7 +32,7 @@ fn read(directory: &Path) -> Read {
     for file in listed.files {
         for chunk in file.chunks().unwrap() {
             match chunk {
-                Ok(chunk) => read.chunks.push(chunk),
+                Ok(chunk) => read.chunks.push(HeadChunk { end: 0, ..chunk }),
                 Err(e) => {
                     read.error =
                         Some(format!("corruption in head chunk file chunks_head/{:06}: {e}", file.index));
@@ -54,6 +54,8 @@ fn judged(oracle: Oracle, directory: &Path) -> Read {
         HeadChunk {
             series_ref: u64::try_from(number("ref")).unwrap(),
             chunk_ref: u64::try_from(number("chunk_ref")).unwrap(),
+            // It does not tell.
+            end: 0,
             min_time: i64::try_from(number("min_time")).unwrap(),
             max_time: i64::try_from(number("max_time")).unwrap(),
             encoding,

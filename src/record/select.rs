@@ -60,15 +60,11 @@ pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
                 }
             },
         ),
-        Record::Tombstones(r) => {
-            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_tombstones(entries, out))
-        }
+        Record::Tombstones(r) => among(r.entries(), |e| wanted(e.series_ref), encode_tombstones),
         Record::Exemplars(r) => {
             among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_exemplars(entries, out))
         }
-        Record::MmapMarkers(r) => {
-            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_mmap_markers(entries, out))
-        }
+        Record::MmapMarkers(r) => among(r.entries(), |e| wanted(e.series_ref), encode_mmap_markers),
         Record::Metadata(r) => {
             among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_metadata(entries, out))
         }
@@ -76,7 +72,7 @@ pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
-                let entries: Vec<HistogramSample> = entries.iter().cloned().map(Into::into).collect();
+                let entries: Vec<HistogramSample> = entries.iter().copied().map(Into::into).collect();
                 if kind == Some(RecordType::HistogramSamplesV2) {
                     encode_histogram_samples_v2(&entries, out);
                 } else {
@@ -88,7 +84,7 @@ pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
-                let entries: Vec<FloatHistogramSample> = entries.iter().cloned().map(Into::into).collect();
+                let entries: Vec<FloatHistogramSample> = entries.iter().copied().map(Into::into).collect();
                 if kind == Some(RecordType::FloatHistogramSamplesV2) {
                     encode_float_histogram_samples_v2(&entries, out);
                 } else {
@@ -148,7 +144,7 @@ mod tests {
     }
 
     fn time(series_ref: u64) -> i64 {
-        1000 + i64::try_from(series_ref).unwrap()
+        1000 + series_ref.cast_signed()
     }
 
     fn samples(refs: &[u64]) -> Vec<SampleEntry> {
@@ -222,6 +218,7 @@ mod tests {
 
     /// Custom buckets in a record of type 7.
     #[test]
+    #[allow(clippy::indexing_slicing, reason = "they have a first byte")]
     fn histograms_keep_their_type() {
         let mut mixed =
             written(|out| encode_custom_buckets_histogram_samples(&histograms(&[1, 2], -53), out));

@@ -37,6 +37,8 @@ const CREDIBLE: i128 = 3_600_000_000_000;
 #[derive(Debug)]
 pub(super) struct Generations {
     finding: Mends,
+    /// How the numbers go together, in words.
+    numbers: String,
     /// The directory of the last checkpoint.
     checkpoint: String,
     way: Way,
@@ -120,6 +122,7 @@ impl Generations {
                 message: finding.message.clone(),
                 how: String::new(),
             },
+            numbers: format!("{} covers all numbers up to {number}", checkpoint.relative),
             checkpoint: checkpoint.relative.clone(),
             way,
             defined: HashSet::new(),
@@ -240,7 +243,8 @@ impl Generations {
     pub(super) fn gap(&self) -> Option<Step> {
         let Way::Renumber { next, .. } = &self.way else { return None };
         let how = "as long as the numbers have a gap, Prometheus does not start, and deletes nothing";
-        Some(self.step(Change::Create { path: next.clone(), bytes: Vec::new() }, how))
+        let change = Change::Create { path: next.clone(), bytes: Vec::new() };
+        Some(Step { change, mends: vec![self.mended(how.to_owned())], lost: Loss::NOTHING })
     }
 
     /// What is done after all else. `next` is there already if it is so said.
@@ -275,7 +279,9 @@ impl Generations {
     }
 
     fn step(&self, change: Change, how: &str) -> Step {
-        Step { change, mends: vec![self.mended(how.to_owned())], lost: Loss::NOTHING }
+        // What was found is said once; here it is the number that matters.
+        let mends = Mends { message: self.numbers.clone(), ..self.mended(how.to_owned()) };
+        Step { change, mends: vec![mends], lost: Loss::NOTHING }
     }
 
     /// The finding, mended so.

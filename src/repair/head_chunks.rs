@@ -27,7 +27,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
     let own = marked(target, generations)?;
     let directory = target.path().join(CHUNKS_HEAD);
     let files = list_head_chunks(&directory, CHUNKS_HEAD)?.files;
-    let certain = last_of_the_first(&files, generations)?;
+    let certain = last_of_the_first(&files, generations);
     let is_strange = |chunk: &HeadChunk| {
         if !generations.defined.is_empty() {
             // What it has of its own in order stands in its WAL as well.
@@ -79,11 +79,8 @@ fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64
 
 /// The place of the last chunk that is certainly of the generation that the checkpoint is of: it ends before that does. What
 /// stands before it was written before it.
-fn last_of_the_first(
-    files: &[crate::tsdb::HeadChunkFile],
-    generations: &Generations,
-) -> io::Result<Option<u64>> {
-    let (Some(read), Some(newest)) = (generations.read(), generations.times.0) else { return Ok(None) };
+fn last_of_the_first(files: &[crate::tsdb::HeadChunkFile], generations: &Generations) -> Option<u64> {
+    let (Some(read), Some(newest)) = (generations.read(), generations.times.0) else { return None };
     let mut last = None;
     for chunks in files.iter().filter_map(|file| file.chunks().ok()) {
         let certain = chunks
@@ -91,7 +88,7 @@ fn last_of_the_first(
             .filter(|chunk| !chunk.out_of_order && chunk.series_ref > read && chunk.max_time <= newest);
         last = last.max(certain.map(|chunk| chunk.chunk_ref).last());
     }
-    Ok(last)
+    last
 }
 
 /// The patches that make Prometheus pass over a chunk.

@@ -48,6 +48,9 @@ pub struct Plan {
     pub left: Vec<Left>,
     /// What is lost with the damaged bytes, as far as it is known.
     pub lost: Loss,
+    /// Series that are defined only in what is cut off a checkpoint, as Prometheus writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_series: Vec<String>,
     /// Entries that stay in the logs and have lost their series record.
     pub orphans: Option<Orphans>,
     /// The files that the plan was made from.
@@ -67,6 +70,7 @@ impl Plan {
             steps: Vec::new(),
             left: Vec::new(),
             lost: Loss::NOTHING,
+            lost_series: Vec::new(),
             orphans: Orphans::of(report),
             inputs: Vec::new(),
         }

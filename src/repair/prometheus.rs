@@ -1,7 +1,11 @@
 //! The plan that keeps what Prometheus's own repair would keep: the records before the first fault, and no segment behind
 //! it. Where Prometheus would not start, or would delete what it does not repair, there is none.
 //!
+//! A damaged checkpoint Prometheus does not repair: it deletes the WAL. Here the checkpoint is cut, and the WAL stays.
+//!
 //! Source: Prometheus `tsdb/wlog/wlog.go` (`WL.Repair`), as [`crate::forecast`] models it.
+
+mod checkpoint;
 
 use std::fs::File;
 use std::io;
@@ -30,6 +34,27 @@ pub(super) fn plan(
     let Some(forecast) = forecast else {
         return refuses(plan, "nothing is known of what Prometheus would do here");
     };
+    let listing = target.list()?;
+    if let Some(cut) = checkpoint::cut(&listing, forecast, assumed)? {
+        if report.findings.iter().any(|finding| finding.code == "restarted_generation") {
+            return refuses(
+                plan,
+                "Prometheus has run since, and goes on without this checkpoint: --mode salvage",
+            );
+        }
+        plan.steps.extend(super::salvage::fence_for(target, &listing, report, cut.defined, cut.used)?);
+        plan.steps.extend(cut.steps);
+        plan.lost_series = cut.lost_series;
+        let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
+        let rest = rest.filter(|finding| !is_mended(plan, finding) && !finding.path.starts_with(&cut.path));
+        let reason = "what Prometheus does about it shows once the checkpoint can be read: repair once more before it is started";
+        let rest: Vec<Left> = rest
+            .filter(|finding| finding.code != "unknown_refs")
+            .map(|finding| super::salvage::left(finding, reason))
+            .collect();
+        plan.left.extend(rest);
+        return Ok(());
+    }
     if let Some(start) = forecast.starts.iter().find(|start| !repairs(start)) {
         let says = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
         return refuses(plan, &format!("Prometheus repairs nothing here; it does not start: {says}"));
@@ -37,7 +62,6 @@ pub(super) fn plan(
     if forecast.poisoned {
         return refuses(plan, "Prometheus repairs this again and again, and never mends it");
     }
-    let listing = target.list()?;
     for start in &forecast.starts {
         // The last first: what is left has no gap.
         for path in start.deletes.iter().rev().filter(|path| is_segment(&listing, path)) {
@@ -104,7 +128,7 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
     Ok((keeps < length).then(|| step(change, start, "Prometheus keeps what stands before the first fault")))
 }
 
-fn step(change: Change, start: &Start, how: &str) -> Step {
+pub(super) fn step(change: Change, start: &Start, how: &str) -> Step {
     let mends = Mends {
         code: "prometheus_repair".to_owned(),
         offset: None,

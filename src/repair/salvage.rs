@@ -295,9 +295,20 @@ fn fence(
     report: &Report,
     corrected: CorrectedRefs,
 ) -> io::Result<Option<Step>> {
-    let Some(wal) = listing.logs.iter().find(|log| log.kind == LogKind::Wal) else { return Ok(None) };
     let defined = report.refs.defined.max(corrected.defined);
-    let needed = fence::needed(target, defined, report.refs.unknown.max(corrected.used))?;
+    fence_for(target, listing, report, defined, report.refs.unknown.max(corrected.used))
+}
+
+/// Behind the last segment.
+pub(super) fn fence_for(
+    target: &Target,
+    listing: &Listing,
+    report: &Report,
+    defined: Option<u64>,
+    used: Option<u64>,
+) -> io::Result<Option<Step>> {
+    let Some(wal) = listing.logs.iter().find(|log| log.kind == LogKind::Wal) else { return Ok(None) };
+    let needed = fence::needed(target, defined, used)?;
     let (Some(series_ref), Some(last)) = (needed, wal.segments.last()) else {
         return Ok(None);
     };

@@ -17,6 +17,9 @@ use crate::scan::report::{Report, Severity, Verdict};
 /// Findings of one step that are shown one by one.
 const SHOWN: usize = 6;
 
+/// Lost series that are named as text.
+const SERIES_SHOWN: usize = 20;
+
 /// What is told of a repair.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
@@ -94,6 +97,17 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
     for step in &plan.steps {
         page.line("")?;
         self::step(&mut page, step)?;
+    }
+    if !plan.lost_series.is_empty() {
+        page.line("")?;
+        page.line(&format!("  series that are lost: {}", plan.lost_series.len()))?;
+        for series in plan.lost_series.iter().take(SERIES_SHOWN) {
+            page.indented(4, &clean(series))?;
+        }
+        let more = plan.lost_series.len().saturating_sub(SERIES_SHOWN) as u64;
+        if more > 0 {
+            page.indented(4, &format!("and {}; --format=json names them all", count(more, "more", "more")))?;
+        }
     }
     if !plan.left.is_empty() {
         page.line("")?;

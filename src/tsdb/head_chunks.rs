@@ -455,6 +455,7 @@ mod tests {
         let chunk = HeadChunk {
             series_ref: 1,
             chunk_ref: (3 << 32) | 8,
+            end: file().len() as u64,
             min_time: 1000,
             max_time: 1000,
             encoding: 1,

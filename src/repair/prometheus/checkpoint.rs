@@ -1,0 +1,151 @@
+//! A checkpoint that is cut where Prometheus stops reading it.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+
+use super::super::plan::{Change, Content, Loss, Method, Patch, Step};
+use super::super::segment::each_record;
+use crate::forecast::Assumed;
+use crate::forecast::replay::{Part, Reader, Replay, ReplayError, read};
+use crate::forecast::report::Forecast;
+use crate::record::{Labels, Record, each_use};
+use crate::tsdb::{Listing, LogDirectory};
+
+/// Series that are named. More are counted.
+const MOST_NAMES: usize = 100_000;
+
+/// What is done, and which refs are left.
+pub(super) struct Cut {
+    /// The checkpoint's directory.
+    pub(super) path: String,
+    pub(super) steps: Vec<Step>,
+    /// Series that are defined only behind the fault.
+    pub(super) lost_series: Vec<String>,
+    /// The highest ref that is defined in what is left of it.
+    pub(super) defined: Option<u64>,
+    /// The highest ref that is seen in it.
+    pub(super) used: Option<u64>,
+}
+
+/// Cuts the last checkpoint where it cannot be read, if that is so.
+pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> io::Result<Option<Cut>> {
+    let (Some((at, _)), Some(start)) = (listing.last_checkpoint(), forecast.starts.first()) else {
+        return Ok(None);
+    };
+    let log = &listing.logs[at];
+    let reader = if assumed.agent { Reader::Agent } else { Reader::Wal };
+    let reading = read(parts(log)?, reader, assumed.version);
+    if !matches!(reading.error, Some(ReplayError::Corrupt { .. })) {
+        return Ok(None);
+    }
+    let (part, end) = reading.read_to.unwrap_or((0, 0));
+    let mut cut = Cut {
+        path: log.relative.clone(),
+        steps: Vec::new(),
+        lost_series: Vec::new(),
+        defined: None,
+        used: None,
+    };
+    let kept = cut.kept(log, reader, assumed)?;
+    let lost = cut.lost(log, &kept)?;
+    for (at, segment) in log.segments.iter().enumerate().skip(part).rev() {
+        let length = segment.path.metadata()?.len();
+        let path = log.relative_of(segment);
+        let change = if at > part {
+            Change::SetAside { path, bytes: length }
+        } else {
+            let end_here =
+                Patch { offset: end.min(length), replaces: length.saturating_sub(end), with: Content::End };
+            Change::Patch { path, method: Method::InPlace, patches: vec![end_here] }
+        };
+        let how = "the checkpoint ends where Prometheus stops reading it, and the WAL stays";
+        cut.steps.push(super::step(change, start, how));
+    }
+    if let Some(step) = cut.steps.last_mut() {
+        step.lost = lost;
+    }
+    for step in cut.steps.iter_mut().rev().skip(1) {
+        step.lost = Loss::NOTHING;
+    }
+    Ok(Some(cut))
+}
+
+fn parts(log: &LogDirectory) -> io::Result<Vec<Part<File>>> {
+    let part = |segment: &crate::wal::segments::SegmentFile| {
+        let source = File::open(&segment.path)?;
+        let length = source.metadata()?.len();
+        Ok(Part { dir: log.relative.clone(), index: segment.index, source, length })
+    };
+    log.segments.iter().map(part).collect()
+}
+
+/// What stands before the fault.
+#[derive(Default)]
+struct Kept {
+    records: u64,
+    entries: u64,
+    /// Refs that are defined.
+    defined: HashSet<u64>,
+}
+
+impl Cut {
+    fn kept(&mut self, log: &LogDirectory, reader: Reader, assumed: Assumed) -> io::Result<Kept> {
+        let mut kept = Kept::default();
+        let mut replay = Replay::new(parts(log)?, assumed.version);
+        while let Some(record) = replay.next() {
+            if reader.refuses(record.data, assumed.version).is_some() {
+                break;
+            }
+            kept.records += 1;
+            each_use(record.data, |_| kept.entries += 1);
+            if let Record::Series(series) = Record::parse(record.data) {
+                kept.defined.extend(series.entries().flatten().map(|entry| entry.series_ref));
+            }
+        }
+        self.defined = kept.defined.iter().max().copied();
+        Ok(kept)
+    }
+
+    /// What could be read behind it, and the names of series that are defined only there.
+    fn lost(&mut self, log: &LogDirectory, kept: &Kept) -> io::Result<Loss> {
+        let (mut records, mut entries, mut series) = (0_u64, 0_u64, Vec::new());
+        for segment in &log.segments {
+            let file = File::open(&segment.path)?;
+            let length = file.metadata()?.len();
+            each_record(&file, length, |record| {
+                records += 1;
+                each_use(record, |one| {
+                    entries += 1;
+                    self.used = self.used.max(Some(one.series_ref));
+                });
+                if let Record::Series(all) = Record::parse(record) {
+                    let gone = all.entries().flatten();
+                    let gone = gone.filter(|entry| !kept.defined.contains(&entry.series_ref));
+                    let room = MOST_NAMES.saturating_sub(series.len());
+                    series.extend(gone.take(room).map(|entry| name(entry.labels)));
+                }
+            })?;
+        }
+        let loss = Loss {
+            records: Some(records.saturating_sub(kept.records)),
+            entries: Some(entries.saturating_sub(kept.entries)),
+        };
+        self.lost_series = series;
+        Ok(loss)
+    }
+}
+
+/// A series as Prometheus writes it: `up{job="a"}`.
+fn name(labels: Labels<'_>) -> String {
+    let (mut metric, mut rest) = (String::new(), Vec::new());
+    for (name, value) in &labels {
+        let value = String::from_utf8_lossy(value);
+        if name == b"__name__" && metric.is_empty() {
+            value.as_ref().clone_into(&mut metric);
+        } else {
+            rest.push(format!("{}={value:?}", String::from_utf8_lossy(name)));
+        }
+    }
+    if rest.is_empty() && !metric.is_empty() { metric } else { format!("{metric}{{{}}}", rest.join(", ")) }
+}
