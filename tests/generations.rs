@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use support::bases::{Base, Names, Sample, Standing};
 use support::generations::{
     Healthy, Must, Obstacles, Samples, Story, Takes, Times, accepted, anywhere, complaints,is_fence,
-    logged_complaints, served, walfix,
+    logged_complaints, min_valid_time, served, walfix,
 };
 use support::matrix::BASES;
 use support::oracle::{self, Oracle};
@@ -166,6 +166,8 @@ fn serve(
     let most = runs.chain(story.healthy.refs.keys().copied()).max().unwrap_or(0);
     let count = usize::try_from(most.saturating_sub(story.highest) + 10).unwrap().min(1500);
     let newest = first.keys().map(|&(_, time)| time).max().unwrap_or(story.healthy.newest);
+    // Behind the newest block.
+    let newest = newest.max(min_valid_time(repaired));
     let labels = |n: usize| json!([["__name__", "reissued"], ["n", n.to_string()]]);
     let mut steps = Vec::new();
     for round in 1..=2 {
@@ -274,10 +276,10 @@ fn in_lanes(cases: std::ops::Range<u64>, judge: impl Fn(u64) -> Option<(String, 
 
 /// Says what came of all cases, and fails if anything was wrong.
 fn conclude(results: &[(u64, String, Judged)]) {
-    let (mut left, mut text, mut failed): (BTreeMap<&str, usize>, _, _) = (BTreeMap::new(), String::new(), 0);
+    let (mut left, mut text, mut failed): (BTreeMap<&str, Vec<u64>>, _, _) = (BTreeMap::new(), String::new(), 0);
     for (seed, name, judged) in results {
         if let Some(reason) = &judged.left {
-            *left.entry(reason).or_default() += 1;
+            left.entry(reason).or_default().push(*seed);
         }
         if !judged.wrong.is_empty() {
             failed += 1;
@@ -287,7 +289,7 @@ fn conclude(results: &[(u64, String, Judged)]) {
             }
         }
     }
-    let refused: usize = left.values().sum();
+    let refused: usize = left.values().map(Vec::len).sum();
     println!("{} cases, {refused} not repaired, {failed} wrong", results.len());
     let mut lacks: BTreeMap<&str, (usize, usize, Vec<u64>)> = BTreeMap::new();
     for (seed, _, judged) in results {
@@ -300,8 +302,8 @@ fn conclude(results: &[(u64, String, Judged)]) {
     for (why, (cases, samples, seeds)) in lacks {
         println!("    FINDING in {cases} cases: {samples} samples of {why}; seeds {:?}", &seeds[..seeds.len().min(5)]);
     }
-    for (reason, count) in left {
-        println!("    {count} left: {reason}");
+    for (reason, seeds) in left {
+        println!("    {} left: {reason}; seeds {:?}", seeds.len(), &seeds[..seeds.len().min(5)]);
     }
     assert!(failed == 0, "{failed} of {}:\n{text}", results.len());
 }

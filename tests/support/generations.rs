@@ -531,6 +531,11 @@ impl<'a> Story<'a> {
                 all.extend(chunk.times.iter().map(|&time| ((number, time), "a head chunk")));
             }
         }
+        // A corrected record may delete, too.
+        old.extend(self.damaged.mended.iter().map(|(_, mended)| Standing {
+            deleted: mended.deleted.clone(),
+            ..Standing::default()
+        }));
         let deletes = Standing::deletes(&old);
         let min_valid = min_valid_time(&data);
         all.retain(|sample, _| sample.1 >= min_valid && !deletes(sample));
@@ -663,7 +668,7 @@ pub fn accepted(told: &Value, report: &Value, names: &mut Names) -> (Samples, BT
 }
 
 /// Before this time nothing is replayed (`tsdb/db.go`, `open`).
-fn min_valid_time(data: &Path) -> i64 {
+pub fn min_valid_time(data: &Path) -> i64 {
     let mut newest = i64::MIN;
     for entry in fs::read_dir(data).unwrap().map(Result::unwrap) {
         let meta = entry.path().join("meta.json");
@@ -718,9 +723,14 @@ pub fn logged_complaints(log: &Value) -> Vec<String> {
     let lines = log.as_array().into_iter().flatten();
     lines
         .filter(|line| matches!(line["level"].as_str(), Some("warn" | "error")))
-        // Orphans were accepted; and a server that was killed leaves its lock file.
+        // Orphans were accepted; a server that was killed leaves its lock file; and who takes in old samples makes blocks that
+        // overlap.
         .filter(|line| {
-            let allowed = ["Unknown series references", "A lockfile from a previous execution already existed"];
+            let allowed = [
+                "Unknown series references",
+                "A lockfile from a previous execution already existed",
+                "Overlapping blocks found during reloadBlocks",
+            ];
             let msg = line["msg"].as_str().unwrap_or_default();
             !allowed.iter().any(|start| msg.starts_with(start))
         })
