@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use walfix::forecast::report::{Forecast, Outcome};
+use walfix::forecast::report::{Forecast, Outcome, Start};
 use walfix::forecast::{Assumed, forecast};
 use walfix::repair::{self, Found, Lock, Plan, RepairError};
 use walfix::report::plan::{self, Answer, Done};
@@ -165,7 +165,7 @@ impl Repair {
         // The other reader.
         let first = forecast(target, &after, assumed(global))?
             .and_then(|forecast| forecast.starts.into_iter().next());
-        if let Some(start) = first.filter(|start| start.outcome != Outcome::Starts || start.error.is_some()) {
+        if let Some(start) = first.filter(|start| !is_clean(start)) {
             let says = start.error.or(start.fatal).unwrap_or_else(|| "nothing".to_owned());
             eprintln!(
                 "walfix: no damage is left, and Prometheus would still not take it all; it would say: {says}"
@@ -195,6 +195,15 @@ impl Repair {
         };
         repair::Options { mode, assumed: assumed(global) }
     }
+}
+
+/// Whether Prometheus comes up, and neither complains nor throws anything away. That it passes over samples, as those of which the
+/// series was recorded anew since, is no matter of damage.
+fn is_clean(start: &Start) -> bool {
+    matches!(start.outcome, Outcome::Starts | Outcome::Loses)
+        && start.error.is_none()
+        && start.deletes.is_empty()
+        && start.truncates.is_empty()
 }
 
 fn assumed(global: &Global) -> Assumed {

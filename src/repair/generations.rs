@@ -6,7 +6,7 @@
 //! written since. The newest generation stays as it is, and gets numbers that are replayed; of the others stays what cannot be
 //! confused with it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::hash::BuildHasher as _;
 use std::io;
@@ -19,7 +19,7 @@ use super::sequence;
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay};
 use crate::record::{Record, each_use};
-use crate::scan::report::{Finding, Report, Severity};
+use crate::scan::report::{Finding, Report};
 use crate::tsdb::{Listing, LogDirectory, LogKind};
 use crate::wal::segments::{SegmentFile, segment_name};
 
@@ -76,6 +76,8 @@ enum Way {
     GoOn { wal: String, missing: std::ops::RangeInclusive<i64> },
     /// The checkpoint gets the number before the first segment.
     RenameCheckpoint { to: String, next: String },
+    /// They are replayed as they are.
+    Stay { next: String },
     /// The segments get numbers behind that of the checkpoint, which may need a higher one itself.
     Renumber { renames: Vec<(String, String)>, checkpoint: Option<String>, next: String },
 }
@@ -89,39 +91,49 @@ impl Generations {
     ) -> io::Result<Result<Option<Self>, &'static str>> {
         let found = report.findings.iter().find(|finding| CODES.contains(&finding.code));
         let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
-        let (Some(finding), Some((at, number)), Some(wal)) = (found, listing.last_checkpoint(), wal) else {
-            return Ok(Ok(None));
-        };
+        let (Some((at, number)), Some(wal)) = (listing.last_checkpoint(), wal) else { return Ok(Ok(None)) };
         let checkpoint = &listing.logs[at];
-        if let Some(reason) = cannot_be_numbered(wal) {
-            return Ok(Err(reason));
+        let stop = stop(checkpoint, assumed)?;
+        if found.is_none() && stop.is_none() {
+            return Ok(Ok(None));
         }
-        let is_damage = |other: &&Finding| other.severity == Severity::Damage && !CODES.contains(&other.code);
-        let damaged = |log: &LogDirectory| {
-            report.findings.iter().filter(is_damage).any(|other| other.log.as_ref() == Some(&log.relative))
-        };
         let before = Definitions::of(&checkpoint.segments)?;
         let mut now = Vec::new();
         for segment in &wal.segments {
             now.push(Definitions::of(std::slice::from_ref(segment))?);
         }
-        let Ok(way) = Way::of(finding, listing, (checkpoint, number), wal, (&before, &now)) else {
-            return Ok(Err(
-                "its numbers do not go together, and neither do their contents: is this one directory?",
-            ));
+        // A start with a damaged checkpoint deletes the segments behind that number: one generation is left.
+        let newest = match &stop {
+            Some(stop) => wal.segments.iter().take_while(|segment| segment.index <= stop.segment).count(),
+            None => newest(&now),
         };
-        let renumbered = matches!(way, Way::Renumber { .. });
-        let is_whole = !damaged(checkpoint);
-        // A start deletes what was there if the checkpoint is damaged: one generation is left.
-        let newest = if renumbered && is_whole { newest(&now) } else { 0 };
+        let (message, way) = match found {
+            Some(finding) => {
+                if let Some(reason) = cannot_be_numbered(wal) {
+                    return Ok(Err(reason));
+                }
+                let Ok(way) = Way::of(finding, listing, (checkpoint, number), wal, (&before, &now)) else {
+                    return Ok(Err(
+                        "its numbers do not go together, and neither do their contents: is this one directory?",
+                    ));
+                };
+                (finding.message.clone(), way)
+            }
+            None => {
+                let again = now[newest..].iter().flat_map(|one| one.labels.keys());
+                let again = again.filter(|&series_ref| before.refs.contains(series_ref)).count();
+                let Some(last) = wal.segments.last().filter(|_| again > 0) else { return Ok(Ok(None)) };
+                let message = format!(
+                    "Prometheus has run since the damage, which it cannot read: {again} refs of {} are those of other series by now",
+                    checkpoint.relative
+                );
+                let next = format!("{}/{}", wal.relative, segment_name(last.index.saturating_add(1)));
+                (message, Way::Stay { next })
+            }
+        };
+        let code = found.map_or("restarted_generation", |finding| finding.code);
         let mut generations = Self {
-            finding: Mends {
-                code: finding.code.to_owned(),
-                offset: None,
-                end: None,
-                message: finding.message.clone(),
-                how: String::new(),
-            },
+            finding: Mends { code: code.to_owned(), offset: None, end: None, message, how: String::new() },
             numbers: format!("{} covers all numbers up to {number}", checkpoint.relative),
             checkpoint: checkpoint.relative.clone(),
             way,
@@ -132,20 +144,17 @@ impl Generations {
             covered: wal.segments.iter().map(|segment| wal.relative_of(segment)).collect(),
             own_wbl: Vec::new(),
             highest: Highest::default(),
-            times: (log_max_time(report, &checkpoint.relative), None),
+            times: (before.max_time, None),
         };
-        for definitions in std::iter::once(&before).chain(&now) {
-            generations.highest.seen = generations.highest.seen.max(definitions.highest);
-        }
-        generations.highest.seen = generations.highest.seen.max(report.refs.defined).max(report.refs.unknown);
-        if renumbered {
+        let highest = std::iter::once(&before).chain(&now).filter_map(|one| one.refs.iter().max()).max();
+        generations.highest.seen = highest.copied().max(report.refs.defined).max(report.refs.unknown);
+        if generations.are_several() {
             generations.defined = now[newest..].iter().flat_map(|one| one.labels.keys().copied()).collect();
             generations.common = generations.defined.iter().min().map(|first| first.saturating_sub(1));
             generations.times.1 = now[newest..].iter().filter_map(|one| one.min_time).min();
-            if !is_whole {
-                generations.read = read_up_to(checkpoint, assumed)?;
-            }
-            generations.confuse(listing, checkpoint, &wal.segments[newest..], &now[newest..])?;
+            generations.read = stop.as_ref().map(|stop| stop.read);
+            let begun = begun(&wal.segments, stop.as_ref(), &now)?;
+            generations.confuse(listing, checkpoint, begun)?;
             for segment in &wal.segments[..newest] {
                 generations.keep_common(wal.relative_of(segment));
             }
@@ -153,9 +162,17 @@ impl Generations {
         let stays = |series_ref: &&u64| generations.common.is_none_or(|common| **series_ref <= common);
         let kept = before.labels.keys().filter(stays).max().copied();
         let all = now.iter().flat_map(|one| one.labels.keys()).max().copied();
-        generations.highest.defined =
-            if renumbered { kept.max(generations.defined.iter().max().copied()) } else { kept.max(all) };
+        generations.highest.defined = if generations.are_several() {
+            kept.max(generations.defined.iter().max().copied())
+        } else {
+            kept.max(all)
+        };
         Ok(Ok(Some(generations)))
+    }
+
+    /// Whether refs may have been handed out again.
+    fn are_several(&self) -> bool {
+        matches!(self.way, Way::Renumber { .. } | Way::Stay { .. })
     }
 
     /// Notes where entries stand that may mean another series than the newest generation's.
@@ -163,14 +180,12 @@ impl Generations {
         &mut self,
         listing: &Listing,
         checkpoint: &LogDirectory,
-        newest: &[SegmentFile],
-        contents: &[Definitions],
+        begun: Option<i128>,
     ) -> io::Result<()> {
         for segment in &checkpoint.segments {
             self.keep_common(checkpoint.relative_of(segment));
         }
         let Some(wbl) = listing.logs.iter().find(|log| log.kind == LogKind::Wbl) else { return Ok(()) };
-        let begun = begun(newest, contents)?;
         let made = checkpoint.segments.iter().map(|segment| modified(&segment.path));
         let made = made.collect::<io::Result<Vec<_>>>()?.into_iter().max();
         for segment in &wbl.segments {
@@ -210,7 +225,7 @@ impl Generations {
 
     /// Whether a finding is mended with them.
     pub(super) fn mends(&self, finding: &Finding) -> bool {
-        let is_renumbered = matches!(self.way, Way::Renumber { .. })
+        let is_renumbered = self.are_several()
             && WITH_THEM.contains(&finding.code)
             && !finding.path.starts_with(&self.checkpoint);
         CODES.contains(&finding.code) || is_renumbered
@@ -235,7 +250,9 @@ impl Generations {
     pub(super) fn next(&self) -> String {
         match &self.way {
             Way::GoOn { wal, missing } => format!("{wal}/{}", segment_name(*missing.end())),
-            Way::RenameCheckpoint { next, .. } | Way::Renumber { next, .. } => next.clone(),
+            Way::RenameCheckpoint { next, .. } | Way::Renumber { next, .. } | Way::Stay { next } => {
+                next.clone()
+            }
         }
     }
 
@@ -256,6 +273,7 @@ impl Generations {
                 let paths = (*missing.start()..=end).map(|index| format!("{wal}/{}", segment_name(index)));
                 paths.map(|path| self.step(Change::Create { path, bytes: Vec::new() }, how)).collect()
             }
+            Way::Stay { .. } => Vec::new(),
             Way::RenameCheckpoint { to, .. } => {
                 let change = Change::Rename { from: self.checkpoint.clone(), to: to.clone() };
                 vec![self.step(change, "the checkpoint gets the number before the first segment")]
@@ -336,9 +354,9 @@ impl Way {
 #[derive(Debug, Default)]
 struct Definitions {
     /// Of each ref that is defined, a number that its labels make.
-    labels: BTreeMap<u64, u64>,
-    /// The highest ref of any entry.
-    highest: Option<u64>,
+    labels: HashMap<u64, u64>,
+    /// All refs of entries.
+    refs: HashSet<u64>,
     /// The earliest and latest times of samples, ms.
     min_time: Option<i64>,
     max_time: Option<i64>,
@@ -358,7 +376,7 @@ impl Definitions {
                     }
                 }
                 each_use(record, |one| {
-                    all.highest = all.highest.max(Some(one.series_ref));
+                    all.refs.insert(one.series_ref);
                     all.max_time = all.max_time.max(one.time);
                     if let Some(time) = one.time {
                         all.min_time = Some(all.min_time.map_or(time, |min| min.min(time)));
@@ -384,32 +402,29 @@ fn newest(segments: &[Definitions]) -> usize {
     begins
 }
 
-/// When the newest generation was begun, ns since 1970, if the times of files can be believed.
-fn begun(segments: &[SegmentFile], contents: &[Definitions]) -> io::Result<Option<i128>> {
-    let ns = |ms: i64| i128::from(ms) * 1_000_000;
-    let mut begun = None;
+/// When the last start was that a damaged checkpoint stopped, ns since 1970, if the times of files can be believed: it makes
+/// the segment anew that has the number of the checkpoint's damaged one, and nobody writes to that any more.
+fn begun(
+    segments: &[SegmentFile],
+    stop: Option<&Stop>,
+    contents: &[Definitions],
+) -> io::Result<Option<i128>> {
+    let made = segments.iter().find(|segment| Some(segment.index) == stop.map(|stop| stop.segment));
+    let Some(made) = made else { return Ok(None) };
+    let mut has_samples = false;
     for (segment, definitions) in segments.iter().zip(contents) {
-        let written = modified(&segment.path)?;
-        let Some(newest) = definitions.max_time else {
-            begun = Some(begun.map_or(written, |begun: i128| begun.min(written)));
-            continue;
-        };
-        if (written - ns(newest)).abs() > CREDIBLE {
+        let Some(newest) = definitions.max_time.filter(|_| segment.index > made.index) else { continue };
+        has_samples = true;
+        if (modified(&segment.path)? - i128::from(newest) * 1_000_000).abs() > CREDIBLE {
             return Ok(None);
         }
-        let oldest = ns(definitions.min_time.unwrap_or(newest));
-        begun = Some(begun.map_or(oldest, |begun: i128| begun.min(oldest)));
     }
-    let has_samples = contents.iter().any(|one| one.max_time.is_some());
-    Ok(begun.filter(|_| has_samples))
+    let begun = modified(&made.path)?;
+    Ok(has_samples.then_some(begun))
 }
 
 fn modified(path: &Path) -> io::Result<i128> {
     Ok(input::modified(&path.metadata()?))
-}
-
-fn log_max_time(report: &Report, path: &str) -> Option<i64> {
-    report.logs.iter().find(|log| log.path == path)?.max_time
 }
 
 fn cannot_be_numbered(wal: &LogDirectory) -> Option<&'static str> {
@@ -419,25 +434,33 @@ fn cannot_be_numbered(wal: &LogDirectory) -> Option<&'static str> {
     )
 }
 
-/// The highest ref that Prometheus reads in a damaged checkpoint before it stops: it counts on from there.
-fn read_up_to(checkpoint: &LogDirectory, assumed: Assumed) -> io::Result<Option<u64>> {
+/// Where Prometheus stops reading a damaged checkpoint.
+#[derive(Debug)]
+struct Stop {
+    /// The number of the segment in it.
+    segment: i64,
+    /// The highest ref that is defined before: it counts on from there.
+    read: u64,
+}
+
+fn stop(checkpoint: &LogDirectory, assumed: Assumed) -> io::Result<Option<Stop>> {
     let mut parts = Vec::new();
     for segment in &checkpoint.segments {
         let source = File::open(&segment.path)?;
         let length = source.metadata()?.len();
         parts.push(Part { dir: checkpoint.relative.clone(), index: segment.index, source, length });
     }
-    let mut highest = None;
+    // If nothing is read all refs are handed out anew.
+    let mut read = 0;
     let mut replay = Replay::new(parts, assumed.version);
     while let Some(record) = replay.next() {
         if Reader::Wal.refuses(record.data, assumed.version).is_some() {
-            break;
+            let segment = checkpoint.segments.get(record.part).map_or(0, |segment| segment.index);
+            return Ok(Some(Stop { segment, read }));
         }
         if let Record::Series(series) = Record::parse(record.data) {
-            let refs = series.entries().flatten().map(|entry| entry.series_ref);
-            highest = highest.max(refs.max());
+            read = series.entries().flatten().map(|entry| entry.series_ref).fold(read, u64::max);
         }
     }
-    // Nothing was read: all refs are handed out anew.
-    Ok(Some(highest.unwrap_or(0)))
+    Ok(replay.error().map(|error| Stop { segment: error.segment, read }))
 }

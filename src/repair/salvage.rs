@@ -43,11 +43,11 @@ pub(super) fn plan(
     for step in &half_repaired {
         findings.remove(step.change.path());
     }
-    let corrected = segments(target, report, assumed, (generations, &put_back), &mut findings, plan)?;
-    plan.steps.extend(half_repaired);
     if let Some(generations) = generations {
         plan.steps.extend(head_chunks::steps(target, generations)?);
     }
+    let corrected = segments(target, report, assumed, (generations, &put_back), &mut findings, plan)?;
+    plan.steps.extend(half_repaired);
     snapshots(report, forecast, generations, &mut findings, plan);
     let why_not = |finding: &Finding| {
         let is_numbering = matches!(finding.code, "restarted_generation" | "checkpoint_ahead");

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use walfix::record::{SampleEntry, encode_samples, encode_series};
 use walfix::repair::fill::fill;
-use walfix::wal::{Event, SegmentReader};
+use walfix::wal::writer::SegmentWriter;
+use walfix::wal::{Compression, Event, SegmentReader};
 
 use super::oracle::Oracle;
 use super::tree;
@@ -99,6 +101,18 @@ pub const CASES: &[Case] = &[
         make: |at| fixture("checkpoint_is_a_file", at),
         is_elsewhere: false,
         plan_has: &[r#""set_aside""#],
+    },
+    Case {
+        name: "a WAL begun anew beside a damaged checkpoint",
+        make: begun_anew,
+        is_elsewhere: false,
+        plan_has: &[r#""refs_up_to""#, r#""rename""#, "chunks_head/", "wbl/", "checkpoint.00000003"],
+    },
+    Case {
+        name: "a damaged checkpoint behind which all has been deleted",
+        make: started_once,
+        is_elsewhere: false,
+        plan_has: &[r#""create""#, "checkpoint."],
     },
     Case {
         name: "a chunk snapshot, set aside to another file system",
@@ -247,6 +261,62 @@ fn linked(at: &Path) {
     fs::hard_link(at.join("data/wal/00000001"), at.join("other-name")).unwrap();
 }
 
+/// What Prometheus leaves of a directory with a damaged checkpoint when it is started for the first time.
+fn started_once(at: &Path) {
+    fixture("checkpoint_series_damaged", at);
+    let wal = at.join("data/wal");
+    // More than the one bit that can be put right, in the record that defines the series 29 to 56.
+    overwrite(&wal.join("checkpoint.00000002/00000000"), 3_500, &[0x5A; 8]);
+    fs::remove_file(wal.join("00000003")).unwrap();
+    fs::remove_file(wal.join("00000004")).unwrap();
+}
+
+/// What has become of it some starts later: series that are new by now have the refs from 29 on, as older ones in a head chunk
+/// and in the WBL.
+fn begun_anew(at: &Path) {
+    const T: i64 = 1_749_990_000_000;
+    started_once(at);
+    let data = at.join("data");
+    let samples = |refs: std::ops::RangeInclusive<u64>, t: i64| {
+        let of = |series_ref| SampleEntry { series_ref, t, st: 0, value_bits: 1.5_f64.to_bits() };
+        let mut record = Vec::new();
+        encode_samples(&refs.map(of).collect::<Vec<_>>(), &mut record);
+        record
+    };
+    let series = |refs: std::ops::RangeInclusive<u64>| {
+        let mut record = Vec::new();
+        let labels = |series_ref: u64| vec![(b"__name__".to_vec(), format!("new_{series_ref}").into_bytes())];
+        let all: Vec<_> = refs.map(|series_ref| (series_ref, labels(series_ref))).collect();
+        let all = all.iter().map(|(series_ref, labels)| {
+            (*series_ref, labels.iter().map(|(name, value)| (&name[..], &value[..])).collect::<Vec<_>>())
+        });
+        encode_series(all, &mut record);
+        record
+    };
+    let write = |path: &str, records: &[Vec<u8>]| {
+        let mut writer = SegmentWriter::new(Vec::new());
+        for record in records {
+            writer.record(Compression::None, record).unwrap();
+        }
+        let path = data.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, writer.finish().unwrap()).unwrap();
+    };
+    fs::write(data.join("wal/00000000"), [0; 32_768]).unwrap();
+    write("wal/00000001", &[series(29..=34), samples(1..=34, T)]);
+    write("wal/00000002", &[series(35..=35), samples(1..=35, T + 15_000)]);
+    fs::write(data.join("wal/00000003"), []).unwrap();
+    write("wbl/00000000", &[samples(20..=31, T - 7_200_000)]);
+    // A chunk of one sample (`tsdb/chunks/head_chunks.go`), of a series that had the ref 30 before.
+    let time = (T - 10_000_000).to_be_bytes();
+    let mut chunk = [&30_u64.to_be_bytes()[..], &time, &time, &[1, 12, 0, 1]].concat();
+    chunk.extend([0xD0, 0x0F, 0x40, 0x45, 0, 0, 0, 0, 0, 0]);
+    let checksum = crc32c::crc32c(&chunk).to_be_bytes();
+    fs::create_dir(data.join("chunks_head")).unwrap();
+    let file = [&[0x01, 0x30, 0xBC, 0x91, 1, 0, 0, 0][..], &chunk, &checksum].concat();
+    fs::write(data.join("chunks_head/000001"), file).unwrap();
+}
+
 /// One record of samples becomes a filling, but for its last nine bytes.
 fn nine(at: &Path) {
     fixture("healthy", at);
@@ -281,11 +351,16 @@ pub struct Keeps {
 pub struct Kept {
     first: BTreeSet<String>,
     second: BTreeSet<String>,
+    /// It does not start, and leaves every file as it is.
+    refuses: bool,
 }
 
 impl Kept {
     /// What it lacks of `other`.
     pub fn lacks(&self, other: &Self) -> Option<String> {
+        if self.refuses {
+            return None;
+        }
         for (start, mine, theirs) in
             [("first", &self.first, &other.first), ("second", &self.second, &other.second)]
         {
@@ -324,7 +399,13 @@ impl Keeps {
         let copied = copy.path().join("data");
         tree::copy(data, &copied);
         let report = self.oracle.json(&["open", "--head", "--again"], &copied);
-        let kept = Arc::new(Kept { first: samples(&report), second: samples(&report["again"]) });
+        let after = tree::tree(&copied);
+        let stays = |(path, entry): (&String, &tree::Entry)| {
+            after.get(path).is_some_and(|now| now.bytes == entry.bytes) || entry.bytes.is_none()
+        };
+        let (first, second) = (samples(&report), samples(&report["again"]));
+        let refuses = !report["open_error"].is_null() && !report["again"]["open_error"].is_null();
+        let kept = Arc::new(Kept { first, second, refuses: refuses && tree.iter().all(stays) });
         self.known.lock().unwrap().insert(key, Arc::clone(&kept));
         kept
     }
