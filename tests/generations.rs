@@ -16,22 +16,22 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
 use support::bases::{Base, Names, Sample, Standing};
+use support::exporter::{Exporter, Shape};
+use support::fresh::{Checkpoint, Recipe};
 use support::generations::{
     Healthy, Must, Obstacles, Samples, Story, Takes, Times, accepted, anywhere, complaints,is_fence,
-    logged_complaints, min_valid_time, served, walfix,
+    logged_complaints, is_stale, min_valid_time, queried, served, walfix,
 };
-use support::matrix::BASES;
+use support::judged::{Judged, conclude, in_lanes, knob};
+use support::matrix::{BASES, Matrix};
 use support::oracle::{self, Oracle};
 use support::recipes::{At, Damaged, ROWS};
+use support::server::{Level, Options, Server, Servers};
 use support::tree;
 
 /// Sorts of directories that the others do not have: name and arguments of `oracle directory`.
@@ -41,10 +41,6 @@ const MORE: [(&str, &[&str]); 4] = [
     ("snapshot", &["--rich", "--wbl", "--snapshot", "--rounds", "30"]),
     ("far", &["--checkpoint", "4500", "--chunks", "--rounds", "40", "--rich"]),
 ];
-
-fn knob(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().expect(name))
-}
 
 /// Healthy directories with a checkpoint.
 fn directories(oracle: Oracle) -> Vec<Healthy> {
@@ -62,19 +58,8 @@ fn directories(oracle: Oracle) -> Vec<Healthy> {
     all
 }
 
-/// What a case came to.
-#[derive(Default)]
-struct Judged {
-    words: String,
-    /// Why nothing was repaired.
-    left: Option<String>,
-    /// What must be served and is not, because of how Prometheus replays: how many samples, and why.
-    lacks: Vec<(usize, String)>,
-    wrong: Vec<String>,
-}
-
 /// Starts, repairs and judges.
-fn judge(seed: u64, mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
+fn judge(seed: u64, story: &mut Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judged {
     let mut judged = Judged { words: story.words(), ..Judged::default() };
     let wrong = &mut judged.wrong;
     let data = story.data();
@@ -107,6 +92,7 @@ fn judge(seed: u64, mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judg
     }
     let repaired = story.path("repaired");
     tree::copy(&data, &repaired);
+    tree::copy(&data, &story.path("repaired-for-server"));
     if backup.exists() {
         let (exit, _) = walfix(&["undo", "--format=json"], &backup);
         let difference = tree::difference(&before, &tree::tree(&data));
@@ -123,7 +109,7 @@ fn judge(seed: u64, mut story: Story<'_>, oracle: Oracle, rng: &mut Rng) -> Judg
         wrong.push(format!("scan: {codes:?}"));
     }
     story.keep(&seed.to_string());
-    judged.lacks = serve(&mut story, &repaired, (&must, &without, &obstacles), oracle, rng, wrong);
+    judged.lacks = serve(story, &repaired, (&must, &without, &obstacles), oracle, rng, wrong);
     if exit == 4 && !judged.lacks.is_empty() {
         judged.lacks.push((0, "exit 4, and Prometheus starts clean".to_owned()));
     } else if !matches!(exit, 0 | 1) {
@@ -247,67 +233,6 @@ fn live(story: &mut Story<'_>, state: u64, rng: &mut Rng) {
     story.copied();
 }
 
-/// Runs cases by number, some at a time; the harness's own mistakes are told with their numbers.
-fn in_lanes(cases: std::ops::Range<u64>, judge: impl Fn(u64) -> Option<(String, Judged)> + Sync) -> Vec<(u64, String, Judged)> {
-    let (next, results) = (AtomicU64::new(cases.start), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::AcqRel);
-                    if seed >= cases.end {
-                        break;
-                    }
-                    let judged = catch_unwind(AssertUnwindSafe(|| judge(seed))).unwrap_or_else(|panic| {
-                        let words = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                        Some(("panic".to_owned(), Judged { wrong: vec![words], ..Judged::default() }))
-                    });
-                    if let Some((name, judged)) = judged {
-                        results.lock().unwrap().push((seed, name, judged));
-                    }
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().unwrap();
-    results.sort_by_key(|(seed, ..)| *seed);
-    results
-}
-
-/// Says what came of all cases, and fails if anything was wrong.
-fn conclude(results: &[(u64, String, Judged)]) {
-    let (mut left, mut text, mut failed): (BTreeMap<&str, Vec<u64>>, _, _) = (BTreeMap::new(), String::new(), 0);
-    for (seed, name, judged) in results {
-        if let Some(reason) = &judged.left {
-            left.entry(reason).or_default().push(*seed);
-        }
-        if !judged.wrong.is_empty() {
-            failed += 1;
-            let _ = writeln!(text, "seed {seed}: {name}\n    {}", judged.words);
-            for words in &judged.wrong {
-                let _ = writeln!(text, "    WRONG {words}");
-            }
-        }
-    }
-    let refused: usize = left.values().map(Vec::len).sum();
-    println!("{} cases, {refused} not repaired, {failed} wrong", results.len());
-    let mut lacks: BTreeMap<&str, (usize, usize, Vec<u64>)> = BTreeMap::new();
-    for (seed, _, judged) in results {
-        for (count, why) in &judged.lacks {
-            let entry = lacks.entry(why).or_default();
-            *entry = (entry.0 + 1, entry.1 + count, std::mem::take(&mut entry.2));
-            entry.2.push(*seed);
-        }
-    }
-    for (why, (cases, samples, seeds)) in lacks {
-        println!("    FINDING in {cases} cases: {samples} samples of {why}; seeds {:?}", &seeds[..seeds.len().min(5)]);
-    }
-    for (reason, seeds) in left {
-        println!("    {} left: {reason}; seeds {:?}", seeds.len(), &seeds[..seeds.len().min(5)]);
-    }
-    assert!(failed == 0, "{failed} of {}:\n{text}", results.len());
-}
-
 #[test]
 fn somewhere_in_the_checkpoint() {
     let Some(oracle) = oracle::judge("generations") else { return };
@@ -322,7 +247,7 @@ fn somewhere_in_the_checkpoint() {
         story.is_refused.then_some(())?;
         let state = seed;
         live(&mut story, state, &mut rng);
-        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, story, oracle, &mut rng)))
+        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, &mut story, oracle, &mut rng)))
     });
     conclude(&results);
 }
@@ -361,7 +286,86 @@ fn in_every_way() {
         story.is_refused.then_some(())?;
         let state = seed / step as u64;
         live(&mut story, state, &mut rng);
-        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, story, oracle, &mut rng)))
+        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, &mut story, oracle, &mut rng)))
     });
     conclude(&results);
+}
+
+/// The same, with real servers: the one who makes the directory, who runs since, and who starts after the repair.
+#[test]
+fn with_real_servers() {
+    let what = "generations with real servers";
+    let (Some(oracle), mut servers) = (oracle::judge(what), Servers::judges(what)) else { return };
+    if Matrix::wanted() == Matrix::Quick {
+        servers.drain(..servers.len().saturating_sub(1));
+    }
+    let shape =
+        Shape { counters: 20, gauges: 20, classic: 2, native: 2, late: 5, late_samples: 8, churn: 8 };
+    let recipe =
+        Recipe { shape, checkpoint: Checkpoint::Samples, scrapes: 40, tombstones: false, ..Recipe::default() };
+    let first = knob("WALFIX_FIRST_SEED", 0);
+    let cases = knob("WALFIX_PLACES", 4).min(40);
+    for server in &servers {
+        let exporter = Exporter::start(shape).unwrap();
+        let scratch = support::scratch();
+        let data = scratch.path().join("data");
+        recipe.make_of(server, &data, &exporter).unwrap();
+        let name = server.version.to_string();
+        let healthy = Healthy::new(Base::read(oracle, &name, false, &data), oracle);
+        let results = in_lanes(first..first + cases, |seed| {
+            let mut rng = Rng::with_seed(seed);
+            let (words, damaged) = anywhere(&healthy.base, &mut rng);
+            let mut story = Story::begin(&healthy, damaged, Times::OfServer, oracle);
+            story.is_refused.then_some(())?;
+            // Never since; the start that fails; one, two or three runs.
+            for _ in 0..[0, 2, 3, 1, 4][usize::try_from(seed % 5).unwrap()] {
+                story.run_server((server, &recipe, &exporter), [5, 30, 150][rng.usize(..3)], rng.bool()).unwrap();
+            }
+            let name = format!("{name}, {words}");
+            let mut judged = judge(seed, &mut story, oracle, &mut rng);
+            if judged.left.is_none() {
+                judged.wrong.extend(start_server(server, &mut story));
+            }
+            Some((name, judged))
+        });
+        conclude(&results);
+    }
+}
+
+/// What a real server, started twice on what a repair has left, lacks, and what it complains of.
+fn start_server(server: &Server, story: &mut Story<'_>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let (must, obstacles) = (story.must(), story.obstacles());
+    let repaired = story.path("repaired-for-server");
+    let options = Options {
+        config: "storage:\n  tsdb:\n    out_of_order_time_window: 30m\nscrape_configs: []\n".to_owned(),
+        features: vec!["native-histograms".to_owned()],
+        flags: vec!["--storage.tsdb.retention.time=100y".to_owned()],
+        ..Options::default()
+    };
+    for start in ["first", "second"] {
+        let running = match server.start(&repaired, &options).unwrap().ready() {
+            Ok(running) => running,
+            Err(error) => {
+                wrong.push(format!("{start} start: {error}"));
+                break;
+            }
+        };
+        let now = queried(&running, &mut story.names).unwrap();
+        let lines = running.stop().unwrap().log;
+        let lines = lines.at_least(Level::Warn).filter(|line| line.field("component") == Some("tsdb"));
+        let lines = lines.filter(|line| !line.msg().starts_with("Unknown series references"));
+        wrong.extend(lines.map(|line| format!("{start} start: {} {}", line.msg(), line.err().unwrap_or_default())));
+        wrong.extend(strange(story, &now, &Samples::new()).map(|words| format!("{start} start: {words}")));
+        let lost = must.all.iter().filter(|(sample, what)| {
+            // It says nothing of staleness markers.
+            let is_stale = story.runs.iter().flatten().any(|run| run.samples.get(*sample).is_some_and(is_stale));
+            !now.contains_key(*sample) && !is_stale && story.obstacle(sample, what, &obstacles).is_none()
+        });
+        let lost: Vec<_> = lost.collect();
+        if let Some(example) = lost.first() {
+            wrong.push(format!("{start} start: {} samples are not served, e.g. {example:?}", lost.len()));
+        }
+    }
+    wrong
 }

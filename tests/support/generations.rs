@@ -16,8 +16,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::bases::{Base, Names, Sample, Standing, is_block, labels, read_tree, write_tree};
+use super::exporter::Exporter;
+use super::fresh::Recipe;
 use super::oracle::Oracle;
 use super::recipes::{At, Damaged, ROWS, patched};
+use super::server::{Error, Running, Server, Started};
 use super::tree;
 
 const PAGE: usize = 32768;
@@ -129,6 +132,31 @@ pub fn served(series: &Value, names: &mut Names) -> Samples {
     all
 }
 
+/// What is served, by a real server's word; it says nothing of staleness markers.
+///
+/// # Errors
+///
+/// If the server does not answer.
+pub fn queried(running: &Running, names: &mut Names) -> Result<Samples, Error> {
+    // Some day after all of the data.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let mut all = Samples::new();
+    for (text, samples) in running.samples("{__name__=~\".+\"}", Some(now + 86400.0))? {
+        let number = names.of(text);
+        for (time, value) in samples {
+            let bits = if let Ok(float) = value.parse::<f64>() {
+                (0, float.to_bits(), 0)
+            } else {
+                let histogram: Value = serde_json::from_str(&value).unwrap();
+                let number = |key: &str| histogram[key].as_str().unwrap().parse::<f64>().unwrap().to_bits();
+                (1, number("count"), number("sum"))
+            };
+            all.insert((number, time), bits);
+        }
+    }
+    Ok(all)
+}
+
 /// The value of a histogram as Prometheus writes it: `{count:12, sum:30, ...`.
 fn histogram(text: &str) -> Bits {
     let number = |key: &str| {
@@ -175,6 +203,11 @@ pub fn head_chunks(data: &Path, oracle: Oracle) -> Vec<HeadChunk> {
 pub fn anywhere(base: &Base, rng: &mut Rng) -> (String, Damaged) {
     let files = base.segments_of(&base.checkpoint().expect("a checkpoint"));
     let file = files[rng.usize(..files.len())].as_str();
+    damage(base, file, rng)
+}
+
+/// Damages a segment somewhere.
+pub fn damage(base: &Base, file: &str, rng: &mut Rng) -> (String, Damaged) {
     if rng.usize(..4) == 0 {
         let rows: Vec<_> = ROWS.iter().filter(|row| row.at == At::Segment && row.number() > 0).collect();
         let row = rows[rng.usize(..rows.len())];
@@ -207,6 +240,8 @@ pub fn anywhere(base: &Base, rng: &mut Rng) -> (String, Damaged) {
 pub enum Times {
     /// When the newest sample came that is in them, as in any directory that was not copied.
     OfSamples,
+    /// As `OfSamples`, and real servers have written them.
+    OfServer,
     /// When the test wrote them, in the right order.
     OfTest,
     /// Nothing: all the same, as after a copy.
@@ -243,8 +278,6 @@ pub struct Run {
     pub samples: Samples,
     /// Label sets and their refs, of what it has taken in.
     pub refs: BTreeMap<u32, u64>,
-    /// All that it served at its end.
-    pub served: Samples,
     /// What it said of its options, for messages.
     pub words: String,
 }
@@ -280,7 +313,7 @@ impl<'a> Story<'a> {
         let root = super::scratch();
         let data = root.path().join("data");
         write_tree(&damaged.tree, &data);
-        if times == Times::OfSamples {
+        if matches!(times, Times::OfSamples | Times::OfServer) {
             for path in damaged.tree.keys() {
                 set_time(&data.join(path), healthy.newest);
             }
@@ -422,10 +455,65 @@ impl<'a> Story<'a> {
         let live = served(&report["series"], &mut self.names);
         let (samples, refs) = accepted(&told, &report, &mut self.names);
         let samples: Samples = samples.into_iter().filter(|(sample, _)| live.contains_key(sample)).collect();
-        self.runs.push(Some(Run { samples, refs, served: live, words }));
+        self.runs.push(Some(Run { samples, refs, words }));
         let mut grown: BTreeSet<Pairs> = std::mem::take(&mut self.grown).into_iter().collect();
         grown.extend(again.into_iter().chain(fresh).chain(backdated));
         self.grown = grown.into_iter().collect();
+    }
+
+    /// A run of a real server that scrapes an exporter.
+    ///
+    /// # Errors
+    ///
+    /// If the server does anything but refuse or run.
+    pub fn run_server(
+        &mut self,
+        (server, recipe, exporter): (&Server, &Recipe, &Exporter),
+        scrapes: u64,
+        kill: bool,
+    ) -> Result<(), Error> {
+        let before = read_tree(&self.data());
+        let mut running = match server.start(&self.data(), &recipe.options(server, exporter))? {
+            Started::Ready(running) => running,
+            Started::Exited(_) => {
+                self.runs.push(None);
+                return Ok(());
+            }
+            hangs @ Started::Hangs(_) => return hangs.ready().map(drop),
+        };
+        recipe.scrape(&mut running, exporter, scrapes)?;
+        if kill { running.kill()? } else { running.stop()? };
+        // What it has taken in is in its logs: no checkpoint can be made any more.
+        let (mut refs, mut series) = (BTreeMap::new(), HashMap::new());
+        let mut samples = Samples::new();
+        let (data, oracle) = (self.data(), self.oracle);
+        for log in ["wal", "wbl"] {
+            oracle.dump(&[], &data.join(log), |line| {
+                let path = format!("{log}/{:08}", line["segment"].as_u64().unwrap_or_default());
+                let end = usize::try_from(line["end"].as_u64().unwrap_or_default()).unwrap();
+                if log == "wbl" && before.get(&path).is_some_and(|old| old.as_ref().is_some_and(|old| old.len() >= end)) {
+                    return;
+                }
+                for entry in line["entries"].as_array().into_iter().flatten() {
+                    let Some(reference) = entry["ref"].as_str().and_then(|text| text.parse::<u64>().ok()) else {
+                        continue;
+                    };
+                    if line["type"] == "series" {
+                        series.insert(reference, self.names.of(labels(&entry["labels"])));
+                    }
+                    let known = || self.healthy.base.names.by_ref(reference);
+                    let number = series.get(&reference).copied().or_else(known).expect("a series of the run");
+                    if let (Some(_), Some(bits)) = (entry.get("st"), logged(entry)) {
+                        samples.insert((number, entry["t"].as_str().unwrap().parse().unwrap()), bits);
+                        refs.insert(number, reference);
+                    }
+                }
+            });
+        }
+        self.clock = samples.keys().map(|&(_, time)| time).max().unwrap_or(self.clock).max(self.clock);
+        let words = format!("{scrapes} scrapes by {}{}", server.version, if kill { ", killed" } else { "" });
+        self.runs.push(Some(Run { samples, refs, words }));
+        Ok(())
     }
 
     fn fresh(&mut self, name: &str, count: usize) -> Vec<Pairs> {
@@ -552,7 +640,7 @@ impl<'a> Story<'a> {
             };
             // By nothing but the times of files can be told which segments of the WBL it has written.
             let counts = |sample: &&Sample| {
-                self.times == Times::OfSamples || sample.1 % 1000 != LATE || run.refs[&sample.0] <= self.highest
+                matches!(self.times, Times::OfSamples | Times::OfServer) || sample.1 % 1000 != LATE || run.refs[&sample.0] <= self.highest
             };
             all.extend(run.samples.keys().filter(counts).map(|&sample| (sample, what(&sample))));
         }
@@ -679,6 +767,12 @@ pub fn min_valid_time(data: &Path) -> i64 {
         }
     }
     newest
+}
+
+/// Whether it is the value of a staleness marker (`model/value/value.go`).
+pub fn is_stale(bits: &Bits) -> bool {
+    const STALE: u64 = 0x7ff0_0000_0000_0002;
+    bits.1 == STALE || bits.2 == STALE
 }
 
 /// Whether a sample is the fence's: one staleness marker of a series of this name.
