@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use support::oracle;
-use support::repairs::{CASES, Case, Keeps, Place, WALFIX, backups, walfix_exits};
+use support::repairs::{CASES, Case, Keeps, Place, WALFIX, backups, cases, walfix_exits};
 use support::server::{self, Options, Servers, Version};
 use support::strace::{self, Call};
 use support::tree::{self, Tree, contents, difference, tree};
@@ -134,11 +134,11 @@ fn each_case(what: &str, test: impl Fn(&Case, &Keeps) + Sync) {
     if !strace::is_there(what) {
         return;
     }
-    let next = std::sync::atomic::AtomicUsize::new(0);
+    let (cases, next) = (cases(), std::sync::atomic::AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(case) = CASES.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                while let Some(case) = cases.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     test(case, &Keeps::new(oracle));
                 }
             });

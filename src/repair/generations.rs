@@ -107,31 +107,15 @@ impl Generations {
             Some(stop) => wal.segments.iter().take_while(|segment| segment.index <= stop.segment).count(),
             None => newest(&now),
         };
-        let (message, way) = match found {
-            Some(finding) => {
-                if let Some(reason) = cannot_be_numbered(wal) {
-                    return Ok(Err(reason));
-                }
-                let Ok(way) = Way::of(finding, listing, (checkpoint, number), wal, (&before, &now)) else {
-                    return Ok(Err(
-                        "its numbers do not go together, and neither do their contents: is this one directory?",
-                    ));
-                };
-                (finding.message.clone(), way)
-            }
-            None => {
-                let again = now[newest..].iter().flat_map(|one| one.labels.keys());
-                let again = again.filter(|&series_ref| before.refs.contains(series_ref)).count();
-                let Some(last) = wal.segments.last().filter(|_| again > 0) else { return Ok(Ok(None)) };
-                let message = format!(
-                    "Prometheus has run since the damage, which it cannot read: {again} refs of {} are those of other series by now",
-                    checkpoint.relative
-                );
-                let next = format!("{}/{}", wal.relative, segment_name(last.index.saturating_add(1)));
-                (message, Way::Stay { next })
-            }
+        let found = match found {
+            Some(finding) => numbered(finding, listing, (checkpoint, number), wal, (&before, &now)),
+            None => Ok(begun_behind(checkpoint, &before, wal, &now[newest..])),
         };
-        let code = found.map_or("restarted_generation", |finding| finding.code);
+        let (code, message, way) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(Ok(None)),
+            Err(reason) => return Ok(Err(reason)),
+        };
         let mut generations = Self {
             finding: Mends { code: code.to_owned(), offset: None, end: None, message, how: String::new() },
             numbers: format!("{} covers all numbers up to {number}", checkpoint.relative),
@@ -306,6 +290,44 @@ impl Generations {
     pub(super) fn mended(&self, how: String) -> Mends {
         Mends { how, ..self.finding.clone() }
     }
+}
+
+/// A finding's code, what it says, and what is done.
+type Found = (&'static str, String, Way);
+
+/// What is found about numbers comes to.
+fn numbered(
+    finding: &Finding,
+    listing: &Listing,
+    checkpoint: (&LogDirectory, i64),
+    wal: &LogDirectory,
+    contents: (&Definitions, &[Definitions]),
+) -> Result<Option<Found>, &'static str> {
+    if let Some(reason) = cannot_be_numbered(wal) {
+        return Err(reason);
+    }
+    let way = Way::of(finding, listing, checkpoint, wal, contents);
+    let reason = "its numbers do not go together, and neither do their contents: is this one directory?";
+    Ok(Some((finding.code, finding.message.clone(), way.map_err(|()| reason)?)))
+}
+
+/// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs of the checkpoint are
+/// defined again.
+fn begun_behind(
+    checkpoint: &LogDirectory,
+    before: &Definitions,
+    wal: &LogDirectory,
+    newest: &[Definitions],
+) -> Option<Found> {
+    let defined = newest.iter().flat_map(|one| one.labels.keys());
+    let again = defined.filter(|&series_ref| before.refs.contains(series_ref)).count();
+    let last = wal.segments.last().filter(|_| again > 0)?;
+    let message = format!(
+        "Prometheus has run since the damage, which it cannot read: {again} refs of {} are those of other series by now",
+        checkpoint.relative
+    );
+    let next = format!("{}/{}", wal.relative, segment_name(last.index.saturating_add(1)));
+    Some(("restarted_generation", message, Way::Stay { next }))
 }
 
 impl Way {

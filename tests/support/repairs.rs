@@ -122,6 +122,12 @@ pub const CASES: &[Case] = &[
     },
 ];
 
+/// Those that are wanted: all, or those with `WALFIX_CASES` in their names.
+pub fn cases() -> Vec<&'static Case> {
+    let wanted = std::env::var("WALFIX_CASES").unwrap_or_default();
+    CASES.iter().filter(|case| case.name.contains(&wanted)).collect()
+}
+
 /// A data directory in a directory of its own.
 #[derive(Debug)]
 pub struct Place {
@@ -265,13 +271,13 @@ fn linked(at: &Path) {
 fn started_once(at: &Path) {
     fixture("checkpoint_series_damaged", at);
     let wal = at.join("data/wal");
-    // More than the one bit that can be put right, in the record that defines the series 29 to 56.
+    // More than the one bit that can be put right, in the record that defines the series 38 to 65.
     overwrite(&wal.join("checkpoint.00000002/00000000"), 3_500, &[0x5A; 8]);
     fs::remove_file(wal.join("00000003")).unwrap();
     fs::remove_file(wal.join("00000004")).unwrap();
 }
 
-/// What has become of it some starts later: series that are new by now have the refs from 29 on, as older ones in a head chunk
+/// What has become of it some starts later: series that are new by now have the refs from 38 on, as older ones in a head chunk
 /// and in the WBL.
 fn begun_anew(at: &Path) {
     const T: i64 = 1_749_990_000_000;
@@ -302,14 +308,14 @@ fn begun_anew(at: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, writer.finish().unwrap()).unwrap();
     };
-    fs::write(data.join("wal/00000000"), [0; 32_768]).unwrap();
-    write("wal/00000001", &[series(29..=34), samples(1..=34, T)]);
-    write("wal/00000002", &[series(35..=35), samples(1..=35, T + 15_000)]);
+    fs::write(data.join("wal/00000000"), vec![0; 32_768]).unwrap();
+    write("wal/00000001", &[series(38..=43), samples(1..=43, T)]);
+    write("wal/00000002", &[series(44..=44), samples(1..=44, T + 15_000)]);
     fs::write(data.join("wal/00000003"), []).unwrap();
-    write("wbl/00000000", &[samples(20..=31, T - 7_200_000)]);
-    // A chunk of one sample (`tsdb/chunks/head_chunks.go`), of a series that had the ref 30 before.
+    write("wbl/00000000", &[samples(20..=40, T - 7_200_000)]);
+    // A chunk of one sample (`tsdb/chunks/head_chunks.go`), of a series that had the ref 39 before.
     let time = (T - 10_000_000).to_be_bytes();
-    let mut chunk = [&30_u64.to_be_bytes()[..], &time, &time, &[1, 12, 0, 1]].concat();
+    let mut chunk = [&39_u64.to_be_bytes()[..], &time, &time, &[1, 12, 0, 1]].concat();
     chunk.extend([0xD0, 0x0F, 0x40, 0x45, 0, 0, 0, 0, 0, 0]);
     let checksum = crc32c::crc32c(&chunk).to_be_bytes();
     fs::create_dir(data.join("chunks_head")).unwrap();
