@@ -24,8 +24,8 @@ use support::bases::{Base, Names, Sample, Standing};
 use support::exporter::{Exporter, Shape};
 use support::fresh::{Checkpoint, Recipe};
 use support::generations::{
-    Healthy, Must, Obstacles, Samples, Story, Takes, Times, accepted, anywhere, complaints,is_fence,
-    logged_complaints, is_stale, min_valid_time, queried, served, walfix,
+    Healthy, Must, Obstacles, STALE, Samples, Story, Takes, Times, accepted, anywhere, complaints,is_fence,
+    logged_complaints, min_valid_time, queried, served, walfix,
 };
 use support::judged::{Judged, conclude, in_lanes, knob};
 use support::matrix::{BASES, Matrix};
@@ -181,7 +181,7 @@ fn serve(
         let now = served(&report["series"], &mut story.names);
         wrong.extend(strange(story, &now, &grown).map(|words| format!("{name}: {words}")));
         let gone = first.keys().chain(grown.keys()).filter(|sample| !now.contains_key(*sample));
-        let gone: Vec<_> = gone.filter(|sample| !is_fence(&mut story.names.clone(), sample, &(0, 0x7ff0_0000_0000_0002, 0))).collect();
+        let gone: Vec<_> = gone.filter(|sample| !is_fence(&mut story.names.clone(), sample, &STALE)).collect();
         if !gone.is_empty() {
             wrong.push(format!("{name}: {} samples are gone, e.g. {:?}", gone.len(), gone[0]));
         }
@@ -358,9 +358,7 @@ fn start_server(server: &Server, story: &mut Story<'_>) -> Vec<String> {
         wrong.extend(lines.map(|line| format!("{start} start: {} {}", line.msg(), line.err().unwrap_or_default())));
         wrong.extend(strange(story, &now, &Samples::new()).map(|words| format!("{start} start: {words}")));
         let lost = must.all.iter().filter(|(sample, what)| {
-            // It says nothing of staleness markers.
-            let is_stale = story.runs.iter().flatten().any(|run| run.samples.get(*sample).is_some_and(is_stale));
-            !now.contains_key(*sample) && !is_stale && story.obstacle(sample, what, &obstacles).is_none()
+            !now.contains_key(*sample) && !story.is_stale(sample) && story.obstacle(sample, what, &obstacles).is_none()
         });
         let lost: Vec<_> = lost.collect();
         if let Some(example) = lost.first() {

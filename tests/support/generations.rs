@@ -34,6 +34,9 @@ const LATE: i64 = 501;
 /// A sample's value: what it is, and bits. Of histograms those of count and sum.
 pub type Bits = (u8, u64, u64);
 
+/// A staleness marker (`model/value/value.go`).
+pub const STALE: Bits = (0, 0x7ff0_0000_0000_0002, 0);
+
 /// Samples and their values.
 pub type Samples = HashMap<Sample, Bits>;
 
@@ -113,7 +116,8 @@ fn logged(entry: &Value) -> Option<Bits> {
         || count.len() == 16;
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     let count = if is_float { bits(&entry["count"])? } else { (count.parse::<u64>().ok()? as f64).to_bits() };
-    Some((1, count, bits(&entry["sum"])?))
+    let value = (1, count, bits(&entry["sum"])?);
+    Some(if value.2 == STALE.1 { STALE } else { value })
 }
 
 /// What is served, by the oracle's word.
@@ -164,7 +168,9 @@ fn histogram(text: &str) -> Bits {
         let end = text[from..].find([',', '}', ' ']).map_or(text.len(), |at| from + at);
         text[from..end].parse::<f64>().unwrap_or_else(|e| panic!("{key} in {text}: {e}")).to_bits()
     };
-    (1, number("count:"), number("sum:"))
+    let value = (1, number("count:"), number("sum:"));
+    // Written as the float, or as a histogram without anything.
+    if f64::from_bits(value.2).is_nan() { STALE } else { value }
 }
 
 /// A chunk of `chunks_head`.
@@ -568,6 +574,11 @@ impl<'a> Story<'a> {
         words
     }
 
+    /// Whether it is a staleness marker, of which servers say nothing.
+    pub fn is_stale(&self, sample: &Sample) -> bool {
+        self.was_written(sample, &STALE)
+    }
+
     /// What must be served of the directory as it is now.
     pub fn must(&self) -> Must {
         let (base, data) = (&self.healthy.base, self.data());
@@ -769,16 +780,10 @@ pub fn min_valid_time(data: &Path) -> i64 {
     newest
 }
 
-/// Whether it is the value of a staleness marker (`model/value/value.go`).
-pub fn is_stale(bits: &Bits) -> bool {
-    const STALE: u64 = 0x7ff0_0000_0000_0002;
-    bits.1 == STALE || bits.2 == STALE
-}
-
 /// Whether a sample is the fence's: one staleness marker of a series of this name.
 pub fn is_fence(names: &mut Names, sample: &Sample, bits: &Bits) -> bool {
     let fence = names.of(labels(&json!([["__name__", "walfix_fence"]])));
-    sample.0 == fence && *bits == (0, 0x7ff0_0000_0000_0002, 0)
+    sample.0 == fence && *bits == STALE
 }
 
 /// `walfix` with some arguments: exit code, and the answer.
