@@ -24,7 +24,7 @@ use support::bases::{Base, Names, Sample, Standing};
 use support::exporter::{Exporter, Shape};
 use support::fresh::{Checkpoint, Recipe};
 use support::generations::{
-    Healthy, Must, Obstacles, STALE, Samples, Story, Takes, Times, accepted, anywhere, complaints,is_fence,
+    Healthy, Must, Obstacles, STALE, Samples, Story, Takes, Times, accepted, anywhere, complaints, is_fence,
     logged_complaints, min_valid_time, queried, served, walfix,
 };
 use support::judged::{Judged, conclude, in_lanes, knob};
@@ -46,8 +46,9 @@ const MORE: [(&str, &[&str]); 4] = [
 fn directories(oracle: Oracle) -> Vec<Healthy> {
     let sorts = BASES.iter().filter(|(name, agent, ..)| !agent && !["young", "newest"].contains(name));
     let made = sorts.map(|(name, _, arguments, _)| (*name, *arguments)).chain(MORE);
-    let mut all: Vec<_> =
-        made.map(|(name, arguments)| Healthy::new(Base::make(oracle, name, false, arguments), oracle)).collect();
+    let mut all: Vec<_> = made
+        .map(|(name, arguments)| Healthy::new(Base::make(oracle, name, false, arguments), oracle))
+        .collect();
     let given = std::env::var("WALFIX_DIRECTORIES").unwrap_or_default();
     for path in given.split(':').filter(|path| !path.is_empty()) {
         let base = Base::read(oracle, path, false, Path::new(path));
@@ -82,7 +83,11 @@ fn judge(seed: u64, story: &mut Story<'_>, oracle: Oracle, rng: &mut Rng) -> Jud
     let (exit, answer) = walfix(&["repair", "--accept-orphans", "--format=json", &option], &data);
     let left = answer["left"].as_array().unwrap();
     if !left.is_empty() {
-        judged.left = Some(format!("{}: {}", left[0]["code"].as_str().unwrap_or("?"), left[0]["reason"].as_str().unwrap_or("?")));
+        judged.left = Some(format!(
+            "{}: {}",
+            left[0]["code"].as_str().unwrap_or("?"),
+            left[0]["reason"].as_str().unwrap_or("?")
+        ));
         if answer["steps"].as_array().is_some_and(Vec::is_empty)
             && let Some(difference) = tree::difference(&before, &tree::tree(&data))
         {
@@ -181,7 +186,8 @@ fn serve(
         let now = served(&report["series"], &mut story.names);
         wrong.extend(strange(story, &now, &grown).map(|words| format!("{name}: {words}")));
         let gone = first.keys().chain(grown.keys()).filter(|sample| !now.contains_key(*sample));
-        let gone: Vec<_> = gone.filter(|sample| !is_fence(&mut story.names.clone(), sample, &STALE)).collect();
+        let gone: Vec<_> =
+            gone.filter(|sample| !is_fence(&mut story.names.clone(), sample, &STALE)).collect();
         if !gone.is_empty() {
             wrong.push(format!("{name}: {} samples are gone, e.g. {:?}", gone.len(), gone[0]));
         }
@@ -247,7 +253,10 @@ fn somewhere_in_the_checkpoint() {
         story.is_refused.then_some(())?;
         let state = seed;
         live(&mut story, state, &mut rng);
-        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, &mut story, oracle, &mut rng)))
+        Some((
+            format!("{}, {words}, state {}", healthy.base.name, state % 10),
+            judge(seed, &mut story, oracle, &mut rng),
+        ))
     });
     conclude(&results);
 }
@@ -263,7 +272,9 @@ fn in_every_way() {
         for row in ROWS.iter().filter(|row| row.number() > 0) {
             if row.at == At::Directory {
                 let first = healthy.base.segments.keys().next().unwrap();
-                cases.extend(row.apply(&healthy.base, first).map(|damaged| (healthy, row.name.to_owned(), damaged)));
+                cases.extend(
+                    row.apply(&healthy.base, first).map(|damaged| (healthy, row.name.to_owned(), damaged)),
+                );
                 continue;
             }
             for file in healthy.base.segments_of(&checkpoint) {
@@ -286,7 +297,10 @@ fn in_every_way() {
         story.is_refused.then_some(())?;
         let state = seed / step as u64;
         live(&mut story, state, &mut rng);
-        Some((format!("{}, {words}, state {}", healthy.base.name, state % 10), judge(seed, &mut story, oracle, &mut rng)))
+        Some((
+            format!("{}, {words}, state {}", healthy.base.name, state % 10),
+            judge(seed, &mut story, oracle, &mut rng),
+        ))
     });
     conclude(&results);
 }
@@ -299,10 +313,14 @@ fn with_real_servers() {
     if Matrix::wanted() == Matrix::Quick {
         servers.drain(..servers.len().saturating_sub(1));
     }
-    let shape =
-        Shape { counters: 20, gauges: 20, classic: 2, native: 2, late: 5, late_samples: 8, churn: 8 };
-    let recipe =
-        Recipe { shape, checkpoint: Checkpoint::Samples, scrapes: 40, tombstones: false, ..Recipe::default() };
+    let shape = Shape { counters: 20, gauges: 20, classic: 2, native: 2, late: 5, late_samples: 8, churn: 8 };
+    let recipe = Recipe {
+        shape,
+        checkpoint: Checkpoint::Samples,
+        scrapes: 40,
+        tombstones: false,
+        ..Recipe::default()
+    };
     let first = knob("WALFIX_FIRST_SEED", 0);
     let cases = knob("WALFIX_PLACES", 4).min(40);
     for server in &servers {
@@ -319,7 +337,9 @@ fn with_real_servers() {
             story.is_refused.then_some(())?;
             // Never since; the start that fails; one, two or three runs.
             for _ in 0..[0, 2, 3, 1, 4][usize::try_from(seed % 5).unwrap()] {
-                story.run_server((server, &recipe, &exporter), [5, 30, 150][rng.usize(..3)], rng.bool()).unwrap();
+                story
+                    .run_server((server, &recipe, &exporter), [5, 30, 150][rng.usize(..3)], rng.bool())
+                    .unwrap();
             }
             let name = format!("{name}, {words}");
             let mut judged = judge(seed, &mut story, oracle, &mut rng);
@@ -355,10 +375,14 @@ fn start_server(server: &Server, story: &mut Story<'_>) -> Vec<String> {
         let lines = running.stop().unwrap().log;
         let lines = lines.at_least(Level::Warn).filter(|line| line.field("component") == Some("tsdb"));
         let lines = lines.filter(|line| !line.msg().starts_with("Unknown series references"));
-        wrong.extend(lines.map(|line| format!("{start} start: {} {}", line.msg(), line.err().unwrap_or_default())));
+        wrong.extend(
+            lines.map(|line| format!("{start} start: {} {}", line.msg(), line.err().unwrap_or_default())),
+        );
         wrong.extend(strange(story, &now, &Samples::new()).map(|words| format!("{start} start: {words}")));
         let lost = must.all.iter().filter(|(sample, what)| {
-            !now.contains_key(*sample) && !story.is_stale(sample) && story.obstacle(sample, what, &obstacles).is_none()
+            !now.contains_key(*sample)
+                && !story.is_stale(sample)
+                && story.obstacle(sample, what, &obstacles).is_none()
         });
         let lost: Vec<_> = lost.collect();
         if let Some(example) = lost.first() {

@@ -24,7 +24,20 @@ use support::tree;
 
 const SORTS: [(&str, &[&str]); 4] = [
     ("none", &["--rich", "--wbl", "--snapshot", "--rounds", "30"]),
-    ("snappy", &["--rich", "--wbl", "--snapshot", "--rounds", "30", "--compression", "snappy", "--checkpoint-segments", "1"]),
+    (
+        "snappy",
+        &[
+            "--rich",
+            "--wbl",
+            "--snapshot",
+            "--rounds",
+            "30",
+            "--compression",
+            "snappy",
+            "--checkpoint-segments",
+            "1",
+        ],
+    ),
     ("zstd", &["--rich", "--wbl", "--snapshot", "--rounds", "30", "--compression", "zstd"]),
     ("chunks", &["--wbl", "--chunks", "--rounds", "40", "--compression", "snappy"]),
 ];
@@ -54,7 +67,8 @@ fn damages(healthy: &Healthy, rng: &mut Rng) -> (String, Damaged, bool) {
     let mut damaged = damaged.unwrap();
     for (path, bytes) in &mut damaged.tree {
         let Some(bytes) = bytes.as_mut().filter(|bytes| bytes.len() > 100) else { continue };
-        let (of_chunks, of_snapshot) = (path.starts_with("chunks_head/"), path.starts_with("chunk_snapshot."));
+        let (of_chunks, of_snapshot) =
+            (path.starts_with("chunks_head/"), path.starts_with("chunk_snapshot."));
         if of_chunks && rng.usize(..6) == 0 || of_snapshot && rng.usize(..3) == 0 {
             let at = rng.usize(8..bytes.len() - 20);
             let end = (at + 1 + rng.usize(..16)).min(bytes.len());
@@ -66,7 +80,14 @@ fn damages(healthy: &Healthy, rng: &mut Rng) -> (String, Damaged, bool) {
     (all.join("; "), damaged, chunks)
 }
 
-fn judge(seed: u64, healthy: &Healthy, damaged: &Damaged, chunks_too: bool, oracle: Oracle, rng: &mut Rng) -> Judged {
+fn judge(
+    seed: u64,
+    healthy: &Healthy,
+    damaged: &Damaged,
+    chunks_too: bool,
+    oracle: Oracle,
+    rng: &mut Rng,
+) -> Judged {
     let mut judged = Judged::default();
     let wrong = &mut judged.wrong;
     let scratch = support::scratch();
@@ -90,7 +111,11 @@ fn judge(seed: u64, healthy: &Healthy, damaged: &Damaged, chunks_too: bool, orac
     let (exit, answer) = walfix(&["repair", "--accept-orphans", "--format=json", &option], &data);
     judged.words = format!("exit {exit}, snapshots {with_snapshots}");
     if let Some(left) = answer["left"].as_array().and_then(|left| left.first()) {
-        judged.left = Some(format!("{}: {}", left["code"].as_str().unwrap_or("?"), left["reason"].as_str().unwrap_or("?")));
+        judged.left = Some(format!(
+            "{}: {}",
+            left["code"].as_str().unwrap_or("?"),
+            left["reason"].as_str().unwrap_or("?")
+        ));
     } else if !matches!(exit, 0 | 1) && !(chunks_too && exit == 4) {
         wrong.push(format!("exit {exit}"));
     }
@@ -114,7 +139,9 @@ fn judge(seed: u64, healthy: &Healthy, damaged: &Damaged, chunks_too: bool, orac
     if report["verdict"] == "damaged" && !chunks_too {
         wrong.push("damage is left".to_owned());
     }
-    let allowed = |words: &String| chunks_too && (words.contains("on-disk chunks") || words.starts_with("chunks_head/"));
+    let allowed = |words: &String| {
+        chunks_too && (words.contains("on-disk chunks") || words.starts_with("chunks_head/"))
+    };
     let mut say = |name: &str, report: &Value| -> Samples {
         let words = complaints(report).into_iter().filter(|words| !allowed(words));
         wrong.extend(words.map(|words| format!("{name}: {words}")));
@@ -125,7 +152,9 @@ fn judge(seed: u64, healthy: &Healthy, damaged: &Damaged, chunks_too: bool, orac
         });
         if let Some(example) = strange.next() {
             let count = 1 + strange.count();
-            wrong.push(format!("{name}: {count} samples under labels with which they were not written, e.g. {example:?}"));
+            wrong.push(format!(
+                "{name}: {count} samples under labels with which they were not written, e.g. {example:?}"
+            ));
         }
         now
     };
@@ -135,7 +164,11 @@ fn judge(seed: u64, healthy: &Healthy, damaged: &Damaged, chunks_too: bool, orac
     for (name, now) in [("second", &second), ("third", &third)] {
         if *now != first && !chunks_too {
             let lost = first.keys().filter(|sample| !now.contains_key(*sample)).count();
-            wrong.push(format!("the {name} start serves {} samples, {lost} of {} are gone", now.len(), first.len()));
+            wrong.push(format!(
+                "the {name} start serves {} samples, {lost} of {} are gone",
+                now.len(),
+                first.len()
+            ));
         }
     }
     // Chunks that go, go with what the WAL no longer has.
@@ -147,10 +180,13 @@ fn judge(seed: u64, healthy: &Healthy, damaged: &Damaged, chunks_too: bool, orac
     let may_be_deleted = |sample: &_| deletes(sample) || healthy.base.deleted.contains(sample);
     let min_valid = min_valid_time(&repaired);
     let must = Standing::known(standing.iter());
-    for (what, all) in
-        [("records that are whole", must.iter().collect::<Vec<_>>()), ("what is served unrepaired", without.keys().collect())]
-    {
-        let mut lost = all.into_iter().filter(|sample| !first.contains_key(sample) && !may_be_deleted(sample) && sample.1 >= min_valid);
+    for (what, all) in [
+        ("records that are whole", must.iter().collect::<Vec<_>>()),
+        ("what is served unrepaired", without.keys().collect()),
+    ] {
+        let mut lost = all
+            .into_iter()
+            .filter(|sample| !first.contains_key(sample) && !may_be_deleted(sample) && sample.1 >= min_valid);
         if let Some(example) = lost.next() {
             wrong.push(format!("{} samples of {what} are not served, e.g. {example:?}", 1 + lost.count()));
         }
@@ -170,7 +206,10 @@ fn several_damages_at_once() {
         let mut rng = Rng::with_seed(seed);
         let healthy = &directories[rng.usize(..directories.len())];
         let (words, damaged, chunks) = damages(healthy, &mut rng);
-        Some((format!("{}, {words}", healthy.base.name), judge(seed, healthy, &damaged, chunks, oracle, &mut rng)))
+        Some((
+            format!("{}, {words}", healthy.base.name),
+            judge(seed, healthy, &damaged, chunks, oracle, &mut rng),
+        ))
     });
     conclude(&results);
 }

@@ -231,7 +231,8 @@ pub fn damage(base: &Base, file: &str, rng: &mut Rng) -> (String, Damaged) {
         _ => at,
     };
     let end = (at + size).min(length);
-    let words = ["a flipped bit", "bytes", "bytes", "many bytes", "a zeroed sector", "a zeroed page", "a cut"];
+    let words =
+        ["a flipped bit", "bytes", "bytes", "many bytes", "a zeroed sector", "a zeroed page", "a cut"];
     let damaged = patched(base, file, |bytes| match kind {
         0 => bytes[at] ^= 1 << rng.u8(..8),
         1..=3 => rng.fill(&mut bytes[at..end]),
@@ -407,11 +408,14 @@ impl<'a> Story<'a> {
         self.clock += 60_000;
         let mut commit = Vec::new();
         // Series that never were, with samples of the time of the old ones.
-        let backdated = if takes == Takes::All && rng.usize(..3) == 0 { self.fresh("backdated", 8) } else { Vec::new() };
+        let backdated =
+            if takes == Takes::All && rng.usize(..3) == 0 { self.fresh("backdated", 8) } else { Vec::new() };
         let span = if compacts { 0 } else { 600_000 };
         for round in 0..if span > 0 { rounds } else { 0 } {
             let time = self.healthy.newest - span + round * 1000 + 3;
-            steps.push(json!({ "append": backdated.iter().map(|l| sample(l, time, rng)).collect::<Vec<_>>() }));
+            steps.push(
+                json!({ "append": backdated.iter().map(|l| sample(l, time, rng)).collect::<Vec<_>>() }),
+            );
         }
         for round in 0..rounds {
             self.clock += if compacts && round == 1 { 4 * 3_600_000 } else { 1000 };
@@ -433,7 +437,9 @@ impl<'a> Story<'a> {
         }
         steps.push(json!({ "mmap": maps, "compact": compacts && takes != Takes::Nothing }));
         let segment_bytes = [0, 32768, 65536][rng.usize(..3)];
-        for (is, name) in [(snapshots, "snapshot"), (kill, "killed"), (maps, "chunks mapped"), (compacts, "compacted")] {
+        for (is, name) in
+            [(snapshots, "snapshot"), (kill, "killed"), (maps, "chunks mapped"), (compacts, "compacted")]
+        {
             if is {
                 words = format!("{words}, {name}");
             }
@@ -488,7 +494,11 @@ impl<'a> Story<'a> {
             hangs @ Started::Hangs(_) => return hangs.ready().map(drop),
         };
         recipe.scrape(&mut running, exporter, scrapes)?;
-        if kill { running.kill()? } else { running.stop()? };
+        if kill {
+            running.kill()?
+        } else {
+            running.stop()?
+        };
         // What it has taken in is in its logs: no checkpoint can be made any more.
         let (mut refs, mut series) = (BTreeMap::new(), HashMap::new());
         let mut samples = Samples::new();
@@ -497,11 +507,14 @@ impl<'a> Story<'a> {
             oracle.dump(&[], &data.join(log), |line| {
                 let path = format!("{log}/{:08}", line["segment"].as_u64().unwrap_or_default());
                 let end = usize::try_from(line["end"].as_u64().unwrap_or_default()).unwrap();
-                if log == "wbl" && before.get(&path).is_some_and(|old| old.as_ref().is_some_and(|old| old.len() >= end)) {
+                if log == "wbl"
+                    && before.get(&path).is_some_and(|old| old.as_ref().is_some_and(|old| old.len() >= end))
+                {
                     return;
                 }
                 for entry in line["entries"].as_array().into_iter().flatten() {
-                    let Some(reference) = entry["ref"].as_str().and_then(|text| text.parse::<u64>().ok()) else {
+                    let Some(reference) = entry["ref"].as_str().and_then(|text| text.parse::<u64>().ok())
+                    else {
                         continue;
                     };
                     if line["type"] == "series" {
@@ -542,13 +555,19 @@ impl<'a> Story<'a> {
 
     pub fn words(&self) -> String {
         let runs = self.runs.iter().map(|run| run.as_ref().map_or("failed", |run| &run.words));
-        format!("highest ref {}, times {:?}, runs: [{}]", self.highest, self.times, runs.collect::<Vec<_>>().join("; "))
+        format!(
+            "highest ref {}, times {:?}, runs: [{}]",
+            self.highest,
+            self.times,
+            runs.collect::<Vec<_>>().join("; ")
+        )
     }
 
     /// Everything that was ever written under its labels.
     pub fn was_written(&self, sample: &Sample, bits: &Bits) -> bool {
         let is = |run: &Run| run.samples.get(sample) == Some(bits);
-        self.healthy.written.get(sample).is_some_and(|all| all.contains(bits)) || self.runs.iter().flatten().any(is)
+        self.healthy.written.get(sample).is_some_and(|all| all.contains(bits))
+            || self.runs.iter().flatten().any(is)
     }
 
     /// Where a sample may come from that is served under other labels, in words.
@@ -558,13 +577,22 @@ impl<'a> Story<'a> {
             if time == sample.1 && all.contains(bits) {
                 let mine = |r: &&u64| self.healthy.base.names.by_ref(**r) == Some(series);
                 let reference = self.healthy.refs.keys().find(mine);
-                let _ = write!(words, "; the old generation has written it as series {series}, ref {reference:?}");
+                let _ = write!(
+                    words,
+                    "; the old generation has written it as series {series}, ref {reference:?}"
+                );
             }
         }
-        for (number, run) in self.runs.iter().enumerate().filter_map(|(number, run)| Some((number, run.as_ref()?))) {
+        for (number, run) in
+            self.runs.iter().enumerate().filter_map(|(number, run)| Some((number, run.as_ref()?)))
+        {
             for (&(series, time), other) in &run.samples {
                 if time == sample.1 && other == bits {
-                    let _ = write!(words, "; run {number} has written it as series {series}, ref {}", run.refs[&series]);
+                    let _ = write!(
+                        words,
+                        "; run {number} has written it as series {series}, ref {}",
+                        run.refs[&series]
+                    );
                 }
             }
             if let Some(reference) = run.refs.get(&sample.0) {
@@ -591,7 +619,9 @@ impl<'a> Story<'a> {
         // Of the old logs what the damage has left, where it still stands.
         let (mut old, mut which) = (Vec::new(), Vec::new());
         for (path, standing) in &self.damaged.standing {
-            let (Some(Some(now)), Some(Some(then))) = (tree.get(path), self.damaged.tree.get(path)) else { continue };
+            let (Some(Some(now)), Some(Some(then))) = (tree.get(path), self.damaged.tree.get(path)) else {
+                continue;
+            };
             if !now.starts_with(then) {
                 continue;
             }
@@ -615,7 +645,8 @@ impl<'a> Story<'a> {
             all.extend(Standing::known(standing.iter()).into_iter().map(|sample| (sample, what)));
         }
         let known: HashSet<u64> = old.iter().flat_map(|standing| standing.series.iter().copied()).collect();
-        let newest = old.iter().flat_map(|s| &s.samples).map(|&(_, (_, time))| time).max().unwrap_or(i64::MIN);
+        let newest =
+            old.iter().flat_map(|s| &s.samples).map(|&(_, (_, time))| time).max().unwrap_or(i64::MIN);
         for chunk in &chunks {
             let is_old = self.healthy.chunks.contains(&(chunk.reference, chunk.mint, chunk.maxt));
             let stays = if has_run && chunk.reference > self.highest {
@@ -623,7 +654,9 @@ impl<'a> Story<'a> {
             } else {
                 true
             };
-            let Some(number) = base.names.by_ref(chunk.reference).filter(|_| known.contains(&chunk.reference)) else {
+            let Some(number) =
+                base.names.by_ref(chunk.reference).filter(|_| known.contains(&chunk.reference))
+            else {
                 continue;
             };
             if stays {
@@ -631,27 +664,30 @@ impl<'a> Story<'a> {
             }
         }
         // A corrected record may delete, too.
-        old.extend(self.damaged.mended.iter().map(|(_, mended)| Standing {
-            deleted: mended.deleted.clone(),
-            ..Standing::default()
-        }));
+        old.extend(
+            self.damaged
+                .mended
+                .iter()
+                .map(|(_, mended)| Standing { deleted: mended.deleted.clone(), ..Standing::default() }),
+        );
         let deletes = Standing::deletes(&old);
         let min_valid = min_valid_time(&data);
         all.retain(|sample, _| sample.1 >= min_valid && !deletes(sample));
         drop(deletes);
         all.extend(self.blocks(&data).into_iter().map(|sample| (sample, "a block")));
         if let Some(run) = last {
-            let what = |sample: &Sample| {
-                match (sample.1 % 1000 == LATE, run.refs[&sample.0] <= self.highest) {
-                    (false, true) => "the last run, of series that it had read",
-                    (false, false) => "the last run, of series of its own",
-                    (true, true) => "the last run, late, of series that it had read",
-                    (true, false) => "the last run, late, of series of its own",
-                }
+            let what = |sample: &Sample| match (sample.1 % 1000 == LATE, run.refs[&sample.0] <= self.highest)
+            {
+                (false, true) => "the last run, of series that it had read",
+                (false, false) => "the last run, of series of its own",
+                (true, true) => "the last run, late, of series that it had read",
+                (true, false) => "the last run, late, of series of its own",
             };
             // By nothing but the times of files can be told which segments of the WBL it has written.
             let counts = |sample: &&Sample| {
-                matches!(self.times, Times::OfSamples | Times::OfServer) || sample.1 % 1000 != LATE || run.refs[&sample.0] <= self.highest
+                matches!(self.times, Times::OfSamples | Times::OfServer)
+                    || sample.1 % 1000 != LATE
+                    || run.refs[&sample.0] <= self.highest
             };
             all.extend(run.samples.keys().filter(counts).map(|&sample| (sample, what(&sample))));
         }
@@ -683,7 +719,9 @@ impl<'a> Story<'a> {
         let (mut redefined, mut cleared) = (HashSet::new(), HashSet::new());
         if self.runs.iter().any(Option::is_some) {
             self.oracle.dump(&[], &data.join("wal"), |line| {
-                for entry in line["entries"].as_array().into_iter().flatten().filter(|_| line["type"] == "series") {
+                for entry in
+                    line["entries"].as_array().into_iter().flatten().filter(|_| line["type"] == "series")
+                {
                     redefined.extend(self.names.known(&labels(&entry["labels"])));
                 }
             });
@@ -691,10 +729,16 @@ impl<'a> Story<'a> {
         if data.join("wbl").is_dir() {
             self.oracle.dump(&[], &data.join("wbl"), |line| {
                 let path = format!("wbl/{:08}", line["segment"].as_u64().unwrap_or_default());
-                let is_old = self.damaged.tree.get(&path).is_some_and(|old| old.as_ref().is_some_and(|old| !old.is_empty()));
+                let is_old = self
+                    .damaged
+                    .tree
+                    .get(&path)
+                    .is_some_and(|old| old.as_ref().is_some_and(|old| !old.is_empty()));
                 for entry in line["entries"].as_array().into_iter().flatten() {
                     if line["type"] == "mmapmarkers" && !is_old {
-                        cleared.extend(self.healthy.base.names.by_ref(entry["ref"].as_str().unwrap().parse().unwrap()));
+                        cleared.extend(
+                            self.healthy.base.names.by_ref(entry["ref"].as_str().unwrap().parse().unwrap()),
+                        );
                     }
                 }
             });
@@ -707,13 +751,18 @@ impl<'a> Story<'a> {
         let is_old = what.contains("old") || what.contains("head chunk");
         let mine = |reference: u64| self.healthy.base.names.by_ref(reference) == Some(sample.0);
         if is_old && obstacles.redefined.contains(&sample.0) {
-            return Some("the last run has a series record of the same labels, at which Prometheus drops what was replayed before");
+            return Some(
+                "the last run has a series record of the same labels, at which Prometheus drops what was replayed before",
+            );
         }
         if what.contains("WBL") && obstacles.cleared.contains(&sample.0) {
-            return Some("a marker of a later run, at which Prometheus drops late samples that were replayed before");
+            return Some(
+                "a marker of a later run, at which Prometheus drops late samples that were replayed before",
+            );
         }
         let newer = |chunk: &HeadChunk| !chunk.is_late && mine(chunk.reference) && chunk.maxt >= sample.1;
-        (is_old && obstacles.chunks.iter().any(newer)).then_some("a head chunk of its series is newer, before which nothing is replayed")
+        (is_old && obstacles.chunks.iter().any(newer))
+            .then_some("a head chunk of its series is newer, before which nothing is replayed")
     }
 }
 
@@ -810,7 +859,10 @@ pub fn complaints(report: &Value) -> Vec<String> {
     for (path, size) in report["files_before"].as_object().into_iter().flatten() {
         let after = report["files_after"][path].as_i64();
         let is_ours = ["wal/", "wbl/", "chunks_head/"].iter().any(|log| path.starts_with(log));
-        if is_ours && report["checkpoint"].is_null() && after.is_none_or(|after| after < size.as_i64().unwrap()) {
+        if is_ours
+            && report["checkpoint"].is_null()
+            && after.is_none_or(|after| after < size.as_i64().unwrap())
+        {
             all.push(format!("{path}: {size} bytes became {after:?}"));
         }
     }
@@ -833,6 +885,12 @@ pub fn logged_complaints(log: &Value) -> Vec<String> {
             let msg = line["msg"].as_str().unwrap_or_default();
             !allowed.iter().any(|start| msg.starts_with(start))
         })
-        .map(|line| format!("{}: {}", line["msg"].as_str().unwrap_or_default(), line["err"].as_str().unwrap_or_default()))
+        .map(|line| {
+            format!(
+                "{}: {}",
+                line["msg"].as_str().unwrap_or_default(),
+                line["err"].as_str().unwrap_or_default()
+            )
+        })
         .collect()
 }

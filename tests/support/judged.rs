@@ -24,7 +24,10 @@ pub struct Judged {
 }
 
 /// Runs cases by number, some at a time; the harness's own mistakes are told with their numbers.
-pub fn in_lanes(cases: Range<u64>, judge: impl Fn(u64) -> Option<(String, Judged)> + Sync) -> Vec<(u64, String, Judged)> {
+pub fn in_lanes(
+    cases: Range<u64>,
+    judge: impl Fn(u64) -> Option<(String, Judged)> + Sync,
+) -> Vec<(u64, String, Judged)> {
     let (next, results) = (AtomicU64::new(cases.start), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -52,7 +55,8 @@ pub fn in_lanes(cases: Range<u64>, judge: impl Fn(u64) -> Option<(String, Judged
 
 /// Says what came of all cases, and fails if anything was wrong.
 pub fn conclude(results: &[(u64, String, Judged)]) {
-    let (mut left, mut text, mut failed): (BTreeMap<&str, Vec<u64>>, _, _) = (BTreeMap::new(), String::new(), 0);
+    let (mut left, mut text, mut failed): (BTreeMap<&str, Vec<u64>>, _, _) =
+        (BTreeMap::new(), String::new(), 0);
     for (seed, name, judged) in results {
         if let Some(reason) = &judged.left {
             left.entry(reason).or_default().push(*seed);
@@ -76,7 +80,10 @@ pub fn conclude(results: &[(u64, String, Judged)]) {
         }
     }
     for (why, (cases, samples, seeds)) in lacks {
-        println!("    FINDING in {cases} cases: {samples} samples of {why}; seeds {:?}", &seeds[..seeds.len().min(5)]);
+        println!(
+            "    FINDING in {cases} cases: {samples} samples of {why}; seeds {:?}",
+            &seeds[..seeds.len().min(5)]
+        );
     }
     for (reason, seeds) in left {
         println!("    {} left: {reason}; seeds {:?}", seeds.len(), &seeds[..seeds.len().min(5)]);
