@@ -135,9 +135,15 @@ impl Generations {
         if generations.are_several() {
             generations.defined = now[newest..].iter().flat_map(|one| one.labels.keys().copied()).collect();
             generations.common = generations.defined.iter().min().map(|first| first.saturating_sub(1));
+            if let (Some(common), Some(stop)) = (&mut generations.common, &stop)
+                && listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot)
+            {
+                // Series of an earlier run may have come back with a snapshot, and stand in no record of the last one.
+                *common = (*common).min(stop.read);
+            }
             generations.times.1 = now[newest..].iter().filter_map(|one| one.min_time).min();
             generations.read = stop.as_ref().map(|stop| stop.read);
-            let begun = begun(&wal.segments, stop.as_ref(), &now)?;
+            let begun = begun(checkpoint, &wal.segments, stop.as_ref(), &now)?;
             generations.confuse(listing, checkpoint, begun)?;
             for segment in &wal.segments[..newest] {
                 generations.keep_common(wal.relative_of(segment));
@@ -382,6 +388,8 @@ struct Definitions {
     /// The earliest and latest times of samples, ms.
     min_time: Option<i64>,
     max_time: Option<i64>,
+    /// The latest time in the first record that has times, ms.
+    first_time: Option<i64>,
 }
 
 impl Definitions {
@@ -397,13 +405,16 @@ impl Definitions {
                         all.labels.entry(entry.series_ref).or_insert_with(|| hasher.hash_one(entry.labels));
                     }
                 }
+                let mut latest = None;
                 each_use(record, |one| {
+                    latest = latest.max(one.time);
                     all.refs.insert(one.series_ref);
                     all.max_time = all.max_time.max(one.time);
                     if let Some(time) = one.time {
                         all.min_time = Some(all.min_time.map_or(time, |min| min.min(time)));
                     }
                 });
+                all.first_time = all.first_time.or(latest);
             })?;
         }
         Ok(all)
@@ -427,22 +438,31 @@ fn newest(segments: &[Definitions]) -> usize {
 /// When the last start was that a damaged checkpoint stopped, ns since 1970, if the times of files can be believed: it makes
 /// the segment anew that has the number of the checkpoint's damaged one, and nobody writes to that any more.
 fn begun(
+    checkpoint: &LogDirectory,
     segments: &[SegmentFile],
     stop: Option<&Stop>,
     contents: &[Definitions],
 ) -> io::Result<Option<i128>> {
+    let ns = |ms: i64| i128::from(ms) * 1_000_000;
     let made = segments.iter().find(|segment| Some(segment.index) == stop.map(|stop| stop.segment));
     let Some(made) = made else { return Ok(None) };
-    let mut has_samples = false;
-    for (segment, definitions) in segments.iter().zip(contents) {
-        let Some(newest) = definitions.max_time.filter(|_| segment.index > made.index) else { continue };
-        has_samples = true;
-        if (modified(&segment.path)? - i128::from(newest) * 1_000_000).abs() > CREDIBLE {
+    let begun = modified(&made.path)?;
+    for segment in &checkpoint.segments {
+        if modified(&segment.path)? > begun {
             return Ok(None);
         }
     }
-    let begun = modified(&made.path)?;
-    Ok(has_samples.then_some(begun))
+    let newest = segments.iter().zip(contents).filter(|(segment, _)| segment.index > made.index);
+    let mut first = None;
+    for (segment, definitions) in newest {
+        let Some(newest) = definitions.max_time else { continue };
+        if (modified(&segment.path)? - ns(newest)).abs() > CREDIBLE {
+            return Ok(None);
+        }
+        first = first.or(definitions.first_time);
+    }
+    // The first scrape comes after the start. In a copy that does not keep times it is before that.
+    Ok(first.filter(|&first| begun <= ns(first)).map(|_| begun))
 }
 
 fn modified(path: &Path) -> io::Result<i128> {

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{directory_of, remove_any, set_modified_directory, staged, sync_directory};
+use super::head_chunks::CHUNKS_HEAD;
 use super::input;
 use super::plan::{Change, Plan};
 use super::transaction::UNFINISHED;
@@ -28,7 +29,7 @@ pub(super) fn of_plan(data: &Path, plan: &Plan) -> BTreeSet<PathBuf> {
 /// own, whatever their names end in.
 pub(super) fn remove(data: &Target, known: &BTreeSet<PathBuf>) -> io::Result<()> {
     let mut directories: BTreeSet<PathBuf> = BTreeSet::from([data.path().to_owned()]);
-    directories.extend(["wal", "wbl"].iter().map(|log| data.path().join(log)));
+    directories.extend(["wal", "wbl", CHUNKS_HEAD].iter().map(|log| data.path().join(log)));
     directories.extend(data.list()?.logs.iter().map(|log| data.path().join(&log.relative)));
     directories.extend(known.iter().map(|path| directory_of(path).to_owned()));
     directories.iter().try_for_each(|directory| remove_in(directory, known))
