@@ -154,8 +154,8 @@ fn serve(
     }
     // As many new series as may meet refs that were handed out before.
     let runs = story.runs.iter().flatten().flat_map(|run| run.refs.values().copied());
-    let most = runs.chain(story.healthy.refs.keys().copied()).max().unwrap_or(0);
-    let count = usize::try_from(most.saturating_sub(story.highest) + 10).unwrap().min(1500);
+    let highest = runs.chain(story.healthy.refs.keys().copied()).max().unwrap_or(0);
+    let count = usize::try_from(highest.saturating_sub(story.highest) + 10).unwrap().min(1500);
     let newest = first.keys().map(|&(_, time)| time).max().unwrap_or(story.healthy.newest);
     // Behind the newest block.
     let newest = newest.max(min_valid_time(repaired));
@@ -287,21 +287,24 @@ fn in_every_way() {
     // A part of all by default: they are many.
     let places = usize::try_from(knob("WALFIX_PLACES", 40)).unwrap();
     let step = if places >= 300 { 1 } else { cases.len().div_ceil(places.max(1)) };
-    let first = knob("WALFIX_FIRST_SEED", 0);
-    println!("{} cases, each {step}th", cases.len());
-    let results = in_lanes(first..cases.len() as u64, |seed| {
-        (seed as usize % step == 0).then_some(())?;
+    let wanted: Vec<u64> = (knob("WALFIX_FIRST_SEED", 0)..cases.len() as u64).step_by(step).collect();
+    println!("{} of {} cases", wanted.len(), cases.len());
+    let mut results = in_lanes(0..wanted.len() as u64, |number| {
+        let seed = wanted[usize::try_from(number).unwrap()];
         let (healthy, words, damaged) = &cases[usize::try_from(seed).unwrap()];
         let mut rng = Rng::with_seed(seed);
         let mut story = Story::begin(healthy, damaged.clone(), Times::any(&mut rng), oracle);
         story.is_refused.then_some(())?;
-        let state = seed / step as u64;
+        let state = rng.u64(..10);
         live(&mut story, state, &mut rng);
         Some((
             format!("{}, {words}, state {}", healthy.base.name, state % 10),
             judge(seed, &mut story, oracle, &mut rng),
         ))
     });
+    for (number, ..) in &mut results {
+        *number = wanted[usize::try_from(*number).unwrap()];
+    }
     conclude(&results);
 }
 

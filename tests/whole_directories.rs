@@ -116,7 +116,7 @@ fn judge(
             left["code"].as_str().unwrap_or("?"),
             left["reason"].as_str().unwrap_or("?")
         ));
-    } else if !matches!(exit, 0 | 1) && !(chunks_too && exit == 4) {
+    } else if !(matches!(exit, 0 | 1) || chunks_too && exit == 4) {
         wrong.push(format!("exit {exit}"));
     }
     tree::copy(&data, &repaired);

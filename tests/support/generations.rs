@@ -760,6 +760,9 @@ impl<'a> Story<'a> {
                 "a marker of a later run, at which Prometheus drops late samples that were replayed before",
             );
         }
+        if self.snapshots && what.contains("of its own") && !obstacles.redefined.contains(&sample.0) {
+            return Some("its series record is in a chunk snapshot alone");
+        }
         let newer = |chunk: &HeadChunk| !chunk.is_late && mine(chunk.reference) && chunk.maxt >= sample.1;
         (is_old && obstacles.chunks.iter().any(newer))
             .then_some("a head chunk of its series is newer, before which nothing is replayed")
