@@ -42,7 +42,7 @@ fn repaired(data: &Path, version: Version) -> (Plan, Verdict) {
     let report = scan(&target, &walfix::scan::Options::default(), &()).unwrap();
     let assumed = Assumed { version, agent: false };
     let forecast = forecast(&target, &report, assumed).unwrap();
-    let options = repair::Options { mode: Mode::Prometheus, assumed };
+    let options = repair::Options { mode: Mode::Prometheus, assumed, ..repair::Options::default() };
     let plan = repair::plan(&target, &report, forecast.as_ref(), options).unwrap();
     if !plan.steps.is_empty() {
         repair::apply(&target, &plan, &data.with_extension("backup"), &lock).unwrap();

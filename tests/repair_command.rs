@@ -316,9 +316,29 @@ fn gaps_and_names() {
     assert_eq!(tree(directory.path()), before);
 }
 
+/// A version that passes over records of a compression that came after it does so of what was repaired, too.
+#[test]
+fn an_older_version() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/logs");
+    fs::create_dir(directory.path().join("wal")).expect("a directory");
+    copy(&logs.join("wal-zstd"), &directory.path().join("wal"));
+    let page = directory.path().join("wal/00000000");
+    let mut bytes = fs::read(&page).expect("a segment");
+    bytes[40_000..40_100].fill(0x5a);
+    fs::write(&page, bytes).expect("it can be damaged");
+    let arguments = ["repair", "--backup", "--accept-orphans", "--prometheus=2.42.0"];
+    assert_exit(&walfix(&arguments, directory.path()), REPAIRED);
+}
+
 #[test]
 fn many_orphans_need_a_word() {
-    let directory = fixture("undecodable_series");
+    let directory = fixture("checkpoint_series_damaged");
+    let checkpoint = directory.path().join("wal/checkpoint.00000002/00000000");
+    let mut bytes = fs::read(&checkpoint).expect("a checkpoint");
+    // More than the one bit that can be put right.
+    bytes[3_500..3_508].fill(0x5A);
+    fs::write(&checkpoint, bytes).expect("written");
     let before = tree(directory.path());
     let output = walfix(&["repair", "--backup"], directory.path());
     assert_exit(&output, FAILED);
@@ -434,6 +454,22 @@ fn an_unfinished_repair_of_another_mode() {
     as_unfinished(directory.path(), backup);
     assert_exit(&walfix(&["undo"], backup), CLEAN);
     assert_eq!(tree(directory.path()), original);
+}
+
+/// Nor by one that believes fewer corrections.
+#[test]
+fn an_unfinished_repair_with_large_corrections() {
+    let directory = fixture("overwritten_range");
+    let large = ["repair", "--correct-large", "--backup"];
+    assert_exit(&walfix(&large, directory.path()), REPAIRED);
+    let [backup] = &backups(directory.path())[..] else { panic!("one backup") };
+    as_unfinished(directory.path(), backup);
+    let output = walfix(&["repair", "--backup"], directory.path());
+    assert_exit(&output, FAILED);
+    let said = stderr(&output);
+    assert!(said.contains("walfix repair --mode salvage --correct-large --backup"), "{said}");
+    assert_exit(&walfix(&large, directory.path()), REPAIRED);
+    assert!(!directory.path().join("walfix-repair.json").exists());
 }
 
 /// A backup on a disk that is not there now is not forgotten.

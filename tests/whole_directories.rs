@@ -97,7 +97,7 @@ fn judge(
     let mut names = healthy.base.names.clone();
     let with_snapshots = rng.bool();
     let open = |more: &[&str], path: &std::path::Path| {
-        let snapshots: &[&str] = if with_snapshots { &["--snapshots"] } else { &[] };
+        let snapshots: &[&str] = if with_snapshots { &["--snapshot"] } else { &[] };
         oracle.json(&[&["open"], snapshots, more].concat(), path)
     };
     tree::copy(&data, &unrepaired);

@@ -44,6 +44,11 @@ pub(super) struct Repair {
     /// series records can be had elsewhere: a copy of the directory, an older checkpoint.
     #[arg(long)]
     accept_orphans: bool,
+    /// Flip a bit back in large records, too: in pieces of more than 4 KiB that are not compressed. Without it these are
+    /// lost. The risk: there, of damages that are more than one bit, up to one in 8000 looks as if it were one, and a
+    /// record with a wrong value would be taken for whole.
+    #[arg(long)]
+    correct_large: bool,
 }
 
 /// What becomes of the old bytes.
@@ -73,6 +78,12 @@ enum Mode {
 
 impl Repair {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
+        if self.correct_large && self.mode == Mode::Prometheus {
+            eprintln!(
+                "walfix: --mode prometheus keeps nothing behind the first fault: it has no use for --correct-large"
+            );
+            return Ok(Exit::Usage);
+        }
         let given = match &self.path {
             Some(path) => Target::find(path)?,
             None => usual_target(Path::new(USUAL))?,
@@ -193,7 +204,9 @@ impl Repair {
             Mode::Salvage => repair::Mode::Salvage,
             Mode::Prometheus => repair::Mode::Prometheus,
         };
-        repair::Options { mode, assumed: assumed(global) }
+        let corrections =
+            if self.correct_large { repair::Corrections::Large } else { repair::Corrections::Sure };
+        repair::Options { mode, assumed: assumed(global), corrections }
     }
 }
 

@@ -120,6 +120,7 @@ pub trait LabelSet<'a>: IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Exac
 
 impl<'a, L> LabelSet<'a> for L where L: IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: ExactSizeIterator> {}
 
+/// Appends a label set as it stands in a record, its count before it.
 pub(crate) fn encode<'a>(labels: impl LabelSet<'a>, out: &mut Vec<u8>) {
     let labels = labels.into_iter();
     put::length(out, labels.len());
@@ -127,4 +128,9 @@ pub(crate) fn encode<'a>(labels: impl LabelSet<'a>, out: &mut Vec<u8>) {
         put::string(out, name);
         put::string(out, value);
     }
+}
+
+/// What [`encode`] has made.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Labels<'_>> {
+    Labels::decode(&mut Cursor::new(bytes), Dialect::default()).ok()
 }

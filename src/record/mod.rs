@@ -37,6 +37,7 @@ pub use histograms::{
     encode_histogram_samples_v2, is_known_schema,
 };
 pub use labels::{LabelIter, LabelSet, Labels};
+pub(crate) use labels::{encode as encode_labels, parse as parse_labels};
 pub use loki::is_loki;
 pub use metadata::{MetadataEntry, MetadataIter, MetadataRecord, encode_metadata};
 pub use min_valid_time::{MinValidTimeEntry, MinValidTimeIter, MinValidTimeRecord, encode_min_valid_time};

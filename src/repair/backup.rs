@@ -21,7 +21,7 @@ use super::files::{
     self, Bytes, Splice, checksum_spliced, checksum_tree, copy_tree, each_piece, sync_tree, write_and_verify,
 };
 use super::input::{self, Checksum};
-use super::plan::{Change, Patch, Plan};
+use super::plan::{Change, Patch, Plan, Step};
 use super::segment::rewrite;
 
 /// The identity of the manifest.
@@ -276,6 +276,11 @@ impl Backup {
         Ok(backup)
     }
 
+    /// What the repair has done.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.plan.steps
+    }
+
     /// The checksum of what is set aside.
     pub(super) fn checksum_of_aside(&self, path: &str) -> Option<&str> {
         let aside = self.manifest.aside.iter().find(|aside| aside.path == path);
@@ -335,7 +340,7 @@ fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
         copy_tree(&full, &kept)?;
         let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
         let source = File::open(data.join(change.source()))?;
-        rewrite(&source, source.metadata()?.len(), change.selection(), &mut sum)?;
+        rewrite(&source, source.metadata()?.len(), change, &mut sum)?;
         (sum.checksum.text(), sum.bytes)
     };
     Ok(Changed {

@@ -22,7 +22,7 @@ const NAME: &[u8] = b"walfix_fence";
 
 /// The highest ref that leaves room to count on: Prometheus panics at 2^40 (`tsdb/chunks/chunks.go`, `NewHeadChunkRef`), and
 /// what claims to have one near that was never handed out.
-const MOST: u64 = (1 << 40) - (1 << 32);
+pub(super) const MOST: u64 = (1 << 40) - (1 << 32);
 
 /// The ref of the fence that the directory needs, if it needs one: `defined` is the highest ref that a series record defines,
 /// `used` the highest of others in the logs.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::input;
 use super::plan::{Change, Loss, Mends, Step};
-use super::segment::each_record;
+use super::segment::{Mending, Take, take_standing};
 use super::sequence;
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay};
@@ -392,32 +392,46 @@ struct Definitions {
     first_time: Option<i64>,
 }
 
+impl Take for Definitions {
+    fn take(&mut self, record: &[u8]) {
+        if let Record::Series(series) = Record::parse(record) {
+            let hasher = foldhash::quality::FixedState::default();
+            for entry in series.entries().flatten() {
+                self.labels.entry(entry.series_ref).or_insert_with(|| hasher.hash_one(entry.labels));
+            }
+        }
+        let mut latest = None;
+        each_use(record, |one| {
+            self.refs.insert(one.series_ref);
+            latest = latest.max(one.time);
+            self.widen(one.time, one.time);
+        });
+        self.first_time = self.first_time.or(latest);
+    }
+}
+
 impl Definitions {
     fn of(segments: &[SegmentFile]) -> io::Result<Self> {
-        let hasher = foldhash::quality::FixedState::default();
         let mut all = Self::default();
         for segment in segments {
             let file = File::open(&segment.path)?;
             let length = file.metadata()?.len();
-            each_record(&file, length, |record| {
-                if let Record::Series(series) = Record::parse(record) {
-                    for entry in series.entries().flatten() {
-                        all.labels.entry(entry.series_ref).or_insert_with(|| hasher.hash_one(entry.labels));
-                    }
-                }
-                let mut latest = None;
-                each_use(record, |one| {
-                    latest = latest.max(one.time);
-                    all.refs.insert(one.series_ref);
-                    all.max_time = all.max_time.max(one.time);
-                    if let Some(time) = one.time {
-                        all.min_time = Some(all.min_time.map_or(time, |min| min.min(time)));
-                    }
-                });
-                all.first_time = all.first_time.or(latest);
-            })?;
+            let one = take_standing(&file, length, Mending::default(), Self::default);
+            for (series_ref, labels) in one.labels {
+                all.labels.entry(series_ref).or_insert(labels);
+            }
+            all.refs.extend(one.refs);
+            all.widen(one.min_time, one.max_time);
+            all.first_time = all.first_time.or(one.first_time);
         }
         Ok(all)
+    }
+
+    fn widen(&mut self, from: Option<i64>, to: Option<i64>) {
+        if let Some(from) = from {
+            self.min_time = Some(self.min_time.map_or(from, |min| min.min(from)));
+        }
+        self.max_time = self.max_time.max(to);
     }
 }
 

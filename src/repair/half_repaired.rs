@@ -9,10 +9,9 @@ use std::io;
 
 use super::input::checksum_of_bytes;
 use super::plan::{Change, Loss, Mends, Step};
-use super::segment::{Mend, Standing, is_to_be_mended};
-use crate::forecast::Assumed;
+use super::segment::{Mend, Mending, Standing, is_to_be_mended};
 use crate::scan::report::{Dialect, Report, Segment};
-use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
+use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_correcting};
 use crate::tsdb::{Listing, StrayKind, Target};
 use crate::wal::Record;
 use crate::wal::segments::{segment_index, segment_name};
@@ -22,7 +21,7 @@ pub(super) fn steps(
     target: &Target,
     listing: &Listing,
     report: &Report,
-    assumed: Assumed,
+    mending: Mending,
 ) -> io::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for stray in listing.strays.iter().filter(|stray| stray.kind == StrayKind::Repair) {
@@ -37,14 +36,14 @@ pub(super) fn steps(
         let Some(segment) = log.segments.iter().find(is_there) else {
             // Prometheus died before it had made the new one, or could not make it.
             if log.segments.iter().all(|segment| segment.index < number) {
-                steps.extend(renamed_back(target, &stray.relative, path, assumed)?);
+                steps.extend(renamed_back(target, &stray.relative, path, mending)?);
             }
             continue;
         };
         if logged_since || !target.path_of(&stray.relative).is_file() {
             continue;
         }
-        let (now, original) = (records(target, &path)?, records(target, &stray.relative)?);
+        let (now, original) = (records(target, &path, mending)?, records(target, &stray.relative, mending)?);
         let lost = if original.damaged { Loss::default() } else { Loss::NOTHING };
         let (now, original) = (now.checksums, original.checksums);
         if !original.starts_with(&now) {
@@ -55,8 +54,10 @@ pub(super) fn steps(
             from: Some(stray.relative.clone()),
             bytes: segment.bytes,
             records: original.len() as u64,
-            agent: assumed.agent.then_some(assumed.version),
+            agent: mending.agent,
+            corrections: mending.corrections,
             refs_up_to: None,
+            begins_with: Vec::new(),
         };
         let more = original.len() - now.len();
         let how = format!(
@@ -71,15 +72,14 @@ pub(super) fn steps(
 }
 
 /// Mends the original where it is, since nobody reads it there, and gives it its name back.
-fn renamed_back(target: &Target, original: &str, path: String, assumed: Assumed) -> io::Result<Vec<Step>> {
+fn renamed_back(target: &Target, original: &str, path: String, mending: Mending) -> io::Result<Vec<Step>> {
     let full = target.path_of(original);
     if !full.is_file() {
         return Ok(Vec::new());
     }
     let file = File::open(full)?;
     let length = file.metadata()?.len();
-    let agent = assumed.agent.then_some(assumed.version);
-    let standing = Standing::of(&file, length, agent);
+    let standing = Standing::of(&file, length, mending);
     if standing.is_in_flux() {
         return Ok(Vec::new());
     }
@@ -91,8 +91,10 @@ fn renamed_back(target: &Target, original: &str, path: String, assumed: Assumed)
             from: None,
             bytes: length,
             records,
-            agent,
+            agent: mending.agent,
+            corrections: mending.corrections,
             refs_up_to: None,
+            begins_with: Vec::new(),
         }),
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);
@@ -135,12 +137,12 @@ impl Visitor for Records {
     }
 }
 
-fn records(target: &Target, path: &str) -> io::Result<Records> {
+fn records(target: &Target, path: &str, mending: Mending) -> io::Result<Records> {
     let path = target.path_of(path);
     if !path.metadata()?.is_file() {
         return Ok(Records::default());
     }
     let file = File::open(path)?;
     let length = file.metadata()?.len();
-    Ok(salvage(&file, length, Reading::Prometheus))
+    Ok(salvage_correcting(&file, length, Reading::Prometheus, mending.corrections, Records::default))
 }

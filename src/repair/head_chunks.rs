@@ -10,7 +10,7 @@ use std::io;
 
 use super::generations::Generations;
 use super::plan::{Change, Content, Loss, Method, Patch, Step};
-use super::segment::{each_record, read_exact};
+use super::segment::{Mending, Take, read_exact, take_standing};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 
@@ -62,19 +62,27 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
     Ok(steps)
 }
 
-/// Chunks of samples out of order that the newest generation has written, by ref and place: its WBL says so.
+/// Chunks that markers name, by ref and place.
+#[derive(Default)]
+struct Marked(HashSet<(u64, u64)>);
+
+impl Take for Marked {
+    fn take(&mut self, record: &[u8]) {
+        if let Record::MmapMarkers(markers) = Record::parse(record) {
+            self.0.extend(markers.entries().flatten().map(|marker| (marker.series_ref, marker.mmap_ref)));
+        }
+    }
+}
+
+/// Chunks of samples out of order that the newest generation has written: its WBL says so.
 fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64, u64)>> {
-    let mut marked = HashSet::new();
+    let mut all = HashSet::new();
     for path in generations.own_wbl() {
         let file = File::open(target.path_of(path))?;
         let length = file.metadata()?.len();
-        each_record(&file, length, |record| {
-            if let Record::MmapMarkers(markers) = Record::parse(record) {
-                marked.extend(markers.entries().flatten().map(|marker| (marker.series_ref, marker.mmap_ref)));
-            }
-        })?;
+        all.extend(take_standing(&file, length, Mending::default(), Marked::default).0);
     }
-    Ok(marked)
+    Ok(all)
 }
 
 /// The place of the last chunk that is certainly of the generation that the checkpoint is of: it ends before that does. What

@@ -13,6 +13,7 @@ mod generations;
 mod half_repaired;
 mod head_chunks;
 mod input;
+mod labels;
 mod leftovers;
 mod lock;
 mod partial;
@@ -23,6 +24,7 @@ mod readme;
 mod salvage;
 mod segment;
 mod sequence;
+mod series;
 mod state;
 mod transaction;
 mod undo;
@@ -41,6 +43,7 @@ pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force
 use crate::forecast::report::Forecast;
 use crate::forecast::{Assumed, Version};
 use crate::scan::report::Report;
+pub use crate::scan::salvage::Corrections;
 use crate::tsdb::Target;
 
 /// What a plan is to keep, and for whom.
@@ -50,6 +53,8 @@ pub struct Options {
     pub mode: Mode,
     /// Who is to read the directory next.
     pub assumed: Assumed,
+    /// Which flipped bits are put right.
+    pub corrections: Corrections,
 }
 
 impl Options {
@@ -63,7 +68,11 @@ impl Options {
         let version =
             if version == Version::NEWEST { String::new() } else { format!(" --prometheus {version}") };
         let agent = if self.assumed.agent { " --agent" } else { "" };
-        format!("--mode {mode}{version}{agent}")
+        let corrections = match self.corrections {
+            Corrections::Sure => "",
+            Corrections::Large => " --correct-large",
+        };
+        format!("--mode {mode}{version}{agent}{corrections}")
     }
 }
 
@@ -79,7 +88,7 @@ pub fn plan(
 ) -> Result<Plan, RepairError> {
     let mut plan = Plan::empty(report, options);
     let planned = match options.mode {
-        Mode::Salvage => salvage::plan(target, report, forecast, options.assumed, &mut plan),
+        Mode::Salvage => salvage::plan(target, report, forecast, options, &mut plan),
         Mode::Prometheus => prometheus::plan(target, report, forecast, options.assumed, &mut plan),
     };
     planned.at("read", target.path())?;
@@ -114,7 +123,7 @@ pub fn plans(
     forecast: Option<&Forecast>,
     assumed: Assumed,
 ) -> Result<Plans, RepairError> {
-    let of = |mode| plan(target, report, forecast, Options { mode, assumed });
+    let of = |mode| plan(target, report, forecast, Options { mode, assumed, ..Options::default() });
     Ok(Plans { salvage: of(Mode::Salvage)?, prometheus: of(Mode::Prometheus)? })
 }
 

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::fill::{fill, fill_to_page_end};
-use super::segment::Selection;
+use super::segment::Mending;
+pub use super::series::{Series, SeriesLabels};
 use crate::forecast::Version;
 use crate::scan::report::{LogKind, Report};
+use crate::scan::salvage::Corrections;
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.plan/1";
@@ -40,6 +42,9 @@ pub struct Plan {
     pub prometheus: Version,
     /// Whether it runs as an agent.
     pub agent: bool,
+    /// Which flipped bits are put right.
+    #[serde(default)]
+    pub corrections: Corrections,
     /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
     /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
     /// set aside.
@@ -53,6 +58,9 @@ pub struct Plan {
     pub lost_series: Vec<String>,
     /// Entries that stay in the logs and have lost their series record.
     pub orphans: Option<Orphans>,
+    /// Where the labels of series stand whose records are lost.
+    #[serde(default)]
+    pub labels: FoundLabels,
     /// The files that the plan was made from.
     pub inputs: Vec<Input>,
 }
@@ -67,11 +75,13 @@ impl Plan {
             mode: options.mode,
             prometheus: options.assumed.version,
             agent: options.assumed.agent,
+            corrections: options.corrections,
             steps: Vec::new(),
             left: Vec::new(),
             lost: Loss::NOTHING,
             lost_series: Vec::new(),
             orphans: Orphans::of(report),
+            labels: FoundLabels::default(),
             inputs: Vec::new(),
         }
     }
@@ -149,7 +159,7 @@ impl Loss {
 const MOST_ORPHANS: u64 = 10;
 
 /// Entries whose series is defined nowhere: samples, and whatever else names a series by its ref.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orphans {
     /// Series that they belong to.
     pub series: u64,
@@ -157,21 +167,30 @@ pub struct Orphans {
     pub entries: u64,
     /// Of so many entries in all.
     pub of: u64,
+    /// Samples and histograms among them; `None` if that was not counted.
+    #[serde(default)]
+    pub samples: Option<u64>,
+    /// Head chunks that belong to such series; `None` if that was not counted.
+    #[serde(default)]
+    pub head_chunks: Option<u64>,
+    /// The time of the first of their samples, as far as it is known.
+    #[serde(default)]
+    pub from: Option<i64>,
+    /// The time of the last.
+    #[serde(default)]
+    pub to: Option<i64>,
 }
 
 impl Orphans {
     fn of(report: &Report) -> Option<Self> {
         let unknown = report.findings.iter().filter(|finding| finding.code == "unknown_refs");
-        let mut orphans = Self { series: 0, entries: 0, of: 0 };
+        let mut orphans = Self { of: entries_in_logs(report), ..Self::default() };
         for finding in unknown {
             orphans.series = orphans.series.saturating_add(finding.series.unwrap_or(0));
             orphans.entries = orphans.entries.saturating_add(finding.lost.entries.unwrap_or(0));
-        }
-        let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
-        for log in logs {
-            let entries = &log.entries;
-            let used = [entries.samples, entries.histograms, entries.float_histograms, entries.exemplars];
-            orphans.of = used.iter().fold(orphans.of, |sum, count| sum.saturating_add(*count));
+            let times = finding.times.as_ref();
+            orphans.from = orphans.from.into_iter().chain(times.and_then(|times| times.from)).min();
+            orphans.to = orphans.to.max(times.and_then(|times| times.to));
         }
         (orphans.entries > 0).then_some(orphans)
     }
@@ -196,6 +215,45 @@ impl Orphans {
     }
 }
 
+/// Samples, histograms and exemplars in all logs.
+pub(super) fn entries_in_logs(report: &Report) -> u64 {
+    let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
+    let used = logs.flat_map(|log| {
+        let entries = &log.entries;
+        [entries.samples, entries.histograms, entries.float_histograms, entries.exemplars]
+    });
+    used.fold(0, u64::saturating_add)
+}
+
+/// Where the labels of series stand whose records are lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundLabels {
+    /// From where series get their labels back.
+    pub found: Vec<LabelsFound>,
+    /// What has labels of such series and is not believed, or cannot be used.
+    pub refused: Vec<LabelsRefused>,
+}
+
+/// Labels that are written back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelsFound {
+    /// Where they stand.
+    pub path: String,
+    /// Of how many series.
+    pub series: u64,
+}
+
+/// Labels that are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelsRefused {
+    /// Where they stand.
+    pub path: String,
+    /// Of how many series.
+    pub series: u64,
+    /// Why not.
+    pub reason: String,
+}
+
 /// What is done to files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -217,13 +275,19 @@ pub enum Change {
         from: Option<String>,
         /// Its size before.
         bytes: u64,
-        /// Records that it will hold.
+        /// Records that it keeps.
         records: u64,
         /// The version of the agent that it is written for, if it is for one.
         agent: Option<Version>,
+        /// Which flipped bits are put right in it.
+        #[serde(default)]
+        corrections: Corrections,
         /// Entries of higher refs are left out: these mean other series by now.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refs_up_to: Option<u64>,
+        /// Series whose records are lost and that are written before all else.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        begins_with: Vec<Series>,
     },
     /// A file that was not there.
     Create {
@@ -277,11 +341,22 @@ impl Change {
         }
     }
 
-    /// What a segment gets that is written anew.
-    pub(super) fn selection(&self) -> Selection {
+    /// How a segment is written anew.
+    pub(super) fn mending(&self) -> Mending {
         match self {
-            Self::Rewrite { agent, refs_up_to, .. } => Selection { agent: *agent, refs_up_to: *refs_up_to },
-            _ => Selection::default(),
+            Self::Rewrite { agent, corrections, refs_up_to, .. } => {
+                Mending { agent: *agent, corrections: *corrections, refs_up_to: *refs_up_to }
+            }
+            _ => Mending::default(),
+        }
+    }
+
+    /// Series with which a segment begins that is written anew.
+    #[must_use]
+    pub fn begins_with(&self) -> &[Series] {
+        match self {
+            Self::Rewrite { begins_with, .. } => begins_with,
+            _ => &[],
         }
     }
 
@@ -386,22 +461,29 @@ pub struct Input {
 }
 
 /// Bytes as text.
-mod hex {
+pub(super) mod hex {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::repair) fn digits(bytes: &[u8]) -> String {
         let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        let text: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
-        serializer.serialize_str(&text)
+        digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    }
+
+    /// `None` if it is not an even number of hexadecimal digits.
+    pub(in crate::repair) fn bytes(text: &str) -> Option<Vec<u8>> {
+        let digits: Option<Vec<u8>> =
+            text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+        let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+        Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    }
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&digits(bytes))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digits: Option<Vec<u8>> =
-            text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-        let digits = digits.filter(|digits| digits.len() % 2 == 0);
-        let digits = digits.ok_or_else(|| D::Error::custom("not an even number of hexadecimal digits"))?;
-        Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+        bytes(&text).ok_or_else(|| D::Error::custom("not an even number of hexadecimal digits"))
     }
 }

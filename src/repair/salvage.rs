@@ -6,10 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::generations::Generations;
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
-use super::segment::{Confused, CorrectedRefs, Mend, Selection, Standing, is_of_tombstones};
-use super::{fence, half_repaired, head_chunks, sequence};
-use crate::forecast::Assumed;
+use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Series, Step};
+use super::segment::{Confused, CorrectedRefs, Mend, Mending, Standing, is_of_tombstones};
+use super::{Options, fence, half_repaired, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -19,15 +18,17 @@ pub(super) fn plan(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    assumed: Assumed,
+    options: Options,
     plan: &mut Plan,
 ) -> io::Result<()> {
     let listing = target.list()?;
-    let (generations, why_not_numbered) = match Generations::of(&listing, report, assumed)? {
+    let (generations, why_not_numbered) = match Generations::of(&listing, report, options.assumed)? {
         Ok(generations) => (generations, None),
         Err(reason) => (None, Some(reason)),
     };
     let generations = generations.as_ref();
+    let agent = options.assumed.agent.then_some(options.assumed.version);
+    let mending = Mending { agent, corrections: options.corrections, refs_up_to: None };
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
@@ -38,7 +39,7 @@ pub(super) fn plan(
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
-    let half_repaired = half_repaired::steps(target, &listing, report, assumed)?;
+    let half_repaired = half_repaired::steps(target, &listing, report, mending)?;
     let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
         findings.remove(step.change.path());
@@ -46,7 +47,8 @@ pub(super) fn plan(
     if let Some(generations) = generations {
         plan.steps.extend(head_chunks::steps(target, generations)?);
     }
-    let corrected = segments(target, report, assumed, (generations, &put_back), &mut findings, plan)?;
+    let mut corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
+    let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     snapshots(report, forecast, generations, &mut findings, plan);
     let why_not = |finding: &Finding| {
@@ -58,9 +60,11 @@ pub(super) fn plan(
     if let Some(generations) = generations {
         return renumber(target, report, generations, corrected, plan);
     }
-    if corrected.defined.is_some() {
+    match labels::recover(target, &listing, report, options, before, plan)? {
+        Some(recovered) => corrected.defined = corrected.defined.max(recovered.highest),
         // How many of them get their labels back is not counted.
-        plan.orphans = None;
+        None if corrected.defined.is_some() => plan.orphans = None,
+        None => {}
     }
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
@@ -154,7 +158,7 @@ fn snapshots(
 fn segments(
     target: &Target,
     report: &Report,
-    assumed: Assumed,
+    mending: Mending,
     (generations, put_back): (Option<&Generations>, &[String]),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
@@ -173,11 +177,15 @@ fn segments(
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
             let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
             let is_covered = generations.is_some_and(|generations| generations.covers(&segment.path));
-            let is_looked_at = !of_bytes.is_empty() || assumed.agent || is_covered || refs_up_to.is_some();
+            let is_looked_at =
+                !of_bytes.is_empty() || mending.agent.is_some() || is_covered || refs_up_to.is_some();
             if !is_looked_at || put_back.contains(&segment.path) {
                 continue;
             }
-            match segment_step(target, (&segment.path, kind), assumed, refs_up_to, &of_bytes)? {
+            // No agent reads a WBL.
+            let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
+            let mending = Mending { agent, refs_up_to, ..mending };
+            match segment_step(target, &segment.path, mending, &of_bytes, Vec::new())? {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -189,19 +197,36 @@ fn segments(
     Ok(corrected)
 }
 
+/// The step that writes a segment anew, without what is damaged in it, so that it begins with these series; or why there is
+/// none.
+pub(super) fn rewritten(
+    target: &Target,
+    path: &str,
+    report: &Report,
+    mending: Mending,
+    begins_with: Vec<Series>,
+) -> io::Result<Result<Step, &'static str>> {
+    let findings: Vec<&Finding> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.path == path && is_to_be_mended(finding) && is_about_bytes(finding))
+        .collect();
+    let step = segment_step(target, path, mending, &findings, begins_with)?;
+    Ok(step.and_then(|(step, _)| step.ok_or("there is nothing to be written")))
+}
+
 /// The step that mends a segment, and the refs of corrected records; or why there is none.
 fn segment_step(
     target: &Target,
-    (path, kind): (&str, LogKind),
-    assumed: Assumed,
-    refs_up_to: Option<u64>,
+    path: &str,
+    mending: Mending,
     findings: &[&Finding],
+    begins_with: Vec<Series>,
 ) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
     let full = target.path_of(path);
     let file = File::open(&full)?;
     let metadata = file.metadata()?;
-    let agent = (assumed.agent && kind != LogKind::Wbl).then_some(assumed.version);
-    let standing = Standing::of(&file, metadata.len(), agent);
+    let standing = Standing::of(&file, metadata.len(), mending);
     if standing.is_in_flux() {
         return Ok(Err(
             "the disk does not give all of its bytes: --into=DIR writes a repaired copy to another one",
@@ -210,41 +235,50 @@ fn segment_step(
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
-    let confused = Confused::of(&file, metadata.len(), Selection { agent, refs_up_to })?;
-    let change = match standing.mend(&file)? {
-        _ if confused.entries > 0 => Change::Rewrite {
-            path: path.to_owned(),
-            from: None,
-            bytes: metadata.len(),
-            records: confused.kept,
-            agent,
-            refs_up_to,
-        },
+    let confused = Confused::of(&file, metadata.len(), mending);
+    let mend = if confused.entries > 0 {
+        Mend::Rewrite { records: confused.kept }
+    } else if !begins_with.is_empty() {
+        Mend::Rewrite { records: standing.kept_records() }
+    } else {
+        standing.mend(&file)?
+    };
+    let change = match mend {
         Mend::Nothing => return Ok(Ok((None, CorrectedRefs::default()))),
         Mend::Patch { method, patches } => {
             // Who else has this file by another name keeps it as it is.
             let method = if metadata.nlink() > 1 { Method::Replace } else { method };
             Change::Patch { path: path.to_owned(), method, patches }
         }
-        Mend::Rewrite { records } => {
-            let (path, bytes) = (path.to_owned(), metadata.len());
-            Change::Rewrite { path, from: None, bytes, records, agent, refs_up_to: None }
-        }
+        Mend::Rewrite { records } => Change::Rewrite {
+            path: path.to_owned(),
+            from: None,
+            bytes: metadata.len(),
+            records,
+            agent: mending.agent,
+            corrections: mending.corrections,
+            refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
+            begins_with,
+        },
     };
-    let in_part = |finding: &Finding| match (&change, finding.offset) {
-        (Change::Patch { .. }, Some(offset)) => standing.kept_in_part(offset),
-        _ => 0,
+    let in_part = |finding: &Finding| finding.offset.map_or(0, |offset| standing.kept_in_part(offset));
+    let rest = match change {
+        Change::Patch { .. } => "; the rest is filled with records that say nothing",
+        _ => "",
     };
-    let how = |finding: &Finding| match in_part(finding) {
-        _ if finding.offset.is_some_and(|offset| standing.is_corrected(offset)) => {
-            "the flipped bit is put right".to_owned()
+    let is_corrected = |finding: &Finding| finding.offset.is_some_and(|offset| standing.is_corrected(offset));
+    let how = |finding: &Finding| {
+        match in_part(finding) {
+        _ if is_corrected(finding) && finding.correction.is_none() => {
+            "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks \
+             like it is one flipped bit"
+                .to_owned()
         }
+        _ if is_corrected(finding) => "the flipped bit is put right".to_owned(),
         0 => lost_tombstones(&file, finding, how(&change, finding)),
-        1 => "its first entry is kept, which can be read; the rest is filled with records that say nothing"
-            .to_owned(),
-        entries => format!(
-            "its first {entries} entries are kept, which can be read; the rest is filled with records that say nothing"
-        ),
+        1 => format!("its first entry is kept, which can be read{rest}"),
+        entries => format!("its first {entries} entries are kept, which can be read{rest}"),
+        }
     };
     let mut mends: Vec<Mends> = findings.iter().map(|finding| mends(finding, how(finding))).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
@@ -254,7 +288,7 @@ fn segment_step(
         message: format!("an agent takes this record for corruption: {what}"),
         how: "filled with records that say nothing".to_owned(),
     }));
-    if let (1.., Some(most)) = (confused.entries, refs_up_to) {
+    if let (1.., Some(most)) = (confused.entries, mending.refs_up_to) {
         mends.push(Mends {
             code: "reissued_refs".to_owned(),
             offset: None,
@@ -268,8 +302,12 @@ fn segment_step(
     }
     let lost = standing.lost_to_agent().and(confused.lost());
     let lost = findings.iter().fold(lost, |sum, finding| {
-        // The record is still there; what else it held is not known.
-        sum.and(if in_part(finding) > 0 { Loss { records: Some(0), entries: None } } else { loss(finding) })
+        sum.and(match in_part(finding) {
+            _ if is_corrected(finding) => Loss::NOTHING,
+            0 => loss(finding),
+            // The record is still there; what else it held is not known.
+            _ => Loss { records: Some(0), entries: None },
+        })
     });
     Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
 }
@@ -349,8 +387,10 @@ fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
 }
 
 fn how(change: &Change, finding: &Finding) -> &'static str {
-    let Change::Patch { patches, .. } = change else {
-        return "the segment is written anew without it: a hole of this size cannot be filled";
+    let patches = match change {
+        Change::Patch { patches, .. } => patches,
+        _ if !change.begins_with().is_empty() => return "the segment is written anew without it",
+        _ => return "the segment is written anew without it: a hole of this size cannot be filled",
     };
     if patches
         .iter()

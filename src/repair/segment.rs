@@ -4,15 +4,36 @@ use std::io;
 use std::ops::Range;
 
 use super::partial::{self, Partial, partial};
-use super::plan::{Content, Loss, Method, Patch};
+use super::plan::{Change, Content, Loss, Method, Patch};
+use super::series;
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, each_use, select};
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_with};
+use crate::scan::salvage::{
+    Contents, Corrections, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_correcting,
+};
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Compression, Fault, ReadAt, Record, crc};
+
+/// For whom a segment is mended, and what is believed of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mending {
+    /// The version of the agent that is to read it, if one is.
+    pub(super) agent: Option<Version>,
+    /// Which flipped bits are put right.
+    pub(super) corrections: Corrections,
+    /// Only entries of refs up to this one stay.
+    pub(super) refs_up_to: Option<u64>,
+}
+
+impl Mending {
+    /// What stays of a record.
+    fn select(self, record: &[u8]) -> Selected {
+        self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
+    }
+}
 
 /// What stands in a segment, and what is wrong with the rest.
 #[derive(Debug, Default)]
@@ -50,9 +71,9 @@ impl Visitor for Standing {
 
 impl Standing {
     /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, agent: Option<Version>) -> Self {
-        let new = || Self { length, agent, ..Self::default() };
-        let mut standing = salvage_with(source, length, Reading::Prometheus, new);
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+        let new = || Self { length, agent: mending.agent, ..Self::default() };
+        let mut standing = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
         standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
@@ -93,6 +114,11 @@ impl Standing {
             }
         }
         found
+    }
+
+    /// Records that are kept, whole or in part.
+    pub(super) fn kept_records(&self) -> u64 {
+        self.records + self.partial.len() as u64
     }
 
     /// How many entries are kept of the record at `offset`, which does not decode to its end; 0 if it goes whole.
@@ -185,7 +211,7 @@ impl Standing {
                 Content::Fill(length)
             };
             if with.bytes().len() as u64 != length {
-                return Ok(Mend::Rewrite { records: self.records });
+                return Ok(Mend::Rewrite { records: self.kept_records() });
             }
             patches.push(Patch { offset: hole.start, replaces: length, with });
         }
@@ -359,25 +385,10 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
     Reader::Agent.refuses(record, version)
 }
 
-/// Which records, and which of their entries, a segment that is written anew gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Selection {
-    /// The version of the agent that it is for, if it is for one: only records that this takes.
-    pub(super) agent: Option<Version>,
-    /// Only entries of refs up to this one.
-    pub(super) refs_up_to: Option<u64>,
-}
-
-impl Selection {
-    /// What it leaves of a record.
-    pub(super) fn of(self, record: &[u8]) -> Selected {
-        self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
-    }
-}
-
 /// What goes of a segment besides what is damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Confused {
+    mending: Mending,
     /// Records of which something stays.
     pub(super) kept: u64,
     /// Records that go whole.
@@ -386,20 +397,20 @@ pub(super) struct Confused {
     pub(super) entries: u64,
 }
 
+impl Take for Confused {
+    fn take(&mut self, record: &[u8]) {
+        let selected = self.mending.select(record);
+        self.entries += selected.dropped();
+        let goes = matches!(selected, Selected::Nothing { .. });
+        *(if goes { &mut self.records } else { &mut self.kept }) += 1;
+    }
+}
+
 impl Confused {
     /// In the first `length` bytes of `source`.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, selection: Selection) -> io::Result<Self> {
-        let mut confused = Self::default();
-        if selection.refs_up_to.is_none() {
-            return Ok(confused);
-        }
-        each_record(source, length, |record| {
-            let selected = selection.of(record);
-            confused.entries += selected.dropped();
-            let goes = matches!(selected, Selected::Nothing { .. });
-            *(if goes { &mut confused.records } else { &mut confused.kept }) += 1;
-        })?;
-        Ok(confused)
+    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+        let new = || Self { mending, ..Self::default() };
+        if mending.refs_up_to.is_none() { new() } else { take_standing(source, length, mending, new) }
     }
 
     /// What is lost so.
@@ -408,74 +419,154 @@ impl Confused {
     }
 }
 
-/// Writes the records that stand in the first `length` bytes of `source` anew, as they are stored; those of which some
-/// entries go, not compressed.
+/// Writes a segment anew, as `change` wants it: the records that stand in the first `length` bytes of `source`, as they are
+/// stored; those of which some entries go, not compressed.
 pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
     source: &S,
     length: u64,
-    selection: Selection,
+    change: &Change,
     out: W,
 ) -> io::Result<()> {
     let mut writer = SegmentWriter::new(out);
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-    for (range, mended) in places_of_records(source, length, selection.agent) {
-        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
-        // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
-        let selected = match unpacker.unpack(head.compression(), &stored) {
-            Ok(record) => selection.of(record),
-            Err(_) => Selected::All,
+    let mut series = change.begins_with();
+    let mending = change.mending();
+    for (range, stands) in places_of_records(source, length, mending) {
+        let compression = match stands {
+            Stands::Whole => stored_of(source, &range, None, &mut stored)?.compression(),
+            Stands::Corrected(mended) => stored_of(source, &range, Some(&mended), &mut stored)?.compression(),
+            Stands::InPart(record) => {
+                stored = record;
+                Compression::None
+            }
         };
-        match selected {
-            Selected::All => writer.record(head.compression(), &stored)?,
+        // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
+        let record = unpacker.unpack(compression, &stored);
+        if !series.is_empty() && !record.as_ref().is_ok_and(|record| is_min_valid_time(record)) {
+            series::write(std::mem::take(&mut series), &mut writer)?;
+        }
+        match record.map_or(Selected::All, |record| mending.select(record)) {
+            Selected::All => writer.record(compression, &stored)?,
             Selected::Part { record, .. } => writer.record(Compression::None, &record)?,
             Selected::Nothing { .. } => {}
         }
     }
+    series::write(series, &mut writer)?;
     writer.finish()?.flush()
 }
 
-/// Gives all records of a segment to `visit`, in order, those that are put right among them.
-pub(super) fn each_record<S: ReadAt + ?Sized>(
-    source: &S,
-    length: u64,
-    mut visit: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-    for (range, mended) in places_of_records(source, length, None) {
-        let head = stored_of(source, &range, mended.as_ref(), &mut stored)?;
-        if let Ok(record) = unpacker.unpack(head.compression(), &stored) {
-            visit(record);
-        }
-    }
-    Ok(())
+/// Prometheus looks for this one in the first record of a checkpoint alone (`tsdb/wlog/checkpoint.go`, `ReadMinValidTime`).
+fn is_min_valid_time(record: &[u8]) -> bool {
+    RecordType::of(record) == Some(RecordType::MinValidTime)
 }
 
-/// Where the records stand that can be had, in order, and how those are put right that must be; for an agent, those that it
-/// takes.
+/// How a record stands that can be had.
+enum Stands {
+    Whole,
+    /// Once a bit is flipped back.
+    Corrected(Mended),
+    /// Its first entries: this record of them.
+    InPart(Vec<u8>),
+}
+
+/// Where the records stand that can be had, in order; for an agent, those that it takes.
 fn places_of_records<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
-    agent: Option<Version>,
-) -> Vec<(Range<u64>, Option<Mended>)> {
-    struct Records(Vec<(Range<u64>, Option<Mended>)>, Option<Version>);
+    mending: Mending,
+) -> Vec<(Range<u64>, Stands)> {
+    #[derive(Default)]
+    struct Records {
+        places: Vec<(Range<u64>, Stands)>,
+        agent: Option<Version>,
+        undecodable: bool,
+    }
     impl Visitor for Records {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
-            if self.1.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
-                self.0.push((record.offset..record.end, None));
+            if self.agent.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
+                self.places.push((record.offset..record.end, Stands::Whole));
             }
         }
         fn damage(&mut self, damage: Problem) {
-            if let Some(mended) = damage.correction {
-                self.0.push((mended.offset..mended.end, Some(mended)));
+            match damage.correction {
+                Some(mended) => self.places.push((mended.offset..mended.end, Stands::Corrected(mended))),
+                None => self.undecodable |= matches!(damage.kind, ProblemKind::Decode(_)),
             }
         }
     }
+    let agent = mending.agent;
     let is_refused =
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
-    let mut records = salvage_with(source, length, Reading::Prometheus, || Records(Vec::new(), agent));
-    records.0.retain(|(_, mended)| !mended.as_ref().is_some_and(is_refused));
-    records.0.sort_by_key(|(range, _)| range.start);
-    records.0
+    let new = || Records { agent, ..Records::default() };
+    let mut records = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
+    records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
+    if records.undecodable {
+        let partial = Standing::of(source, length, mending).partial;
+        records.places.extend(partial.into_iter().map(|(range, part)| (range, Stands::InPart(part.record))));
+    }
+    records.places.sort_by_key(|(range, _)| range.start);
+    records.places
+}
+
+/// Takes records, one after the other.
+pub(super) trait Take {
+    /// The next one.
+    fn take(&mut self, record: &[u8]);
+}
+
+/// Has a taker, which `new` makes, take the records that stand in the first `length` bytes of `source` once it is repaired,
+/// in order.
+pub(super) fn take_standing<S: ReadAt + ?Sized, T: Take>(
+    source: &S,
+    length: u64,
+    mending: Mending,
+    new: impl Fn() -> T,
+) -> T {
+    struct Taking<'a, S: ?Sized, T> {
+        taker: T,
+        source: &'a S,
+        agent: Option<Version>,
+        partial: &'a [(Range<u64>, Partial)],
+        undecodable: bool,
+    }
+    impl<S: ReadAt + ?Sized, T: Take> Taking<'_, S, T> {
+        fn take(&mut self, record: &[u8]) {
+            if self.agent.and_then(|version| Reader::Agent.refuses(record, version)).is_none() {
+                self.taker.take(record);
+            }
+        }
+    }
+    impl<S: ReadAt + ?Sized, T: Take> Visitor for Taking<'_, S, T> {
+        fn record(&mut self, record: &Record<'_>, _: &Contents) {
+            self.take(record.data);
+        }
+        fn damage(&mut self, damage: Problem) {
+            let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+            if let Some(mended) = &damage.correction {
+                let range = mended.offset..mended.end;
+                let head = stored_of(self.source, &range, Some(mended), &mut stored);
+                if let Some(record) =
+                    head.ok().and_then(|head| unpacker.unpack(head.compression(), &stored).ok())
+                {
+                    self.take(record);
+                }
+            } else if matches!(damage.kind, ProblemKind::Decode(_)) {
+                self.undecodable = true;
+                let part = self.partial.iter().find(|(range, _)| range.start == damage.range.start);
+                if let Some((_, part)) = part {
+                    self.take(&part.record);
+                }
+            }
+        }
+    }
+    let taken_with = |partial: &[(Range<u64>, Partial)]| {
+        let new = || Taking { taker: new(), source, agent: mending.agent, partial, undecodable: false };
+        let taking = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
+        (taking.taker, taking.undecodable)
+    };
+    let (taker, undecodable) = taken_with(&[]);
+    let partial = if undecodable { Standing::of(source, length, mending).partial } else { Vec::new() };
+    if partial.is_empty() { taker } else { taken_with(&partial).0 }
 }
 
 /// The data of the fragments that stand in `range`, corrected; and the last one's first byte.

@@ -159,8 +159,11 @@ pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairErr
         }
         Some(Found::Unfinished(backup)) => {
             let plan = &backup.plan;
-            let begun =
-                Options { mode: plan.mode, assumed: Assumed { version: plan.prometheus, agent: plan.agent } };
+            let begun = Options {
+                mode: plan.mode,
+                assumed: Assumed { version: plan.prometheus, agent: plan.agent },
+                corrections: plan.corrections,
+            };
             if begun != asked {
                 return Err(RepairError::BegunOtherwise { begun, backup: backup.path });
             }
@@ -343,7 +346,7 @@ fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
             let source = File::open(data.join(change.source()))?;
             let length = source.metadata()?.len();
             let owner = Owner::of(&path.metadata()?);
-            replace(&path, Some(owner), |out| rewrite(&source, length, change.selection(), out))
+            replace(&path, Some(owner), |out| rewrite(&source, length, change, out))
         }
         Change::Create { bytes, .. } => {
             replace(&path, Some(Owner::of_new(&path)?), |out| out.write_all(bytes))

@@ -7,11 +7,11 @@ use anstyle::AnsiColor;
 use serde::Serialize;
 
 use super::foretold;
-use super::page::{GLUE, Page, clean, count, number, path, range, size};
+use super::page::{GLUE, Page, clean, count, number, path, range, size, times};
 use super::text::Style;
 use crate::forecast::report::Forecast;
 use crate::repair::Plan;
-use crate::repair::plan::{Change, Loss, Mends, Method, Mode, Step};
+use crate::repair::plan::{Change, FoundLabels, Loss, Mends, Method, Mode, Orphans, Step};
 use crate::scan::report::{Report, Severity, Verdict};
 
 /// Findings of one step that are shown one by one.
@@ -183,8 +183,12 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
                 Method::Replace => format!("{bytes} changed; the file is replaced at once"),
             }
         }
-        Change::Rewrite { records, .. } => {
-            format!("written anew with its {}", count(*records, "record", "records"))
+        Change::Rewrite { records, begins_with, .. } => {
+            let series = match begins_with.len() as u64 {
+                0 => String::new(),
+                series => format!(" and the labels of {}", count(series, "series", "series")),
+            };
+            format!("written anew with its {}{series}", count(*records, "record", "records"))
         }
         Change::Create { bytes, .. } if bytes.is_empty() => "made, empty".to_owned(),
         Change::Create { bytes, .. } => format!("made, {}", size(bytes.len() as u64)),
@@ -240,21 +244,49 @@ fn comparison(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
         let lead = "    by Prometheus, without it ";
         page.paragraph(lead, lead, lead.len(), &foretold::cost(forecast))?;
     }
+    labels(page, &plan.labels)?;
     if let Some(orphans) = &plan.orphans {
-        page.indented(
-            2,
-            &format!(
-                "{} of {} have lost their labels ({} of all entries); they stay in the log, and Prometheus drops them",
-                count(orphans.entries, "entry", "entries"),
-                count(orphans.series, "series", "series"),
-                orphans.in_percent(),
-            ),
-        )?;
+        page.indented(2, &without_labels(orphans))?;
     }
     if plan.mode == Mode::Salvage && plan.lost.records != Some(0) {
         page.indented(2, "if a lost record held deletions, the samples that it deleted are back")?;
     }
     Ok(())
+}
+
+/// Where lost labels were looked for, and what came of it.
+fn labels(page: &mut Page<'_>, labels: &FoundLabels) -> io::Result<()> {
+    let of = |series| count(series, "series", "series");
+    for found in &labels.found {
+        let from = path(&found.path, 60);
+        page.indented(2, &format!("{} get their labels back, from {from}", of(found.series)))?;
+    }
+    for refused in &labels.refused {
+        let from = path(&refused.path, 60);
+        let what =
+            if refused.series > 0 { format!(", labels of {}", of(refused.series)) } else { String::new() };
+        page.indented(2, &format!("not used: {from}{what}: {}", clean(&refused.reason)))?;
+    }
+    Ok(())
+}
+
+/// What stays without labels.
+fn without_labels(orphans: &Orphans) -> String {
+    let series = count(orphans.series, "series", "series");
+    let times = times(orphans.from, orphans.to).map_or_else(String::new, |times| format!(", {times},"));
+    let chunks = orphans.head_chunks.unwrap_or(0);
+    let chunks = if chunks > 0 { count(chunks, "head chunk", "head chunks") } else { String::new() };
+    let (what, share) = match (orphans.entries, chunks.as_str()) {
+        (0, _) => (chunks, String::new()),
+        (entries, none) => {
+            let entries = count(entries, "entry", "entries");
+            let what = if none.is_empty() { entries } else { format!("{entries} and {none}") };
+            (what, format!(" ({} of all entries)", orphans.in_percent()))
+        }
+    };
+    format!(
+        "{what} of {series}{times} have lost their labels{share}; they stay in the log, and Prometheus drops them"
+    )
 }
 
 fn end(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {

@@ -7,6 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::{self, RecordType, Summary};
 use crate::scan::context::{self, Context, Pairs, Suspicion};
 use crate::wal::compress::{self, Unpacker};
@@ -22,6 +24,29 @@ pub enum Reading {
     Snapshot,
     /// Not at all: framing only.
     Opaque,
+}
+
+/// Which flipped bits are put right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Corrections {
+    /// Those that leave little doubt: in an uncompressed fragment, of at most 4 KiB.
+    #[default]
+    Sure,
+    /// Those in larger fragments, too.
+    Large,
+}
+
+impl Corrections {
+    /// Bytes of an uncompressed fragment in which a flipped bit is believed, at the most. Three flipped bits look like one
+    /// other with a chance of about 8 n / 2^31 in n bytes, and in a record of samples nearly every byte is a value, which
+    /// fits whatever it is.
+    fn most_covered(self) -> u64 {
+        match self {
+            Self::Sure => 4096,
+            Self::Large => u64::MAX,
+        }
+    }
 }
 
 /// What is told of a segment, in the order of offsets.
@@ -111,8 +136,19 @@ pub fn salvage_with<S: ReadAt + ?Sized, V: Visitor>(
     reading: Reading,
     visitor_for: impl Fn() -> V,
 ) -> V {
+    salvage_correcting(source, length, reading, Corrections::default(), visitor_for)
+}
+
+/// As [`salvage_with`], where it is said which corrections are wanted.
+pub fn salvage_correcting<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    corrections: Corrections,
+    visitor_for: impl Fn() -> V,
+) -> V {
     let mut visitor = visitor_for();
-    let settled = settle(source, length, reading, &mut visitor);
+    let settled = settle_correcting(source, length, reading, corrections, &mut visitor);
     if settled.is_certain() {
         return visitor;
     }
@@ -133,17 +169,27 @@ pub fn settle<S: ReadAt + ?Sized, V: Visitor>(
     reading: Reading,
     visitor: &mut V,
 ) -> Settled {
+    settle_correcting(source, length, reading, Corrections::default(), visitor)
+}
+
+fn settle_correcting<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    corrections: Corrections,
+    visitor: &mut V,
+) -> Settled {
     let mut doubts = Doubts::default();
     pass(source, length, reading, &Decisions::default(), visitor, &mut doubts);
     if !doubts.any() || reading != Reading::Prometheus {
         return Settled(None);
     }
-    let mut decisions = decide(source, length, &doubts);
+    let mut decisions = decide(source, length, &doubts, corrections);
     // Where another type has led to no record, the fragment may be whole as it stands.
     let in_vain = std::mem::take(&mut decisions.as_they_stand);
     if !in_vain.is_empty() {
         doubts.as_they_stand = in_vain;
-        decisions = decide(source, length, &doubts);
+        decisions = decide(source, length, &doubts, corrections);
         decisions.as_they_stand = std::mem::take(&mut doubts.as_they_stand);
     }
     Settled(Some(decisions))
@@ -430,7 +476,12 @@ fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
 }
 
 /// Reads once more and settles every doubt by the context.
-fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, doubts: &Doubts) -> Decisions {
+fn decide<S: ReadAt + ?Sized>(
+    source: &S,
+    length: u64,
+    doubts: &Doubts,
+    corrections: Corrections,
+) -> Decisions {
     let mut asked = Pairs::default();
     let mut reader = SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
     while let Some(event) = reader.next() {
@@ -466,7 +517,7 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, doubts: &Doubts) -> Decis
                     decisions.refused.insert(record.offset, why);
                 } else if record.compression == Compression::None
                     && record_problem(&record, &record::summarize(record.data), &mut unpacker).is_some()
-                    && let Some(mended) = other_flags(&record, context, &mut unpacker)
+                    && let Some(mended) = other_flags(&record, context, &mut unpacker, corrections)
                 {
                     decisions.mended.insert(record.offset, mended);
                 } else if record.is_joined() {
@@ -478,7 +529,7 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, doubts: &Doubts) -> Decis
                 copies.extend(pages.zip(original / PAGE..));
             }
             Event::Damage(damage) => {
-                let mended = damage.correction.and_then(|candidate| agree(&candidate, context));
+                let mended = damage.correction.and_then(|candidate| agree(&candidate, context, corrections));
                 if mended.is_none() && matches!(damage.fault, Fault::Type(_)) {
                     decisions.as_they_stand.insert(damage.range.start);
                 }
@@ -490,7 +541,12 @@ fn decide<S: ReadAt + ?Sized>(source: &S, length: u64, doubts: &Doubts) -> Decis
 }
 
 /// A record whose flags say that it is not compressed, and which makes sense only if it is.
-fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) -> Option<Mended> {
+fn other_flags(
+    record: &Record<'_>,
+    context: &Context,
+    unpacker: &mut Unpacker,
+    corrections: Corrections,
+) -> Option<Mended> {
     let mut found = None;
     for compression in [Compression::Snappy, Compression::Zstd] {
         let head = HeadByte(record.head.0 ^ compression.bits());
@@ -509,7 +565,7 @@ fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) 
             has_own_checksum: compress::has_own_checksum(compression, record.data),
             data: data.to_vec(),
         };
-        if let Some(mended) = agree(&candidate, context) {
+        if let Some(mended) = agree(&candidate, context, corrections) {
             if found.is_some() {
                 return None;
             }
@@ -519,19 +575,14 @@ fn other_flags(record: &Record<'_>, context: &Context, unpacker: &mut Unpacker) 
     found
 }
 
-/// Bytes of an uncompressed fragment in which a flipped bit is believed, at the most. Three flipped bits look like one
-/// other with a chance of about 8 n / 2^31 in n bytes, and in a record of samples nearly every byte is a value, which fits
-/// whatever it is.
-const MOST_COVERED: u64 = 4096;
-
 /// The second witness: the record decodes to its end, and what it says fits its neighbours.
-fn agree(correction: &Correction, context: &Context) -> Option<Mended> {
+fn agree(correction: &Correction, context: &Context, corrections: Corrections) -> Option<Mended> {
     let summary = record::summarize(&correction.data);
     if summary.record_type.is_none() || summary.error.is_some() || summary.entries == 0 {
         return None;
     }
     let checksummed = correction.has_own_checksum;
-    if correction.compression == Compression::None && correction.covered > MOST_COVERED {
+    if correction.compression == Compression::None && correction.covered > corrections.most_covered() {
         return None;
     }
     if !checksummed && !context.supports(&correction.data, correction.offset) {

@@ -39,7 +39,7 @@ type openOptions struct {
 	stStorage  bool
 	head       bool
 	appends    bool
-	snapshots  bool
+	snapshot   bool
 	timeout    time.Duration
 }
 
@@ -77,7 +77,7 @@ func runOpen(args []string, out io.Writer) error {
 	flags.BoolVar(&o.summary, "summary", false, "leave the series out")
 	flags.BoolVar(&o.head, "head", false, "leave out blocks, and staleness markers")
 	flags.BoolVar(&o.appends, "append", false, "append a sample of a new series before anything is read")
-	flags.BoolVar(&o.snapshots, "snapshots", false, "with the feature memory-snapshot-on-shutdown")
+	flags.BoolVar(&o.snapshot, "snapshot", false, "with the feature memory-snapshot-on-shutdown")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
 	dir, err := parseDir(flags, args)
 	if err != nil {
@@ -189,7 +189,7 @@ func serverOptions(dir string, o openOptions) *tsdb.Options {
 	opts.MaxBlockDuration = (36 * time.Hour).Milliseconds() // A tenth of the retention.
 	opts.MaxExemplars = 100_000
 	opts.OutOfOrderTimeWindow = o.oooWindow
-	opts.EnableMemorySnapshotOnShutdown = o.snapshots
+	opts.EnableMemorySnapshotOnShutdown = o.snapshot
 	if o.stStorage {
 		opts.EnableSTStorage = true
 		opts.EnableHistogramSTEncoding = true

@@ -73,6 +73,11 @@ impl Exporter {
         Ok(Self { address, scrapes, stop, thread: Some(thread) })
     }
 
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How many scrapes of the text metrics have been answered.
     pub fn scrapes(&self) -> u64 {
         self.scrapes.load(Ordering::Acquire)

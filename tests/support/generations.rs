@@ -406,6 +406,7 @@ impl<'a> Story<'a> {
         let mut steps = Vec::new();
         let all: Vec<&Pairs> = known.iter().chain(&again).chain(&fresh).collect();
         self.clock += 60_000;
+        let begin = self.clock;
         let mut commit = Vec::new();
         // Series that never were, with samples of the time of the old ones.
         let backdated =
@@ -456,7 +457,12 @@ impl<'a> Story<'a> {
         if self.times == Times::OfSamples {
             for (path, entry) in tree::tree(&self.data()) {
                 if before.get(&path).is_none_or(|before| before.modified != entry.modified) {
-                    set_time(&self.data().join(path), self.clock);
+                    // The segment that a start makes anew is never written again.
+                    let begun = entry
+                        .bytes
+                        .is_some_and(|bytes| !bytes.is_empty() && bytes.iter().all(|&byte| byte == 0));
+                    let is_first = begun && path.starts_with("wal/");
+                    set_time(&self.data().join(path), if is_first { begin } else { self.clock });
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Damages, each of a known kind at a known place: what is done to a healthy directory, and which of its records stand
 //! afterwards. The numbers are those of the rows in `docs/forecast.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bases::{Base, Record, Segment, Standing, Tree};
 
@@ -18,6 +18,66 @@ pub struct Damaged {
     pub mended: Option<(String, Standing)>,
     /// The first fragment of a record that was given up, if the damage is one: its file and where it begins there.
     pub abandoned: Option<(String, usize)>,
+}
+
+impl Damaged {
+    /// One kind of damage, by its name in [`ROWS`], in a segment.
+    pub fn by(row: &str, base: &Base, file: &str) -> Self {
+        let row = ROWS.iter().find(|one| one.name == row).unwrap_or_else(|| panic!("no kind {row}"));
+        row.apply(base, file).unwrap_or_else(|| panic!("{} is not possible in {file}", row.name))
+    }
+
+    /// A page holds the bytes of the page before it, whose records are there twice then; its own are gone.
+    pub fn duplicated_page(base: &Base, file: &str) -> Self {
+        let site = Site { base, file, segment: &base.segments[file] };
+        let (mut f, k) = (Framer::default(), site.index_of_samples().unwrap());
+        f.keep(site.segment, 0..k);
+        f.pad();
+        let page = f.bytes.len();
+        f.keep(site.segment, k..=k);
+        f.pad();
+        f.keep(site.segment, k + 1..=k + 1);
+        f.pad();
+        assert_eq!(f.bytes.len(), page + 2 * PAGE, "a page for each");
+        f.keep(site.segment, k + 2..site.segment.records.len());
+        site.patch_of(&f.done(), |bytes| bytes.copy_within(page..page + PAGE, page + PAGE))
+    }
+
+    /// This damage, and another in other files of the same healthy directory.
+    pub fn and(mut self, base: &Base, other: &Self) -> Self {
+        let changed = |tree: &Tree| -> BTreeSet<String> {
+            let all = base.tree.keys().chain(tree.keys());
+            all.filter(|path| base.tree.get(*path) != tree.get(*path)).cloned().collect()
+        };
+        let files = changed(&other.tree);
+        assert!(changed(&self.tree).is_disjoint(&files), "both are in one file: {files:?}");
+        for file in files {
+            match other.tree.get(&file) {
+                Some(bytes) => self.tree.insert(file.clone(), bytes.clone()),
+                None => self.tree.remove(&file),
+            };
+            match other.standing.get(&file) {
+                Some(standing) => self.standing.insert(file, standing.clone()),
+                None => self.standing.remove(&file),
+            };
+        }
+        Self { mended: None, abandoned: None, ..self }
+    }
+
+    /// The same, where the one flipped bit is found: the record that it has damaged stands again.
+    pub fn put_right(mut self) -> Self {
+        let (file, with_it) = self.mended.take().expect("one flipped bit is all of it");
+        self.standing.insert(file, with_it);
+        self
+    }
+
+    /// A segment has a name that says its number otherwise. Its records still stand under the right one.
+    pub fn misnamed(mut self, file: &str, name: &str) -> Self {
+        let bytes = self.tree.remove(file).expect("it is there");
+        let (directory, _) = file.rsplit_once('/').unwrap();
+        self.tree.insert(format!("{directory}/{name}"), bytes);
+        self
+    }
 }
 
 /// A kind of damage.

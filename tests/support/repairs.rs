@@ -91,6 +91,17 @@ pub const CASES: &[Case] = &[
         plan_has: &[r#""create""#, "checkpoint."],
     },
     Case {
+        name: "labels from an older checkpoint",
+        make: |at| {
+            fixture("checkpoint_series_damaged", at);
+            let wal = at.join("data/wal");
+            tree::copy(&wal.join("checkpoint.00000002"), &wal.join("checkpoint.00000001"));
+            overwrite(&wal.join("checkpoint.00000002/00000000"), 3_500, &[0x5A; 8]);
+        },
+        is_elsewhere: false,
+        plan_has: &[r#""begins_with""#],
+    },
+    Case {
         name: "a gap between segments",
         make: |at| fixture("gap_in_segments", at),
         is_elsewhere: false,

@@ -460,6 +460,15 @@ impl Running {
         &self.arguments
     }
 
+    /// Where it listens.
+    ///
+    /// # Panics
+    ///
+    /// If it is not ready.
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("it listens")
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

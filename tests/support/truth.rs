@@ -87,11 +87,29 @@ pub struct Start {
     pub truncates: Vec<Cut>,
     /// Samples of the healthy directory that it serves.
     pub served: u64,
-    /// Samples that it serves, but the healthy directory does not.
+    /// Samples that it serves, but neither the healthy directory does, nor would one without the tombstones that are lost.
     pub strange: u64,
     /// What a checkpoint right after this start fails with, if it is up and it does.
     pub checkpoint: Option<String>,
     pub log: Vec<String>,
+}
+
+impl Start {
+    /// What there is to find fault with in a start on a directory that was repaired.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.outcome != "up" {
+            all.push(format!("it is not up: {}", self.outcome));
+        }
+        all.extend(self.error.iter().chain(&self.fatal).chain(&self.checkpoint).cloned());
+        if self.repairs || !self.deletes.is_empty() || !self.truncates.is_empty() {
+            all.push(format!("it repairs: deletes {:?}, cuts {:?}", self.deletes, self.truncates));
+        }
+        if self.strange > 0 {
+            all.push(format!("it serves {} samples that were never there", self.strange));
+        }
+        all
+    }
 }
 
 /// Amounts before start `i`, of which `j` is on start `i + j`.
@@ -187,7 +205,6 @@ pub fn measure(
             .then(|| checkpoint(oracle, &states.join(number.to_string())))
             .flatten();
         start.served = queried.intersection(&base.served).count() as u64;
-        start.strange = queried.difference(&base.served).count() as u64;
         let after = read_tree(&data);
         compare(&tree, &after, &data, &held, oracle, &mut start);
         drop(held);
@@ -195,6 +212,11 @@ pub fn measure(
         look(&tree);
         serves.push(queried);
         starts.push(start);
+    }
+    for ((start, queried), could) in starts.iter_mut().zip(&serves).zip(&could[0]) {
+        // What lost tombstones had deleted comes back.
+        let strange = queried.difference(&base.served).filter(|sample| !could.contains(sample));
+        start.strange = strange.count() as u64;
     }
     keep(&data, &states.join(count.to_string()), &states.join((count - 1).to_string()));
     let amounts = |could: &[HashSet<Sample>], lacks: &dyn Fn(usize, usize, &Sample) -> bool| -> Amounts {
@@ -412,6 +434,14 @@ fn can_be_had(base: &Base, mut all: Vec<Standing>, chunks: &Standing) -> HashSet
     let could =
         |sample: &Sample| base.served.contains(sample) || base.deleted.contains(sample) && !deletes(sample);
     Standing::known(all.iter()).into_iter().filter(could).collect()
+}
+
+/// The samples that a damage leaves: those in records that stand, in head chunks and in blocks.
+pub fn left_by(base: &Base, damaged: &Damaged, oracle: Oracle) -> HashSet<Sample> {
+    let logs = damaged.standing.values().cloned().collect();
+    let mut all = can_be_had(base, logs, &head_chunks(base, &damaged.tree, oracle));
+    all.extend(&base.blocks);
+    all
 }
 
 /// What the records of the logs that can be read stand for. A file that is still as the damage left it has what that left;

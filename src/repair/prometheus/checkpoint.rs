@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 
 use super::super::plan::{Change, Content, Loss, Method, Patch, Step};
-use super::super::segment::each_record;
+use super::super::segment::{Mending, Take, take_standing};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay, ReplayError, read};
 use crate::forecast::report::Forecast;
@@ -107,32 +107,51 @@ impl Cut {
         Ok(kept)
     }
 
-    /// What could be read behind it, and the names of series that are defined only there.
+    /// What could be read behind it; and the names of series that are defined only there.
     fn lost(&mut self, log: &LogDirectory, kept: &Kept) -> io::Result<Loss> {
-        let (mut records, mut entries, mut series) = (0_u64, 0_u64, Vec::new());
+        let (mut records, mut entries) = (0, 0);
         for segment in &log.segments {
             let file = File::open(&segment.path)?;
             let length = file.metadata()?.len();
-            each_record(&file, length, |record| {
-                records += 1;
-                each_use(record, |one| {
-                    entries += 1;
-                    self.used = self.used.max(Some(one.series_ref));
-                });
-                if let Record::Series(all) = Record::parse(record) {
-                    let gone = all.entries().flatten();
-                    let gone = gone.filter(|entry| !kept.defined.contains(&entry.series_ref));
-                    let room = MOST_NAMES.saturating_sub(series.len());
-                    series.extend(gone.take(room).map(|entry| name(entry.labels)));
-                }
-            })?;
+            let room = MOST_NAMES.saturating_sub(self.lost_series.len());
+            let new = || All { kept, room, records: 0, entries: 0, used: None, lost_series: Vec::new() };
+            let all = take_standing(&file, length, Mending::default(), new);
+            records += all.records;
+            entries += all.entries;
+            self.used = self.used.max(all.used);
+            self.lost_series.extend(all.lost_series);
         }
-        let loss = Loss {
+        Ok(Loss {
             records: Some(records.saturating_sub(kept.records)),
             entries: Some(entries.saturating_sub(kept.entries)),
-        };
-        self.lost_series = series;
-        Ok(loss)
+        })
+    }
+}
+
+/// All that can be read.
+struct All<'a> {
+    kept: &'a Kept,
+    /// For so many names more.
+    room: usize,
+    records: u64,
+    entries: u64,
+    used: Option<u64>,
+    lost_series: Vec<String>,
+}
+
+impl Take for All<'_> {
+    fn take(&mut self, record: &[u8]) {
+        self.records += 1;
+        each_use(record, |one| {
+            self.entries += 1;
+            self.used = self.used.max(Some(one.series_ref));
+        });
+        if let Record::Series(series) = Record::parse(record) {
+            let lost = series.entries().flatten();
+            let lost = lost.filter(|entry| !self.kept.defined.contains(&entry.series_ref));
+            let room = self.room.saturating_sub(self.lost_series.len());
+            self.lost_series.extend(lost.take(room).map(|entry| name(entry.labels)));
+        }
     }
 }
 

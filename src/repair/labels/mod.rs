@@ -1,0 +1,407 @@
+//! Labels of series whose records are lost.
+//!
+//! Samples name their series by a ref. Where the series record is lost, Prometheus drops them ("Unknown series references"),
+//! and head chunks with them. But the same record may stand elsewhere ([`sources`]), since logs are copied into
+//! checkpoints, and old ones are not removed at once. What is found there, and can be trusted, is written in front of all
+//! that is replayed.
+//!
+//! **What can be trusted.** Refs mean the same as long as Prometheus goes on with a log; where it begins anew, the same refs
+//! mean other series. So a source counts only if it defines a ref as a record does that is replayed, and none otherwise. If
+//! it has no ref in common with these, samples may prove it: the last sample of each series that it has stands among those
+//! that are replayed, wherever these have one of that ref and time, with the same value. Or it is the segments on which
+//! what is replayed goes on without a gap.
+//!
+//! **What can be written.** At a series record whose labels are known already Prometheus throws away what it has replayed
+//! for that series before, unless `chunks_head` has it (`tsdb/head_wal.go`, `resetSeriesWithMMappedChunks`), and takes the new
+//! ref for another name of the first (`multiRef`). In front of everything a record wipes nothing. But a later record may
+//! have the same labels:
+//!
+//! - under the same ref: then that one is not written. What stood before would be wiped at the later one all the same.
+//! - under a higher ref: a series that was given up and came back. What the lower ref has is wiped there all the same; and
+//!   up to 3.2 the next checkpoint would drop the record of the higher ref, which is but another name then
+//!   (`tsdb/wlog/checkpoint.go`, `Checkpoint`: only records of refs in the head are kept). Not written.
+//! - under a lower ref: both would be one series, and samples of the lower ref would be passed over that are not newer than
+//!   the head chunks of the higher (`memSeries.mmMaxTime`). Written only if nothing is kept of the lower: all of its samples
+//!   are from before the time from which on Prometheus takes samples (`minValidTime`), in blocks.
+
+mod layout;
+mod sources;
+mod survivors;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use foldhash::{HashMap, HashSet};
+
+use self::layout::Layout;
+use self::sources::{Pool, Source, Table};
+use self::survivors::{Orphan, Survivors, open};
+use super::Options;
+use super::fence;
+use super::plan::{
+    Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series, entries_in_logs,
+};
+use super::salvage::rewritten;
+use super::segment::{Mending, Take, take_standing};
+use super::series;
+use crate::forecast::min_valid_time;
+use crate::record::Record;
+use crate::scan::report::Report;
+use crate::tsdb::{Listing, LogKind, Target, list_blocks};
+
+/// What came of the search.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Recovered {
+    /// The highest ref that a record defines again.
+    pub(super) highest: Option<u64>,
+}
+
+/// Adds to `plan`, which is done but for this, that series get their labels back whose records are lost; and counts what
+/// stays without. A step that is added stands behind the first `before` ones. `None` if nothing is looked for: nothing is
+/// to be mended, or refs do not mean the same everywhere.
+pub(super) fn recover(
+    target: &Target,
+    listing: &Listing,
+    report: &Report,
+    options: Options,
+    before: usize,
+    plan: &mut Plan,
+) -> io::Result<Option<Recovered>> {
+    let is_of_one_generation =
+        |code: &str| !["restarted_generation", "checkpoint_ahead", "reissued_refs"].contains(&code);
+    if plan.steps.is_empty() || !report.findings.iter().all(|finding| is_of_one_generation(finding.code)) {
+        return Ok(None);
+    }
+    let layout = Layout::after(listing, plan);
+    let Options { assumed, corrections, .. } = options;
+    let agent = assumed.agent.then_some(assumed.version);
+    let mending = Mending { agent, corrections, refs_up_to: None };
+    let min_valid_time = if assumed.agent {
+        i64::MIN
+    } else {
+        min_valid_time(listing, &list_blocks(target.path())?, assumed.version)
+    };
+    let survivors = Survivors::read(target, &layout, mending, min_valid_time)?;
+    if survivors.too_many || survivors.reissued {
+        return Ok(None);
+    }
+    let is_wanted = |series_ref: u64, orphan: &Orphan| {
+        series_ref < fence::MOST && (orphan.samples > 0 || orphan.chunks > 0)
+    };
+    let wanted = survivors.orphans.iter().filter(|&(&series_ref, orphan)| is_wanted(series_ref, orphan));
+    let wanted: HashSet<u64> = wanted.map(|(&series_ref, _)| series_ref).collect();
+    let mut recovered = Recovered::default();
+    let mut written = HashSet::default();
+    if !wanted.is_empty() {
+        let mut search = Search {
+            target,
+            layout: &layout,
+            survivors: &survivors,
+            min_valid_time,
+            labels: FoundLabels::default(),
+        };
+        let series = search.series(listing, mending, &wanted)?;
+        let mut labels = search.labels;
+        let refs: HashSet<u64> = series.iter().map(|series| series.series_ref).collect();
+        match write(target, listing, report, mending, (&layout, before), (series, &labels.found), plan)? {
+            Ok(()) => {
+                recovered.highest = refs.iter().copied().max();
+                written = refs;
+            }
+            Err(reason) => {
+                let refuse =
+                    |LabelsFound { path, series }| LabelsRefused { path, series, reason: reason.to_owned() };
+                labels.refused.extend(labels.found.drain(..).map(refuse));
+            }
+        }
+        plan.labels = labels;
+    }
+    plan.orphans = count(&survivors, &written, report);
+    Ok(Some(recovered))
+}
+
+/// What stays without labels.
+fn count(survivors: &Survivors, written: &HashSet<u64>, report: &Report) -> Option<Orphans> {
+    let mut all =
+        Orphans { of: entries_in_logs(report), samples: Some(0), head_chunks: Some(0), ..Orphans::default() };
+    for (_, orphan) in survivors.orphans.iter().filter(|(series_ref, _)| !written.contains(series_ref)) {
+        all.series += 1;
+        all.entries += orphan.samples + orphan.others;
+        all.samples = all.samples.map(|samples| samples + orphan.samples);
+        all.head_chunks = all.head_chunks.map(|chunks| chunks + orphan.chunks);
+        if let Some((from, to)) = orphan.times {
+            all.from = Some(all.from.map_or(from, |known| known.min(from)));
+            all.to = all.to.max(Some(to));
+        }
+    }
+    (all.series > 0).then_some(all)
+}
+
+/// A search for labels.
+struct Search<'a> {
+    target: &'a Target,
+    layout: &'a Layout,
+    survivors: &'a Survivors,
+    min_valid_time: i64,
+    labels: FoundLabels,
+}
+
+impl Search<'_> {
+    /// The series that can be written, in the order of their refs.
+    fn series(
+        &mut self,
+        listing: &Listing,
+        mending: Mending,
+        wanted: &HashSet<u64>,
+    ) -> io::Result<Vec<Series>> {
+        let (sources, unreadable) = sources::all(self.target, listing, self.layout)?;
+        self.labels.refused = unreadable;
+        let mut pool = Pool::default();
+        let tables: Vec<(&Source, Table)> = sources
+            .iter()
+            .map(|source| (source, source.read(self.survivors, wanted, &mut pool)))
+            .filter(|(_, table)| !table.labels.is_empty())
+            .collect();
+        let asked: Vec<HashMap<u64, (i64, u64)>> =
+            tables.iter().map(|(source, table)| samples_to_ask_for(source, table)).collect();
+        let witnesses = self.witnesses(mending, &asked)?;
+        let mut believed: Vec<(&Source, &Table, u64)> = Vec::new();
+        for ((source, table), witness) in tables.iter().zip(&witnesses) {
+            match judge(source, table, witness) {
+                Ok(up_to) => believed.push((source, table, up_to)),
+                Err(reason) => self.refuse(source, table.labels.len() as u64, reason),
+            }
+        }
+        let chosen = self.choose(&believed, wanted);
+        let writable = self.writable(chosen, &believed);
+        let mut from: Vec<u64> = vec![0; believed.len()];
+        let mut series = Vec::new();
+        for (series_ref, (labels, source)) in writable {
+            let Some(labels) = pool.get(&labels) else { continue };
+            from[source] += 1;
+            series.push(Series { series_ref, labels: labels.clone() });
+        }
+        let found = believed.iter().zip(from).filter(|(_, series)| *series > 0);
+        self.labels.found =
+            found.map(|((source, ..), series)| LabelsFound { path: source.path.clone(), series }).collect();
+        Ok(series)
+    }
+
+    fn refuse(&mut self, source: &Source, series: u64, reason: String) {
+        self.labels.refused.push(LabelsRefused { path: source.path.clone(), series, reason });
+    }
+
+    /// For each ref the hash of its labels, and the first source that has them; none where sources differ.
+    fn choose(
+        &mut self,
+        believed: &[(&Source, &Table, u64)],
+        wanted: &HashSet<u64>,
+    ) -> BTreeMap<u64, (u64, usize)> {
+        let mut chosen = BTreeMap::new();
+        let mut differ = 0;
+        for &series_ref in wanted {
+            let says = |&(at, (_, table, up_to)): &(usize, &(&Source, &Table, u64))| {
+                (series_ref <= *up_to)
+                    .then(|| table.labels.get(&series_ref).map(|&labels| (labels, at)))
+                    .flatten()
+            };
+            let mut said = believed.iter().enumerate().filter_map(|entry| says(&entry));
+            let Some(first) = said.next() else { continue };
+            if said.all(|(labels, _)| labels == first.0) {
+                chosen.insert(series_ref, first);
+            } else {
+                differ += 1;
+            }
+        }
+        if differ > 0 {
+            let paths: Vec<&str> = believed.iter().map(|(source, ..)| source.path.as_str()).collect();
+            self.labels.refused.push(LabelsRefused {
+                path: paths.join(", "),
+                series: differ,
+                reason: "they do not agree on the labels, and nothing shows which are right".to_owned(),
+            });
+        }
+        chosen
+    }
+
+    /// Those that can be written without a loss, see above.
+    fn writable(
+        &mut self,
+        chosen: BTreeMap<u64, (u64, usize)>,
+        believed: &[(&Source, &Table, u64)],
+    ) -> BTreeMap<u64, (u64, usize)> {
+        // Of several refs with the same labels, what the lower ones have is wiped at the record of the highest.
+        let mut highest: HashMap<u64, u64> = HashMap::default();
+        for (&series_ref, &(labels, _)) in &chosen {
+            highest.insert(labels, series_ref);
+        }
+        let mut is_in_the_way: HashSet<u64> = HashSet::default();
+        for (&other, defined) in &self.survivors.defined {
+            let Some(&series_ref) = highest.get(&defined.labels) else { continue };
+            let keeps = defined.newest.is_some_and(|newest| newest >= self.min_valid_time);
+            if other > series_ref || keeps {
+                is_in_the_way.insert(defined.labels);
+            }
+        }
+        let (writable, superseded): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            chosen.into_iter().partition(|(series_ref, (labels, _))| {
+                highest.get(labels) == Some(series_ref) && !is_in_the_way.contains(labels)
+            });
+        let mut by_source: BTreeMap<usize, u64> = BTreeMap::new();
+        for (_, source) in superseded.into_values() {
+            *by_source.entry(source).or_default() += 1;
+        }
+        for (source, series) in by_source {
+            let reason =
+                "another ref has the same labels: with both, samples would be lost that are not lost now";
+            self.refuse(believed[source].0, series, reason.to_owned());
+        }
+        writable
+    }
+
+    /// What the samples that are replayed say of those of each source.
+    fn witnesses(&self, mending: Mending, asked: &[HashMap<u64, (i64, u64)>]) -> io::Result<Vec<Witness>> {
+        let mut witnesses = vec![Witness::default(); asked.len()];
+        if asked.iter().all(HashMap::is_empty) {
+            return Ok(witnesses);
+        }
+        for part in &self.layout.replayed {
+            let Some((file, length)) = open(self.target, part)? else { continue };
+            let new = || Samples { asked, witnesses: vec![Witness::default(); asked.len()] };
+            let agent = mending.agent.filter(|_| part.kind != LogKind::Wbl);
+            let mending = Mending { agent, ..mending };
+            let heard = take_standing(&file, length, mending, new).witnesses;
+            for (witness, heard) in witnesses.iter_mut().zip(heard) {
+                witness.agrees = witness.agrees.max(heard.agrees);
+                witness.differs |= heard.differs;
+            }
+        }
+        Ok(witnesses)
+    }
+}
+
+/// The samples of a source by which it is to be proved: none if that is not needed, or of no use.
+fn samples_to_ask_for(source: &Source, table: &Table) -> HashMap<u64, (i64, u64)> {
+    let highest = table.labels.keys().copied().max();
+    let is_proved = match table.highest_shared {
+        Some(shared) => !source.is_of_another_time || highest.is_none_or(|highest| highest <= shared),
+        None => source.is_gone_on_with,
+    };
+    if is_proved || table.contradicts.is_some() { HashMap::default() } else { table.last.clone() }
+}
+
+/// What samples that are replayed say of those of a source.
+#[derive(Clone, Debug, Default)]
+struct Witness {
+    /// The highest ref of a sample that stands in both.
+    agrees: Option<u64>,
+    /// A sample of the same ref and time has another value.
+    differs: bool,
+}
+
+/// Samples that are replayed, held against those of sources.
+struct Samples<'a> {
+    asked: &'a [HashMap<u64, (i64, u64)>],
+    witnesses: Vec<Witness>,
+}
+
+impl Take for Samples<'_> {
+    fn take(&mut self, record: &[u8]) {
+        let Record::Samples(samples) = Record::parse(record) else { return };
+        for sample in samples.entries().flatten() {
+            for (asked, witness) in self.asked.iter().zip(&mut self.witnesses) {
+                match asked.get(&sample.series_ref) {
+                    Some(&(t, value_bits)) if t == sample.t && value_bits == sample.value_bits => {
+                        witness.agrees = witness.agrees.max(Some(sample.series_ref));
+                    }
+                    Some(&(t, _)) if t == sample.t => witness.differs = true,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Up to which ref a source is believed, or why it is not.
+fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, String> {
+    if let Some(series_ref) = table.contradicts {
+        return Err(format!("ref {series_ref} is another series there: it is of another time"));
+    }
+    if witness.differs {
+        return Err("its samples are others than those that are replayed: it is of another time".to_owned());
+    }
+    let proved = table.highest_shared.max(witness.agrees);
+    match proved {
+        Some(highest) if source.is_of_another_time => Ok(highest),
+        Some(_) => Ok(u64::MAX),
+        None if source.is_gone_on_with => Ok(u64::MAX),
+        None => Err("not proved to be of the same generation: no series or sample in it is among those that are replayed"
+            .to_owned()),
+    }
+}
+
+/// Has the first segment that is replayed begin with these series; or says why it cannot.
+fn write(
+    target: &Target,
+    listing: &Listing,
+    report: &Report,
+    mending: Mending,
+    (layout, before): (&Layout, usize),
+    (series, found): (Vec<Series>, &[LabelsFound]),
+    plan: &mut Plan,
+) -> io::Result<Result<(), &'static str>> {
+    let first = layout.replayed.first().filter(|first| first.kind != LogKind::Wbl);
+    let (false, Some(first)) = (series.is_empty(), first) else { return Ok(Ok(())) };
+    let mut places = listing.logs.iter().filter_map(|log| sources::place_of_snapshot(&log.relative));
+    if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
+        return Ok(Err(
+            "a chunk snapshot goes on in the midst of the first segment, which must not be written anew",
+        ));
+    }
+    let mended = Mends {
+        code: "unknown_refs".to_owned(),
+        offset: None,
+        end: None,
+        message: format!("the series records of {} series are lost", series.len()),
+        how: format!(
+            "their labels are written in front of all that uses them; they stand in {}",
+            found.iter().map(|found| found.path.as_str()).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    let Some(path) = &first.from else {
+        let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
+        let Some(step) = made else { return Ok(Err("the first segment is made anew, and not empty")) };
+        step.change = Change::Create { path: first.path.clone(), bytes: series::segment(&series)? };
+        step.mends.push(mended);
+        return Ok(Ok(()));
+    };
+    let of_it = |change: &Change| match change {
+        Change::Patch { path: changed, .. } => changed == path,
+        Change::Rewrite { .. } => change.source() == path,
+        _ => false,
+    };
+    let at = plan.steps.iter().position(|step| of_it(&step.change));
+    if let Some(step) = at.and_then(|at| plan.steps.get_mut(at))
+        && let Change::Rewrite { begins_with, .. } = &mut step.change
+    {
+        *begins_with = series;
+        step.mends.push(mended);
+        return Ok(Ok(()));
+    }
+    let mut step = match rewritten(target, path, report, mending, series)? {
+        Ok(step) => step,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    step.mends.push(mended);
+    match at {
+        Some(at) => {
+            // What was known of the loss is known by the findings, which a renamed original has not.
+            if step.lost == Loss::NOTHING {
+                step.lost = plan.steps[at].lost;
+            }
+            plan.steps[at] = step;
+        }
+        None => plan.steps.insert(before.min(plan.steps.len()), step),
+    }
+    Ok(Ok(()))
+}
