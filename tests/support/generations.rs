@@ -285,7 +285,9 @@ pub struct Run {
     pub samples: Samples,
     /// Label sets and their refs, of what it has taken in.
     pub refs: BTreeMap<u32, u64>,
-    /// What it said of its options, for messages.
+    /// Whether samples of before its start were the first that it took in.
+    pub is_backdated: bool,
+    /// What it was, for messages.
     pub words: String,
 }
 
@@ -411,6 +413,7 @@ impl<'a> Story<'a> {
         // Series that never were, with samples of the time of the old ones.
         let backdated =
             if takes == Takes::All && rng.usize(..3) == 0 { self.fresh("backdated", 8) } else { Vec::new() };
+        let is_backdated = !backdated.is_empty();
         let span = if compacts { 0 } else { 600_000 };
         for round in 0..if span > 0 { rounds } else { 0 } {
             let time = self.healthy.newest - span + round * 1000 + 3;
@@ -473,7 +476,7 @@ impl<'a> Story<'a> {
         let live = served(&report["series"], &mut self.names);
         let (samples, refs) = accepted(&told, &report, &mut self.names);
         let samples: Samples = samples.into_iter().filter(|(sample, _)| live.contains_key(sample)).collect();
-        self.runs.push(Some(Run { samples, refs, words }));
+        self.runs.push(Some(Run { samples, refs, is_backdated, words }));
         let mut grown: BTreeSet<Pairs> = std::mem::take(&mut self.grown).into_iter().collect();
         grown.extend(again.into_iter().chain(fresh).chain(backdated));
         self.grown = grown.into_iter().collect();
@@ -537,7 +540,7 @@ impl<'a> Story<'a> {
         }
         self.clock = samples.keys().map(|&(_, time)| time).max().unwrap_or(self.clock).max(self.clock);
         let words = format!("{scrapes} scrapes by {}{}", server.version, if kill { ", killed" } else { "" });
-        self.runs.push(Some(Run { samples, refs, words }));
+        self.runs.push(Some(Run { samples, refs, is_backdated: false, words }));
         Ok(())
     }
 
@@ -765,6 +768,10 @@ impl<'a> Story<'a> {
             return Some(
                 "a marker of a later run, at which Prometheus drops late samples that were replayed before",
             );
+        }
+        let last = self.runs.last().and_then(Option::as_ref);
+        if what.contains("late, of series of its own") && last.is_some_and(|run| run.is_backdated) {
+            return Some("it began with samples older than its files, whose times are not believed");
         }
         if self.snapshots && what.contains("of its own") && !obstacles.redefined.contains(&sample.0) {
             return Some("its series record is in a chunk snapshot alone");
