@@ -461,10 +461,10 @@ impl<'a> Story<'a> {
             for (path, entry) in tree::tree(&self.data()) {
                 if before.get(&path).is_none_or(|before| before.modified != entry.modified) {
                     // The segment that a start makes anew is never written again.
-                    let begun = entry
+                    let is_zeros = entry
                         .bytes
                         .is_some_and(|bytes| !bytes.is_empty() && bytes.iter().all(|&byte| byte == 0));
-                    let is_first = begun && path.starts_with("wal/");
+                    let is_first = is_zeros && path.starts_with("wal/");
                     set_time(&self.data().join(path), if is_first { begin } else { self.clock });
                 }
             }
