@@ -405,6 +405,10 @@ impl<'a> Story<'a> {
             // It has read them in the snapshot of the run before, if that has left one.
             known.extend(self.grown.iter().filter(|_| rng.bool()).take(most).cloned());
         }
+        // Each once.
+        let mut seen = HashSet::new();
+        known.retain(|pairs| seen.insert(pairs.clone()));
+        again.retain(|pairs| seen.insert(pairs.clone()));
         let mut steps = Vec::new();
         let all: Vec<&Pairs> = known.iter().chain(&again).chain(&fresh).collect();
         self.clock += 60_000;
