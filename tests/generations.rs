@@ -25,7 +25,7 @@ use support::exporter::{Exporter, Shape};
 use support::fresh::{Checkpoint, Recipe};
 use support::generations::{
     Healthy, Must, Obstacles, STALE, Samples, Story, Takes, Times, accepted, anywhere, complaints, is_fence,
-    logged_complaints, min_valid_time, queried, served, walfix,
+    is_harmless, logged_complaints, min_valid_time, queried, served, walfix,
 };
 use support::judged::{Judged, conclude, in_lanes, knob};
 use support::matrix::{BASES, Matrix};
@@ -377,7 +377,7 @@ fn start_server(server: &Server, story: &mut Story<'_>) -> Vec<String> {
         let now = queried(&running, &mut story.names).unwrap();
         let lines = running.stop().unwrap().log;
         let lines = lines.at_least(Level::Warn).filter(|line| line.field("component") == Some("tsdb"));
-        let lines = lines.filter(|line| !line.msg().starts_with("Unknown series references"));
+        let lines = lines.filter(|line| !is_harmless(line.msg()));
         wrong.extend(
             lines.map(|line| format!("{start} start: {} {}", line.msg(), line.err().unwrap_or_default())),
         );

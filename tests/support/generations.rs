@@ -283,6 +283,8 @@ pub enum Takes {
 pub struct Run {
     /// What it has taken in.
     pub samples: Samples,
+    /// Other values at these times: the first that came is served, or the last, if it came late.
+    pub also: HashSet<(Sample, Bits)>,
     /// Label sets and their refs, of what it has taken in.
     pub refs: BTreeMap<u32, u64>,
     /// Whether samples of before its start were the first that it took in.
@@ -480,7 +482,7 @@ impl<'a> Story<'a> {
         let live = served(&report["series"], &mut self.names);
         let (samples, refs) = accepted(&told, &report, &mut self.names);
         let samples: Samples = samples.into_iter().filter(|(sample, _)| live.contains_key(sample)).collect();
-        self.runs.push(Some(Run { samples, refs, is_backdated, words }));
+        self.runs.push(Some(Run { samples, also: HashSet::new(), refs, is_backdated, words }));
         let mut grown: BTreeSet<Pairs> = std::mem::take(&mut self.grown).into_iter().collect();
         grown.extend(again.into_iter().chain(fresh).chain(backdated));
         self.grown = grown.into_iter().collect();
@@ -514,7 +516,7 @@ impl<'a> Story<'a> {
         };
         // What it has taken in is in its logs: no checkpoint can be made any more.
         let (mut refs, mut series) = (BTreeMap::new(), HashMap::new());
-        let mut samples = Samples::new();
+        let (mut samples, mut also) = (Samples::new(), HashSet::new());
         let (data, oracle) = (self.data(), self.oracle);
         for log in ["wal", "wbl"] {
             oracle.dump(&[], &data.join(log), |line| {
@@ -536,7 +538,8 @@ impl<'a> Story<'a> {
                     let known = || self.healthy.base.names.by_ref(reference);
                     let number = series.get(&reference).copied().or_else(known).expect("a series of the run");
                     if let (Some(_), Some(bits)) = (entry.get("st"), logged(entry)) {
-                        samples.insert((number, entry["t"].as_str().unwrap().parse().unwrap()), bits);
+                        let sample = (number, entry["t"].as_str().unwrap().parse().unwrap());
+                        also.extend(samples.insert(sample, bits).map(|before| (sample, before)));
                         refs.insert(number, reference);
                     }
                 }
@@ -544,7 +547,7 @@ impl<'a> Story<'a> {
         }
         self.clock = samples.keys().map(|&(_, time)| time).max().unwrap_or(self.clock).max(self.clock);
         let words = format!("{scrapes} scrapes by {}{}", server.version, if kill { ", killed" } else { "" });
-        self.runs.push(Some(Run { samples, refs, is_backdated: false, words }));
+        self.runs.push(Some(Run { samples, also, refs, is_backdated: false, words }));
         Ok(())
     }
 
@@ -578,7 +581,7 @@ impl<'a> Story<'a> {
 
     /// Everything that was ever written under its labels.
     pub fn was_written(&self, sample: &Sample, bits: &Bits) -> bool {
-        let is = |run: &Run| run.samples.get(sample) == Some(bits);
+        let is = |run: &Run| run.samples.get(sample) == Some(bits) || run.also.contains(&(*sample, *bits));
         self.healthy.written.get(sample).is_some_and(|all| all.contains(bits))
             || self.runs.iter().flatten().any(is)
     }
@@ -894,17 +897,7 @@ pub fn logged_complaints(log: &Value) -> Vec<String> {
     let lines = log.as_array().into_iter().flatten();
     lines
         .filter(|line| matches!(line["level"].as_str(), Some("warn" | "error")))
-        // Orphans were accepted; a server that was killed leaves its lock file; and who takes in old samples makes blocks that
-        // overlap.
-        .filter(|line| {
-            let allowed = [
-                "Unknown series references",
-                "A lockfile from a previous execution already existed",
-                "Overlapping blocks found during reloadBlocks",
-            ];
-            let msg = line["msg"].as_str().unwrap_or_default();
-            !allowed.iter().any(|start| msg.starts_with(start))
-        })
+        .filter(|line| !is_harmless(line["msg"].as_str().unwrap_or_default()))
         .map(|line| {
             format!(
                 "{}: {}",
@@ -913,4 +906,15 @@ pub fn logged_complaints(log: &Value) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Whether a message is no complaint: orphans were accepted; a server that was killed leaves its lock file; and who takes in
+/// old samples makes blocks that overlap.
+pub fn is_harmless(message: &str) -> bool {
+    let all = [
+        "Unknown series references",
+        "A lockfile from a previous execution already existed",
+        "Overlapping blocks found during reloadBlocks",
+    ];
+    all.iter().any(|start| message.starts_with(start))
 }
