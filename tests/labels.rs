@@ -14,7 +14,7 @@ use support::bases::{Base, Standing, Tree, read_tree, write_tree};
 use support::oracle::{self, Oracle};
 use support::pristine;
 use support::recipes::Damaged;
-use support::server::label_text;
+use support::server::{Servers, label_text};
 use support::tree;
 use support::truth::{End, Judge, measure};
 use tempfile::TempDir;
@@ -271,7 +271,11 @@ fn told(orphans: Orphans) -> Amount {
 
 /// Repairs it; what is written back is what is expected, all that can be had is served, and an undo restores it.
 fn judge(base: &Base, case: &Case, oracle: Oracle) -> Plan {
-    let what = &case.what;
+    judge_by(&Judge::Packages(oracle), base, case, oracle)
+}
+
+fn judge_by(judge: &Judge, base: &Base, case: &Case, oracle: Oracle) -> Plan {
+    let what = &format!("{}, {}", judge.version(), case.what);
     let scratch = support::scratch();
     let data = scratch.path().join("data");
     write_tree(&case.tree, &data);
@@ -307,8 +311,7 @@ fn judge(base: &Base, case: &Case, oracle: Oracle) -> Plan {
     let now = Damaged { tree: read_tree(&data), standing, mended: None, abandoned: None };
     let (states, healthy) = (scratch.path().join("states"), scratch.path().join("healthy"));
     write_tree(&base.tree, &healthy);
-    let judge = Judge::Packages(oracle);
-    let truth = measure(base, &now, (&judge, oracle), (what, End::Killed, 2), (&states, &healthy));
+    let truth = measure(base, &now, (judge, oracle), (what, End::Killed, 2), (&states, &healthy));
     for (number, start) in truth.starts.iter().enumerate() {
         assert_eq!(start.outcome, "up", "{what}: {start:?}");
         assert_eq!((&start.error, &start.checkpoint), (&None, &None), "{what}");
@@ -357,6 +360,21 @@ fn an_older_checkpoint_has_them() {
         let case = case.with("wal/checkpoint.00000001", files, refs);
         judge(&base, &case, oracle);
     }
+}
+
+#[test]
+fn servers_serve_them() {
+    let Some(oracle) = oracle::judge("labels with servers") else { return };
+    let base = &bases(oracle)[0];
+    Servers::each("labels", |server| {
+        let case = Case::new("an older checkpoint", base, &some_of_checkpoint(base));
+        let refs = case.wanted(base, oracle);
+        let older = "wal/checkpoint.00000001";
+        let case = case.with(older, files_of(base, CHECKPOINT, older), refs);
+        judge_by(&Judge::Server(server.clone()), base, &case, oracle);
+        Ok::<(), support::server::Error>(())
+    })
+    .unwrap();
 }
 
 #[test]

@@ -277,21 +277,31 @@ fn a_part_of_a_data_directory_stands_for_it() {
     }
 }
 
+/// A damaged segment that is a link to a file elsewhere, which the repair of this directory leaves alone.
+fn linked() -> (TempDir, TempDir) {
+    let (directory, elsewhere) = (fixture("overwritten_range"), tempfile::tempdir().expect("a directory"));
+    let (segment, other) = (directory.path().join("wal/00000001"), elsewhere.path().join("segment"));
+    fs::copy(&segment, &other).expect("copied");
+    fs::remove_file(&segment).expect("removed");
+    std::os::unix::fs::symlink(&other, &segment).expect("linked");
+    (directory, elsewhere)
+}
+
 #[test]
 fn what_cannot_be_mended_is_left_and_said() {
-    let directory = fixture("checkpoint_series_damaged_started_twice");
-    let before = tree(directory.path());
+    let (directory, elsewhere) = linked();
+    let before = (tree(directory.path()), tree(elsewhere.path()));
     let output = walfix(&["repair", "--backup", "--accept-orphans"], directory.path());
     assert_exit(&output, DAMAGED);
     assert!(stdout(&output).contains("CANNOT BE REPAIRED"), "{}", stdout(&output));
-    assert!(stdout(&output).contains("does not yet mend"), "{}", stdout(&output));
-    assert_eq!(tree(directory.path()), before);
+    assert!(stdout(&output).contains("symbolic link"), "{}", stdout(&output));
+    assert_eq!((tree(directory.path()), tree(elsewhere.path())), before);
 }
 
 /// A gap keeps Prometheus from starting, and so from deleting: it is not filled while other damage is left.
 #[test]
 fn a_refusal_to_start_is_lifted_last() {
-    let directory = fixture("checkpoint_series_damaged_started_twice");
+    let (directory, _elsewhere) = linked();
     let wal = directory.path().join("wal");
     let last = fs::read_dir(&wal).expect("a directory").map(|entry| entry.expect("an entry").file_name());
     let last = last.filter_map(|name| name.into_string().ok()?.parse::<u64>().ok()).max().expect("a segment");
@@ -373,6 +383,35 @@ fn json_of_a_repair() {
         answer(&walfix(&["repair", "--format=json"], directory.path()));
         answer(&walfix(&["repair", "--format=json", "--mode=prometheus"], directory.path()));
     }
+}
+
+/// The series records of the checkpoint are damaged, and an older one has them.
+#[test]
+fn labels_are_written_back() {
+    let directory = fixture("checkpoint_series_damaged");
+    let wal = directory.path().join("wal");
+    fs::create_dir(wal.join("checkpoint.00000001")).expect("a directory");
+    copy(&wal.join("checkpoint.00000002"), &wal.join("checkpoint.00000001"));
+    let checkpoint = wal.join("checkpoint.00000002/00000000");
+    let mut bytes = fs::read(&checkpoint).expect("a checkpoint");
+    // More than the one bit that can be put right.
+    bytes[3_500..3_508].fill(0x5A);
+    fs::write(&checkpoint, bytes).expect("written");
+    let output = walfix(&["repair"], directory.path());
+    assert_exit(&output, DAMAGED);
+    let words = "series get their labels back, from wal/checkpoint.00000001";
+    assert!(stdout(&output).contains(words), "{}", stdout(&output));
+    let before = tree(directory.path());
+    let done = answer(&walfix(&["repair", "--backup", "--format=json"], directory.path()));
+    assert_eq!(done["orphans"], Value::Null);
+    assert_eq!(done["labels"]["found"][0]["path"], "wal/checkpoint.00000001");
+    assert_eq!(done["labels"]["refused"], Value::Array(Vec::new()));
+    assert_eq!(done["applied"]["verdict"], "clean");
+    let steps = done["steps"].as_array().expect("steps");
+    let mut written = steps.iter().filter_map(|step| step["change"]["begins_with"].as_array());
+    assert_eq!(done["labels"]["found"][0]["series"], written.next().expect("series").len());
+    assert_exit(&walfix(&["undo"], &backups(directory.path())[0]), CLEAN);
+    assert_eq!(tree(directory.path()), before);
 }
 
 #[test]

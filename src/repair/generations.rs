@@ -21,6 +21,7 @@ use crate::forecast::replay::{Part, Reader, Replay};
 use crate::record::{Record, each_use};
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::{Listing, LogDirectory, LogKind};
+use crate::wal::PAGE;
 use crate::wal::segments::{SegmentFile, segment_name};
 
 /// Findings that say that there are generations, or that numbers do not go together.
@@ -103,13 +104,19 @@ impl Generations {
             now.push(Definitions::of(std::slice::from_ref(segment))?);
         }
         // A start with a damaged checkpoint deletes the segments behind that number: one generation is left.
+        let up_to = |number| wal.segments.iter().take_while(|segment| segment.index <= number).count();
         let newest = match &stop {
-            Some(stop) => wal.segments.iter().take_while(|segment| segment.index <= stop.segment).count(),
+            // What the checkpoint was made of may stand there still.
+            Some(stop) if found.is_none() => up_to(stop.segment.max(number)),
+            Some(stop) => up_to(stop.segment),
             None => newest(&now),
         };
-        let found = match found {
-            Some(finding) => numbered(finding, listing, (checkpoint, number), wal, (&before, &now)),
-            None => Ok(begun_behind(checkpoint, &before, wal, &now[newest..])),
+        let replayed = if found.is_none() { up_to(number) } else { 0 };
+        let found = if let Some(finding) = found {
+            numbered(finding, listing, (checkpoint, number), wal, (&before, &now))
+        } else {
+            let cut = stop.as_ref().is_some_and(|stop| is_cut_to_nothing(wal, stop, &now));
+            Ok(begun_behind(checkpoint, &before, wal, (&now[newest..], cut)))
         };
         let (code, message, way) = match found {
             Ok(Some(found)) => found,
@@ -145,7 +152,7 @@ impl Generations {
             generations.read = stop.as_ref().map(|stop| stop.read);
             let begun = begun(checkpoint, &wal.segments, stop.as_ref(), &now)?;
             generations.confuse(listing, checkpoint, begun)?;
-            for segment in &wal.segments[..newest] {
+            for segment in &wal.segments[replayed..newest] {
                 generations.keep_common(wal.relative_of(segment));
             }
         }
@@ -317,19 +324,28 @@ fn numbered(
     Ok(Some((finding.code, finding.message.clone(), way.map_err(|()| reason)?)))
 }
 
+/// Whether the segment with the number of the checkpoint's damaged one is what Prometheus's repair makes of it.
+fn is_cut_to_nothing(wal: &LogDirectory, stop: &Stop, contents: &[Definitions]) -> bool {
+    let segments = wal.segments.iter().zip(contents);
+    let mut made = segments.filter(|(segment, _)| segment.index == stop.segment);
+    made.any(|(segment, one)| {
+        one.refs.is_empty() && segment.path.metadata().is_ok_and(|metadata| metadata.len() == PAGE)
+    })
+}
+
 /// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs of the checkpoint are
-/// defined again.
+/// defined again, or that the one before has been cut.
 fn begun_behind(
     checkpoint: &LogDirectory,
     before: &Definitions,
     wal: &LogDirectory,
-    newest: &[Definitions],
+    (newest, is_cut): (&[Definitions], bool),
 ) -> Option<Found> {
     let defined = newest.iter().flat_map(|one| one.labels.keys());
     let again = defined.filter(|&series_ref| before.refs.contains(series_ref)).count();
-    let last = wal.segments.last().filter(|_| again > 0)?;
+    let last = wal.segments.last().filter(|_| again > 0 || is_cut)?;
     let message = format!(
-        "Prometheus has run since the damage, which it cannot read: {again} refs of {} are those of other series by now",
+        "Prometheus has run since, without {}, which it cannot read: {again} refs of it are those of other series by now",
         checkpoint.relative
     );
     let next = format!("{}/{}", wal.relative, segment_name(last.index.saturating_add(1)));
@@ -388,8 +404,6 @@ struct Definitions {
     /// The earliest and latest times of samples, ms.
     min_time: Option<i64>,
     max_time: Option<i64>,
-    /// The latest time in the first record that has times, ms.
-    first_time: Option<i64>,
 }
 
 impl Take for Definitions {
@@ -400,13 +414,10 @@ impl Take for Definitions {
                 self.labels.entry(entry.series_ref).or_insert_with(|| hasher.hash_one(entry.labels));
             }
         }
-        let mut latest = None;
         each_use(record, |one| {
             self.refs.insert(one.series_ref);
-            latest = latest.max(one.time);
             self.widen(one.time, one.time);
         });
-        self.first_time = self.first_time.or(latest);
     }
 }
 
@@ -422,7 +433,6 @@ impl Definitions {
             }
             all.refs.extend(one.refs);
             all.widen(one.min_time, one.max_time);
-            all.first_time = all.first_time.or(one.first_time);
         }
         Ok(all)
     }
@@ -462,21 +472,21 @@ fn begun(
     let Some(made) = made else { return Ok(None) };
     let begun = modified(&made.path)?;
     for segment in &checkpoint.segments {
-        if modified(&segment.path)? > begun {
+        if modified(&segment.path)? >= begun {
             return Ok(None);
         }
     }
     let newest = segments.iter().zip(contents).filter(|(segment, _)| segment.index > made.index);
-    let mut first = None;
+    let mut last = None;
     for (segment, definitions) in newest {
         let Some(newest) = definitions.max_time else { continue };
         if (modified(&segment.path)? - ns(newest)).abs() > CREDIBLE {
             return Ok(None);
         }
-        first = first.or(definitions.first_time);
+        last = last.max(Some(newest));
     }
-    // The first scrape comes after the start. In a copy that does not keep times it is before that.
-    Ok(first.filter(|&first| begun <= ns(first)).map(|_| begun))
+    // Scrapes come after the start. In a copy that does not keep times they are before it.
+    Ok(last.filter(|&last| begun <= ns(last)).map(|_| begun))
 }
 
 fn modified(path: &Path) -> io::Result<i128> {

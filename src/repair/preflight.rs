@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::{At as _, RepairError};
 use super::files::{Owner, directory_of, staged};
 use super::plan::{Change, Method, Plan};
+use super::series;
 
 /// What files and directories of the repair's own may take: descriptions, and the names themselves.
 const OVERHEAD: u64 = 64 * 1024;
@@ -107,7 +108,8 @@ fn room(data: &Path, plan: &Plan, backup: &Path) -> Result<(), RepairError> {
                 need(backup_device, backup_is_in, replaced);
                 let largest = largest_copy.entry(there).or_default();
                 let source = data.join(step.change.source()).metadata().map_or(0, |metadata| metadata.len());
-                *largest = (*largest).max(replaced).max(source);
+                let begins_with = series::bytes(step.change.begins_with());
+                *largest = (*largest).max(replaced.max(source).saturating_add(begins_with));
             }
             Change::Create { bytes, .. } => {
                 need(there, data, (bytes.len() as u64).next_multiple_of(BLOCK));

@@ -98,6 +98,12 @@ impl Text {
     }
 }
 
+/// About how many bytes of a segment they take.
+pub(super) fn bytes(series: &[Series]) -> u64 {
+    // A header of 7 bytes and a type for each page and record at the most: less than a byte of each series.
+    series.iter().map(|one| (size_of::<u64>() + one.labels.0.len() + 1) as u64).sum()
+}
+
 /// Writes records of these series, each ref with its labels, in their order.
 pub(super) fn write<W: io::Write>(series: &[Series], writer: &mut SegmentWriter<W>) -> io::Result<()> {
     let mut record = Vec::new();

@@ -6,10 +6,10 @@
 //! that is replayed.
 //!
 //! **What can be trusted.** Refs mean the same as long as Prometheus goes on with a log; where it begins anew, the same refs
-//! mean other series. So a source counts only if it defines a ref as a record does that is replayed, and none otherwise. If
-//! it has no ref in common with these, samples may prove it: the last sample of each series that it has stands among those
-//! that are replayed, wherever these have one of that ref and time, with the same value. Or it is the segments on which
-//! what is replayed goes on without a gap.
+//! mean other series. So a source counts only if it defines a ref as a record does that is replayed, and none otherwise; and
+//! wherever what is replayed has a sample of the ref and time of its last one of a series, that has the same value. If no
+//! series record is left to compare it with, such a sample proves it. Or it is the segments on which what is replayed goes
+//! on without a gap.
 //!
 //! **What can be written.** At a series record whose labels are known already Prometheus throws away what it has replayed
 //! for that series before, unless `chunks_head` has it (`tsdb/head_wal.go`, `resetSeriesWithMMappedChunks`), and takes the new
@@ -162,8 +162,12 @@ impl Search<'_> {
             .map(|source| (source, source.read(self.survivors, wanted, &mut pool)))
             .filter(|(_, table)| !table.labels.is_empty())
             .collect();
-        let asked: Vec<HashMap<u64, (i64, u64)>> =
-            tables.iter().map(|(source, table)| samples_to_ask_for(source, table)).collect();
+        // What contradicts itself or what is replayed need not be asked about.
+        let ask = |(_, table): &(&Source, Table)| match table.contradicts {
+            None => table.last.clone(),
+            Some(_) => HashMap::default(),
+        };
+        let asked: Vec<HashMap<u64, (i64, u64)>> = tables.iter().map(ask).collect();
         let witnesses = self.witnesses(mending, &asked)?;
         let mut believed: Vec<(&Source, &Table, u64)> = Vec::new();
         for ((source, table), witness) in tables.iter().zip(&witnesses) {
@@ -280,16 +284,6 @@ impl Search<'_> {
     }
 }
 
-/// The samples of a source by which it is to be proved: none if that is not needed, or of no use.
-fn samples_to_ask_for(source: &Source, table: &Table) -> HashMap<u64, (i64, u64)> {
-    let highest = table.labels.keys().copied().max();
-    let is_proved = match table.highest_shared {
-        Some(shared) => !source.is_of_another_time || highest.is_none_or(|highest| highest <= shared),
-        None => source.is_gone_on_with,
-    };
-    if is_proved || table.contradicts.is_some() { HashMap::default() } else { table.last.clone() }
-}
-
 /// What samples that are replayed say of those of a source.
 #[derive(Clone, Debug, Default)]
 struct Witness {
@@ -350,8 +344,13 @@ fn write(
     (series, found): (Vec<Series>, &[LabelsFound]),
     plan: &mut Plan,
 ) -> io::Result<Result<(), &'static str>> {
+    if series.is_empty() {
+        return Ok(Ok(()));
+    }
     let first = layout.replayed.first().filter(|first| first.kind != LogKind::Wbl);
-    let (false, Some(first)) = (series.is_empty(), first) else { return Ok(Ok(())) };
+    let Some(first) = first else {
+        return Ok(Err("there is no segment of the WAL in which they could be written"));
+    };
     let mut places = listing.logs.iter().filter_map(|log| sources::place_of_snapshot(&log.relative));
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
         return Ok(Err(

@@ -33,7 +33,7 @@ pub(super) struct Survivors {
 pub(super) struct Defined {
     /// A hash of its labels.
     pub(super) labels: u64,
-    /// The time of the newest sample that uses its ref, ms.
+    /// The time of the newest sample that uses its ref, ms; the highest there is if one is in the WBL.
     pub(super) newest: Option<i64>,
 }
 
@@ -131,14 +131,14 @@ impl Survivors {
     }
 }
 
-/// The segment as it is now, and its size; nothing if it is made by the plan, or is no file.
+/// The segment as it is now, and its size; nothing if it is made by the plan, is no file, or has gone.
 pub(super) fn open(target: &Target, part: &Part) -> io::Result<Option<(File, u64)>> {
-    let Some(from) = &part.from else { return Ok(None) };
-    let path = target.path_of(from);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let file = File::open(path)?;
+    let path = part.from.as_ref().map(|from| target.path_of(from)).filter(|path| path.is_file());
+    let Some(path) = path else { return Ok(None) };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
     let length = file.metadata()?.len();
     Ok(Some((file, length)))
 }
@@ -180,6 +180,8 @@ impl<'a> Chapter<'a> {
             self.before.defined.contains_key(&series_ref) || self.found.defined.contains_key(&series_ref);
         if is_defined {
             if let Some(time) = time.filter(|_| is_sample) {
+                // Of the WBL samples of any time are taken.
+                let time = if self.kind == LogKind::Wbl { i64::MAX } else { time };
                 let newest = self.found.newest.entry(series_ref).or_insert(time);
                 *newest = time.max(*newest);
             }
