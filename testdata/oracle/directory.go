@@ -21,12 +21,14 @@ import (
 type directoryOptions struct {
 	compression string
 	checkpoint  int  // Its number; none if negative. Segments begin behind it.
-	segments    int  // Behind the checkpoint, which has three.
+	inside      int  // Segments of the checkpoint.
+	segments    int  // Behind the checkpoint.
 	rounds      int  // Scrapes in a segment.
 	wbl         bool // Three segments of samples that came in late.
 	rich        bool // Histograms, exemplars, tombstones and metadata.
 	newest      bool // Records that only the newest servers know: custom buckets, start timestamps.
 	chunks      bool // Opened and closed once, so that there are m-mapped chunks.
+	snapshot    bool // As chunks, and with a chunk snapshot.
 }
 
 func runDirectory(args []string, out io.Writer) error {
@@ -34,12 +36,14 @@ func runDirectory(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("directory", flag.ContinueOnError)
 	flags.StringVar(&o.compression, "compression", compression.None, "of all logs")
 	flags.IntVar(&o.checkpoint, "checkpoint", 2, "number of the checkpoint; -1: none")
+	flags.IntVar(&o.inside, "checkpoint-segments", 3, "segments of the checkpoint")
 	flags.IntVar(&o.segments, "segments", 5, "segments behind the checkpoint")
 	flags.IntVar(&o.rounds, "rounds", 12, "scrapes in each segment")
 	flags.BoolVar(&o.wbl, "wbl", false, "with samples that came in late")
 	flags.BoolVar(&o.rich, "rich", false, "with histograms, exemplars, tombstones and metadata")
 	flags.BoolVar(&o.newest, "newest", false, "with records that only the newest servers know")
 	flags.BoolVar(&o.chunks, "chunks", false, "with m-mapped chunks")
+	flags.BoolVar(&o.snapshot, "snapshot", false, "with m-mapped chunks and a chunk snapshot")
 	dir, err := parseDir(flags, args)
 	if err != nil {
 		return err
@@ -48,8 +52,10 @@ func runDirectory(args []string, out io.Writer) error {
 	if err := f.write(dir); err != nil {
 		return err
 	}
-	if o.chunks {
-		db, err := tsdb.Open(dir, discard, nil, serverOptions(dir, openOptions{}), nil)
+	if o.chunks || o.snapshot {
+		opts := serverOptions(dir, openOptions{})
+		opts.EnableMemorySnapshotOnShutdown = o.snapshot
+		db, err := tsdb.Open(dir, discard, nil, opts, nil)
 		if err != nil {
 			return err
 		}
@@ -69,8 +75,8 @@ func runDirectory(args []string, out io.Writer) error {
 func makeDirectory(o directoryOptions) tree {
 	d := &directory{bench: &bench{story: newStory(noon), tree: tree{}, compression: o.compression}, o: o}
 	if o.checkpoint >= 0 {
-		for i := range 3 {
-			d.put(fmt.Sprintf("wal/checkpoint.%08d/%08d", o.checkpoint, i), d.segment(d.records(), i < 2))
+		for i := range o.inside {
+			d.put(fmt.Sprintf("wal/checkpoint.%08d/%08d", o.checkpoint, i), d.segment(d.records(), i < o.inside-1))
 		}
 	}
 	for i := range o.segments {

@@ -27,9 +27,13 @@ var discard = slog.New(slog.DiscardHandler)
 func runDump(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("dump", flag.ContinueOnError)
 	snapshot := fs.Bool("snapshot", false, "DIR is a chunk snapshot: its records have types of their own")
+	joined := fs.Bool("joined", false, "one reader over all segments, as a start reads a checkpoint: up to the first error")
 	dir, err := parseDir(fs, args)
 	if err != nil {
 		return err
+	}
+	if *joined {
+		return dumpJoined(dir, out)
 	}
 	files, err := segmentFiles(dir)
 	if err != nil {
@@ -73,13 +77,32 @@ func dumpSegment(f segmentFile, snapshot bool, out io.Writer) error {
 	}
 	sr := wlog.NewSegmentBufReader(s)
 	defer sr.Close()
+	return dumpRecords(wlog.NewReader(sr), func() int { return f.index }, snapshot, false, out)
+}
+
+// dumpJoined reads as Head.Init (tsdb/head.go) reads a checkpoint. That it cannot be opened is an error in it, too.
+func dumpJoined(dir string, out io.Writer) error {
+	sr, err := wlog.NewSegmentsReader(dir)
+	if err != nil {
+		w := &lineWriter{}
+		w.raw(`{"error":`).str(err.Error()).raw("}\n")
+		_, err := out.Write(w.b)
+		return err
+	}
+	defer sr.Close()
 	r := wlog.NewReader(sr)
+	return dumpRecords(r, r.Segment, false, true, out)
+}
+
+// dumpRecords writes a line for each record, and for the error that ends them; with stop, one that does not decode is such
+// an error.
+func dumpRecords(r *wlog.Reader, segment func() int, snapshot, stop bool, out io.Writer) error {
 	dec := record.NewDecoder(labels.NewSymbolTable(), discard)
 	w := &lineWriter{}
 	for r.Next() {
 		rec := r.Record()
 		w.reset()
-		w.raw(`{"segment":`).int(int64(f.index)).raw(`,"end":`).int(r.Offset()).raw(`,"type":"`)
+		w.raw(`{"segment":`).int(int64(segment())).raw(`,"end":`).int(r.Offset()).raw(`,"type":"`)
 		if snapshot {
 			w.raw(snapshotType(rec))
 		} else {
@@ -106,10 +129,13 @@ func dumpSegment(f segmentFile, snapshot bool, out io.Writer) error {
 		if _, err := out.Write(w.b); err != nil {
 			return err
 		}
+		if stop && err != nil {
+			return nil
+		}
 	}
 	if err := r.Err(); err != nil {
 		w.reset()
-		w.raw(`{"segment":`).int(int64(f.index)).raw(`,"error":`).str(err.Error())
+		w.raw(`{"segment":`).int(int64(segment())).raw(`,"error":`).str(err.Error())
 		w.raw(`,"at":`).int(r.Offset()).raw("}\n")
 		if _, err := out.Write(w.b); err != nil {
 			return err

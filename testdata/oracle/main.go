@@ -21,10 +21,11 @@ type command struct {
 var commands = []command{
 	{"write", "write [flags] DIR", runWrite},
 	{"directory", "directory [flags] DIR", runDirectory},
-	{"dump", "dump [--snapshot] DIR", runDump},
+	{"dump", "dump [--snapshot] [--joined] DIR", runDump},
 	{"read", "read [--concat] DIR | read [--concat] --batch", runRead},
 	{"chunks", "chunks [--decode] DIR", runChunks},
 	{"open", "open [flags] DIR", runOpen},
+	{"grow", "grow DIR", runGrow},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
 	{"incident", "incident [--servers DIR] DIR", runIncident},
 	{"damaged", "damaged [--servers DIR] [--only KIND] DIR", runDamaged},

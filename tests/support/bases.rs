@@ -151,7 +151,7 @@ impl Names {
 }
 
 /// A label set as the servers' answers are read.
-fn labels(pairs: &Value) -> String {
+pub fn labels(pairs: &Value) -> String {
     let pairs = pairs.as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().map(ToOwned::to_owned).unwrap_or_default();
     label_text(&pairs.map(|pair| (text(&pair[0]), text(&pair[1]))).collect())

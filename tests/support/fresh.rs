@@ -109,9 +109,17 @@ impl Recipe {
     ///
     /// If the server fails, or what the recipe asks for does not come about.
     pub fn make(&self, server: &Server, data: &Path) -> Result<Made, Error> {
+        self.make_of(server, data, &Exporter::start(self.shape)?)
+    }
+
+    /// As [`Recipe::make`], of an exporter of its shape that is there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recipe::make`].
+    pub fn make_of(&self, server: &Server, data: &Path, exporter: &Exporter) -> Result<Made, Error> {
         let mut made = Made::default();
-        let exporter = Exporter::start(self.shape)?;
-        let options = self.options(server, &exporter);
+        let options = self.options(server, exporter);
         if self.checkpoint != Checkpoint::No {
             let mut hurried = options.clone();
             // A head compaction comes when there are 1.5 times the block duration in the head and leaves 0.5 to 1.5
@@ -133,7 +141,7 @@ impl Recipe {
                 hurried.block_duration = Some(Duration::from_secs(16));
                 let mut running = server.start(data, &options)?.ready()?;
                 let count = 20_000 / u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX).max(1);
-                self.scrape(&mut running, &exporter, count)?;
+                self.scrape(&mut running, exporter, count)?;
                 running.kill()?;
                 for _ in 0..2 {
                     server.start(data, &options)?.ready()?.kill()?;
@@ -142,7 +150,7 @@ impl Recipe {
             if self.agent {
                 // Series and samples in segment 0, or the checkpoint would be empty.
                 let mut running = server.start(data, &options)?.ready()?;
-                self.scrape(&mut running, &exporter, 20)?;
+                self.scrape(&mut running, exporter, 20)?;
                 running.kill()?;
             }
             let mut running = server.start(data, &hurried)?.ready()?;
@@ -151,7 +159,7 @@ impl Recipe {
             running.stop()?;
         }
         let mut running = server.start(data, &options)?.ready()?;
-        self.scrape(&mut running, &exporter, self.scrapes)?;
+        self.scrape(&mut running, exporter, self.scrapes)?;
         if self.tombstones && !self.agent {
             running.delete_series("{__name__=\"walfix_temperature\",room=~\".*3\"}")?;
             running.delete_series("{__name__=\"walfix_late\",i=\"1\"}")?;
@@ -159,7 +167,7 @@ impl Recipe {
             // it are in the log only.
             running.stop()?;
             running = server.start(data, &options)?.ready()?;
-            self.scrape(&mut running, &exporter, 5)?;
+            self.scrape(&mut running, exporter, 5)?;
         }
         match self.end {
             End::Killed => running.kill()?,
@@ -167,7 +175,7 @@ impl Recipe {
             End::SnapshotThenKilled => {
                 running.stop()?;
                 let mut running = server.start(data, &options)?.ready()?;
-                self.scrape(&mut running, &exporter, self.scrapes)?;
+                self.scrape(&mut running, exporter, self.scrapes)?;
                 running.kill()?
             }
         };
@@ -175,7 +183,7 @@ impl Recipe {
     }
 
     /// Lets `running` scrape `count` times more.
-    fn scrape(&self, running: &mut Running, exporter: &Exporter, count: u64) -> Result<(), Error> {
+    pub fn scrape(&self, running: &mut Running, exporter: &Exporter, count: u64) -> Result<(), Error> {
         // A scrape is in the log by the time the next but one is asked for.
         let goal = exporter.scrapes() + count + 1;
         let what = format!("{count} scrapes");

@@ -12,6 +12,9 @@ pub mod foretold;
 pub mod fresh;
 #[cfg(target_os = "linux")]
 pub mod fuse;
+#[cfg(target_os = "linux")]
+pub mod generations;
+pub mod judged;
 pub mod matrix;
 pub mod oracle;
 pub mod pristine;

@@ -51,6 +51,23 @@ impl Oracle {
             .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
+    /// One JSON document from a command that is told what to do.
+    pub fn told(self, args: &[&str], dir: &Path, what: &serde_json::Value) -> serde_json::Value {
+        let mut child = Command::new(self.0)
+            .args(args)
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The answer comes when all has been read.
+        child.stdin.take().unwrap().write_all(what.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
     /// The answers of `oracle read` with `args` about each of `dirs`, in order. Where the oracle dies of one, its last
     /// words are the error; it is then asked about the others.
     pub fn read_batch(self, args: &[&str], dirs: &[PathBuf]) -> Vec<serde_json::Value> {

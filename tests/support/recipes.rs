@@ -115,6 +115,12 @@ impl Row {
     }
 }
 
+/// Does something else to the bytes of `file`: what that leaves of its records stands.
+pub fn patched(base: &Base, file: &str, patch: impl FnOnce(&mut Vec<u8>)) -> Damaged {
+    let segment = &base.segments[file];
+    Site { base, file, segment }.patch_of(segment, patch)
+}
+
 /// Every kind of damage.
 pub const ROWS: &[Row] = &[
     row("0 healthy", "nothing is damaged", At::Directory, |s| Some(s.untouched())),
