@@ -63,7 +63,8 @@ impl Targets {
             let _ = writeln!(text, "- {{job_name: j{number}, static_configs: [{{targets: ['{address}']}}]}}");
         }
         if let Some(address) = to {
-            let _ = writeln!(text, "remote_write: [{{url: 'http://{address}/api/v1/write'}}]");
+            let port = address.port();
+            let _ = writeln!(text, "remote_write: [{{url: 'http://127.0.0.1:{port}/api/v1/write'}}]");
         }
         text
     }
