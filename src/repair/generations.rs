@@ -27,8 +27,8 @@ use crate::wal::segments::{SegmentFile, segment_name};
 /// Findings that say that there are generations, or that numbers do not go together.
 const CODES: [&str; 2] = ["checkpoint_ahead", "restarted_generation"];
 
-/// Findings that are mended with them.
-const WITH_THEM: [&str; 3] = ["reissued_refs", "segments_not_sequential", "misnamed_segment"];
+/// Findings about segments of the WAL that new numbers mend.
+const OF_NUMBERS: [&str; 2] = ["segments_not_sequential", "misnamed_segment"];
 
 /// How far the time of a file may be from that of its newest sample, ns: Prometheus writes a scrape as it comes. Beyond that
 /// the file has been copied since, or holds samples of another time, and says nothing of when it was written.
@@ -42,6 +42,8 @@ pub(super) struct Generations {
     numbers: String,
     /// The directory of the last checkpoint.
     checkpoint: String,
+    /// That of the WAL.
+    wal: String,
     way: Way,
     /// Refs that the newest generation has handed out.
     pub(super) defined: HashSet<u64>,
@@ -127,6 +129,7 @@ impl Generations {
             finding: Mends { code: code.to_owned(), offset: None, end: None, message, how: String::new() },
             numbers: format!("{} covers all numbers up to {number}", checkpoint.relative),
             checkpoint: checkpoint.relative.clone(),
+            wal: wal.relative.clone(),
             way,
             defined: HashSet::new(),
             common: None,
@@ -140,13 +143,14 @@ impl Generations {
         let highest = std::iter::once(&before).chain(&now).filter_map(|one| one.refs.iter().max()).max();
         generations.highest.seen = highest.copied().max(report.refs.defined).max(report.refs.unknown);
         if generations.are_several() {
+            if let Some(reason) = are_mixed(&wal.segments[newest..], &now[newest..]) {
+                return Ok(Err(reason));
+            }
             generations.defined = now[newest..].iter().flat_map(|one| one.labels.keys().copied()).collect();
             generations.common = generations.defined.iter().min().map(|first| first.saturating_sub(1));
             let used = now[newest..].iter().flat_map(|one| one.refs.iter()).max();
-            if let Some(stop) = stop.as_ref().filter(|stop| used > Some(&stop.read))
-                && listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot)
-            {
-                // Series of an earlier run may have come back with a snapshot, and stand in no record of the last one.
+            if let Some(stop) = stop.as_ref().filter(|stop| used > Some(&stop.read)) {
+                // Records of its first series may be lost; or a snapshot has brought back those of a run before.
                 generations.common =
                     Some(generations.common.map_or(stop.read, |common| common.min(stop.read)));
             }
@@ -224,10 +228,10 @@ impl Generations {
 
     /// Whether a finding is mended with them.
     pub(super) fn mends(&self, finding: &Finding) -> bool {
-        let is_renumbered = self.are_several()
-            && WITH_THEM.contains(&finding.code)
-            && !finding.path.starts_with(&self.checkpoint);
-        CODES.contains(&finding.code) || is_renumbered
+        let is_renumbered = matches!(self.way, Way::Renumber { .. }) && OF_NUMBERS.contains(&finding.code);
+        CODES.contains(&finding.code)
+            || self.are_several() && finding.code == "reissued_refs"
+            || is_renumbered && finding.log.as_deref() == Some(&self.wal)
     }
 
     /// Refs that head chunks may have of another series: above this one, if not all is known to be of one generation.
@@ -459,6 +463,28 @@ fn newest(segments: &[Definitions]) -> usize {
         known.extend(segment.labels.keys());
     }
     begins
+}
+
+/// Whether segments of several runs stand among each other, as where some have been put back by hand.
+fn are_mixed(segments: &[SegmentFile], contents: &[Definitions]) -> Option<&'static str> {
+    let mut known: HashMap<u64, u64> = HashMap::new();
+    for (series_ref, labels) in contents.iter().flat_map(|one| &one.labels) {
+        if known.insert(*series_ref, *labels).is_some_and(|before| before != *labels) {
+            return Some(
+                "segments of several runs stand in wal/, which give one ref to several series: move those of all but the newest out of it",
+            );
+        }
+    }
+    let begun = contents.iter().find_map(|one| one.min_time);
+    for (pair, one) in segments.windows(2).zip(contents.iter().skip(1)) {
+        let is_gap = pair[1].index != pair[0].index.saturating_add(1);
+        if is_gap && one.max_time.is_some_and(|newest| Some(newest) < begun) {
+            return Some(
+                "behind a gap in their numbers, segments in wal/ are older than those before: move those of all but the newest run out of it",
+            );
+        }
+    }
+    None
 }
 
 /// When the last start was that a damaged checkpoint stopped, ns since 1970, if the times of files can be believed: it makes

@@ -42,7 +42,8 @@ pub(super) fn plan(
                 "Prometheus has run since, and goes on without this checkpoint: --mode salvage",
             );
         }
-        plan.steps.extend(super::salvage::fence_for(target, &listing, report, cut.defined, cut.used)?);
+        let used = cut.used.max(report.refs.defined).max(report.refs.unknown);
+        plan.steps.extend(super::salvage::fence_for(target, &listing, report, cut.defined, used)?);
         plan.steps.extend(cut.steps);
         plan.lost_series = cut.lost_series;
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);

@@ -22,9 +22,14 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) -> io::Result<()> {
     let listing = target.list()?;
-    let (generations, why_not_numbered) = match Generations::of(&listing, report, options.assumed)? {
-        Ok(generations) => (generations, None),
-        Err(reason) => (None, Some(reason)),
+    let generations = match Generations::of(&listing, report, options.assumed)? {
+        Ok(generations) => generations,
+        Err(reason) => {
+            // What belongs to whom is not known: nothing is touched.
+            let damage = report.findings.iter().filter(|finding| is_to_be_mended(finding));
+            plan.left.extend(damage.map(|finding| left(finding, reason)));
+            return Ok(());
+        }
     };
     let generations = generations.as_ref();
     let agent = options.assumed.agent.then_some(options.assumed.version);
@@ -51,10 +56,6 @@ pub(super) fn plan(
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     snapshots(report, forecast, generations, &mut findings, plan);
-    let why_not = |finding: &Finding| {
-        let is_numbering = matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
-        why_not_numbered.filter(|_| is_numbering).unwrap_or_else(|| why_not(finding))
-    };
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
     if let Some(generations) = generations {

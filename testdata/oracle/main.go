@@ -26,6 +26,8 @@ var commands = []command{
 	{"chunks", "chunks [--decode] DIR", runChunks},
 	{"open", "open [flags] DIR", runOpen},
 	{"grow", "grow DIR", runGrow},
+	{"load", "load [flags] DIR", runLoad},
+	{"bench", "bench [--rounds N] DIR", runBench},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
 	{"incident", "incident [--servers DIR] DIR", runIncident},
 	{"damaged", "damaged [--servers DIR] [--only KIND] DIR", runDamaged},

@@ -257,7 +257,7 @@ pub fn fixture(name: &str, at: &Path) {
     tree::copy(&from, &at.join("data"));
 }
 
-fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
+pub fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }
 
@@ -288,42 +288,45 @@ fn started_once(at: &Path) {
     fs::remove_file(wal.join("00000004")).unwrap();
 }
 
+/// A record of one sample of each of these series.
+pub fn samples_record(refs: std::ops::RangeInclusive<u64>, t: i64) -> Vec<u8> {
+    let of = |series_ref| SampleEntry { series_ref, t, st: 0, value_bits: 1.5_f64.to_bits() };
+    let mut record = Vec::new();
+    encode_samples(&refs.map(of).collect::<Vec<_>>(), &mut record);
+    record
+}
+
+/// A record that defines these series, each by its ref behind `name`.
+pub fn series_record(refs: std::ops::RangeInclusive<u64>, name: &str) -> Vec<u8> {
+    let mut record = Vec::new();
+    let names: Vec<_> = refs.map(|series_ref| (series_ref, format!("{name}_{series_ref}"))).collect();
+    let labels = names.iter().map(|(series_ref, name)| (*series_ref, [(&b"__name__"[..], name.as_bytes())]));
+    encode_series(labels, &mut record);
+    record
+}
+
+/// Writes a segment of these records.
+pub fn write_log(path: &Path, records: &[Vec<u8>]) {
+    let mut writer = SegmentWriter::new(Vec::new());
+    for record in records {
+        writer.record(Compression::None, record).unwrap();
+    }
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, writer.finish().unwrap()).unwrap();
+}
+
 /// What has become of it some starts later: series that are new by now have the refs from 38 on, as older ones in a head chunk
 /// and in the WBL.
 fn begun_anew(at: &Path) {
     const T: i64 = 1_749_990_000_000;
     started_once(at);
     let data = at.join("data");
-    let samples = |refs: std::ops::RangeInclusive<u64>, t: i64| {
-        let of = |series_ref| SampleEntry { series_ref, t, st: 0, value_bits: 1.5_f64.to_bits() };
-        let mut record = Vec::new();
-        encode_samples(&refs.map(of).collect::<Vec<_>>(), &mut record);
-        record
-    };
-    let series = |refs: std::ops::RangeInclusive<u64>| {
-        let mut record = Vec::new();
-        let labels = |series_ref: u64| vec![(b"__name__".to_vec(), format!("new_{series_ref}").into_bytes())];
-        let all: Vec<_> = refs.map(|series_ref| (series_ref, labels(series_ref))).collect();
-        let all = all.iter().map(|(series_ref, labels)| {
-            (*series_ref, labels.iter().map(|(name, value)| (&name[..], &value[..])).collect::<Vec<_>>())
-        });
-        encode_series(all, &mut record);
-        record
-    };
-    let write = |path: &str, records: &[Vec<u8>]| {
-        let mut writer = SegmentWriter::new(Vec::new());
-        for record in records {
-            writer.record(Compression::None, record).unwrap();
-        }
-        let path = data.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, writer.finish().unwrap()).unwrap();
-    };
+    let write = |path: &str, records: &[Vec<u8>]| write_log(&data.join(path), records);
     fs::write(data.join("wal/00000000"), vec![0; 32_768]).unwrap();
-    write("wal/00000001", &[series(38..=43), samples(1..=43, T)]);
-    write("wal/00000002", &[series(44..=44), samples(1..=44, T + 15_000)]);
+    write("wal/00000001", &[series_record(38..=43, "new"), samples_record(1..=43, T)]);
+    write("wal/00000002", &[series_record(44..=44, "new"), samples_record(1..=44, T + 15_000)]);
     fs::write(data.join("wal/00000003"), []).unwrap();
-    write("wbl/00000000", &[samples(20..=40, T - 7_200_000)]);
+    write("wbl/00000000", &[samples_record(20..=40, T - 7_200_000)]);
     // A chunk of one sample (`tsdb/chunks/head_chunks.go`), of a series that had the ref 39 before.
     let time = (T - 10_000_000).to_be_bytes();
     let mut chunk = [&39_u64.to_be_bytes()[..], &time, &time, &[1, 12, 0, 1]].concat();

@@ -10,7 +10,7 @@ use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay, ReplayError, read};
 use crate::forecast::report::Forecast;
 use crate::record::{Labels, Record, each_use};
-use crate::tsdb::{Listing, LogDirectory};
+use crate::tsdb::{Listing, LogDirectory, LogKind};
 
 /// Series that are named. More are counted.
 const MOST_NAMES: usize = 100_000;
@@ -22,7 +22,7 @@ pub(super) struct Cut {
     pub(super) steps: Vec<Step>,
     /// Series that are defined only behind the fault.
     pub(super) lost_series: Vec<String>,
-    /// The highest ref that is defined in what is left of it.
+    /// The highest ref that is defined in what is left of it, and in the segments behind it.
     pub(super) defined: Option<u64>,
     /// The highest ref that is seen in it.
     pub(super) used: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Cut {
 
 /// Cuts the last checkpoint where it cannot be read, if that is so.
 pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> io::Result<Option<Cut>> {
-    let (Some((at, _)), Some(start)) = (listing.last_checkpoint(), forecast.starts.first()) else {
+    let (Some((at, number)), Some(start)) = (listing.last_checkpoint(), forecast.starts.first()) else {
         return Ok(None);
     };
     let log = &listing.logs[at];
@@ -49,6 +49,7 @@ pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> i
     };
     let kept = cut.kept(log, reader, assumed)?;
     let lost = cut.lost(log, &kept)?;
+    cut.defined = cut.defined.max(defined_behind(listing, number)?);
     for (at, segment) in log.segments.iter().enumerate().skip(part).rev() {
         let length = segment.path.metadata()?.len();
         let path = log.relative_of(segment);
@@ -126,6 +127,27 @@ impl Cut {
             entries: Some(entries.saturating_sub(kept.entries)),
         })
     }
+}
+
+/// The highest ref that the segments behind the checkpoint define.
+fn defined_behind(listing: &Listing, number: i64) -> io::Result<Option<u64>> {
+    struct Highest(Option<u64>);
+    impl Take for Highest {
+        fn take(&mut self, record: &[u8]) {
+            if let Record::Series(series) = Record::parse(record) {
+                self.0 = self.0.max(series.entries().flatten().map(|entry| entry.series_ref).max());
+            }
+        }
+    }
+    let mut highest = None;
+    for wal in listing.logs.iter().filter(|log| log.kind == LogKind::Wal) {
+        for segment in wal.segments.iter().filter(|segment| segment.index > number) {
+            let file = File::open(&segment.path)?;
+            let length = file.metadata()?.len();
+            highest = highest.max(take_standing(&file, length, Mending::default(), || Highest(None)).0);
+        }
+    }
+    Ok(highest)
 }
 
 /// All that can be read.
