@@ -8,6 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use support::oracle::{self, Oracle};
@@ -116,5 +117,19 @@ fn a_checkpoint_that_is_cut_takes_no_ref() {
     let served = served(oracle, &data);
     for n in [66, 67] {
         assert_eq!(served.get(&format!(r#"[["__name__","new_{n}"]]"#)), Some(&vec![T]), "{n}");
+    }
+}
+
+/// A pipe by the name of a segment: opening it would wait for ever.
+#[test]
+fn a_pipe_among_them() {
+    for path in ["wal/00000009", "wal/checkpoint.00000002/00000001", "wbl/00000001"] {
+        let place = begun_anew();
+        let made = Command::new("mkfifo").arg(place.data().join(path)).status().expect("mkfifo runs");
+        assert!(made.success());
+        let before = tree(&place.data());
+        repair(&place.data(), &[], &[4]);
+        assert_eq!(contents(&tree(&place.data())), contents(&before), "{path}");
+        repair(&place.data(), &["--mode=prometheus"], &[4]);
     }
 }

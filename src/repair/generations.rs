@@ -7,14 +7,13 @@
 //! confused with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::hash::BuildHasher as _;
 use std::io;
 use std::path::Path;
 
 use super::input;
 use super::plan::{Change, Loss, Mends, Step};
-use super::segment::{Mending, Take, take_standing};
+use super::segment::{Mending, Take, open, take_standing};
 use super::sequence;
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay};
@@ -96,6 +95,11 @@ impl Generations {
         let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
         let (Some((at, number)), Some(wal)) = (listing.last_checkpoint(), wal) else { return Ok(Ok(None)) };
         let checkpoint = &listing.logs[at];
+        let mut segments = listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
+        if segments.any(|log| log.segments.iter().any(|segment| !segment.path.is_file())) {
+            let reason = "something that is no file has the name of a segment: move it out of the directory";
+            return Ok(if found.is_some() { Err(reason) } else { Ok(None) });
+        }
         let stop = stop(checkpoint, assumed)?;
         if found.is_none() && stop.is_none() {
             return Ok(Ok(None));
@@ -354,7 +358,7 @@ fn begun_behind(
         "Prometheus has run since, without {}, which it cannot read: {again} refs of it are those of other series by now",
         checkpoint.relative
     );
-    let next = format!("{}/{}", wal.relative, segment_name(last.index.saturating_add(1)));
+    let next = format!("{}/{}", wal.relative, segment_name(last.index.checked_add(1)?));
     Some(("restarted_generation", message, Way::Stay { next }))
 }
 
@@ -382,7 +386,9 @@ impl Way {
             }
             if other.is_empty() && first.index > 0 {
                 let to = format!("{}/checkpoint.{}", wal.relative, segment_name(first.index - 1));
-                if listing.logs.iter().any(|log| log.relative == to) {
+                // Prometheus would read another one that has a higher number.
+                let others = listing.logs.iter().filter(|log| log.relative != checkpoint.relative);
+                if others.filter_map(LogDirectory::checkpoint_number).any(|other| other >= first.index - 1) {
                     return Err(());
                 }
                 return Ok(Self::RenameCheckpoint { to, next: of_wal(last.index.checked_add(1).ok_or(())?) });
@@ -431,8 +437,7 @@ impl Definitions {
     fn of(segments: &[SegmentFile]) -> io::Result<Self> {
         let mut all = Self::default();
         for segment in segments {
-            let file = File::open(&segment.path)?;
-            let length = file.metadata()?.len();
+            let (file, length) = open(&segment.path)?;
             let one = take_standing(&file, length, Mending::default(), Self::default);
             for (series_ref, labels) in one.labels {
                 all.labels.entry(series_ref).or_insert(labels);
@@ -540,8 +545,7 @@ struct Stop {
 fn stop(checkpoint: &LogDirectory, assumed: Assumed) -> io::Result<Option<Stop>> {
     let mut parts = Vec::new();
     for segment in &checkpoint.segments {
-        let source = File::open(&segment.path)?;
-        let length = source.metadata()?.len();
+        let (source, length) = open(&segment.path)?;
         parts.push(Part { dir: checkpoint.relative.clone(), index: segment.index, source, length });
     }
     // If nothing is read all refs are handed out anew.

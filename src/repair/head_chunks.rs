@@ -10,7 +10,7 @@ use std::io;
 
 use super::generations::Generations;
 use super::plan::{Change, Content, Loss, Method, Patch, Step};
-use super::segment::{Mending, Take, read_exact, take_standing};
+use super::segment::{Mending, Take, open, read_exact, take_standing};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 
@@ -78,8 +78,7 @@ impl Take for Marked {
 fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64, u64)>> {
     let mut all = HashSet::new();
     for path in generations.own_wbl() {
-        let file = File::open(target.path_of(path))?;
-        let length = file.metadata()?.len();
+        let (file, length) = open(&target.path_of(path))?;
         all.extend(take_standing(&file, length, Mending::default(), Marked::default).0);
     }
     Ok(all)

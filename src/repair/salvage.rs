@@ -351,7 +351,8 @@ pub(super) fn fence_for(
     let (Some(series_ref), Some(last)) = (needed, wal.segments.last()) else {
         return Ok(None);
     };
-    let path = format!("{}/{}", wal.relative, crate::wal::segments::segment_name(last.index + 1));
+    let Some(next) = last.index.checked_add(1) else { return Ok(None) };
+    let path = format!("{}/{}", wal.relative, crate::wal::segments::segment_name(next));
     fence_step(path, series_ref, report).map(Some)
 }
 

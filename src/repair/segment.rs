@@ -1,7 +1,9 @@
 //! One segment as a repair sees it: what stands, and the holes between.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 
 use super::partial::{self, Partial, partial};
 use super::plan::{Change, Content, Loss, Method, Patch};
@@ -506,6 +508,17 @@ fn places_of_records<S: ReadAt + ?Sized>(
     }
     records.places.sort_by_key(|(range, _)| range.start);
     records.places
+}
+
+/// Opens a segment, and says how long it is.
+pub(super) fn open(path: &Path) -> io::Result<(File, u64)> {
+    // Opening a pipe would wait for a writer.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok((file, length))
 }
 
 /// Takes records, one after the other.

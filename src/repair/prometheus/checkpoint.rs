@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 
 use super::super::plan::{Change, Content, Loss, Method, Patch, Step};
-use super::super::segment::{Mending, Take, take_standing};
+use super::super::segment::{Mending, Take, open, take_standing};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, Replay, ReplayError, read};
 use crate::forecast::report::Forecast;
@@ -34,6 +34,10 @@ pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> i
         return Ok(None);
     };
     let log = &listing.logs[at];
+    let logs = listing.logs.iter().filter(|log| log.kind == LogKind::Wal).chain([log]);
+    if logs.flat_map(|log| &log.segments).any(|segment| !segment.path.is_file()) {
+        return Ok(None);
+    }
     let reader = if assumed.agent { Reader::Agent } else { Reader::Wal };
     let reading = read(parts(log)?, reader, assumed.version);
     if !matches!(reading.error, Some(ReplayError::Corrupt { .. })) {
@@ -74,8 +78,7 @@ pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> i
 
 fn parts(log: &LogDirectory) -> io::Result<Vec<Part<File>>> {
     let part = |segment: &crate::wal::segments::SegmentFile| {
-        let source = File::open(&segment.path)?;
-        let length = source.metadata()?.len();
+        let (source, length) = open(&segment.path)?;
         Ok(Part { dir: log.relative.clone(), index: segment.index, source, length })
     };
     log.segments.iter().map(part).collect()
@@ -112,8 +115,7 @@ impl Cut {
     fn lost(&mut self, log: &LogDirectory, kept: &Kept) -> io::Result<Loss> {
         let (mut records, mut entries) = (0, 0);
         for segment in &log.segments {
-            let file = File::open(&segment.path)?;
-            let length = file.metadata()?.len();
+            let (file, length) = open(&segment.path)?;
             let room = MOST_NAMES.saturating_sub(self.lost_series.len());
             let new = || All { kept, room, records: 0, entries: 0, used: None, lost_series: Vec::new() };
             let all = take_standing(&file, length, Mending::default(), new);
@@ -142,8 +144,7 @@ fn defined_behind(listing: &Listing, number: i64) -> io::Result<Option<u64>> {
     let mut highest = None;
     for wal in listing.logs.iter().filter(|log| log.kind == LogKind::Wal) {
         for segment in wal.segments.iter().filter(|segment| segment.index > number) {
-            let file = File::open(&segment.path)?;
-            let length = file.metadata()?.len();
+            let (file, length) = open(&segment.path)?;
             highest = highest.max(take_standing(&file, length, Mending::default(), || Highest(None)).0);
         }
     }
