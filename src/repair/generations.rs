@@ -122,7 +122,9 @@ impl Generations {
             numbered(finding, listing, (checkpoint, number), wal, (&before, &now))
         } else {
             let cut = stop.as_ref().is_some_and(|stop| is_cut_to_nothing(wal, stop, &now));
-            Ok(begun_behind(checkpoint, &before, wal, (&now[newest..], cut)))
+            let older: Vec<&Definitions> =
+                std::iter::once(&before).chain(&now[up_to(number).min(newest)..newest]).collect();
+            Ok(begun_behind(checkpoint, &older, wal, (&now[newest..], cut)))
         };
         let (code, message, way) = match found {
             Ok(Some(found)) => found,
@@ -343,19 +345,20 @@ fn is_cut_to_nothing(wal: &LogDirectory, stop: &Stop, contents: &[Definitions]) 
     })
 }
 
-/// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs of the checkpoint are
-/// defined again, or that the one before has been cut.
+/// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs that are seen in it, or in
+/// the segments before them, are defined again, or that the one before has been cut.
 fn begun_behind(
     checkpoint: &LogDirectory,
-    before: &Definitions,
+    older: &[&Definitions],
     wal: &LogDirectory,
     (newest, is_cut): (&[Definitions], bool),
 ) -> Option<Found> {
     let defined = newest.iter().flat_map(|one| one.labels.keys());
-    let again = defined.filter(|&series_ref| before.refs.contains(series_ref)).count();
+    let is_seen = |series_ref: &&u64| older.iter().any(|one| one.refs.contains(*series_ref));
+    let again = defined.filter(is_seen).count();
     let last = wal.segments.last().filter(|_| again > 0 || is_cut)?;
     let message = format!(
-        "Prometheus has run since, without {}, which it cannot read: {again} refs of it are those of other series by now",
+        "Prometheus has run since, without {}, which it cannot read: {again} refs that stand before are those of other series by now",
         checkpoint.relative
     );
     let next = format!("{}/{}", wal.relative, segment_name(last.index.checked_add(1)?));
