@@ -104,10 +104,13 @@ impl Generations {
         if found.is_none() && stop.is_none() {
             return Ok(Ok(None));
         }
-        let before = Definitions::of(&checkpoint.segments)?;
+        let before = Definitions::of(&checkpoint.segments, Definitions::with_refs)?;
         let mut now = Vec::new();
         for segment in &wal.segments {
-            now.push(Definitions::of(std::slice::from_ref(segment))?);
+            // Of the newest generation it is enough to know what it defines.
+            let is_older = stop.as_ref().is_some_and(|stop| segment.index <= stop.segment.max(number));
+            let new = if is_older { Definitions::with_refs } else { Definitions::default };
+            now.push(Definitions::of(std::slice::from_ref(segment), new)?);
         }
         // A start with a damaged checkpoint deletes the segments behind that number: one generation is left.
         let up_to = |number| wal.segments.iter().take_while(|segment| segment.index <= number).count();
@@ -146,16 +149,16 @@ impl Generations {
             highest: Highest::default(),
             times: (before.max_time, None),
         };
-        let highest = std::iter::once(&before).chain(&now).filter_map(|one| one.refs.iter().max()).max();
-        generations.highest.seen = highest.copied().max(report.refs.defined).max(report.refs.unknown);
+        let highest = std::iter::once(&before).chain(&now).filter_map(|one| one.highest).max();
+        generations.highest.seen = highest.max(report.refs.defined).max(report.refs.unknown);
         if generations.are_several() {
             if let Some(reason) = are_mixed(&wal.segments[newest..], &now[newest..]) {
                 return Ok(Err(reason));
             }
             generations.defined = now[newest..].iter().flat_map(|one| one.labels.keys().copied()).collect();
             generations.common = generations.defined.iter().min().map(|first| first.saturating_sub(1));
-            let used = now[newest..].iter().flat_map(|one| one.refs.iter()).max();
-            if let Some(stop) = stop.as_ref().filter(|stop| used > Some(&stop.read)) {
+            let used = now[newest..].iter().filter_map(|one| one.highest).max();
+            if let Some(stop) = stop.as_ref().filter(|stop| used > Some(stop.read)) {
                 // Records of its first series may be lost; or a snapshot has brought back those of a run before.
                 generations.common =
                     Some(generations.common.map_or(stop.read, |common| common.min(stop.read)));
@@ -341,7 +344,7 @@ fn is_cut_to_nothing(wal: &LogDirectory, stop: &Stop, contents: &[Definitions]) 
     let segments = wal.segments.iter().zip(contents);
     let mut made = segments.filter(|(segment, _)| segment.index == stop.segment);
     made.any(|(segment, one)| {
-        one.refs.is_empty() && segment.path.metadata().is_ok_and(|metadata| metadata.len() == PAGE)
+        one.highest.is_none() && segment.path.metadata().is_ok_and(|metadata| metadata.len() == PAGE)
     })
 }
 
@@ -354,7 +357,9 @@ fn begun_behind(
     (newest, is_cut): (&[Definitions], bool),
 ) -> Option<Found> {
     let defined = newest.iter().flat_map(|one| one.labels.keys());
-    let is_seen = |series_ref: &&u64| older.iter().any(|one| one.refs.contains(*series_ref));
+    let is_seen = |series_ref: &&u64| {
+        older.iter().filter_map(|one| one.refs.as_ref()).any(|refs| refs.contains(*series_ref))
+    };
     let again = defined.filter(is_seen).count();
     let last = wal.segments.last().filter(|_| again > 0 || is_cut)?;
     let message = format!(
@@ -414,8 +419,10 @@ impl Way {
 struct Definitions {
     /// Of each ref that is defined, a number that its labels make.
     labels: HashMap<u64, u64>,
-    /// All refs of entries.
-    refs: HashSet<u64>,
+    /// All refs of entries, if they are wanted.
+    refs: Option<HashSet<u64>>,
+    /// The highest of them.
+    highest: Option<u64>,
     /// The earliest and latest times of samples, ms.
     min_time: Option<i64>,
     max_time: Option<i64>,
@@ -430,22 +437,33 @@ impl Take for Definitions {
             }
         }
         each_use(record, |one| {
-            self.refs.insert(one.series_ref);
+            self.highest = self.highest.max(Some(one.series_ref));
+            if let Some(refs) = &mut self.refs {
+                refs.insert(one.series_ref);
+            }
             self.widen(one.time, one.time);
         });
     }
 }
 
 impl Definitions {
-    fn of(segments: &[SegmentFile]) -> io::Result<Self> {
-        let mut all = Self::default();
+    /// As of nothing, and with all refs.
+    fn with_refs() -> Self {
+        Self { refs: Some(HashSet::new()), ..Self::default() }
+    }
+
+    fn of(segments: &[SegmentFile], new: fn() -> Self) -> io::Result<Self> {
+        let mut all = new();
         for segment in segments {
             let (file, length) = open(&segment.path)?;
-            let one = take_standing(&file, length, Mending::default(), Self::default);
+            let one = take_standing(&file, length, Mending::default(), new);
             for (series_ref, labels) in one.labels {
                 all.labels.entry(series_ref).or_insert(labels);
             }
-            all.refs.extend(one.refs);
+            if let Some(refs) = &mut all.refs {
+                refs.extend(one.refs.into_iter().flatten());
+            }
+            all.highest = all.highest.max(one.highest);
             all.widen(one.min_time, one.max_time);
         }
         Ok(all)

@@ -17,6 +17,8 @@ use crate::scan::report::{Report, Severity, Verdict};
 /// Findings of one step that are shown one by one.
 const SHOWN: usize = 6;
 
+/// Renames in a row that are all told as text.
+const MOST_RENAMES: usize = 5;
 /// Lost series that are named as text.
 const SERIES_SHOWN: usize = 20;
 
@@ -94,9 +96,22 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
         return Ok(());
     }
     let plan = answer.plan;
-    for step in &plan.steps {
-        page.line("")?;
-        self::step(&mut page, step)?;
+    for steps in plan.steps.chunk_by(|a, b| is_rename(a) && is_rename(b)) {
+        // All segments of a log may be renamed at once.
+        let shown = if steps.len() > MOST_RENAMES { 1 } else { steps.len() };
+        for step in &steps[..shown] {
+            page.line("")?;
+            self::step(&mut page, step)?;
+        }
+        let more = steps.len() - shown;
+        if let (Some(last), 1..) = (steps.last(), more) {
+            page.line("")?;
+            let names = format!("down to {}", path(last.change.path(), 60));
+            page.indented(
+                2,
+                &format!("and {} in the same way, {names}", count(more as u64, "more", "more")),
+            )?;
+        }
     }
     if !plan.lost_series.is_empty() {
         page.line("")?;
@@ -127,6 +142,10 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
     }
     page.line("")?;
     end(&mut page, answer)
+}
+
+fn is_rename(step: &Step) -> bool {
+    matches!(step.change, Change::Rename { .. })
 }
 
 /// Whether a repair has to be told that so many orphans are meant.
@@ -213,7 +232,10 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
 }
 
 fn words(mends: &Mends) -> String {
-    format!("{}: {}", clean(&mends.message), clean(&mends.how))
+    let message = clean(&mends.message);
+    // A whole sentence, or the name of what is wrong.
+    let colon = if message.ends_with('.') { "" } else { ":" };
+    format!("{message}{colon} {}", clean(&mends.how))
 }
 
 fn loss(loss: Loss) -> String {

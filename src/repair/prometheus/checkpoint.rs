@@ -12,7 +12,7 @@ use crate::forecast::report::Forecast;
 use crate::record::{Labels, Record, each_use};
 use crate::tsdb::{Listing, LogDirectory, LogKind};
 
-/// Series that are named. More are counted.
+/// Series that are named. More are not.
 const MOST_NAMES: usize = 100_000;
 
 /// What is done, and which refs are left.
