@@ -95,7 +95,14 @@ fn make(server: &Server, agent: bool, targets: &Targets, data: &Path) -> Result 
         hurried.flags.extend(flags.map(|flag| format!("--storage.agent.{flag}")));
     }
     let mut running = server.start(data, &hurried)?.ready()?;
-    running.wait_for("a checkpoint", DEADLINE, |_| Ok(checkpoint(data)?.is_some()))?;
+    // The first one may have been made before all targets were scraped.
+    running.wait_for("a checkpoint of several targets", DEADLINE, |_| {
+        let Some(made) = checkpoint(data)? else { return Ok(false) };
+        let first = made.join("00000000");
+        let is_series = |kind: Option<RecordType>| kind == Some(RecordType::Series);
+        let records = if first.is_file() { Pristine::read(&first).records } else { Vec::new() };
+        Ok(records.iter().filter(|record| is_series(RecordType::of(&record.data))).count() > 1)
+    })?;
     running.stop()?;
     for _ in 0..2 {
         let mut running = server.start(data, &options(true))?.ready()?;
