@@ -345,7 +345,9 @@ fn no_permission() {
         // Where everybody may execute it.
         let elsewhere = tempfile::tempdir().unwrap();
         let program = elsewhere.path().join("walfix");
-        fs::copy(WALFIX, &program).unwrap();
+        // By another process: a test that forks meanwhile would inherit the open file, and a file that is open for writing
+        // cannot be executed.
+        assert!(Command::new("cp").args([WALFIX.as_ref(), program.as_os_str()]).status().unwrap().success());
         for directory in [elsewhere.path(), &place.beside("")] {
             fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         }
