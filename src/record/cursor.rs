@@ -53,6 +53,17 @@ impl<'a> Cursor<'a> {
         self.rest
     }
 
+    /// Passes over `count` elements of `size` bytes each, which have been read another way.
+    pub(crate) fn skip(&mut self, count: u64, size: usize) {
+        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size);
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+    }
+
+    /// Takes note of what was read another way.
+    pub(crate) fn note_overlong(&mut self, overlong: bool) {
+        self.overlong |= overlong;
+    }
+
     /// The bytes between `start`, an earlier state of this cursor, and here.
     pub(crate) fn since(&self, start: &Self) -> &'a [u8] {
         start.rest.get(..start.rest.len().saturating_sub(self.rest.len())).unwrap_or_default()

@@ -6,6 +6,7 @@
 
 use super::base::{Base, Chain};
 use super::cursor::{AtCursor, Cursor, Cut};
+use super::runs::{self, Run};
 use super::{DecodeError, RecordType, put};
 
 /// A samples record of either layout.
@@ -44,6 +45,19 @@ impl<'a> SamplesRecord<'a> {
         let layout = if self.v2 { Layout::V2(None) } else { Layout::V1(Base::decode(&mut cursor)) };
         SampleIter { cursor, layout, count: 0 }
     }
+
+    /// The same entries, those next to each other taken together where they can be; and how their decoding ends.
+    pub(crate) fn runs(&self, mut each: impl FnMut(Run)) -> (SampleIter<'a>, Option<DecodeError>) {
+        let mut entries = self.entries();
+        loop {
+            let from = entries.cursor.rest();
+            match entries.next() {
+                None => return (entries, None),
+                Some(Err(error)) => return (entries, Some(error)),
+                Some(Ok(first)) => entries.follow(first, from, &mut each),
+            }
+        }
+    }
 }
 
 /// Walks over a [`SamplesRecord`].
@@ -61,6 +75,30 @@ enum Layout {
 }
 
 impl SampleIter<'_> {
+    /// Tells of `first`, which has been read and began where `from` does, and of what follows it and looks like it.
+    fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(Run)) {
+        let mut run = Run { first_ref: first.series_ref, count: 1, t: first.t };
+        let (Layout::V1(Ok(base)), Some(head)) = (self.layout, runs::Head::of(from, self.cursor.rest()))
+        else {
+            each(run);
+            return;
+        };
+        let rest = self.cursor.rest();
+        let mut count = head.count_consecutive(rest).min(u64::MAX - first.series_ref);
+        run.count += count;
+        each(run);
+        if count == 0 {
+            let overlong = head.each_alike(rest, |ref_delta, t_delta| {
+                let (series_ref, t) = base.at(ref_delta, t_delta);
+                each(Run { first_ref: series_ref, count: 1, t });
+                count += 1;
+            });
+            self.cursor.note_overlong(overlong);
+        }
+        self.cursor.skip(count, head.stride());
+        self.count += count;
+    }
+
     fn entry(&mut self) -> Result<SampleEntry, Cut> {
         let (series_ref, t, st) = match &mut self.layout {
             Layout::V1(base) => {

@@ -1,7 +1,7 @@
 //! One walk over a record, for what a scan wants to know of it.
 
 use super::cursor::AtCursor;
-use super::{DecodeError, Dialect, Record, RecordType};
+use super::{DecodeError, Dialect, Record, RecordType, Run};
 
 /// What one walk over a record finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,26 +29,31 @@ pub struct Summary {
 /// Decodes the whole record, once, without allocating.
 #[must_use]
 pub fn summarize(record: &[u8]) -> Summary {
-    walk(record, Dialect::default(), |_| {})
+    walk(record, Dialect::default(), |_, _| {})
 }
 
 /// The same for decoders of other versions of Prometheus.
 #[must_use]
 pub fn summarize_as(record: &[u8], dialect: Dialect) -> Summary {
-    walk(record, dialect, |_| {})
+    walk(record, dialect, |_, _| {})
 }
 
-/// As [`summarize`], and tells the ref of every entry that can be decoded, in order.
+/// As [`summarize`], and tells the refs of all entries that can be decoded, in order: the first of those that follow one
+/// another, and how many there are. They never wrap around.
 #[must_use]
-pub fn summarize_refs(record: &[u8], each: impl FnMut(u64)) -> Summary {
+pub fn summarize_refs(record: &[u8], each: impl FnMut(u64, u64)) -> Summary {
     walk(record, Dialect::default(), each)
 }
 
-fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64)) -> Summary {
+fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64, u64)) -> Summary {
     let mut seen = Seen::new(each);
     let error = match Record::parse_as(record, dialect) {
         Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
-        Record::Samples(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
+        Record::Samples(r) => {
+            let (end, error) = r.runs(|run| seen.run(run));
+            seen.overlong = error.is_none() && end.cursor().overlong();
+            error
+        }
         Record::Tombstones(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Exemplars(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
         Record::MmapMarkers(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
@@ -92,7 +97,7 @@ struct Seen<F> {
     max_ref: u64,
 }
 
-impl<F: FnMut(u64)> Seen<F> {
+impl<F: FnMut(u64, u64)> Seen<F> {
     const fn new(each: F) -> Self {
         Self {
             each,
@@ -124,8 +129,17 @@ impl<F: FnMut(u64)> Seen<F> {
         None
     }
 
+    fn run(&mut self, run: Run) {
+        self.entries += run.count;
+        (self.each)(run.first_ref, run.count);
+        self.min_ref = self.min_ref.min(run.first_ref);
+        self.max_ref = self.max_ref.max(run.first_ref + (run.count - 1));
+        self.min_time = self.min_time.min(run.t);
+        self.max_time = self.max_time.max(run.t);
+    }
+
     fn series(&mut self, series_ref: u64) {
-        (self.each)(series_ref);
+        (self.each)(series_ref, 1);
         self.min_ref = self.min_ref.min(series_ref);
         self.max_ref = self.max_ref.max(series_ref);
     }

@@ -13,8 +13,8 @@ use std::hash::BuildHasher;
 use foldhash::{HashMap, HashSet};
 
 use super::findings::{of_file, of_path};
-use super::in_order;
 use super::order::{Order, Role, Step};
+use super::parallel::in_order;
 use super::report::{Cause, Dialect, Finding, HighestRefs, Log, Lost, Severity, Times};
 use super::salvage::{Contents, Problem, Reading, Visitor, salvage, salvage_with};
 use super::segment::{self, SegmentScan};
@@ -88,6 +88,16 @@ impl Refs {
         &mut self.blocks[at]
     }
 
+    /// Takes up what stands behind all that is known so far; which of its refs are used and not defined up to there.
+    fn follow(&mut self, behind: &Block) -> u64 {
+        let all = self.block(behind.number);
+        let missing = behind.used & !all.defined;
+        all.used |= missing;
+        all.again |= behind.again | all.defined & behind.defined;
+        all.defined |= behind.defined;
+        missing
+    }
+
     fn of(series_ref: u64) -> (u64, u64) {
         (series_ref / BLOCK, 1 << (series_ref % BLOCK))
     }
@@ -138,7 +148,7 @@ pub(super) struct SegmentRefs {
     role: Role,
     refs: Refs,
     /// Refs that the record that was decoded last has used first, as long as it is not settled whether it is whole: the
-    /// block's place, and the bit.
+    /// block's place, and the bits.
     unsettled: Vec<(usize, u64)>,
     labels: Option<LabelSets>,
 }
@@ -160,13 +170,25 @@ impl SegmentRefs {
             return record::summarize(data);
         }
         let (refs, unsettled) = (&mut self.refs, &mut self.unsettled);
-        record::summarize_refs(data, |series_ref| {
-            let (number, bit) = Refs::of(series_ref);
-            let at = refs.place(number);
-            let block = &mut refs.blocks[at];
-            if (block.defined | block.used) & bit == 0 {
-                block.used |= bit;
-                unsettled.push((at, bit));
+        record::summarize_refs(data, |first, count| {
+            let (mut from, end) = (first, first + (count - 1));
+            loop {
+                let (number, from_bit) = Refs::of(from);
+                let last = end.min(from | (BLOCK - 1));
+                let (_, last_bit) = Refs::of(last);
+                // All bits from the one to the other.
+                let bits = last_bit | last_bit.wrapping_sub(from_bit);
+                let at = refs.place(number);
+                let block = &mut refs.blocks[at];
+                let new = bits & !(block.defined | block.used);
+                if new != 0 {
+                    block.used |= new;
+                    unsettled.push((at, new));
+                }
+                if last == end {
+                    return;
+                }
+                from = last + 1;
             }
         })
     }
@@ -189,10 +211,24 @@ impl SegmentRefs {
         }
     }
 
+    /// Goes on with what the segment says behind here.
+    pub(super) fn append(&mut self, mut behind: Self) {
+        self.forget();
+        behind.forget();
+        self.refs.overflowed |= behind.refs.overflowed;
+        for block in &behind.refs.blocks {
+            self.refs.follow(block);
+        }
+        if let (Some(labels), Some(behind)) = (&mut self.labels, behind.labels) {
+            let room = LabelSets::MOST.saturating_sub(labels.hashes.len());
+            labels.hashes.extend(behind.hashes.into_iter().take(room));
+        }
+    }
+
     /// The record that was decoded last is not whole, unless it is settled.
     fn forget(&mut self) {
-        for (at, bit) in self.unsettled.drain(..) {
-            self.refs.blocks[at].used &= !bit;
+        for (at, bits) in self.unsettled.drain(..) {
+            self.refs.blocks[at].used &= !bits;
         }
     }
 }
@@ -235,12 +271,7 @@ impl References {
             Role::Checkpoint | Role::Wal => {
                 self.checkpoint.extend(labels);
                 for block in &refs.refs.blocks {
-                    let all = self.refs.block(block.number);
-                    let missing = block.used & !all.defined;
-                    all.used |= missing;
-                    all.again |= block.again | all.defined & block.defined;
-                    all.defined |= block.defined;
-                    if missing != 0 {
+                    if self.refs.follow(block) != 0 {
                         self.concerned.insert(at);
                     }
                 }
@@ -395,7 +426,8 @@ pub(super) fn troubles(
     let mut all = Stories { more: suspects.more, ..Stories::default() };
     let read = in_order(
         work.len(),
-        |at| {
+        || (),
+        |(), at| {
             let step = &work[at];
             let bytes = scans[step.log][step.segment].as_ref().map_or(0, |scan| scan.bytes);
             suspects.read(file(step), bytes, step.role, &references.hasher)
