@@ -1,6 +1,7 @@
 //! Reads a directory through [`crate::wal`], [`crate::record`] and [`crate::tsdb`] into a [`report::Report`].
 //!
-//! Segments are read in parallel, each by [`salvage`]; what needs their order is done afterwards, in order.
+//! Segments are read in parallel, in stretches of a few MiB as long as nothing is wrong with them ([`stretches`]), else as
+//! a whole by [`salvage`]; what needs their order is done afterwards, in order.
 
 mod cause;
 mod context;
@@ -8,26 +9,27 @@ mod findings;
 pub mod frames;
 mod generations;
 mod order;
+mod parallel;
 mod references;
 pub mod report;
 pub mod salvage;
 mod segment;
 mod sequence;
+mod stretches;
+mod walk;
 pub(crate) mod words;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use self::order::{Order, Role, Step};
+use self::order::{Order, Role};
 use self::references::{References, SegmentRefs};
 use self::report::{Dialect, Finding, Log, Report, SCHEMA, Segment, Severity, Verdict};
 use self::segment::{SegmentScan, Tally};
+use self::stretches::Task;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 
 /// How to scan.
@@ -93,28 +95,24 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     let dialects: Vec<Dialect> = listing.logs.par_iter().map(segment::dialect).collect();
     let order = Order::of(listing, &dialects);
     let steps = order.steps(listing);
-    let file = |step: Step| &listing.logs[step.log].segments[step.segment];
-    progress.total(steps.iter().map(|&step| file(step).path.metadata().map_or(0, |m| m.len())).sum());
-
     let mut references = References::default();
     // Label sets are only asked for where segments have numbers that the checkpoint covers.
     let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
     let mut scans: Vec<Vec<Option<SegmentScan>>> =
         listing.logs.iter().map(|log| log.segments.iter().map(|_| None).collect()).collect();
-    in_order(
-        steps.len(),
-        |at| {
-            let step = steps[at];
-            let reading = segment::reading(listing.logs[step.log].kind, dialects[step.log]);
-            let refs = SegmentRefs::new(step.role, hasher.as_ref());
-            segment::scan(file(step), reading, refs.as_ref(), progress)
-        },
-        |at, mut scan: Option<SegmentScan>| {
-            let step = steps[at];
-            references.add(at, step.role, scan.as_mut().and_then(|scan| scan.refs.take()));
-            scans[step.log][step.segment] = scan;
-        },
-    )?;
+    let tasks: Vec<Task<'_>> = steps
+        .iter()
+        .map(|&step| Task {
+            segment: &listing.logs[step.log].segments[step.segment],
+            reading: segment::reading(listing.logs[step.log].kind, dialects[step.log]),
+            refs: SegmentRefs::new(step.role, hasher.as_ref()),
+        })
+        .collect();
+    stretches::read(&tasks, progress, |at, mut scan| {
+        let step = steps[at];
+        references.add(at, step.role, scan.as_mut().and_then(|scan| scan.refs.take()));
+        scans[step.log][step.segment] = scan;
+    })?;
 
     let mut report = Report {
         schema: SCHEMA,
@@ -161,74 +159,6 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.verdict = Verdict::Damaged;
     }
     Ok(report)
-}
-
-/// Does `work` for all numbers below `count`, in as many threads as there are, and gives what comes out to `then` in the
-/// order of the numbers. Work runs ahead only so far that what waits for its turn stays little.
-fn in_order<T: Send, E: Send>(
-    count: usize,
-    work: impl Fn(usize) -> Result<T, E> + Sync,
-    then: impl FnMut(usize, T) + Send,
-) -> Result<(), E> {
-    struct State<T, E, F> {
-        next: usize,
-        waiting: BTreeMap<usize, T>,
-        then: F,
-        failed: Option<E>,
-        stopped: bool,
-    }
-    /// Wakes the others if this thread panics: what they wait for never comes.
-    struct Stop<'a, S> {
-        state: &'a Mutex<S>,
-        turned: &'a Condvar,
-        set: fn(&mut S),
-    }
-    impl<S> Drop for Stop<'_, S> {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                (self.set)(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
-                self.turned.notify_all();
-            }
-        }
-    }
-    let ahead = 4 * rayon::current_num_threads();
-    let begun = AtomicUsize::new(0);
-    let state = Mutex::new(State { next: 0, waiting: BTreeMap::new(), then, failed: None, stopped: false });
-    let turned = Condvar::new();
-    rayon::broadcast(|_| {
-        let _stop = Stop { state: &state, turned: &turned, set: |state| state.stopped = true };
-        loop {
-            let at = begun.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                return;
-            }
-            let done = work(at);
-            let mut guard = state.lock().unwrap_or_else(PoisonError::into_inner);
-            while at > guard.next + ahead && !guard.stopped {
-                guard = turned.wait(guard).unwrap_or_else(PoisonError::into_inner);
-            }
-            let state = &mut *guard;
-            match done {
-                Ok(done) => {
-                    state.waiting.insert(at, done);
-                    while let Some(done) = state.waiting.remove(&state.next) {
-                        (state.then)(state.next, done);
-                        state.next += 1;
-                    }
-                }
-                Err(error) => {
-                    state.failed.get_or_insert(error);
-                    state.stopped = true;
-                }
-            }
-            turned.notify_all();
-            if state.stopped {
-                return;
-            }
-        }
-    });
-    let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    state.failed.map_or(Ok(()), Err)
 }
 
 /// A running server makes checkpoints, removes older ones and the segments that they cover. What has another reason
@@ -292,51 +222,4 @@ fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentSca
 /// Whether a crash leaves torn records in such a log. Checkpoints and snapshots get their name when they are whole.
 fn may_be_torn(kind: LogKind) -> bool {
     matches!(kind, LogKind::Wal | LogKind::Wbl)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::in_order;
-
-    fn numbers(
-        threads: usize,
-        count: usize,
-        fails: impl Fn(usize) -> bool + Sync,
-    ) -> (Vec<usize>, Option<usize>) {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        let mut seen = Vec::new();
-        let work = |at: usize| if fails(at) { Err(at) } else { Ok(at * 2) };
-        let failed = pool.install(|| {
-            in_order(count, work, |at, twice| {
-                assert_eq!(twice, at * 2);
-                seen.push(at);
-            })
-        });
-        (seen, failed.err())
-    }
-
-    #[test]
-    fn results_come_in_order() {
-        for (threads, count) in [(1, 0), (1, 1), (1, 100), (2, 1000), (7, 1000), (16, 3)] {
-            assert_eq!(numbers(threads, count, |_| false), ((0..count).collect(), None), "{threads}");
-        }
-    }
-
-    #[test]
-    fn a_failure_ends_it() {
-        for threads in [1, 2, 7] {
-            let (seen, failed) = numbers(threads, 1000, |at| at == 500);
-            assert_eq!(failed, Some(500));
-            assert!(seen.len() <= 500 && seen.iter().copied().eq(0..seen.len()), "{seen:?}");
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "a bug")]
-    fn a_panic_hangs_nobody() {
-        numbers(4, 1000, |at| {
-            assert!(at != 100, "a bug");
-            false
-        });
-    }
 }

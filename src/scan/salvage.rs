@@ -1,8 +1,8 @@
 //! One segment, read and judged: what the salvage reader found, settled by what records say.
 //!
-//! A healthy segment is read once. Only where something is in doubt (a bit that could be flipped back, pages that do not
-//! stand where they stood) is it read again: first for the refs, times and neighbours that whole records show
-//! ([`Context`]), then for good, each doubt decided.
+//! A healthy segment is only walked ([`super::walk`]). One that cannot be is read anew, with care. Only where something is
+//! in doubt (a bit that could be flipped back, pages that do not stand where they stood) is it read again: first for the
+//! refs, times and neighbours that whole records show ([`Context`]), then for good, each doubt decided.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{self, RecordType, Summary};
 use crate::scan::context::{self, Context, Pairs, Suspicion};
+use crate::scan::walk::walk;
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::{HeadByte, page_start};
+use crate::wal::walk::{Pages, Walker};
 use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// How the records of a log are to be read.
@@ -141,6 +143,24 @@ pub fn salvage_with<S: ReadAt + ?Sized, V: Visitor>(
 
 /// As [`salvage_with`], where it is said which corrections are wanted.
 pub fn salvage_correcting<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    corrections: Corrections,
+    visitor_for: impl Fn() -> V,
+) -> V {
+    if reading == Reading::Prometheus {
+        let mut visitor = visitor_for();
+        let (mut walker, mut pages) = (Walker::default(), Pages::default());
+        if walk(&mut walker, source, length, 0..length, &mut pages, &mut visitor).is_ok() {
+            return visitor;
+        }
+    }
+    salvage_doubtful(source, length, reading, corrections, visitor_for)
+}
+
+/// As [`salvage_correcting`], where it is known that the segment cannot be walked.
+pub(super) fn salvage_doubtful<S: ReadAt + ?Sized, V: Visitor>(
     source: &S,
     length: u64,
     reading: Reading,
@@ -337,7 +357,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                             None => record_problem(&record, &summary, &mut unpacker),
                         };
                         doubts.look_at(&record, &summary, problem.is_some());
-                        (of_summary(&summary), problem)
+                        (contents_of(&summary), problem)
                     }
                 };
                 match problem {
@@ -382,7 +402,7 @@ fn visitor_record<V: Visitor>(
 
 /// Whether a joined record that decodes is free of what only bytes read out of step contain: refs beyond what any
 /// server hands out, times that lie years apart, schemas that do not exist.
-fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
+pub(super) fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
     const HIGHEST_REF: u64 = 1 << 40;
     const YEAR: u64 = 365 * 24 * 60 * 60 * 1000;
     if record.has_own_checksum {
@@ -395,7 +415,7 @@ fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
         && !context::pages_are_exchanged(record)
 }
 
-fn of_summary(summary: &Summary) -> Contents {
+pub(super) fn contents_of(summary: &Summary) -> Contents {
     Contents {
         name: summary.record_type.map_or("unknown", RecordType::name),
         entries: summary.entries,
@@ -596,7 +616,7 @@ fn agree(correction: &Correction, context: &Context, corrections: Corrections) -
         mask: correction.mask,
         offset: correction.offset,
         end: correction.end,
-        contents: of_summary(&summary),
+        contents: contents_of(&summary),
         odds,
     })
 }

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::cause::{self, Evidence};
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
-use super::salvage::{Contents, Problem, ProblemKind, Reading, Visitor, salvage_with};
+use super::salvage::{Contents, Corrections, Problem, ProblemKind, Reading, Visitor, salvage_doubtful};
+use super::walk::walk;
 use super::{Progress, ScanError};
 use crate::record::{self, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
+use crate::wal::walk::{Doubt, Pages, Walker};
 use crate::wal::{Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// What one segment holds.
@@ -36,6 +39,14 @@ pub(super) struct SegmentScan {
 }
 
 impl SegmentScan {
+    /// Goes on with what stands behind, in the same segment.
+    pub(super) fn append(&mut self, behind: Self) {
+        self.tally.add(&behind.tally);
+        if let (Some(refs), Some(behind)) = (&mut self.refs, behind.refs) {
+            refs.append(behind);
+        }
+    }
+
     /// Whether it is what Prometheus's repair leaves of a segment of which it keeps no record: one page of zeros
     /// (`tsdb/wlog/wlog.go`, `WL.Repair`).
     pub(super) fn is_cut_to_nothing(&self) -> bool {
@@ -143,24 +154,51 @@ impl Visitor for Found {
     }
 }
 
-/// Reads a segment, and its refs if somewhere to put them is given. `None` if it has gone.
+/// What begins within a stretch of a segment, if nothing is wrong there. `bytes` is what the segment has in all.
+pub(super) fn walk_stretch(
+    walker: &mut Walker,
+    segment: &SegmentFile,
+    bytes: u64,
+    stretch: Range<u64>,
+    refs: Option<&SegmentRefs>,
+) -> Result<(SegmentScan, Pages), Doubt> {
+    let Ok(Some((file, _))) = open(segment) else { return Err(Doubt) };
+    let mut found = Found { refs: refs.cloned(), ..Found::default() };
+    let mut pages = Pages::default();
+    walk(walker, &file, bytes, stretch, &mut pages, &mut found)?;
+    if !(found.problems.is_empty() && found.odd_flags.is_empty()) {
+        return Err(Doubt);
+    }
+    let scan = SegmentScan {
+        bytes,
+        tally: found.tally,
+        refs: found.refs,
+        modified: modified(&file),
+        ..SegmentScan::default()
+    };
+    Ok((scan, pages))
+}
+
+/// Reads a segment that cannot be walked, and its refs if somewhere to put them is given; `known_bytes` is what it had
+/// when it was looked at first. `None` if it has gone.
 pub(super) fn scan(
     segment: &SegmentFile,
+    known_bytes: u64,
     reading: Reading,
     refs: Option<&SegmentRefs>,
-    progress: &dyn Progress,
+    progress: &Reached<'_>,
 ) -> Result<Option<SegmentScan>, ScanError> {
     let failed = |source| ScanError::Open { path: segment.path.clone(), source };
     let (file, bytes) = match open(segment) {
-        Ok(Some(opened)) => opened,
+        Ok(Some((file, bytes))) => (file, bytes.max(known_bytes)),
         Ok(None) => return Ok(Some(SegmentScan { not_a_file: true, ..SegmentScan::default() })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
-    let source = Counted { file: &file, progress, reached: AtomicU64::new(0) };
-    let found = salvage_with(&source, bytes, reading, || Found { refs: refs.cloned(), ..Found::default() });
-    source.reach(bytes);
-    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+    let source = Counted { file: &file, progress };
+    let visitor = || Found { refs: refs.cloned(), ..Found::default() };
+    let found = salvage_doubtful(&source, bytes, reading, Corrections::default(), visitor);
+    progress.reach(bytes);
     let problems = found.problems.into_iter().map(|problem| {
         let evidence = cause::look(&file, &problem);
         (problem, evidence)
@@ -172,9 +210,14 @@ pub(super) fn scan(
         odd_flags: found.odd_flags,
         not_a_file: false,
         refs: found.refs,
-        modified: modified
-            .and_then(|time| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()),
+        modified: modified(&file),
     }))
+}
+
+/// When it was last written to, ms since 1970.
+fn modified(file: &File) -> Option<i64> {
+    let time = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 /// The file and its size; `None` if it is no file: opening a pipe would wait for a writer.
@@ -223,26 +266,42 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
     Dialect::Prometheus
 }
 
-/// A file that tells how far it has been read.
-struct Counted<'a> {
-    file: &'a File,
+/// How much of a segment has been told to be read.
+pub(super) struct Reached<'a> {
     progress: &'a dyn Progress,
-    reached: AtomicU64,
+    bytes: AtomicU64,
 }
 
-impl Counted<'_> {
+impl<'a> Reached<'a> {
+    pub(super) fn new(progress: &'a dyn Progress) -> Self {
+        Self { progress, bytes: AtomicU64::new(0) }
+    }
+
+    /// So many more bytes, wherever they stand.
+    pub(super) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.advance(bytes);
+    }
+
+    /// All up to there; what was told before counts as what stands first.
     fn reach(&self, offset: u64) {
-        let before = self.reached.fetch_max(offset, Ordering::Relaxed);
+        let before = self.bytes.fetch_max(offset, Ordering::Relaxed);
         if offset > before {
             self.progress.advance(offset - before);
         }
     }
 }
 
+/// A file that tells how far it has been read.
+struct Counted<'a> {
+    file: &'a File,
+    progress: &'a Reached<'a>,
+}
+
 impl ReadAt for Counted<'_> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let count = ReadAt::read_at(self.file, buffer, offset)?;
-        self.reach(offset + count as u64);
+        self.progress.reach(offset + count as u64);
         Ok(count)
     }
 }

@@ -1,7 +1,7 @@
 //! The log format: bytes to records and back, and nothing above records.
 //!
 //! [`layout`] has the bytes, [`page`] cuts one page into pieces, [`reader`] joins these into records and never stops,
-//! [`writer`] lays records out again.
+//! [`walk`] does the same, faster, and stops at the first trouble; [`writer`] lays records out again.
 
 pub mod compress;
 pub mod crc;
@@ -10,6 +10,7 @@ pub mod page;
 pub mod reader;
 pub mod segments;
 pub mod source;
+pub mod walk;
 pub mod writer;
 
 pub use layout::{Compression, FragmentType, HEADER_SIZE, PAGE, PAGE_SIZE};
