@@ -14,11 +14,14 @@ use support::damage::{self, KINDS};
 use support::{oracle, pristine};
 use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage, settle};
 use walfix::wal::walk::{Doubt, Pages, Walker};
-use walfix::wal::{PAGE, Record};
+use walfix::wal::{PAGE, PAGE_SIZE, Record};
+
+/// Where a record and its fragments stand, and what it says.
+type Told = (Range<u64>, Vec<Range<u64>>, Vec<u8>);
 
 #[derive(Debug, Default, PartialEq)]
 struct Found {
-    records: Vec<(Range<u64>, Vec<Range<u64>>, Vec<u8>)>,
+    records: Vec<Told>,
     contents: Vec<Contents>,
     problems: Vec<Problem>,
 }
@@ -66,7 +69,7 @@ fn walk(bytes: &[u8], stretches: &[Range<u64>]) -> Result<Found, Doubt> {
 
 /// All of `length`, cut at random pages.
 fn stretches(length: u64, rng: &mut Rng) -> Vec<Range<u64>> {
-    let mut cuts: Vec<u64> = (0..rng.usize(..6)).map(|_| rng.u64(..length / PAGE + 1) * PAGE).collect();
+    let mut cuts: Vec<u64> = (0..rng.usize(..6)).map(|_| rng.u64(..=length / PAGE) * PAGE).collect();
     cuts.extend([0, length]);
     cuts.sort_unstable();
     cuts.dedup();
@@ -101,7 +104,7 @@ fn what_can_be_walked_is_what_care_finds() {
             log.records.iter().flat_map(|record| record.fragments.iter().map(|f| f.start)).collect();
         let mut bytes = log.bytes.clone();
         let kind = KINDS[rng.usize(..KINDS.len())];
-        if kind.contains("pages") && bytes.len() < 3 * PAGE as usize {
+        if kind.contains("pages") && bytes.len() < 3 * PAGE_SIZE {
             continue;
         }
         let within = 0..bytes.len();
@@ -172,7 +175,7 @@ fn large_segments_say_what_small_ones_say() {
     let segment = large.0.path().join("wal/00000000");
     let bytes = std::fs::read(&segment).unwrap();
     let written = pristine::records(&bytes);
-    for at in (1000..bytes.len()).step_by(256 * PAGE as usize) {
+    for at in (1000..bytes.len()).step_by(256 * PAGE_SIZE) {
         let mut damaged = bytes.clone();
         for byte in &mut damaged[at..at + 8] {
             *byte ^= 0x5a;
