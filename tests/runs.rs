@@ -8,11 +8,15 @@ use walfix::record::{Record, Summary, summarize, summarize_refs};
 
 fn varint(value: i64, overlong: bool, out: &mut Vec<u8>) {
     let mut rest = (value << 1 ^ value >> 63).cast_unsigned();
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = rest.to_le_bytes();
         rest >>= 7;
+        if rest == 0 {
+            out.push(low & 0x7f | if overlong { 0x80 } else { 0 });
+            break;
+        }
+        out.push(low | 0x80);
     }
-    out.push(rest as u8 | if overlong { 0x80 } else { 0 });
     if overlong {
         out.push(0);
     }

@@ -59,6 +59,40 @@ impl<'a> Cursor<'a> {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
+    /// Passes over `count` varints, signed or not.
+    pub(crate) fn skip_varints(&mut self, mut count: u64) -> Result<(), Cut> {
+        const GOES_ON: u64 = 0x8080_8080_8080_8080;
+        const NOT_ZERO: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        // Eight bytes at once, where none of their varints has more than two, and none is longer than it must be.
+        while count >= 8
+            && let Some(bytes) = self.rest.first_chunk()
+        {
+            let word = u64::from_le_bytes(*bytes);
+            let goes_on = word & GOES_ON;
+            let is_zero = !(((word & NOT_ZERO) + NOT_ZERO) | word) & GOES_ON;
+            if goes_on << 8 & (goes_on | is_zero) != 0 {
+                self.uvarint64()?;
+                count -= 1;
+                continue;
+            }
+            count -= u64::from(8 - goes_on.count_ones());
+            // The last one may have its second byte in the next word.
+            let whole = if goes_on >> 63 == 0 { 8 } else { 7 };
+            self.rest = self.rest.get(whole..).unwrap_or_default();
+        }
+        for _ in 0..count {
+            self.uvarint64()?;
+        }
+        Ok(())
+    }
+
+    /// Passes over `count` 64-bit numbers.
+    pub(crate) fn skip_be64(&mut self, count: u64) -> Result<(), Cut> {
+        let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(8)).ok_or(Cut::SHORT)?;
+        self.rest = self.rest.get(bytes..).ok_or(Cut::SHORT)?;
+        Ok(())
+    }
+
     /// Takes note of what was read another way.
     pub(crate) fn note_overlong(&mut self, overlong: bool) {
         self.overlong |= overlong;
@@ -85,6 +119,7 @@ impl<'a> Cursor<'a> {
         self.be64().map(u64::cast_signed)
     }
 
+    #[inline]
     pub(crate) fn uvarint64(&mut self) -> Result<u64, Cut> {
         match self.rest.split_first() {
             Some((&byte, rest)) if byte < 0x80 => {
@@ -95,6 +130,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_uvarint64(&mut self) -> Result<u64, Cut> {
         let mut value = 0_u64;
         let mut shift = 0_u32;
@@ -115,6 +151,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A zigzag varint.
+    #[inline]
     pub(crate) fn varint64(&mut self) -> Result<i64, Cut> {
         let zigzag = self.uvarint64()?;
         Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())

@@ -156,12 +156,12 @@ struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    /// Reads the count, then calls `skip` so often. What has been read stays in the list on failure, because Prometheus
-    /// looks at half-decoded histograms too.
+    /// Reads the count, then passes over so many elements. What has been read stays in the list on failure, because
+    /// Prometheus looks at half-decoded histograms too.
     fn decode(
         &mut self,
         cursor: &mut Cursor<'a>,
-        skip: impl Fn(&mut Cursor<'a>) -> Result<(), Cut>,
+        skip: impl Fn(&mut Cursor<'a>, u64) -> Result<(), Cut>,
     ) -> Result<(), Cut> {
         let count = cursor.count()?;
         if cursor.is_absurd(count, ELEMENT_BYTES) {
@@ -169,9 +169,7 @@ impl<'a> List<'a> {
         }
         *self = Self { count, bytes: cursor.rest() };
         let start = *cursor;
-        for _ in 0..count {
-            skip(cursor)?;
-        }
+        skip(cursor, count)?;
         self.bytes = cursor.since(&start);
         Ok(())
     }
@@ -276,11 +274,7 @@ list!(
 
 impl<'a> Spans<'a> {
     fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
-        self.0.decode(cursor, |cursor| {
-            cursor.varint64()?;
-            cursor.uvarint64()?;
-            Ok(())
-        })
+        self.0.decode(cursor, |cursor, count| cursor.skip_varints(count.saturating_mul(2)))
     }
 
     fn buckets(&self) -> u64 {
@@ -305,13 +299,13 @@ impl<'a> Spans<'a> {
 
 impl<'a> Deltas<'a> {
     fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
-        self.0.decode(cursor, |cursor| cursor.varint64().map(drop))
+        self.0.decode(cursor, Cursor::skip_varints)
     }
 }
 
 impl<'a> FloatBits<'a> {
     fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
-        self.0.decode(cursor, |cursor| cursor.be64().map(drop))
+        self.0.decode(cursor, Cursor::skip_be64)
     }
 }
 
@@ -344,6 +338,7 @@ impl<'a> FloatHistogram<'a> {
 }
 
 impl<'a> Body<'a> for Histogram<'a> {
+    #[inline]
     fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut> {
         if dialect.has_hints() {
             self.hint = cursor.byte()?;
@@ -378,6 +373,7 @@ impl<'a> Body<'a> for Histogram<'a> {
 }
 
 impl<'a> Body<'a> for FloatHistogram<'a> {
+    #[inline]
     fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut> {
         if dialect.has_hints() {
             self.hint = cursor.byte()?;
@@ -440,6 +436,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Ref, time, start timestamp and histogram of the next entry.
+    #[inline]
     fn next<B: Body<'a>>(&mut self) -> Option<Result<(u64, i64, i64, B), DecodeError>> {
         if self.cursor.is_empty() {
             return None;
@@ -451,6 +448,21 @@ impl<'a> Walk<'a> {
         Some(entry)
     }
 
+    /// Tells of each entry its ref, its time, and whether Prometheus knows its schema; and how the decoding ends.
+    fn heads<B: Body<'a>>(
+        mut self,
+        mut each: impl FnMut(u64, i64, bool),
+    ) -> (Cursor<'a>, Option<DecodeError>) {
+        while let Some(entry) = self.next::<B>() {
+            match entry {
+                Ok((series_ref, t, _, body)) => each(series_ref, t, is_known_schema(body.schema())),
+                Err(error) => return (self.cursor, Some(error)),
+            }
+        }
+        (self.cursor, None)
+    }
+
+    #[inline]
     fn entry<B: Body<'a>>(&mut self) -> Result<(u64, i64, i64, B), DecodeError> {
         if let Err(cut) = self.layout {
             return Err(DecodeError::after(cut, 0, "histograms"));
@@ -485,6 +497,7 @@ impl<'a> Walk<'a> {
         }
     }
 
+    #[inline]
     fn head(&mut self) -> Result<(u64, i64, i64), Cut> {
         match &mut self.layout {
             Ok(Layout::V1(base)) => base.absolute(&mut self.cursor).map(|(series_ref, t)| (series_ref, t, 0)),
@@ -504,6 +517,11 @@ impl<'a> HistogramsRecord<'a> {
     pub fn entries(&self) -> HistogramIter<'a> {
         HistogramIter(Walk::new(self.body, self.v2, self.dialect))
     }
+
+    /// The same entries, by their refs, times, and whether Prometheus knows their schemas; and how their decoding ends.
+    pub(crate) fn heads(&self, each: impl FnMut(u64, i64, bool)) -> (Cursor<'a>, Option<DecodeError>) {
+        Walk::new(self.body, self.v2, self.dialect).heads::<Histogram<'_>>(each)
+    }
 }
 
 impl<'a> FloatHistogramsRecord<'a> {
@@ -511,6 +529,11 @@ impl<'a> FloatHistogramsRecord<'a> {
     #[must_use]
     pub fn entries(&self) -> FloatHistogramIter<'a> {
         FloatHistogramIter(Walk::new(self.body, self.v2, self.dialect))
+    }
+
+    /// The same entries, by their refs, times, and whether Prometheus knows their schemas; and how their decoding ends.
+    pub(crate) fn heads(&self, each: impl FnMut(u64, i64, bool)) -> (Cursor<'a>, Option<DecodeError>) {
+        Walk::new(self.body, self.v2, self.dialect).heads::<FloatHistogram<'_>>(each)
     }
 }
 

@@ -47,13 +47,13 @@ impl<'a> SamplesRecord<'a> {
     }
 
     /// The same entries, those next to each other taken together where they can be; and how their decoding ends.
-    pub(crate) fn runs(&self, mut each: impl FnMut(Run)) -> (SampleIter<'a>, Option<DecodeError>) {
+    pub(crate) fn runs(&self, mut each: impl FnMut(Run)) -> (Cursor<'a>, Option<DecodeError>) {
         let mut entries = self.entries();
         loop {
             let from = entries.cursor.rest();
             match entries.next() {
-                None => return (entries, None),
-                Some(Err(error)) => return (entries, Some(error)),
+                None => return (entries.cursor, None),
+                Some(Err(error)) => return (entries.cursor, Some(error)),
                 Some(Ok(first)) => entries.follow(first, from, &mut each),
             }
         }

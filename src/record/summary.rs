@@ -1,6 +1,6 @@
 //! One walk over a record, for what a scan wants to know of it.
 
-use super::cursor::AtCursor;
+use super::cursor::{AtCursor, Cursor};
 use super::{DecodeError, Dialect, Record, RecordType, Run};
 
 /// What one walk over a record finds.
@@ -50,22 +50,21 @@ fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64, u64)) -> Summary 
     let error = match Record::parse_as(record, dialect) {
         Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Samples(r) => {
-            let (end, error) = r.runs(|run| seen.run(run));
-            seen.overlong = error.is_none() && end.cursor().overlong();
-            error
+            let end = r.runs(|run| seen.run(run));
+            seen.ended(end)
         }
         Record::Tombstones(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Exemplars(r) => seen.all(r.entries(), |seen, e| seen.timed(e.series_ref, e.t)),
         Record::MmapMarkers(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Metadata(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
-        Record::Histograms(r) => seen.all(r.entries(), |seen, e| {
-            seen.unknown_schemas += u64::from(!e.known_schema());
-            seen.timed(e.series_ref, e.t);
-        }),
-        Record::FloatHistograms(r) => seen.all(r.entries(), |seen, e| {
-            seen.unknown_schemas += u64::from(!e.known_schema());
-            seen.timed(e.series_ref, e.t);
-        }),
+        Record::Histograms(r) => {
+            let end = r.heads(|series_ref, t, known| seen.histogram(series_ref, t, known));
+            seen.ended(end)
+        }
+        Record::FloatHistograms(r) => {
+            let end = r.heads(|series_ref, t, known| seen.histogram(series_ref, t, known));
+            seen.ended(end)
+        }
         Record::MinValidTime(r) => {
             seen.entries = u64::from(r.min_time().is_ok());
             r.min_time().err()
@@ -125,8 +124,19 @@ impl<F: FnMut(u64, u64)> Seen<F> {
                 Err(error) => return Some(error),
             }
         }
-        self.overlong = entries.cursor().overlong();
-        None
+        self.ended((*entries.cursor(), None))
+    }
+
+    /// The record has been decoded up to the cursor, and this is why no further.
+    fn ended(&mut self, (cursor, error): (Cursor<'_>, Option<DecodeError>)) -> Option<DecodeError> {
+        self.overlong = error.is_none() && cursor.overlong();
+        error
+    }
+
+    fn histogram(&mut self, series_ref: u64, t: i64, known_schema: bool) {
+        self.entries += 1;
+        self.unknown_schemas += u64::from(!known_schema);
+        self.timed(series_ref, t);
     }
 
     fn run(&mut self, run: Run) {
