@@ -81,6 +81,7 @@ fn one_by_one(record: &[u8]) -> (Summary, Vec<u64>) {
     }
     summary.min_ref = refs.iter().copied().min();
     summary.max_ref = refs.iter().copied().max();
+    summary.falls = refs.windows(2).any(|pair| pair[1] < pair[0]);
     (summary, refs)
 }
 

@@ -53,9 +53,8 @@ impl<'a> Cursor<'a> {
         self.rest
     }
 
-    /// Passes over `count` elements of `size` bytes each, which have been read another way.
-    pub(crate) fn skip(&mut self, count: u64, size: usize) {
-        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size);
+    /// Passes over so many bytes, which have been read another way.
+    pub(crate) fn skip(&mut self, bytes: usize) {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 

@@ -21,8 +21,8 @@ pub(crate) struct Run {
 /// Bytes of a value.
 const VALUE: usize = 8;
 
-/// Entries that are read by their shape before it is looked again whether their refs follow one another.
-const SHAPED: usize = 48;
+/// Entries that are read by their shape, or one by one, before it is looked again whether their refs follow one another.
+const SCATTERED: usize = 64;
 
 /// The high bit of each byte: set where a varint goes on.
 const GOES_ON: u64 = 0x8080_8080_8080_8080;
@@ -76,9 +76,9 @@ impl Head {
         if is_behind_base { per_length!(self, rest, consecutive) } else { 0 }
     }
 
-    /// Tells ref and time, relative to the base, of the next few entries of the same shape. Whether one of their varints
-    /// had more bytes than it needs.
-    pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> bool {
+    /// Tells ref and time, relative to the base, of the next few entries of the same shape. How many these are, and whether
+    /// one of their varints had more bytes than it needs.
+    pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> (u64, bool) {
         per_length!(self, rest, alike, each)
     }
 
@@ -121,13 +121,13 @@ impl Head {
     }
 
     /// As [`Self::each_alike`], for entries of `STRIDE` bytes.
-    fn alike<const STRIDE: usize>(&self, rest: &[u8], mut each: impl FnMut(i64, i64)) -> bool {
+    fn alike<const STRIDE: usize>(&self, rest: &[u8], mut each: impl FnMut(i64, i64)) -> (u64, bool) {
         let (entries, _) = rest.as_chunks::<STRIDE>();
-        let (blocks, _) = entries.get(..entries.len().min(SHAPED)).unwrap_or_default().as_chunks::<4>();
+        let (blocks, _) = entries.get(..entries.len().min(SCATTERED)).unwrap_or_default().as_chunks::<4>();
         let ends = GOES_ON & low_bytes(self.length);
         let (ref_bits, t_bits) = (8 * self.ref_length, 8 * (self.length - self.ref_length));
         let last_of = |bytes: u64, bits: usize| bits > 8 && bytes >> (bits - 8) == 0;
-        let mut overlong = false;
+        let (mut count, mut overlong) = (0, false);
         for block in blocks {
             let heads = block.map(|entry| head_of(&entry));
             let differ = heads.iter().fold(0, |differ, head| differ | (head ^ self.bytes));
@@ -140,9 +140,38 @@ impl Head {
                 overlong |= last_of(ref_bytes, ref_bits) | last_of(t_bytes, t_bits);
                 each(unzigzag(squeeze(ref_bytes)), unzigzag(squeeze(t_bytes)));
             }
+            count += 4;
         }
-        overlong
+        (count, overlong)
     }
+}
+
+/// Tells ref and time, relative to the base, of the next few entries, of whatever shape, as long as what stands before the
+/// value has at most eight bytes. How many, how many bytes they have, and whether a varint had more bytes than it needs.
+pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> (u64, usize, bool) {
+    let (mut left, mut count, mut overlong) = (rest, 0, false);
+    while count < SCATTERED as u64
+        && let Some(bytes) = left.first_chunk()
+    {
+        // No branch but those that are hardly ever taken: lengths of scattered refs cannot be foretold.
+        let word = u64::from_le_bytes(*bytes);
+        let ends = !word & GOES_ON;
+        let behind_ref = ends & ends.wrapping_sub(1);
+        if behind_ref == 0 {
+            break;
+        }
+        let ref_bits = ends.trailing_zeros() + 1;
+        let head_bits = behind_ref.trailing_zeros() + 1;
+        let Some(behind) = left.get(head_bits as usize / 8 + VALUE..) else { break };
+        let ref_bytes = word & (ends ^ ends.wrapping_sub(1));
+        let t_bytes = (word & (behind_ref ^ behind_ref.wrapping_sub(1))) >> ref_bits;
+        overlong |= (ref_bytes >> (ref_bits - 8)) + u64::from(ref_bits == 8) == 0;
+        let t_bits = head_bits - ref_bits;
+        overlong |= (t_bytes >> (t_bits - 8)) + u64::from(t_bits == 8) == 0;
+        each(unzigzag(squeeze(ref_bytes)), unzigzag(squeeze(t_bytes)));
+        (left, count) = (behind, count + 1);
+    }
+    (count, rest.len() - left.len(), overlong)
 }
 
 /// How many of the entries have the head that is expected, which is 2 higher for each.

@@ -87,15 +87,21 @@ impl SampleIter<'_> {
         let mut count = head.count_consecutive(rest).min(u64::MAX - first.series_ref);
         run.count += count;
         each(run);
+        let mut bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(head.stride());
         if count == 0 {
-            let overlong = head.each_alike(rest, |ref_delta, t_delta| {
-                let (series_ref, t) = base.at(ref_delta, t_delta);
-                each(Run { first_ref: series_ref, count: 1, t });
-                count += 1;
-            });
+            let mut one = |ref_delta, t_delta| {
+                let (first_ref, t) = base.at(ref_delta, t_delta);
+                each(Run { first_ref, count: 1, t });
+            };
+            let mut overlong;
+            (count, overlong) = head.each_alike(rest, &mut one);
+            bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(head.stride());
+            if count == 0 {
+                (count, bytes, overlong) = runs::each_scattered(rest, one);
+            }
             self.cursor.note_overlong(overlong);
         }
-        self.cursor.skip(count, head.stride());
+        self.cursor.skip(bytes);
         self.count += count;
     }
 

@@ -20,6 +20,8 @@ pub struct Summary {
     pub min_ref: Option<u64>,
     /// Highest ref of a series.
     pub max_ref: Option<u64>,
+    /// A ref is lower than the one before it.
+    pub falls: bool,
     /// A varint has more bytes than it needs: bytes that no writer wrote so.
     pub overlong: bool,
     /// Why the rest cannot be decoded.
@@ -79,6 +81,7 @@ fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64, u64)) -> Summary 
         max_time: (seen.min_time <= seen.max_time).then_some(seen.max_time),
         min_ref: (seen.min_ref <= seen.max_ref).then_some(seen.min_ref),
         max_ref: (seen.min_ref <= seen.max_ref).then_some(seen.max_ref),
+        falls: seen.falls,
         overlong: seen.overlong,
         error,
     }
@@ -94,6 +97,8 @@ struct Seen<F> {
     max_time: i64,
     min_ref: u64,
     max_ref: u64,
+    last_ref: u64,
+    falls: bool,
 }
 
 impl<F: FnMut(u64, u64)> Seen<F> {
@@ -107,6 +112,8 @@ impl<F: FnMut(u64, u64)> Seen<F> {
             max_time: i64::MIN,
             min_ref: u64::MAX,
             max_ref: u64::MIN,
+            last_ref: 0,
+            falls: false,
         }
     }
 
@@ -140,10 +147,13 @@ impl<F: FnMut(u64, u64)> Seen<F> {
     }
 
     fn run(&mut self, run: Run) {
+        let last_ref = run.first_ref + (run.count - 1);
         self.entries += run.count;
         (self.each)(run.first_ref, run.count);
         self.min_ref = self.min_ref.min(run.first_ref);
-        self.max_ref = self.max_ref.max(run.first_ref + (run.count - 1));
+        self.max_ref = self.max_ref.max(last_ref);
+        self.falls |= run.first_ref < self.last_ref;
+        self.last_ref = last_ref;
         self.min_time = self.min_time.min(run.t);
         self.max_time = self.max_time.max(run.t);
     }
@@ -152,6 +162,8 @@ impl<F: FnMut(u64, u64)> Seen<F> {
         (self.each)(series_ref, 1);
         self.min_ref = self.min_ref.min(series_ref);
         self.max_ref = self.max_ref.max(series_ref);
+        self.falls |= series_ref < self.last_ref;
+        self.last_ref = series_ref;
     }
 
     fn timed(&mut self, series_ref: u64, t: i64) {

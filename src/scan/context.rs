@@ -254,15 +254,16 @@ pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
     let mut uses = Vec::new();
     each_use(record.data, |now| uses.push(now));
     let joints = entries_at_joints(record, &uses);
-    let steps = Steps::of(&uses, &joints);
-    let back = |pair: &[SeriesUse]| pair[1].series_ref < pair[0].series_ref && pair[1].time == pair[0].time;
-    let ahead = |pair: &[SeriesUse]| steps.is_far(pair[0], pair[1]) && pair[1].time == pair[0].time;
     let at_joints = |odd: &dyn Fn(&[SeriesUse]) -> bool| {
-        joints.iter().filter(|&&entry| around(&uses, entry).windows(2).any(odd)).count()
+        joints.iter().any(|&entry| around(&uses, entry).windows(2).any(odd))
     };
-    at_joints(&back) > 0
-        && at_joints(&ahead) > 0
-        && !steps.kinds.contains_key(&(Ordering::Greater, Ordering::Equal))
+    let back = |pair: &[SeriesUse]| pair[1].series_ref < pair[0].series_ref && pair[1].time == pair[0].time;
+    if !at_joints(&back) {
+        return false;
+    }
+    let steps = Steps::of(&uses, &joints);
+    let ahead = |pair: &[SeriesUse]| steps.is_far(pair[0], pair[1]) && pair[1].time == pair[0].time;
+    at_joints(&ahead) && !steps.kinds.contains_key(&(Ordering::Greater, Ordering::Equal))
 }
 
 /// For each joint of an uncompressed record the first entry that does not lie before it as a whole.

@@ -6,7 +6,6 @@
 //!
 //! Source: Prometheus `tsdb/head_wal.go` (`loadWAL`, `loadWBL`, `resetSeriesWithMMappedChunks`).
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 
@@ -41,7 +40,7 @@ const MOST_STORIES: u64 = 1 << 18;
 struct Refs {
     blocks: Vec<Block>,
     /// Where the block of that number is.
-    places: HashMap<u64, usize>,
+    places: Places,
     /// The block that was asked for last: samples of one scrape have refs next to each other.
     last: usize,
     /// There were more blocks than there is room for; what the rest say is of no use.
@@ -58,6 +57,41 @@ struct Block {
     again: u64,
 }
 
+/// Where blocks are, by their number.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    /// One more than the place, 0 if there is none; of low numbers, which are nearly all there are.
+    low: Vec<u32>,
+    high: HashMap<u64, u32>,
+}
+
+impl Places {
+    /// Numbers that are low.
+    const LOW: u64 = MOST_BLOCKS as u64;
+
+    fn get(&self, number: u64) -> Option<usize> {
+        let known = if number < Self::LOW {
+            *self.low.get(usize::try_from(number).ok()?)?
+        } else {
+            *self.high.get(&number)?
+        };
+        usize::try_from(known).ok()?.checked_sub(1)
+    }
+
+    fn insert(&mut self, number: u64, place: usize) {
+        let known = u32::try_from(place + 1).unwrap_or(0);
+        match usize::try_from(number) {
+            Ok(low) if number < Self::LOW => {
+                if self.low.len() <= low {
+                    self.low.resize(low + 1, 0);
+                }
+                self.low[low] = known;
+            }
+            _ => drop(self.high.insert(number, known)),
+        }
+    }
+}
+
 impl Refs {
     fn place(&mut self, number: u64) -> usize {
         let is = |at: usize| self.blocks.get(at).is_some_and(|block| block.number == number);
@@ -69,18 +103,17 @@ impl Refs {
     }
 
     fn find(&mut self, number: u64) -> usize {
-        let next = self.blocks.len();
-        match self.places.entry(number) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(_) if next == MOST_BLOCKS => {
-                self.overflowed = true;
-                0
-            }
-            Entry::Vacant(vacant) => {
-                self.blocks.push(Block { number, ..Block::default() });
-                *vacant.insert(next)
-            }
+        if let Some(place) = self.places.get(number) {
+            return place;
         }
+        let next = self.blocks.len();
+        if next == MOST_BLOCKS {
+            self.overflowed = true;
+            return 0;
+        }
+        self.blocks.push(Block { number, ..Block::default() });
+        self.places.insert(number, next);
+        next
     }
 
     fn block(&mut self, number: u64) -> &mut Block {
@@ -103,7 +136,7 @@ impl Refs {
     }
 
     fn get(&self, number: u64) -> Block {
-        self.places.get(&number).map_or_else(Block::default, |&at| self.blocks[at])
+        self.places.get(number).map_or_else(Block::default, |at| self.blocks[at])
     }
 
     fn is_used(&self, series_ref: u64) -> bool {

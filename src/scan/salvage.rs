@@ -412,7 +412,7 @@ pub(super) fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
         && summary.unknown_schemas == 0
         && !summary.overlong
-        && !context::pages_are_exchanged(record)
+        && !(summary.falls && context::pages_are_exchanged(record))
 }
 
 pub(super) fn contents_of(summary: &Summary) -> Contents {

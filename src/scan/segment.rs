@@ -13,7 +13,7 @@ use super::report::{Dialect, Entries};
 use super::salvage::{Contents, Corrections, Problem, ProblemKind, Reading, Visitor, salvage_doubtful};
 use super::walk::walk;
 use super::{Progress, ScanError};
-use crate::record::{self, Summary};
+use crate::record::{self, RecordType, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
 use crate::wal::walk::{Doubt, Pages, Walker};
@@ -257,7 +257,12 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
                     return Dialect::Loki;
                 }
                 seen += 1;
-                if seen == ENOUGH {
+                let summary = record::summarize(record.data);
+                // Labels with their lengths, to the last byte: nothing else looks like that.
+                let is_plain = summary.record_type == Some(RecordType::Series)
+                    && summary.entries > 0
+                    && summary.error.is_none();
+                if seen == ENOUGH || is_plain {
                     return Dialect::Prometheus;
                 }
             }
