@@ -169,6 +169,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string with its length before it (`Decbuf.UvarintBytes`).
+    #[inline]
     pub(crate) fn string(&mut self) -> Result<&'a [u8], Cut> {
         let length = self.uvarint64()?;
         // int(length) is negative, so the length check passes and the slice expression panics.

@@ -183,6 +183,8 @@ pub(super) struct SegmentRefs {
     /// Refs that the record that was decoded last has used first, as long as it is not settled whether it is whole: the
     /// block's place, and the bits.
     unsettled: Vec<(usize, u64)>,
+    /// Refs that it defines, in order.
+    defining: Vec<u64>,
     labels: Option<LabelSets>,
 }
 
@@ -192,15 +194,26 @@ impl SegmentRefs {
         let labels = hasher
             .filter(|_| matches!(role, Role::Checkpoint | Role::Below))
             .map(|hasher| LabelSets { hasher: hasher.clone(), hashes: HashMap::default() });
-        (role != Role::Beside).then(|| Self { role, refs: Refs::default(), unsettled: Vec::new(), labels })
+        (role != Role::Beside).then(|| Self {
+            role,
+            refs: Refs::default(),
+            unsettled: Vec::new(),
+            defining: Vec::new(),
+            labels,
+        })
     }
 
     /// Decodes a record; what it says counts from [`Self::settle`] on.
     pub(super) fn decode(&mut self, data: &[u8]) -> Summary {
         self.forget();
         let kind = RecordType::of(data);
-        if !self.role.replays(kind) || kind == Some(RecordType::Series) || self.refs.overflowed {
+        if !self.role.replays(kind) || self.refs.overflowed {
             return record::summarize(data);
+        }
+        if kind == Some(RecordType::Series) {
+            return record::summarize_refs(data, |first, count| {
+                self.defining.extend((0..count).map(|i| first + i));
+            });
         }
         let (refs, unsettled) = (&mut self.refs, &mut self.unsettled);
         record::summarize_refs(data, |first, count| {
@@ -229,17 +242,17 @@ impl SegmentRefs {
     /// The record that was decoded last is whole.
     pub(super) fn settle(&mut self, data: &[u8]) {
         self.unsettled.clear();
-        if let record::Record::Series(series) = record::Record::parse(data)
-            && self.role.replays(Some(RecordType::Series))
+        for series_ref in self.defining.drain(..) {
+            let (number, bit) = Refs::of(series_ref);
+            let block = self.refs.block(number);
+            block.again |= block.defined & bit;
+            block.defined |= bit;
+        }
+        if let Some(labels) = &mut self.labels
+            && let record::Record::Series(series) = record::Record::parse(data)
         {
             for entry in series.entries().flatten() {
-                let (number, bit) = Refs::of(entry.series_ref);
-                let block = self.refs.block(number);
-                block.again |= block.defined & bit;
-                block.defined |= bit;
-                if let Some(labels) = &mut self.labels {
-                    labels.insert(entry.series_ref, entry.labels);
-                }
+                labels.insert(entry.series_ref, entry.labels);
             }
         }
     }
@@ -260,6 +273,7 @@ impl SegmentRefs {
 
     /// The record that was decoded last is not whole, unless it is settled.
     fn forget(&mut self) {
+        self.defining.clear();
         for (at, bits) in self.unsettled.drain(..) {
             self.refs.blocks[at].used &= !bits;
         }
