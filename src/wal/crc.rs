@@ -1,5 +1,7 @@
 //! CRC-32C (Castagnoli) with two witnesses, over any stretch of a page, and the bit that explains a mismatch.
 
+use std::sync::LazyLock;
+
 /// The polynomial, reflected (`hash/crc32`, `Castagnoli`).
 const POLY: u32 = 0x82F6_3B78;
 
@@ -103,17 +105,82 @@ impl Stretches {
 /// anything shorter than 2^31 - 1 bits.
 #[must_use]
 pub fn flipped_data_bit(length: usize, syndrome: u32) -> Option<(usize, u8)> {
-    // The effect of the last bit that goes into the register is x^0 * x: walk from the end to the beginning.
-    let mut effect = POLY;
-    for index in (0..length).rev() {
-        for bit in (0..8).rev() {
-            if effect == syndrome {
-                return Some((index, 1 << bit));
-            }
-            effect = step_bit(effect);
+    // The effect of the last bit that goes into the register is x^0 * x, and each bit before it adds one step. So it is asked
+    // after how many steps the effect is the syndrome: baby steps from the one, giant steps back from the other.
+    let steps = &*STEPS;
+    let mut state = syndrome;
+    for giant in 0..(length * 8).div_ceil(BABY_STEPS) {
+        if let Some(baby) = steps.baby(state) {
+            let step = giant * BABY_STEPS + baby;
+            let from_end = step / 8;
+            return (from_end < length).then(|| (length - 1 - from_end, 1 << (7 - step % 8)));
         }
+        state = steps.giant_back(state);
     }
     None
+}
+
+/// How many of the steps from bit to bit are known one by one.
+const BABY_STEPS: usize = 512;
+
+static STEPS: LazyLock<Steps> = LazyLock::new(Steps::new);
+
+/// Steps of the register, known beforehand.
+struct Steps {
+    /// Effects of the last [`BABY_STEPS`] bits, sorted, and how many steps each is.
+    babies: Vec<(u32, usize)>,
+    /// A bit for each value of the low 16 bits: whether any of them has it.
+    may_be_baby: Vec<u64>,
+    /// What [`BABY_STEPS`] steps back make of each byte of the register.
+    back: [[u32; 256]; 4],
+}
+
+impl Steps {
+    fn new() -> Self {
+        let mut babies = Vec::with_capacity(BABY_STEPS);
+        let mut may_be_baby = vec![0; 1 << 10];
+        let mut effect = POLY;
+        for step in 0..BABY_STEPS {
+            babies.push((effect, step));
+            let (word, bit) = Self::filter(effect);
+            may_be_baby[word] |= bit;
+            effect = step_bit(effect);
+        }
+        babies.sort_unstable();
+        let mut back = [[0; 256]; 4];
+        for (index, table) in back.iter_mut().enumerate() {
+            for (byte, entry) in (0u32..).zip(table) {
+                *entry = (0..BABY_STEPS).fold(byte << (8 * index), |state, _| step_bit_back(state));
+            }
+        }
+        Self { babies, may_be_baby, back }
+    }
+
+    fn filter(state: u32) -> (usize, u64) {
+        let [low, high, ..] = state.to_le_bytes();
+        let number = u16::from_le_bytes([low, high]);
+        (usize::from(number >> 6), 1 << (number & 63))
+    }
+
+    fn baby(&self, state: u32) -> Option<usize> {
+        let (word, bit) = Self::filter(state);
+        if self.may_be_baby[word] & bit == 0 {
+            return None;
+        }
+        let at = self.babies.binary_search_by_key(&state, |&(effect, _)| effect).ok()?;
+        Some(self.babies[at].1)
+    }
+
+    fn giant_back(&self, state: u32) -> u32 {
+        let bytes = state.to_le_bytes();
+        self.back.iter().zip(bytes).fold(0, |sum, (table, byte)| sum ^ table[usize::from(byte)])
+    }
+}
+
+/// What [`step_bit`] came from.
+const fn step_bit_back(state: u32) -> u32 {
+    // The polynomial has its highest bit set, and a shifted register has not.
+    if state >> 31 != 0 { (state ^ POLY) << 1 | 1 } else { state << 1 }
 }
 
 #[cfg(test)]
@@ -138,6 +205,28 @@ mod tests {
         }
         assert_eq!(stretches.checksum(2, 1), None);
         assert_eq!(stretches.checksum(0, 301), None);
+    }
+
+    #[test]
+    fn flipped_bits_of_the_longest_fragments_are_found() {
+        let mut bytes = vec![0x5a; 32_761];
+        let good = checksum(&bytes);
+        for bit in (0..bytes.len() * 8).step_by(97).chain([0, 1, bytes.len() * 8 - 1]) {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let syndrome = checksum(&bytes) ^ good;
+            assert_eq!(flipped_data_bit(bytes.len(), syndrome), Some((bit / 8, 1 << (bit % 8))), "bit {bit}");
+            // In fewer bytes than lie behind it, it is none of theirs.
+            let behind = bytes.len() - bit / 8 - 1;
+            assert_eq!(flipped_data_bit(behind, syndrome), None, "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        for two in 1..1000 {
+            bytes[two] ^= 1;
+            bytes[two - 1] ^= 2;
+            assert_eq!(flipped_data_bit(bytes.len(), checksum(&bytes) ^ good), None, "{two}");
+            bytes[two] ^= 1;
+            bytes[two - 1] ^= 2;
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! After damage the page is taken up again where a chain of fragments proves itself, see `resume`.
 
+use std::ops::Range;
+
 use super::crc::{self, Stretches};
 use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE};
 
@@ -197,22 +199,81 @@ fn search(page: &[u8], from: usize, limit: usize, through: Option<usize>) -> Opt
     let base = from.min(page.len());
     // Fragments up to a joint end there at the latest: a page of small damages is not summed up again for each.
     let page_or_joint = page.get(..through.unwrap_or(page.len())).unwrap_or(page);
-    let mut stretches = None;
-    for at in base..limit.min(page.len()) {
-        let Some(header) = page.get(at..).and_then(Header::parse) else { break };
-        if !could_begin(header, at, page_or_joint.len()) {
-            continue;
-        }
-        let stretches =
-            stretches.get_or_insert_with(|| Stretches::new(page_or_joint.get(base..).unwrap_or_default()));
-        let (data, end) = (at + HEADER_SIZE - base, at + header.size() - base);
-        if stretches.checksum(data, end) == Some(header.crc)
-            && through.is_none_or(|joint| passes(page, at, joint))
+    let mut sums = Sums::new(page_or_joint, base);
+    let mut patience = PATIENCE;
+    let mut at = base;
+    while let Some(next) = next_head(page, at, limit) {
+        at = next + 1;
+        let Some(header) = page.get(next..).and_then(Header::parse) else { break };
+        let end = next + header.size();
+        if could_begin(header, next, page_or_joint.len())
+            && through.is_none_or(|joint| may_pass(page, end, joint, &mut patience))
+            && sums.checksum(next + HEADER_SIZE..end) == Some(header.crc)
+            && through.is_none_or(|joint| passes(page, next, joint))
         {
-            return Some(at);
+            return Some(next);
         }
     }
     None
+}
+
+/// The first byte from `from` on, before `limit`, that a writer begins a record with.
+fn next_head(page: &[u8], from: usize, limit: usize) -> Option<usize> {
+    /// Bytes that are looked at together.
+    const BLOCK: usize = 16;
+    let is_head = |byte: u8| HeadByte(byte).is_canonical() && HeadByte(byte).kind().begins();
+    let bytes = page.get(from..limit.min(page.len()))?;
+    let blocks =
+        bytes.chunks(BLOCK).take_while(|block| !block.iter().fold(false, |any, &byte| any | is_head(byte)));
+    let start = blocks.count() * BLOCK;
+    let within = bytes.get(start..)?.iter().position(|&byte| is_head(byte))?;
+    Some(from + start + within)
+}
+
+/// Checksums of stretches of a page: of the first few one by one, then in constant time each, so that a page full of what
+/// looks like headers costs no more than another.
+struct Sums<'a> {
+    page: &'a [u8],
+    base: usize,
+    left: usize,
+    stretches: Option<Stretches>,
+}
+
+impl<'a> Sums<'a> {
+    /// Of stretches of `page` that begin at `base` or behind it.
+    fn new(page: &'a [u8], base: usize) -> Self {
+        Self { page, base, left: 8 * PAGE_SIZE, stretches: None }
+    }
+
+    fn checksum(&mut self, range: Range<usize>) -> Option<u32> {
+        let bytes = self.page.get(range.clone())?;
+        if let Some(left) = self.left.checked_sub(bytes.len()) {
+            self.left = left;
+            return Some(crc::checksum(bytes));
+        }
+        let (page, base) = (self.page, self.base);
+        let stretches =
+            self.stretches.get_or_insert_with(|| Stretches::new(page.get(base..).unwrap_or_default()));
+        stretches.checksum(range.start - base, range.end - base)
+    }
+}
+
+/// Headers that are looked at in one search before checksums are.
+const PATIENCE: usize = 4096;
+
+/// Whether headers lead from `at` to the joint, as [`passes`] has it, whatever their checksums; true as well when patience
+/// ends.
+fn may_pass(page: &[u8], mut at: usize, joint: usize, patience: &mut usize) -> bool {
+    while at < joint {
+        let Some(left) = patience.checked_sub(1) else { return true };
+        *patience = left;
+        match page.get(at..).and_then(Header::parse) {
+            Some(header) if header.head.kind() != FragmentType::PageTerm => at += header.size(),
+            // What is no header can only be zeros.
+            _ => return page.get(at).is_none_or(|&byte| byte == 0),
+        }
+    }
+    at == joint || at == page.len()
 }
 
 /// Whether a writer puts such a header in the midst of a page: nothing but a page start begins with the rest of a
