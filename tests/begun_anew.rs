@@ -7,22 +7,62 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::oracle::{self, Oracle};
 use support::repairs::{
     CASES, Place, fixture, overwrite, samples_record, series_record, walfix_exits, write_log,
 };
-use support::tree::{contents, tree};
+use support::tree::{self, contents, tree};
 
 /// When the later run took its samples, ms.
 const T: i64 = 1_749_990_000_000;
 
 fn begun_anew() -> Place {
-    let case = CASES.iter().find(|case| case.name.starts_with("a WAL begun anew"));
+    place("a WAL begun anew")
+}
+
+fn place(name: &str) -> Place {
+    let case = CASES.iter().find(|case| case.name.starts_with(name));
     case.expect("there is that case").place()
+}
+
+/// Its last checkpoint.
+const CHECKPOINT: &str = "wal/checkpoint.00000002";
+
+/// The fixture's checkpoint with its one damaged bit put right, under this path.
+fn whole_checkpoint(data: &Path, path: &str) {
+    let whole = Place::of("checkpoint_series_damaged");
+    repair(&whole.data(), &[], &[1]);
+    let to = data.join(path);
+    fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+    tree::copy(&whole.data().join(CHECKPOINT), &to);
+}
+
+/// What is planned.
+fn plan(data: &Path, more: &[&str]) -> Value {
+    let arguments = [&["repair", "--format=json"], more, &[data.to_str().expect("a path")]].concat();
+    serde_json::from_str(&walfix_exits(&[4], &arguments, "a plan")).expect("JSON")
+}
+
+/// How many samples of these series are in a log, and from when to when, by the oracle's word.
+fn samples_in(oracle: Oracle, log: &Path, refs: &RangeInclusive<u64>) -> (usize, Option<i64>, Option<i64>) {
+    let mut times = Vec::new();
+    oracle.dump(&[], log, |line| {
+        for entry in
+            line["entries"].as_array().into_iter().flatten().filter(|entry| entry.get("st").is_some())
+        {
+            let series_ref: u64 = entry["ref"].as_str().expect("a ref").parse().expect("a number");
+            if refs.contains(&series_ref) {
+                times.push(entry["t"].as_str().expect("a time").parse::<i64>().expect("a number"));
+            }
+        }
+    });
+    (times.len(), times.iter().copied().min(), times.iter().copied().max())
 }
 
 fn repair(data: &Path, more: &[&str], codes: &[i32]) -> String {
@@ -132,4 +172,135 @@ fn a_pipe_among_them() {
         assert_eq!(contents(&tree(&place.data())), contents(&before), "{path}");
         repair(&place.data(), &["--mode=prometheus"], &[4]);
     }
+}
+
+/// What loses its labels is counted, and nothing is changed before somebody has said that so much is meant.
+#[test]
+fn what_loses_its_labels_is_counted_first() {
+    let Some(oracle) = oracle::judge("what loses its labels") else { return };
+    let whole = support::repairs::temporary();
+    whole_checkpoint(whole.path(), "wal");
+    for (name, mode) in [
+        ("a damaged checkpoint behind", "--mode=salvage"),
+        ("a checkpoint, and a fence", "--mode=prometheus"),
+    ] {
+        let place = place(name);
+        let data = place.data();
+        // Cut, the checkpoint has no sample left; else it is all there is.
+        let log = if mode == "--mode=prometheus" { data.join("wal") } else { whole.path().join("wal") };
+        let (samples, from, to) = samples_in(oracle, &log, &(38..=65));
+        assert!(samples > 28, "{samples}");
+        let orphans = &plan(&data, &[mode])["orphans"];
+        for (key, expected) in [
+            ("series", json!(28)),
+            ("samples", json!(samples)),
+            ("head_chunks", json!(0)),
+            ("from", json!(from)),
+            ("to", json!(to)),
+        ] {
+            assert_eq!(orphans[key], expected, "{mode}: {key}");
+        }
+        let before = tree(&data);
+        let arguments = ["repair", "--backup", mode, data.to_str().expect("a path")];
+        let said = walfix_exits(&[8], &arguments, "without a word");
+        assert!(said.contains("--accept-orphans") && said.contains("of 28 series"), "{said}");
+        assert_eq!(contents(&tree(&data)), contents(&before));
+    }
+}
+
+/// So it is where the newest run has lost its own series; what the checkpoint has under these refs goes.
+#[test]
+fn lost_series_of_the_newest_run_are_counted() {
+    let place = begun_anew();
+    // The record of 38 to 43.
+    overwrite(&place.data().join("wal/00000001"), 20, &[0x5A; 8]);
+    let orphans = &plan(&place.data(), &[])["orphans"];
+    for (key, expected) in [
+        ("series", json!(6)),
+        ("samples", json!(12)),
+        ("head_chunks", json!(1)),
+        ("from", json!(T - 10_000_000)),
+        ("to", json!(T + 15_000)),
+    ] {
+        assert_eq!(orphans[key], expected, "{key}");
+    }
+}
+
+/// Nothing is damaged but the numbers; and one series has no record.
+#[test]
+fn what_has_no_labels_is_counted_where_numbers_alone_are_mended() {
+    let root = support::repairs::temporary();
+    let records = [series_record(1..=3, "a"), samples_record(1..=4, T)];
+    write_log(&root.path().join(CHECKPOINT).join("00000000"), &records);
+    let orphans = &plan(root.path(), &[])["orphans"];
+    assert_eq!((&orphans["series"], &orphans["samples"], &orphans["of"]), (&json!(1), &json!(1), &json!(4)));
+}
+
+/// All segments are gone, and with them nothing that could have handed out a ref again.
+#[test]
+fn labels_come_back_where_nothing_has_begun_anew() {
+    let Some(oracle) = oracle::judge("labels behind a checkpoint that is ahead") else { return };
+    let place = place("a damaged checkpoint behind");
+    let data = place.data();
+    let healthy = support::repairs::temporary();
+    whole_checkpoint(healthy.path(), CHECKPOINT);
+    let expected = served(oracle, healthy.path());
+    whole_checkpoint(&data, "wal/checkpoint.00000001");
+    let planned = plan(&data, &[]);
+    assert_eq!(planned["labels"]["found"], json!([{ "path": "wal/checkpoint.00000001", "series": 28 }]));
+    assert_eq!(planned["orphans"], Value::Null);
+    walfix_exits(&[1], &["repair", "--backup", data.to_str().expect("a path")], "repair");
+    assert_eq!(served(oracle, &data), expected);
+}
+
+/// An older checkpoint has series under the refs that the newest run has handed out again: these are others.
+#[test]
+fn the_newest_run_gets_no_labels_of_before() {
+    let Some(oracle) = oracle::judge("labels of before") else { return };
+    let place = begun_anew();
+    whole_checkpoint(&place.data(), "wal/checkpoint.00000001");
+    overwrite(&place.data().join("wal/00000001"), 20, &[0x5A; 8]);
+    repair(&place.data(), &[], &[1]);
+    let served = served(oracle, &place.data());
+    let at_that_time = served.values().filter(|times| times.contains(&(T + 15_000))).count();
+    // 1 to 37, and 44.
+    assert_eq!(at_that_time, 38);
+}
+
+/// Refs up to the highest that was read before the damage mean the same before and since.
+#[test]
+fn labels_that_both_runs_share_come_back() {
+    let Some(oracle) = oracle::judge("labels that two runs share") else { return };
+    let root = support::repairs::temporary();
+    let data = root.path();
+    let checkpoint = |path: &str| {
+        let records = [
+            series_record(1..=1, "shared"),
+            series_record(9..=9, "shared"),
+            series_record(5..=5, "lost"),
+            series_record(10..=10, "old"),
+            samples_record(1..=1, T - 600_000),
+            samples_record(5..=5, T - 600_000),
+            samples_record(9..=10, T - 600_000),
+        ];
+        write_log(&data.join(path).join("00000000"), &records);
+    };
+    checkpoint(CHECKPOINT);
+    checkpoint("wal/checkpoint.00000001");
+    let damaged = data.join(CHECKPOINT).join("00000000");
+    let bytes = fs::read(&damaged).expect("a segment");
+    let at = bytes.windows(6).position(|window| window == b"lost_5").expect("its name");
+    overwrite(&damaged, at as u64, &[0x5A; 6]);
+    fs::write(data.join("wal/00000000"), vec![0; 32_768]).expect("a file");
+    write_log(
+        &data.join("wal/00000001"),
+        &[series_record(10..=10, "new"), samples_record(1..=1, T), samples_record(9..=10, T)],
+    );
+    repair(data, &[], &[1]);
+    let served = served(oracle, data);
+    let of = |name: &str| served.get(&format!(r#"[["__name__","{name}"]]"#)).cloned().unwrap_or_default();
+    assert_eq!(of("lost_5"), [T - 600_000]);
+    assert_eq!(of("shared_9"), [T - 600_000, T]);
+    assert_eq!(of("new_10"), [T]);
+    assert_eq!(of("old_10"), [0; 0]);
 }

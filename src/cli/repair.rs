@@ -154,12 +154,16 @@ impl Repair {
             });
         }
         if let Some(orphans) = plan.orphans.filter(|orphans| orphans.are_many() && !self.accept_orphans) {
+            let elsewhere = match self.mode {
+                Mode::Salvage => "",
+                Mode::Prometheus => {
+                    " --mode salvage keeps the series records behind the fault that can be read."
+                }
+            };
             bail!(
-                "{} entries of {} series ({}) have lost their labels: Prometheus would drop them. Nothing was changed. If their \
-                 series records cannot be had from anywhere, repair with --accept-orphans.",
-                orphans.entries,
-                orphans.series,
-                orphans.in_percent()
+                "{}. Nothing was changed.{elsewhere} If their series records cannot be had from anywhere, repair with \
+                 --accept-orphans.",
+                plan::orphans_in_words(&orphans)
             );
         }
         match backup {

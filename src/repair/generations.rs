@@ -47,7 +47,7 @@ pub(super) struct Generations {
     /// Refs that the newest generation has handed out.
     pub(super) defined: HashSet<u64>,
     /// The highest ref that means the same everywhere, if the newest generation has handed out higher ones.
-    common: Option<u64>,
+    pub(super) common: Option<u64>,
     /// The highest ref that is defined where Prometheus stopped reading a damaged checkpoint.
     read: Option<u64>,
     /// Segments of which only entries of such refs stay.

@@ -98,9 +98,18 @@ fn last_of_the_first(files: &[crate::tsdb::HeadChunkFile], generations: &Generat
     last
 }
 
+/// Where the encoding of a chunk stands in its file.
+pub(super) fn encoding_of(chunk: &HeadChunk) -> u64 {
+    start_of(chunk) + ENCODING
+}
+
+fn start_of(chunk: &HeadChunk) -> u64 {
+    chunk.chunk_ref & u64::from(u32::MAX)
+}
+
 /// The patches that make Prometheus pass over a chunk.
 fn passed_over(file: &File, chunk: &HeadChunk) -> io::Result<[Patch; 2]> {
-    let start = chunk.chunk_ref & u64::from(u32::MAX);
+    let start = start_of(chunk);
     let mut bytes = vec![0; usize::try_from(chunk.end - 4 - start).unwrap_or(0)];
     read_exact(file, &mut bytes, start)?;
     let at = usize::try_from(ENCODING).unwrap_or(0);
@@ -111,5 +120,5 @@ fn passed_over(file: &File, chunk: &HeadChunk) -> io::Result<[Patch; 2]> {
     let checksum = crc32c::crc32c(&bytes).to_be_bytes().to_vec();
     let patch =
         |offset, with: Vec<u8>| Patch { offset, replaces: with.len() as u64, with: Content::Bytes(with) };
-    Ok([patch(start + ENCODING, vec![encoding]), patch(chunk.end - 4, checksum)])
+    Ok([patch(encoding_of(chunk), vec![encoding]), patch(chunk.end - 4, checksum)])
 }

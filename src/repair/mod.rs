@@ -38,13 +38,23 @@ pub use self::error::RepairError;
 pub use self::lock::Lock;
 use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
+use self::segment::Mending;
 pub use self::transaction::{Found, Resumed, unfinished};
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
 use crate::forecast::report::Forecast;
 use crate::forecast::{Assumed, Version};
 use crate::scan::report::Report;
 pub use crate::scan::salvage::Corrections;
-use crate::tsdb::Target;
+use crate::tsdb::{Listing, Target};
+
+/// A data directory that is to be repaired, and what has been found in it.
+#[derive(Clone, Copy, Debug)]
+struct Scanned<'a> {
+    target: &'a Target,
+    listing: &'a Listing,
+    report: &'a Report,
+    options: Options,
+}
 
 /// What a plan is to keep, and for whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +68,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// How the logs are mended so.
+    fn mending(self) -> Mending {
+        let agent = self.assumed.agent.then_some(self.assumed.version);
+        Mending { agent, corrections: self.corrections, refs_up_to: None }
+    }
+
     /// What `walfix repair` is given for them.
     fn arguments(&self) -> String {
         let mode = match self.mode {
@@ -89,7 +105,7 @@ pub fn plan(
     let mut plan = Plan::empty(report, options);
     let planned = match options.mode {
         Mode::Salvage => salvage::plan(target, report, forecast, options, &mut plan),
-        Mode::Prometheus => prometheus::plan(target, report, forecast, options.assumed, &mut plan),
+        Mode::Prometheus => prometheus::plan(target, report, forecast, options, &mut plan),
     };
     planned.at("read", target.path())?;
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));

@@ -216,7 +216,7 @@ impl Orphans {
 }
 
 /// Samples, histograms and exemplars in all logs.
-pub(super) fn entries_in_logs(report: &Report) -> u64 {
+fn entries_in_logs(report: &Report) -> u64 {
     let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
     let used = logs.flat_map(|log| {
         let entries = &log.entries;

@@ -10,7 +10,9 @@ mod checkpoint;
 use std::fs::File;
 use std::io;
 
+use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use super::{Options, Scanned, labels};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
 use crate::forecast::report::{Forecast, Outcome, Start, Truncate};
@@ -22,9 +24,10 @@ pub(super) fn plan(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    assumed: Assumed,
+    options: Options,
     plan: &mut Plan,
 ) -> io::Result<()> {
+    let assumed = options.assumed;
     let refuses = |plan: &mut Plan, reason: &str| {
         plan.steps.clear();
         let damage = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
@@ -35,12 +38,16 @@ pub(super) fn plan(
         return refuses(plan, "nothing is known of what Prometheus would do here");
     };
     let listing = target.list()?;
+    let scanned = Scanned { target, listing: &listing, report, options };
     if let Some(cut) = checkpoint::cut(&listing, forecast, assumed)? {
-        if report.findings.iter().any(|finding| finding.code == "restarted_generation") {
-            return refuses(
-                plan,
-                "Prometheus has run since, and goes on without this checkpoint: --mode salvage",
-            );
+        match Generations::of(&listing, report, assumed)? {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                let reason =
+                    "Prometheus has been started since, and goes on without this checkpoint: --mode salvage";
+                return refuses(plan, reason);
+            }
+            Err(reason) => return refuses(plan, reason),
         }
         let used = cut.used.max(report.refs.defined).max(report.refs.unknown);
         plan.steps.extend(super::salvage::fence_for(target, &listing, report, cut.defined, used)?);
@@ -54,7 +61,8 @@ pub(super) fn plan(
             .map(|finding| super::salvage::left(finding, reason))
             .collect();
         plan.left.extend(rest);
-        return Ok(());
+        // Prometheus would delete the WAL, which loses more; but that it stays is of no use without the labels.
+        return labels::count(&scanned, plan);
     }
     if let Some(start) = forecast.starts.iter().find(|start| !repairs(start)) {
         let says = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
@@ -83,7 +91,7 @@ pub(super) fn plan(
         .map(|finding| super::salvage::left(finding, "Prometheus's own repair does not see it"))
         .collect();
     plan.left.extend(silent);
-    Ok(())
+    labels::count(&scanned, plan)
 }
 
 /// Whether it serves afterwards.

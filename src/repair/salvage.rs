@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Series, Step};
 use super::segment::{Confused, CorrectedRefs, Mend, Mending, Standing, is_of_tombstones};
-use super::{Options, fence, half_repaired, head_chunks, labels, sequence};
+use super::{Options, Scanned, fence, half_repaired, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -22,6 +22,7 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) -> io::Result<()> {
     let listing = target.list()?;
+    let scanned = Scanned { target, listing: &listing, report, options };
     let generations = match Generations::of(&listing, report, options.assumed)? {
         Ok(generations) => generations,
         Err(reason) => {
@@ -32,8 +33,7 @@ pub(super) fn plan(
         }
     };
     let generations = generations.as_ref();
-    let agent = options.assumed.agent.then_some(options.assumed.version);
-    let mending = Mending { agent, corrections: options.corrections, refs_up_to: None };
+    let mending = options.mending();
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
@@ -58,14 +58,22 @@ pub(super) fn plan(
     snapshots(report, forecast, generations, &mut findings, plan);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
-    if let Some(generations) = generations {
-        return renumber(target, report, generations, corrected, plan);
+    if generations.is_some() && !plan.left.is_empty() {
+        plan.steps.clear();
+        let numbering =
+            report.findings.iter().filter(|finding| generations.is_some_and(|g| g.mends(finding)));
+        let reason = "other damage here is not mended, and as long as that stands nothing is changed";
+        plan.left.extend(numbering.map(|finding| left(finding, reason)));
+        return Ok(());
     }
-    match labels::recover(target, &listing, report, options, before, plan)? {
+    match labels::recover(&scanned, generations, before, plan)? {
         Some(recovered) => corrected.defined = corrected.defined.max(recovered.highest),
         // How many of them get their labels back is not counted.
-        None if corrected.defined.is_some() => plan.orphans = None,
+        None if corrected.defined.is_some() || generations.is_some() => plan.orphans = None,
         None => {}
+    }
+    if let Some(generations) = generations {
+        return renumber(target, report, generations, corrected, plan);
     }
     if !plan.steps.is_empty() {
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
@@ -73,7 +81,7 @@ pub(super) fn plan(
     Ok(())
 }
 
-/// The segments of the newest generation come to be replayed, last of all. As long as anything is left, nothing is done.
+/// The segments of the newest generation come to be replayed, last of all.
 fn renumber(
     target: &Target,
     report: &Report,
@@ -81,14 +89,6 @@ fn renumber(
     corrected: CorrectedRefs,
     plan: &mut Plan,
 ) -> io::Result<()> {
-    plan.orphans = None;
-    if !plan.left.is_empty() {
-        plan.steps.clear();
-        let numbering = report.findings.iter().filter(|finding| generations.mends(finding));
-        let reason = "other damage here is not mended, and as long as that stands nothing is changed";
-        plan.left.extend(numbering.map(|finding| left(finding, reason)));
-        return Ok(());
-    }
     let (defined, seen) = (generations.highest.defined, generations.highest.seen);
     let needed = fence::needed(target, defined.max(corrected.defined), seen.max(corrected.used))?;
     let fence = match needed {

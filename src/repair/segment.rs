@@ -32,7 +32,7 @@ pub(super) struct Mending {
 
 impl Mending {
     /// What stays of a record.
-    fn select(self, record: &[u8]) -> Selected {
+    pub(super) fn select(self, record: &[u8]) -> Selected {
         self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
     }
 }

@@ -292,7 +292,12 @@ fn labels(page: &mut Page<'_>, labels: &FoundLabels) -> io::Result<()> {
     Ok(())
 }
 
-/// What stays without labels.
+/// What stays without labels, as a sentence on one line.
+#[must_use]
+pub fn orphans_in_words(orphans: &Orphans) -> String {
+    without_labels(orphans).replace(GLUE, " ")
+}
+
 fn without_labels(orphans: &Orphans) -> String {
     let series = count(orphans.series, "series", "series");
     let times = times(orphans.from, orphans.to).map_or_else(String::new, |times| format!(", {times},"));

@@ -246,6 +246,16 @@ pub struct Finding {
     pub gone: Option<Times>,
 }
 
+/// A ref means several series.
+pub(crate) const REISSUED_REFS: &str = "reissued_refs";
+
+impl Finding {
+    /// Whether it says that refs mean several series.
+    pub(crate) fn is_of_reissued_refs(&self) -> bool {
+        self.code == REISSUED_REFS
+    }
+}
+
 /// From a time to a time, both included, ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Times {

@@ -1,11 +1,16 @@
 //! Which segments Prometheus reads once a plan is done, and where their bytes stand now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
-use crate::repair::plan::{Change, Plan};
+use crate::record::Selected;
+use crate::repair::head_chunks::CHUNKS_HEAD;
+use crate::repair::plan::{Change, Content, Patch, Step};
+use crate::repair::segment::{Mending, Take, take_standing};
 use crate::repair::state::is_at_or_below;
-use crate::tsdb::{Listing, LogKind};
+use crate::tsdb::{Listing, LogKind, Target};
 use crate::wal::segments::{segment_index, segment_name};
 
 /// A segment, once the plan is done.
@@ -19,6 +24,63 @@ pub(super) struct Part {
     pub(super) number: i64,
     /// In which log.
     pub(super) kind: LogKind,
+    /// What stays of it.
+    kept: Kept,
+}
+
+/// What a plan leaves of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    /// Bytes, if it ends before its end.
+    bytes: Option<u64>,
+    /// Entries of refs up to this one, if not all do.
+    refs_up_to: Option<u64>,
+}
+
+impl Part {
+    /// How it is mended, where the directory is mended so.
+    pub(super) fn mending(&self, mending: Mending) -> Mending {
+        // No agent reads a WBL.
+        let agent = mending.agent.filter(|_| self.kind != LogKind::Wbl);
+        Mending { agent, refs_up_to: self.kept.refs_up_to, ..mending }
+    }
+
+    /// Has a taker take the records that it has once the plan is done; nothing if it is made by the plan, is no file, or has
+    /// gone.
+    pub(super) fn take<T: Take>(
+        &self,
+        target: &Target,
+        mending: Mending,
+        new: impl Fn() -> T,
+    ) -> io::Result<Option<T>> {
+        let path = self.from.as_ref().map(|from| target.path_of(from)).filter(|path| path.is_file());
+        let Some(path) = path else { return Ok(None) };
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let length = file.metadata()?.len();
+        let length = self.kept.bytes.map_or(length, |kept| kept.min(length));
+        let mending = self.mending(mending);
+        let new = || Selecting { mending, taker: new() };
+        Ok(Some(take_standing(&file, length, mending, new).taker))
+    }
+}
+
+/// Takes of each record what stays of it.
+struct Selecting<T> {
+    mending: Mending,
+    taker: T,
+}
+
+impl<T: Take> Take for Selecting<T> {
+    fn take(&mut self, record: &[u8]) {
+        match self.mending.select(record) {
+            Selected::All => self.taker.take(record),
+            Selected::Part { record, .. } => self.taker.take(&record),
+            Selected::Nothing { .. } => {}
+        }
+    }
 }
 
 /// The segments of a data directory, once a plan is done.
@@ -30,10 +92,12 @@ pub(super) struct Layout {
     pub(super) below: Vec<Part>,
     /// Those of older checkpoints, by the number of the checkpoint.
     pub(super) older: BTreeMap<i64, Vec<Part>>,
+    /// Where files of head chunks are changed, by their paths.
+    chunks: BTreeMap<String, HashSet<u64>>,
 }
 
 impl Layout {
-    pub(super) fn after(listing: &Listing, plan: &Plan) -> Self {
+    pub(super) fn after<'a>(listing: &Listing, steps: impl Iterator<Item = &'a Step>) -> Self {
         let mut names: BTreeMap<String, Option<String>> = BTreeMap::new();
         let mut checkpoints: BTreeSet<String> = BTreeSet::new();
         for log in listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot) {
@@ -43,7 +107,9 @@ impl Layout {
             let paths = log.segments.iter().map(|segment| log.relative_of(segment));
             names.extend(paths.map(|path| (path.clone(), Some(path))));
         }
-        for step in &plan.steps {
+        let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
+        let mut chunks: BTreeMap<String, HashSet<u64>> = BTreeMap::new();
+        for step in steps {
             match &step.change {
                 Change::Create { path, .. } => {
                     names.insert(path.clone(), None);
@@ -51,21 +117,39 @@ impl Layout {
                 Change::CreateDirectory { path } => {
                     checkpoints.insert(path.clone());
                 }
-                Change::Rewrite { path, from: Some(from), .. } => {
+                Change::Rewrite { path, from, refs_up_to, .. } => {
+                    let from = from.as_ref().unwrap_or(path);
                     names.insert(path.clone(), Some(from.clone()));
+                    kept.entry(from.clone()).or_default().refs_up_to = *refs_up_to;
+                }
+                Change::Patch { path, patches, .. } if is_at_or_below(path, CHUNKS_HEAD) => {
+                    chunks.entry(path.clone()).or_default().extend(patches.iter().map(|patch| patch.offset));
+                }
+                Change::Patch { path, patches, .. } => {
+                    let ends = |patch: &&Patch| matches!(patch.with, Content::End);
+                    let end = patches.iter().find(ends).map(|patch| patch.offset);
+                    kept.entry(path.clone()).or_default().bytes = end;
                 }
                 Change::Rename { from, to } => rename(&mut names, &mut checkpoints, from, to),
                 Change::SetAside { path, .. } => {
                     names.retain(|name, _| !is_at_or_below(name, path));
                     checkpoints.retain(|name| !is_at_or_below(name, path));
                 }
-                Change::Patch { .. } | Change::Rewrite { from: None, .. } => {}
             }
         }
-        Self::of(names, &checkpoints)
+        Self { chunks, ..Self::of(names, &checkpoints, &kept) }
     }
 
-    fn of(names: BTreeMap<String, Option<String>>, checkpoints: &BTreeSet<String>) -> Self {
+    /// Whether the byte at `offset` of a file of head chunks is changed.
+    pub(super) fn changes_chunk(&self, path: &str, offset: u64) -> bool {
+        self.chunks.get(path).is_some_and(|offsets| offsets.contains(&offset))
+    }
+
+    fn of(
+        names: BTreeMap<String, Option<String>>,
+        checkpoints: &BTreeSet<String>,
+        kept: &BTreeMap<String, Kept>,
+    ) -> Self {
         let number_of = |directory: &str| directory.strip_prefix("wal/checkpoint.").and_then(segment_index);
         let last = checkpoints.iter().filter_map(|directory| number_of(directory)).max();
         let mut layout = Self::default();
@@ -80,7 +164,8 @@ impl Layout {
                 _ if of_checkpoint.is_some() => LogKind::Checkpoint,
                 _ => continue,
             };
-            let part = Part { path, from, number, kind };
+            let kept = from.as_ref().and_then(|from| kept.get(from)).copied().unwrap_or_default();
+            let part = Part { path, from, number, kind, kept };
             match (kind, of_checkpoint) {
                 (LogKind::Wbl, _) => wbl.push(part),
                 (LogKind::Wal, _) if last.is_some_and(|last| number <= last) => layout.below.push(part),

@@ -34,20 +34,17 @@ use std::io;
 use foldhash::{HashMap, HashSet};
 
 use self::layout::Layout;
-use self::sources::{Pool, Source, Table};
-use self::survivors::{Orphan, Survivors, open};
-use super::Options;
-use super::fence;
-use super::plan::{
-    Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series, entries_in_logs,
-};
+use self::sources::{Pool, Source, Table, Wanted};
+use self::survivors::{Orphan, Survivors};
+use super::generations::Generations;
+use super::plan::{Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series};
 use super::salvage::rewritten;
-use super::segment::{Mending, Take, take_standing};
-use super::series;
+use super::segment::Take;
+use super::{Scanned, fence, series};
 use crate::forecast::min_valid_time;
 use crate::record::Record;
-use crate::scan::report::Report;
-use crate::tsdb::{Listing, LogKind, Target, list_blocks};
+use crate::scan::report::Finding;
+use crate::tsdb::{LogKind, list_blocks};
 
 /// What came of the search.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,58 +53,46 @@ pub(super) struct Recovered {
     pub(super) highest: Option<u64>,
 }
 
-/// Adds to `plan`, which is done but for this, that series get their labels back whose records are lost; and counts what
-/// stays without. A step that is added stands behind the first `before` ones. `None` if nothing is looked for: nothing is
-/// to be mended, or refs do not mean the same everywhere.
+/// Adds to `plan`, which is done but for the numbers of generations, that series get their labels back whose records are lost;
+/// and counts what stays without. A step that is added stands behind the first `before` ones. `None` if nothing was counted:
+/// nothing is to be mended, or there are too many series.
 pub(super) fn recover(
-    target: &Target,
-    listing: &Listing,
-    report: &Report,
-    options: Options,
+    scanned: &Scanned<'_>,
+    generations: Option<&Generations>,
     before: usize,
     plan: &mut Plan,
 ) -> io::Result<Option<Recovered>> {
-    let is_of_one_generation =
-        |code: &str| !["restarted_generation", "checkpoint_ahead", "reissued_refs"].contains(&code);
-    if plan.steps.is_empty() || !report.findings.iter().all(|finding| is_of_one_generation(finding.code)) {
+    let numbers = generations.map(|generations| generations.last(false)).unwrap_or_default();
+    if plan.steps.is_empty() && numbers.is_empty() {
         return Ok(None);
     }
-    let layout = Layout::after(listing, plan);
-    let Options { assumed, corrections, .. } = options;
-    let agent = assumed.agent.then_some(assumed.version);
-    let mending = Mending { agent, corrections, refs_up_to: None };
-    let min_valid_time = if assumed.agent {
-        i64::MIN
-    } else {
-        min_valid_time(listing, &list_blocks(target.path())?, assumed.version)
-    };
-    let survivors = Survivors::read(target, &layout, mending, min_valid_time)?;
-    if survivors.too_many || survivors.reissued {
+    let layout = Layout::after(scanned.listing, plan.steps.iter().chain(&numbers));
+    let (survivors, min_valid_time) = survivors(scanned, &layout)?;
+    if survivors.too_many {
         return Ok(None);
     }
-    let is_wanted = |series_ref: u64, orphan: &Orphan| {
-        series_ref < fence::MOST && (orphan.samples > 0 || orphan.chunks > 0)
-    };
+    let mixed = generations.is_none() && scanned.report.findings.iter().any(Finding::is_of_reissued_refs);
+    // What the newest generation has handed out is another series wherever else it stands.
+    let most =
+        generations.and_then(|generations| generations.common).unwrap_or(u64::MAX).min(fence::MOST - 1);
+    let is_wanted =
+        |series_ref: u64, orphan: &Orphan| series_ref <= most && (orphan.samples > 0 || orphan.chunks > 0);
     let wanted = survivors.orphans.iter().filter(|&(&series_ref, orphan)| is_wanted(series_ref, orphan));
     let wanted: HashSet<u64> = wanted.map(|(&series_ref, _)| series_ref).collect();
-    let mut recovered = Recovered::default();
     let mut written = HashSet::default();
-    if !wanted.is_empty() {
+    if !wanted.is_empty() && !mixed && !survivors.reissued {
         let mut search = Search {
-            target,
+            scanned: *scanned,
             layout: &layout,
             survivors: &survivors,
             min_valid_time,
             labels: FoundLabels::default(),
         };
-        let series = search.series(listing, mending, &wanted)?;
+        let series = search.series(&Wanted { refs: &wanted, most })?;
         let mut labels = search.labels;
         let refs: HashSet<u64> = series.iter().map(|series| series.series_ref).collect();
-        match write(target, listing, report, mending, (&layout, before), (series, &labels.found), plan)? {
-            Ok(()) => {
-                recovered.highest = refs.iter().copied().max();
-                written = refs;
-            }
+        match write(scanned, (&layout, before), (series, &labels.found), plan)? {
+            Ok(()) => written = refs,
             Err(reason) => {
                 let refuse =
                     |LabelsFound { path, series }| LabelsRefused { path, series, reason: reason.to_owned() };
@@ -116,14 +101,36 @@ pub(super) fn recover(
         }
         plan.labels = labels;
     }
-    plan.orphans = count(&survivors, &written, report);
-    Ok(Some(recovered))
+    plan.orphans = without_labels(&survivors, &written);
+    Ok(Some(Recovered { highest: written.into_iter().max() }))
+}
+
+/// Counts what stays without labels once `plan` is done, and looks for none.
+pub(super) fn count(scanned: &Scanned<'_>, plan: &mut Plan) -> io::Result<()> {
+    if plan.steps.is_empty() {
+        return Ok(());
+    }
+    let layout = Layout::after(scanned.listing, plan.steps.iter());
+    let (survivors, _) = survivors(scanned, &layout)?;
+    plan.orphans = if survivors.too_many { None } else { without_labels(&survivors, &HashSet::default()) };
+    Ok(())
+}
+
+/// What is replayed, and the time from which on samples are taken, ms.
+fn survivors(scanned: &Scanned<'_>, layout: &Layout) -> io::Result<(Survivors, i64)> {
+    let Scanned { target, listing, options, .. } = *scanned;
+    let min_valid_time = if options.assumed.agent {
+        i64::MIN
+    } else {
+        min_valid_time(listing, &list_blocks(target.path())?, options.assumed.version)
+    };
+    Ok((Survivors::read(target, layout, options.mending(), min_valid_time)?, min_valid_time))
 }
 
 /// What stays without labels.
-fn count(survivors: &Survivors, written: &HashSet<u64>, report: &Report) -> Option<Orphans> {
+fn without_labels(survivors: &Survivors, written: &HashSet<u64>) -> Option<Orphans> {
     let mut all =
-        Orphans { of: entries_in_logs(report), samples: Some(0), head_chunks: Some(0), ..Orphans::default() };
+        Orphans { of: survivors.entries, samples: Some(0), head_chunks: Some(0), ..Orphans::default() };
     for (_, orphan) in survivors.orphans.iter().filter(|(series_ref, _)| !written.contains(series_ref)) {
         all.series += 1;
         all.entries += orphan.samples + orphan.others;
@@ -139,7 +146,7 @@ fn count(survivors: &Survivors, written: &HashSet<u64>, report: &Report) -> Opti
 
 /// A search for labels.
 struct Search<'a> {
-    target: &'a Target,
+    scanned: Scanned<'a>,
     layout: &'a Layout,
     survivors: &'a Survivors,
     min_valid_time: i64,
@@ -148,13 +155,9 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// The series that can be written, in the order of their refs.
-    fn series(
-        &mut self,
-        listing: &Listing,
-        mending: Mending,
-        wanted: &HashSet<u64>,
-    ) -> io::Result<Vec<Series>> {
-        let (sources, unreadable) = sources::all(self.target, listing, self.layout)?;
+    fn series(&mut self, wanted: &Wanted<'_>) -> io::Result<Vec<Series>> {
+        let Scanned { target, listing, .. } = self.scanned;
+        let (sources, unreadable) = sources::all(target, listing, self.layout)?;
         self.labels.refused = unreadable;
         let mut pool = Pool::default();
         let tables: Vec<(&Source, Table)> = sources
@@ -168,7 +171,7 @@ impl Search<'_> {
             Some(_) => HashMap::default(),
         };
         let asked: Vec<HashMap<u64, (i64, u64)>> = tables.iter().map(ask).collect();
-        let witnesses = self.witnesses(mending, &asked)?;
+        let witnesses = self.witnesses(&asked)?;
         let mut believed: Vec<(&Source, &Table, u64)> = Vec::new();
         for ((source, table), witness) in tables.iter().zip(&witnesses) {
             match judge(source, table, witness) {
@@ -176,7 +179,7 @@ impl Search<'_> {
                 Err(reason) => self.refuse(source, table.labels.len() as u64, reason),
             }
         }
-        let chosen = self.choose(&believed, wanted);
+        let chosen = self.choose(&believed, wanted.refs);
         let writable = self.writable(chosen, &believed);
         let mut from: Vec<u64> = vec![0; believed.len()];
         let mut series = Vec::new();
@@ -264,17 +267,15 @@ impl Search<'_> {
     }
 
     /// What the samples that are replayed say of those of each source.
-    fn witnesses(&self, mending: Mending, asked: &[HashMap<u64, (i64, u64)>]) -> io::Result<Vec<Witness>> {
+    fn witnesses(&self, asked: &[HashMap<u64, (i64, u64)>]) -> io::Result<Vec<Witness>> {
         let mut witnesses = vec![Witness::default(); asked.len()];
         if asked.iter().all(HashMap::is_empty) {
             return Ok(witnesses);
         }
         for part in &self.layout.replayed {
-            let Some((file, length)) = open(self.target, part)? else { continue };
             let new = || Samples { asked, witnesses: vec![Witness::default(); asked.len()] };
-            let agent = mending.agent.filter(|_| part.kind != LogKind::Wbl);
-            let mending = Mending { agent, ..mending };
-            let heard = take_standing(&file, length, mending, new).witnesses;
+            let heard = part.take(self.scanned.target, self.scanned.options.mending(), new)?;
+            let heard = heard.map(|samples| samples.witnesses).unwrap_or_default();
             for (witness, heard) in witnesses.iter_mut().zip(heard) {
                 witness.agrees = witness.agrees.max(heard.agrees);
                 witness.differs |= heard.differs;
@@ -336,10 +337,7 @@ fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Strin
 
 /// Has the first segment that is replayed begin with these series; or says why it cannot.
 fn write(
-    target: &Target,
-    listing: &Listing,
-    report: &Report,
-    mending: Mending,
+    &Scanned { target, listing, report, options }: &Scanned<'_>,
     (layout, before): (&Layout, usize),
     (series, found): (Vec<Series>, &[LabelsFound]),
     plan: &mut Plan,
@@ -387,6 +385,7 @@ fn write(
         step.mends.push(mended);
         return Ok(Ok(()));
     }
+    let mending = first.mending(options.mending());
     let mut step = match rewritten(target, path, report, mending, series)? {
         Ok(step) => step,
         Err(reason) => return Ok(Err(reason)),

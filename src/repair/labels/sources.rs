@@ -186,12 +186,22 @@ pub(super) struct Table {
     pub(super) last: HashMap<u64, (i64, u64)>,
 }
 
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// Refs that have lost their labels.
+    pub(super) refs: &'a HashSet<u64>,
+    /// The highest ref that may mean the same in a source: what it says of higher ones is neither believed nor held against
+    /// it.
+    pub(super) most: u64,
+}
+
 /// Labels by their hash.
 pub(super) type Pool = HashMap<u64, SeriesLabels>;
 
 impl Source {
     /// Reads all of it. The labels of wanted refs go into the pool.
-    pub(super) fn read(&self, survivors: &Survivors, wanted: &HashSet<u64>, pool: &mut Pool) -> Table {
+    pub(super) fn read(&self, survivors: &Survivors, wanted: &Wanted<'_>, pool: &mut Pool) -> Table {
         let mut table = Table::default();
         let new = || Page { survivors, wanted, table: Table::default(), texts: Pool::default() };
         for path in &self.files {
@@ -238,7 +248,7 @@ impl Table {
 /// One segment of a source.
 struct Page<'a> {
     survivors: &'a Survivors,
-    wanted: &'a HashSet<u64>,
+    wanted: &'a Wanted<'a>,
     table: Table,
     texts: Pool,
 }
@@ -246,7 +256,7 @@ struct Page<'a> {
 impl Page<'_> {
     fn define(&mut self, series_ref: u64, labels: Labels<'_>) {
         let known = self.survivors.defined.get(&series_ref);
-        if known.is_none() && !self.wanted.contains(&series_ref) {
+        if series_ref > self.wanted.most || known.is_none() && !self.wanted.refs.contains(&series_ref) {
             return;
         }
         let hash = self.survivors.hash(labels);
@@ -272,7 +282,7 @@ impl Visitor for Page<'_> {
         self.define(series.series_ref, series.labels);
         if let Some(chunk) = series.chunk
             && let LastValue::Float(value_bits) = chunk.last_value
-            && self.wanted.contains(&series.series_ref)
+            && self.wanted.refs.contains(&series.series_ref)
         {
             self.table.use_at(series.series_ref, (chunk.max_time, value_bits));
         }
@@ -292,7 +302,7 @@ impl Take for Page<'_> {
             }
             Record::Samples(samples) => {
                 for SampleEntry { series_ref, t, value_bits, .. } in samples.entries().flatten() {
-                    if self.wanted.contains(&series_ref) {
+                    if self.wanted.refs.contains(&series_ref) {
                         self.table.use_at(series_ref, (t, value_bits));
                     }
                 }

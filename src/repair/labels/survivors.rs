@@ -1,14 +1,14 @@
 //! What is replayed once a directory is repaired: which refs its series records define, and what uses refs that none does.
 
-use std::fs::File;
 use std::hash::BuildHasher as _;
 use std::io;
 
 use foldhash::HashMap;
 
-use super::layout::{Layout, Part};
+use super::layout::Layout;
 use crate::record::{Labels, Record, RecordType, each_use};
-use crate::repair::segment::{Mending, Take, take_standing};
+use crate::repair::head_chunks::{CHUNKS_HEAD, encoding_of};
+use crate::repair::segment::{Mending, Take};
 use crate::tsdb::{LogKind, Target, list_head_chunks};
 
 /// Series of which note is taken; of more nothing is said. Each takes about 40 bytes.
@@ -22,6 +22,8 @@ pub(super) struct Survivors {
     pub(super) defined: HashMap<u64, Defined>,
     /// By ref: what belongs to series that no record defines, before or behind.
     pub(super) orphans: HashMap<u64, Orphan>,
+    /// Entries of all series, known or not.
+    pub(super) entries: u64,
     /// Two records define one ref as two series.
     pub(super) reissued: bool,
     /// There are more than [`MOST`].
@@ -76,17 +78,14 @@ impl Survivors {
     ) -> io::Result<Self> {
         let mut all = Self::default();
         for part in &layout.replayed {
-            let Some((file, length)) = open(target, part)? else { continue };
             let new = || Chapter::new(&all, part.kind);
-            let agent = mending.agent.filter(|_| part.kind != LogKind::Wbl);
-            let mending = Mending { agent, ..mending };
-            let chapter = take_standing(&file, length, mending, new).found;
-            all.add(chapter);
+            let Some(Chapter { found, .. }) = part.take(target, mending, new)? else { continue };
+            all.add(found);
             if all.too_many {
                 return Ok(all);
             }
         }
-        all.add_chunks(target, min_valid_time)?;
+        all.add_chunks(target, layout, min_valid_time)?;
         // What is defined behind its use is defined: to define it before as well would wipe what that has.
         let defined = &all.defined;
         all.orphans.retain(|series_ref, _| !defined.contains_key(series_ref));
@@ -100,6 +99,7 @@ impl Survivors {
 
     fn add(&mut self, chapter: Found) {
         self.reissued |= chapter.reissued;
+        self.entries += chapter.entries;
         self.defined.extend(chapter.defined);
         for (series_ref, time) in chapter.newest {
             if let Some(defined) = self.defined.get_mut(&series_ref) {
@@ -112,12 +112,14 @@ impl Survivors {
         self.too_many |= self.defined.len() + self.orphans.len() > MOST;
     }
 
-    fn add_chunks(&mut self, target: &Target, min_valid_time: i64) -> io::Result<()> {
-        let files = list_head_chunks(&target.path().join("chunks_head"), "chunks_head")?;
+    fn add_chunks(&mut self, target: &Target, layout: &Layout, min_valid_time: i64) -> io::Result<()> {
+        let files = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
         for file in &files.files {
             let Ok(chunks) = file.chunks() else { continue };
+            let path = format!("{CHUNKS_HEAD}/{}", file.name);
             for chunk in chunks.map_while(Result::ok) {
                 let is_loaded = (1..=6).contains(&chunk.encoding)
+                    && !layout.changes_chunk(&path, encoding_of(&chunk))
                     && (chunk.out_of_order || chunk.max_time >= min_valid_time);
                 if is_loaded && !self.defined.contains_key(&chunk.series_ref) {
                     let orphan = self.orphans.entry(chunk.series_ref).or_default();
@@ -131,18 +133,6 @@ impl Survivors {
     }
 }
 
-/// The segment as it is now, and its size; nothing if it is made by the plan, is no file, or has gone.
-pub(super) fn open(target: &Target, part: &Part) -> io::Result<Option<(File, u64)>> {
-    let path = part.from.as_ref().map(|from| target.path_of(from)).filter(|path| path.is_file());
-    let Some(path) = path else { return Ok(None) };
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
-    let length = file.metadata()?.len();
-    Ok(Some((file, length)))
-}
-
 /// What one segment adds.
 #[derive(Default)]
 struct Found {
@@ -150,6 +140,8 @@ struct Found {
     orphans: HashMap<u64, Orphan>,
     /// Of refs that are defined: the time of the newest sample.
     newest: HashMap<u64, i64>,
+    /// Entries of any series.
+    entries: u64,
     reissued: bool,
 }
 
@@ -176,6 +168,7 @@ impl<'a> Chapter<'a> {
     }
 
     fn used(&mut self, series_ref: u64, is_sample: bool, time: Option<i64>) {
+        self.found.entries += 1;
         let is_defined =
             self.before.defined.contains_key(&series_ref) || self.found.defined.contains_key(&series_ref);
         if is_defined {
