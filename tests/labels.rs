@@ -685,6 +685,32 @@ fn a_backup_of_another_time_is_believed_as_far_as_it_is_shared() {
     judge(base, &case, oracle);
 }
 
+/// A snapshot is left where that has been switched off, an older checkpoint where Prometheus died before it removed that. Of
+/// the series in them the first are those that Prometheus had read when it began anew; then it has given refs to others.
+#[test]
+fn nothing_is_believed_beyond_what_is_shared() {
+    let before = [named(&[(1, "a")]), named(&[(2, "b")]), named(&[(3, "old")])];
+    let log = segment(&before);
+    // No chunk.
+    let snapshot = segment(&before.map(|record| [&record[..], &[0; 9]].concat()));
+    for (path, there) in [("wal/checkpoint.00000001", log), ("chunk_snapshot.000001.0000000000", snapshot)] {
+        let mut wal = segment(&[named(&[(3, "new")]), sampled(&[1, 2, 3], 20)]);
+        lose(&mut wal, &[0]);
+        let checkpoint = segment(&[named(&[(1, "a")]), named(&[(2, "b")]), sampled(&[1, 2], 10)]);
+        let scratch = directory(&[
+            ("wal/checkpoint.00000003/00000000", checkpoint),
+            ("wal/00000004", wal),
+            (&format!("{path}/00000000"), there),
+        ]);
+        let (_, plan) = planned(&scratch.path().join("data"));
+        assert_eq!(refs_written(&plan), [0; 0], "{path}");
+        assert_eq!(plan.orphans.map(|orphans| orphans.series), Some(1), "{path}");
+        let refused = &plan.labels.refused[0];
+        assert_eq!((refused.path.as_str(), refused.series), (path, 1));
+        assert!(refused.reason.contains("above 2"), "{}", refused.reason);
+    }
+}
+
 /// 2026-01-01T00:00:00Z, ms.
 const START: i64 = 1_767_225_600_000;
 
@@ -738,7 +764,12 @@ fn refs_written(plan: &Plan) -> Vec<u64> {
 fn series_that_came_back() {
     let Some(oracle) = oracle::judge("series that came back") else { return };
     // `back` has ref 2 first, then 7.
-    let older = segment(&[named(&[(1, "stays"), (2, "back")]), named(&[(7, "back")]), sampled(&[1, 2], 0)]);
+    let older = segment(&[
+        named(&[(1, "stays"), (2, "back")]),
+        named(&[(7, "back")]),
+        named(&[(8, "later")]),
+        sampled(&[1, 2], 0),
+    ]);
     let files = |lost: &[usize]| {
         let mut checkpoint = segment(&[
             named(&[(1, "stays")]),
@@ -752,7 +783,10 @@ fn series_that_came_back() {
         vec![
             ("wal/checkpoint.00000001/00000000", older.clone()),
             ("wal/checkpoint.00000003/00000000", checkpoint),
-            ("wal/00000004", segment(&[sampled(&[1, 7], 110), sampled(&[1, 7], 120)])),
+            (
+                "wal/00000004",
+                segment(&[named(&[(8, "later")]), sampled(&[1, 7], 110), sampled(&[1, 7], 120)]),
+            ),
         ]
     };
     let times_of = |data: &Path| {
@@ -843,11 +877,11 @@ fn records_in_part_stay_in_part() {
     let mut damaged = segment(&log);
     assert!(damaged.len() > 32_768);
     lose(&mut damaged, &[log.len() - 2]);
-    let older = segment(&[named(&[(1, "a"), (6, "f"), (5, "e")])]);
+    let older = segment(&[named(&[(1, "a"), (6, "f"), (5, "e"), (7, "g")])]);
     let scratch = directory(&[
         ("wal/checkpoint.00000001/00000000", older),
         ("wal/checkpoint.00000003/00000000", damaged),
-        ("wal/00000004", segment(&[sampled(&[1, 2, 3, 4, 5, 6], 700)])),
+        ("wal/00000004", segment(&[named(&[(7, "g")]), sampled(&[1, 2, 3, 4, 5, 6], 700)])),
     ]);
     let data = scratch.path().join("data");
     let (_, plan) = planned(&data);
@@ -869,7 +903,7 @@ fn a_snapshot_that_goes_on_within_the_first_segment() {
     lose(&mut wal, &[1]);
     wal.extend(segment(&[sampled(&[1, 2], 20)]));
     let mut series = Vec::new();
-    for record in [named(&[(1, "a")]), named(&[(2, "b")])] {
+    for record in [named(&[(1, "a")]), named(&[(2, "b")]), named(&[(3, "c")])] {
         // No chunk.
         series.push([&record[..], &[0; 9]].concat());
     }
@@ -879,7 +913,7 @@ fn a_snapshot_that_goes_on_within_the_first_segment() {
         let path = format!("{name}/00000000");
         let scratch = directory(&[
             ("wal/00000000", wal.clone()),
-            ("wal/00000001", Vec::new()),
+            ("wal/00000001", segment(&[named(&[(3, "c")])])),
             (&path, segment(&series)),
         ]);
         let (_, plan) = planned(&scratch.path().join("data"));

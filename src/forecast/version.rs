@@ -80,6 +80,13 @@ impl Version {
         self.since(2, 39)
     }
 
+    /// Whether it passes over head chunks of an encoding that it does not know (2.39, `loadMmappedChunks`). Before, it takes them
+    /// for chunks of the series with that ref, and queries fail on them.
+    #[must_use]
+    pub fn passes_over_unknown_encodings(self) -> bool {
+        self.since(2, 39)
+    }
+
     /// Whether it repairs the WBL where the WBL's framing is damaged (2.48). Before, it then repairs the WAL.
     #[must_use]
     pub fn repairs_wbl(self) -> bool {

@@ -8,8 +8,9 @@
 //! **What can be trusted.** Refs mean the same as long as Prometheus goes on with a log; where it begins anew, the same refs
 //! mean other series. So a source counts only if it defines a ref as a record does that is replayed, and none otherwise; and
 //! wherever what is replayed has a sample of the ref and time of its last one of a series, that has the same value. If no
-//! series record is left to compare it with, such a sample proves it. Or it is the segments on which what is replayed goes
-//! on without a gap.
+//! series record is left to compare it with, such a sample proves it. It is believed up to the highest ref that is so proved,
+//! since it may be of before Prometheus began anew. Or it is the segments on which what is replayed goes on without a gap:
+//! these are believed in all.
 //!
 //! **What can be written.** At a series record whose labels are known already Prometheus throws away what it has replayed
 //! for that series before, unless `chunks_head` has it (`tsdb/head_wal.go`, `resetSeriesWithMMappedChunks`), and takes the new
@@ -175,7 +176,15 @@ impl Search<'_> {
         let mut believed: Vec<(&Source, &Table, u64)> = Vec::new();
         for ((source, table), witness) in tables.iter().zip(&witnesses) {
             match judge(source, table, witness) {
-                Ok(up_to) => believed.push((source, table, up_to)),
+                Ok(up_to) => {
+                    let beyond = table.labels.keys().filter(|&&series_ref| series_ref > up_to).count() as u64;
+                    if beyond > 0 {
+                        let reason =
+                            format!("nothing shows that refs above {up_to} are the same series there");
+                        self.refuse(source, beyond, reason);
+                    }
+                    believed.push((source, table, up_to));
+                }
                 Err(reason) => self.refuse(source, table.labels.len() as u64, reason),
             }
         }
@@ -327,9 +336,9 @@ fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Strin
     }
     let proved = table.highest_shared.max(witness.agrees);
     match proved {
-        Some(highest) if source.is_of_another_time => Ok(highest),
-        Some(_) => Ok(u64::MAX),
-        None if source.is_gone_on_with => Ok(u64::MAX),
+        _ if source.is_gone_on_with => Ok(u64::MAX),
+        // It may be of before Prometheus began anew, and have those alone in common that it had read then.
+        Some(highest) => Ok(highest),
         None => Err("not proved to be of the same generation: no series or sample in it is among those that are replayed"
             .to_owned()),
     }

@@ -28,16 +28,13 @@ pub(super) struct Source {
     pub(super) path: String,
     files: Vec<PathBuf>,
     is_snapshot: bool,
-    /// Prometheus may have begun anew since: it shares the series that it has from before then, and no others.
-    pub(super) is_of_another_time: bool,
-    /// What is replayed goes on right behind it.
+    /// What is replayed goes on right behind it: refs mean the same, and all of them.
     pub(super) is_gone_on_with: bool,
 }
 
 impl Source {
     fn new(path: String, files: Vec<PathBuf>) -> Self {
-        let (is_snapshot, is_of_another_time, is_gone_on_with) = (false, false, false);
-        Self { path, files, is_snapshot, is_of_another_time, is_gone_on_with }
+        Self { path, files, is_snapshot: false, is_gone_on_with: false }
     }
 }
 
@@ -132,7 +129,6 @@ fn backups(target: &Target, sources: &mut Vec<Source>, refused: &mut Vec<LabelsR
         for (below, files) in found.into_iter().flatten().filter(|(below, _)| !below.starts_with("wbl")) {
             sources.push(Source {
                 is_snapshot: below.starts_with("chunk_snapshot."),
-                is_of_another_time: true,
                 ..Source::new(format!("{name}/{below}"), files)
             });
         }
