@@ -304,3 +304,21 @@ fn labels_that_both_runs_share_come_back() {
     assert_eq!(of("new_10"), [T]);
     assert_eq!(of("old_10"), [0; 0]);
 }
+
+/// Up to 2.38 Prometheus asks for no encoding of a head chunk, and gives it to the series with its ref.
+#[test]
+fn a_version_that_does_not_pass_over_head_chunks() {
+    let place = begun_anew();
+    let before = tree(&place.data());
+    for version in ["2.37.0", "2.38.0"] {
+        let said = repair(&place.data(), &["--prometheus", version], &[4]);
+        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("before 2.39 Prometheus cannot be made to pass over them"), "{said}");
+        assert_eq!(contents(&tree(&place.data())), contents(&before));
+    }
+    // Without such a chunk it need not.
+    fs::remove_dir_all(place.data().join("chunks_head")).expect("it is there");
+    repair(&place.data(), &["--prometheus", "2.37.0"], &[1]);
+    let place = begun_anew();
+    repair(&place.data(), &["--prometheus", "2.39.0"], &[1]);
+}

@@ -1,7 +1,7 @@
 //! Head chunks of which the ref means another series by now.
 //!
 //! Prometheus knows to whom a head chunk belongs by its ref alone (`loadMmappedChunks`, `tsdb/head.go`). A chunk whose encoding it
-//! does not know it passes over; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
+//! does not know it passes over, from 2.39 on; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
 //! name them by their place.
 
 use std::collections::HashSet;
@@ -18,6 +18,10 @@ use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 const ENCODING: u64 = 24;
 /// What no version means by it, the bit aside that says that samples came out of order.
 const UNKNOWN: u8 = 0x7F;
+
+/// Why nothing is done for a version that takes them for chunks of the series with that ref.
+pub(super) const TOO_OLD: &str = "head chunks have refs that mean other series by now, and before 2.39 Prometheus cannot be made to pass over them: \
+     start a newer one, and repair for that with --prometheus";
 
 /// The directory of head chunks.
 pub(super) const CHUNKS_HEAD: &str = "chunks_head";

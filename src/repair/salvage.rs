@@ -25,10 +25,9 @@ pub(super) fn plan(
     let scanned = Scanned { target, listing: &listing, report, options };
     let generations = match Generations::of(&listing, report, options.assumed)? {
         Ok(generations) => generations,
+        // What belongs to whom is not known.
         Err(reason) => {
-            // What belongs to whom is not known: nothing is touched.
-            let damage = report.findings.iter().filter(|finding| is_to_be_mended(finding));
-            plan.left.extend(damage.map(|finding| left(finding, reason)));
+            refuse(report, reason, plan);
             return Ok(());
         }
     };
@@ -51,6 +50,10 @@ pub(super) fn plan(
     }
     if let Some(generations) = generations {
         plan.steps.extend(head_chunks::steps(target, generations)?);
+        if !plan.steps.is_empty() && !options.assumed.version.passes_over_unknown_encodings() {
+            refuse(report, head_chunks::TOO_OLD, plan);
+            return Ok(());
+        }
     }
     let mut corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
     let before = plan.steps.len();
@@ -79,6 +82,13 @@ pub(super) fn plan(
         plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
     }
     Ok(())
+}
+
+/// Nothing is touched.
+fn refuse(report: &Report, reason: &str, plan: &mut Plan) {
+    plan.steps.clear();
+    let damage = report.findings.iter().filter(|finding| is_to_be_mended(finding));
+    plan.left.extend(damage.map(|finding| left(finding, reason)));
 }
 
 /// The segments of the newest generation come to be replayed, last of all.
