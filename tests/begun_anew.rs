@@ -18,6 +18,7 @@ use support::repairs::{
     CASES, Place, fixture, overwrite, samples_record, series_record, walfix_exits, write_log,
 };
 use support::tree::{self, contents, tree};
+use walfix::repair::plan::Loss;
 
 /// When the later run took its samples, ms.
 const T: i64 = 1_749_990_000_000;
@@ -321,4 +322,27 @@ fn a_version_that_does_not_pass_over_head_chunks() {
     repair(&place.data(), &["--prometheus", "2.37.0"], &[1]);
     let place = begun_anew();
     repair(&place.data(), &["--prometheus", "2.39.0"], &[1]);
+}
+
+/// One part of what is lost is not known; the others are.
+#[test]
+fn what_is_known_of_a_loss_is_said() {
+    let Some(oracle) = oracle::judge("a loss of which a part is known") else { return };
+    let place = begun_anew();
+    let whole = support::repairs::temporary();
+    whole_checkpoint(whole.path(), "wal");
+    // The headers of the record that defines 38 to 65, and of what follows.
+    overwrite(&place.data().join(CHECKPOINT).join("00000000"), 3_368, &[0x5A; 2_802]);
+    // Samples of these in the checkpoint, of 38 to 40 in the WBL, and the one of the head chunk.
+    let known = samples_in(oracle, whole.path().join("wal").as_path(), &(38..=65)).0 + 3 + 1;
+    let planned = plan(&place.data(), &[]);
+    assert_eq!(planned["lost"]["records"], Value::Null);
+    assert_eq!(planned["lost"]["entries"], Value::Null);
+    assert_eq!(planned["lost"]["entries_at_least"], json!(known));
+    let said = walfix_exits(&[4], &["repair", place.data().to_str().expect("a path")], "a plan");
+    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&format!("with {known} entries, and what stood in the damaged bytes")), "{said}");
+    // As the backup of an earlier version has it.
+    let loss: Loss = serde_json::from_value(json!({ "records": 2, "entries": null })).expect("a loss");
+    assert_eq!((loss.records, loss.entries), (Some(2), None));
 }

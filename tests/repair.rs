@@ -554,7 +554,7 @@ fn the_fixture_that_decodes_in_part() {
     let target = Target::find(&data).unwrap();
     let report = scan(&target, &walfix::scan::Options::default(), &()).unwrap();
     let plan = repair::plan(&target, &report, None, Options::default()).unwrap();
-    assert_eq!(plan.lost, walfix::repair::plan::Loss { records: Some(0), entries: None });
+    assert_eq!(plan.lost, walfix::repair::plan::Loss::new(Some(0), None));
     repair::apply(&target, &plan, &root.path().join("backup"), &Lock::take(&data).unwrap()).unwrap();
     let mut found = Vec::new();
     oracle.dump(&[], &data.join("wal"), |line| {

@@ -60,7 +60,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
         );
         let change =
             Change::Patch { path: format!("{CHUNKS_HEAD}/{}", file.name), method: Method::Replace, patches };
-        let lost = Loss { records: Some(0), entries: Some(lost) };
+        let lost = Loss::new(Some(0), Some(lost));
         steps.push(Step { change, mends: vec![generations.mended(how)], lost });
     }
     Ok(steps)

@@ -317,7 +317,7 @@ fn segment_step(
             _ if is_corrected(finding) => Loss::NOTHING,
             0 => loss(finding),
             // The record is still there; what else it held is not known.
-            _ => Loss { records: Some(0), entries: None },
+            _ => Loss::new(Some(0), None),
         })
     });
     Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
@@ -418,7 +418,7 @@ fn how(change: &Change, finding: &Finding) -> &'static str {
 }
 
 fn loss(finding: &Finding) -> Loss {
-    Loss { records: finding.lost.records, entries: finding.lost.entries }
+    Loss::new(finding.lost.records, finding.lost.entries)
 }
 
 pub(super) fn left(finding: &Finding, reason: &str) -> Left {

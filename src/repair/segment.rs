@@ -165,7 +165,7 @@ impl Standing {
     /// What is lost with them.
     pub(super) fn lost_to_agent(&self) -> Loss {
         let entries = self.refused.iter().map(|(_, _, entries)| entries).sum();
-        Loss { records: Some(self.refused.len() as u64), entries: Some(entries) }
+        Loss::new(Some(self.refused.len() as u64), Some(entries))
     }
 
     /// Whether bytes are missing that a disk may give another time, or that somebody has just cut off.
@@ -417,7 +417,7 @@ impl Confused {
 
     /// What is lost so.
     pub(super) fn lost(self) -> Loss {
-        Loss { records: Some(self.records), entries: Some(self.entries) }
+        Loss::new(Some(self.records), Some(self.entries))
     }
 }
 

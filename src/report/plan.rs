@@ -239,15 +239,28 @@ fn words(mends: &Mends) -> String {
 }
 
 fn loss(loss: Loss) -> String {
-    match (loss.records, loss.entries) {
-        (Some(0), _) => "nothing".to_owned(),
-        (Some(records), Some(entries)) => {
-            format!("{} with {}", count(records, "record", "records"), count(entries, "entry", "entries"))
+    let records = |number| count(number, "record", "records");
+    let entries = |number| count(number, "entry", "entries");
+    let least = (loss.records_at_least, loss.entries_at_least);
+    match (loss.records, loss.entries, least) {
+        (Some(0), Some(0), _) => "nothing".to_owned(),
+        (Some(0), Some(number), _) => entries(number),
+        (Some(0), None, (_, 0)) => "entries of records that stay in part; how many is not known".to_owned(),
+        (Some(0), None, (_, least)) => format!("at least {}", entries(least)),
+        (Some(number), Some(all), _) => format!("{} with {}", records(number), entries(all)),
+        (Some(number), None, (_, 0)) => format!("{}, of what is not known", records(number)),
+        (Some(number), None, (_, least)) => format!("{} with at least {}", records(number), entries(least)),
+        (None, _, (0, 0)) => format!("{UNKNOWN}; how much is not known"),
+        (None, _, (0, least)) => format!("at least {}, and {UNKNOWN}; how much is not known", entries(least)),
+        (None, _, (number, least)) => {
+            let known = format!("{} with {}", records(number), entries(least));
+            format!("at least {known}, and {UNKNOWN}; how much is not known")
         }
-        (Some(records), None) => format!("{}, of what is not known", count(records, "record", "records")),
-        (None, _) => "what stood in the damaged bytes; how much is not known".to_owned(),
     }
 }
+
+/// What is lost where nobody knows how much it was.
+const UNKNOWN: &str = "what stood in the damaged bytes";
 
 /// What is lost by this repair, and by Prometheus's own.
 fn comparison(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {

@@ -378,7 +378,7 @@ pub(crate) fn plans() -> Plans {
             message: "checksum mismatch".into(),
             how: "filled with records that say nothing".into(),
         }],
-        lost: Loss { records: Some(1), entries: None },
+        lost: Loss::new(Some(1), None),
     });
     let mut prometheus = salvage.clone();
     prometheus.mode = Mode::Prometheus;

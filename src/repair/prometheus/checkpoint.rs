@@ -124,10 +124,8 @@ impl Cut {
             self.used = self.used.max(all.used);
             self.lost_series.extend(all.lost_series);
         }
-        Ok(Loss {
-            records: Some(records.saturating_sub(kept.records)),
-            entries: Some(entries.saturating_sub(kept.entries)),
-        })
+        let entries = entries.saturating_sub(kept.entries);
+        Ok(Loss::new(Some(records.saturating_sub(kept.records)), Some(entries)))
     }
 }
 
