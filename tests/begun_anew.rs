@@ -346,3 +346,41 @@ fn what_is_known_of_a_loss_is_said() {
     let loss: Loss = serde_json::from_value(json!({ "records": 2, "entries": null })).expect("a loss");
     assert_eq!((loss.records, loss.entries), (Some(2), None));
 }
+
+/// A segment that is written anew for the entries that go says nothing of holes.
+#[test]
+fn why_a_segment_is_written_anew() {
+    let place = begun_anew();
+    let planned = plan(&place.data(), &[]);
+    let mut steps = planned["steps"].as_array().into_iter().flatten();
+    let first = format!("{CHECKPOINT}/00000000");
+    let step = steps.find(|step| step["change"]["path"] == first).expect("the checkpoint is written anew");
+    assert_eq!(step["change"]["kind"], "rewrite");
+    let damage =
+        step["mends"].as_array().into_iter().flatten().find(|mends| mends["code"] == "checksum_mismatch");
+    assert_eq!(damage.expect("its damage")["how"], "the segment is written anew without it");
+}
+
+/// So many series that not all are named: that is said, and how many they are.
+#[test]
+fn more_series_are_lost_than_are_named() {
+    let root = support::repairs::temporary();
+    let data = root.path();
+    let damaged = data.join(CHECKPOINT).join("00000000");
+    let records =
+        [series_record(1..=1, "kept"), samples_record(1..=1, T), series_record(2..=100_004, "lost")];
+    // The last series is there twice.
+    write_log(&damaged, &[&records[..], &[series_record(100_004..=100_004, "lost")]].concat());
+    write_log(&data.join("wal/00000003"), &[samples_record(1..=1, T + 15_000)]);
+    // In the record of one sample, of which Prometheus reads no more.
+    let bytes = fs::read(&damaged).expect("a segment");
+    let at = bytes.windows(6).position(|window| window == b"kept_1").expect("its name") + 6 + 7;
+    overwrite(&damaged, at as u64, &[0x5A; 8]);
+    let planned = plan(data, &["--mode=prometheus"]);
+    assert_eq!(planned["lost_series"].as_array().map(Vec::len), Some(100_000));
+    assert_eq!(planned["lost_series_count"], 100_003);
+    let arguments = ["repair", "--mode=prometheus", data.to_str().expect("a path")];
+    let said = walfix_exits(&[4], &arguments, "a plan");
+    assert!(said.contains("series that are lost: 100 003"), "{said}");
+    assert!(said.contains("and 99 983 more; --format=json names the first 100 000"), "{said}");
+}

@@ -8,10 +8,12 @@
 use std::io;
 
 use super::head_chunks::CHUNKS_HEAD;
-use crate::record::{SampleEntry, encode_samples, encode_series};
+use super::plan::{Change, Loss, Mends, Step};
+use crate::record::{RecordType, SampleEntry, each_use, encode_samples, encode_series};
 use crate::scan::report::{LogKind, Report};
-use crate::tsdb::{Target, list_head_chunks};
+use crate::tsdb::{Listing, Target, list_head_chunks};
 use crate::wal::Compression;
+use crate::wal::segments::segment_name;
 use crate::wal::writer::SegmentWriter;
 
 /// The bits of Prometheus's staleness marker (`model/value/value.go`, `StaleNaN`).
@@ -24,11 +26,71 @@ const NAME: &[u8] = b"walfix_fence";
 /// what claims to have one near that was never handed out.
 pub(super) const MOST: u64 = (1 << 40) - (1 << 32);
 
-/// The ref of the fence that the directory needs, if it needs one: `defined` is the highest ref that a series record defines,
-/// `used` the highest of others in the logs.
-pub(super) fn needed(target: &Target, defined: Option<u64>, used: Option<u64>) -> io::Result<Option<u64>> {
+/// The highest refs of series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refs {
+    /// Of those that a series record defines which stays.
+    pub(super) defined: Option<u64>,
+    /// Of others that are seen anywhere.
+    pub(super) used: Option<u64>,
+}
+
+impl Refs {
+    /// Of what a scan has read.
+    pub(super) fn in_logs(report: &Report) -> Self {
+        Self { defined: report.refs.defined, used: report.refs.unknown }
+    }
+
+    /// Of a record that stays.
+    pub(super) fn learn(&mut self, record: &[u8]) {
+        let is_series = RecordType::of(record) == Some(RecordType::Series);
+        each_use(record, |now| {
+            let highest = if is_series { &mut self.defined } else { &mut self.used };
+            *highest = (*highest).max(Some(now.series_ref));
+        });
+    }
+
+    /// Of both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { defined: self.defined.max(other.defined), used: self.used.max(other.used) }
+    }
+}
+
+/// The segment behind the last one of the WAL.
+pub(super) fn behind(listing: &Listing) -> Option<String> {
+    let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal)?;
+    let next = wal.segments.last()?.index.checked_add(1)?;
+    Some(format!("{}/{}", wal.relative, segment_name(next)))
+}
+
+/// Makes a fence, if the directory needs one and there is a place for it: before all else, since it changes nothing of what is
+/// there.
+pub(super) fn step(
+    target: &Target,
+    report: &Report,
+    refs: Refs,
+    path: Option<String>,
+) -> io::Result<Option<Step>> {
+    let (Some(series_ref), Some(path)) = (needed(target, refs)?, path) else { return Ok(None) };
+    let change = Change::Create { path, bytes: segment(series_ref, report)? };
+    let mends = Mends {
+        code: "unknown_refs".to_owned(),
+        offset: None,
+        end: None,
+        message: format!(
+            "samples or head chunks have refs up to {}, and no series record that is left goes so far",
+            series_ref - 1
+        ),
+        how: "one series that no query returns makes Prometheus count on from there; else new series would get these refs"
+            .to_owned(),
+    };
+    Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
+}
+
+/// The ref of the fence that the directory needs, if it needs one.
+fn needed(target: &Target, refs: Refs) -> io::Result<Option<u64>> {
     let chunks = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
-    let mut used = used;
+    let Refs { defined, mut used } = refs;
     for file in &chunks.files {
         let Ok(headers) = file.chunks() else { continue };
         let refs = headers.map_while(Result::ok).map(|chunk| chunk.series_ref);
@@ -40,7 +102,7 @@ pub(super) fn needed(target: &Target, defined: Option<u64>, used: Option<u64>) -
 }
 
 /// A segment that holds the fence, at the time of the newest sample.
-pub(super) fn segment(series_ref: u64, report: &Report) -> io::Result<Vec<u8>> {
+fn segment(series_ref: u64, report: &Report) -> io::Result<Vec<u8>> {
     let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
     let t = logs.filter_map(|log| log.max_time).max().unwrap_or(0);
     let mut writer = SegmentWriter::new(Vec::new());

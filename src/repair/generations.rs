@@ -11,20 +11,17 @@ use std::hash::BuildHasher as _;
 use std::io;
 use std::path::Path;
 
-use super::input;
+use super::fence::Refs;
 use super::plan::{Change, Loss, Mends, Step};
 use super::segment::{Mending, Take, open, take_standing};
-use super::sequence;
+use super::{input, prefix, sequence};
 use crate::forecast::Assumed;
-use crate::forecast::replay::{Part, Reader, Replay};
+use crate::forecast::replay::Reader;
 use crate::record::{Record, each_use};
-use crate::scan::report::{Finding, Report};
+use crate::scan::report::{CHECKPOINT_AHEAD, Finding, RESTARTED_GENERATION, Report};
 use crate::tsdb::{Listing, LogDirectory, LogKind};
 use crate::wal::PAGE;
 use crate::wal::segments::{SegmentFile, segment_name};
-
-/// Findings that say that there are generations, or that numbers do not go together.
-const CODES: [&str; 2] = ["checkpoint_ahead", "restarted_generation"];
 
 /// Findings about segments of the WAL that new numbers mend.
 const OF_NUMBERS: [&str; 2] = ["segments_not_sequential", "misnamed_segment"];
@@ -48,34 +45,26 @@ pub(super) struct Generations {
     pub(super) defined: HashSet<u64>,
     /// The highest ref that means the same everywhere, if the newest generation has handed out higher ones.
     pub(super) common: Option<u64>,
-    /// The highest ref that is defined where Prometheus stopped reading a damaged checkpoint.
-    read: Option<u64>,
+    /// The highest ref that is defined where Prometheus stopped reading a damaged checkpoint: head chunks may have higher ones of
+    /// another series, if not all is known to be of one generation.
+    pub(super) read: Option<u64>,
     /// Segments of which only entries of such refs stay.
     confused: BTreeMap<String, u64>,
-    /// Segments of the WAL that the checkpoint covers by number.
-    covered: BTreeSet<String>,
+    /// Segments of the WAL that Prometheus passes over, and comes to read.
+    brought_back: BTreeSet<String>,
     /// Segments of the WBL that the newest generation has written.
-    own_wbl: Vec<String>,
+    pub(super) own_wbl: Vec<String>,
     /// The highest refs that are defined in what stays, and seen anywhere.
-    pub(super) highest: Highest,
+    pub(super) refs: Refs,
     /// The times of the newest sample in the checkpoint, and of the oldest in the newest generation, ms.
     pub(super) times: (Option<i64>, Option<i64>),
-}
-
-/// The highest refs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Highest {
-    /// Of those that are defined in what stays.
-    pub(super) defined: Option<u64>,
-    /// Of those that are seen anywhere.
-    pub(super) seen: Option<u64>,
 }
 
 /// What is done so that the replay goes on behind the checkpoint.
 #[derive(Debug)]
 enum Way {
     /// Empty segments lead to the number behind the checkpoint: what is there is in it already, or there is nothing.
-    GoOn { wal: String, missing: std::ops::RangeInclusive<i64> },
+    GoOn { missing: std::ops::RangeInclusive<i64> },
     /// The checkpoint gets the number before the first segment.
     RenameCheckpoint { to: String, next: String },
     /// They are replayed as they are.
@@ -91,7 +80,7 @@ impl Generations {
         report: &Report,
         assumed: Assumed,
     ) -> io::Result<Result<Option<Self>, &'static str>> {
-        let found = report.findings.iter().find(|finding| CODES.contains(&finding.code));
+        let found = report.findings.iter().find(|finding| finding.is_of_generations());
         let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
         let (Some((at, number)), Some(wal)) = (listing.last_checkpoint(), wal) else { return Ok(Ok(None)) };
         let checkpoint = &listing.logs[at];
@@ -104,82 +93,17 @@ impl Generations {
         if found.is_none() && stop.is_none() {
             return Ok(Ok(None));
         }
-        let before = Definitions::of(&checkpoint.segments, Definitions::with_refs)?;
-        let mut now = Vec::new();
-        for segment in &wal.segments {
-            // Of the newest generation it is enough to know what it defines.
-            let is_older = stop.as_ref().is_some_and(|stop| segment.index <= stop.segment.max(number));
-            let new = if is_older { Definitions::with_refs } else { Definitions::default };
-            now.push(Definitions::of(std::slice::from_ref(segment), new)?);
+        let state = State::read(listing, (checkpoint, number), wal, stop)?;
+        let newest = state.newest(found);
+        let found = match found {
+            Some(finding) => state.numbered(finding).map(Some),
+            None => Ok(state.begun_behind(newest)),
+        };
+        match found {
+            Ok(Some(found)) => Ok(state.come_to(found, newest, report)?.map(Some)),
+            Ok(None) => Ok(Ok(None)),
+            Err(reason) => Ok(Err(reason)),
         }
-        // A start with a damaged checkpoint deletes the segments behind that number: one generation is left.
-        let up_to = |number| wal.segments.iter().take_while(|segment| segment.index <= number).count();
-        let newest = match &stop {
-            // What the checkpoint was made of may stand there still.
-            Some(stop) if found.is_none() => up_to(stop.segment.max(number)),
-            Some(stop) => up_to(stop.segment),
-            None => newest(&now),
-        };
-        let replayed = if found.is_none() { up_to(number) } else { 0 };
-        let found = if let Some(finding) = found {
-            numbered(finding, listing, (checkpoint, number), wal, (&before, &now))
-        } else {
-            let cut = stop.as_ref().is_some_and(|stop| is_cut_to_nothing(wal, stop, &now));
-            let older: Vec<&Definitions> =
-                std::iter::once(&before).chain(&now[up_to(number).min(newest)..newest]).collect();
-            Ok(begun_behind(checkpoint, &older, wal, (&now[newest..], cut)))
-        };
-        let (code, message, way) = match found {
-            Ok(Some(found)) => found,
-            Ok(None) => return Ok(Ok(None)),
-            Err(reason) => return Ok(Err(reason)),
-        };
-        let mut generations = Self {
-            finding: Mends { code: code.to_owned(), offset: None, end: None, message, how: String::new() },
-            numbers: format!("{} covers all numbers up to {number}", checkpoint.relative),
-            checkpoint: checkpoint.relative.clone(),
-            wal: wal.relative.clone(),
-            way,
-            defined: HashSet::new(),
-            common: None,
-            read: None,
-            confused: BTreeMap::new(),
-            covered: wal.segments.iter().map(|segment| wal.relative_of(segment)).collect(),
-            own_wbl: Vec::new(),
-            highest: Highest::default(),
-            times: (before.max_time, None),
-        };
-        let highest = std::iter::once(&before).chain(&now).filter_map(|one| one.highest).max();
-        generations.highest.seen = highest.max(report.refs.defined).max(report.refs.unknown);
-        if generations.are_several() {
-            if let Some(reason) = are_mixed(&wal.segments[newest..], &now[newest..]) {
-                return Ok(Err(reason));
-            }
-            generations.defined = now[newest..].iter().flat_map(|one| one.labels.keys().copied()).collect();
-            generations.common = generations.defined.iter().min().map(|first| first.saturating_sub(1));
-            let used = now[newest..].iter().filter_map(|one| one.highest).max();
-            if let Some(stop) = stop.as_ref().filter(|stop| used > Some(stop.read)) {
-                // Records of its first series may be lost; or a snapshot has brought back those of a run before.
-                generations.common =
-                    Some(generations.common.map_or(stop.read, |common| common.min(stop.read)));
-            }
-            generations.times.1 = now[newest..].iter().filter_map(|one| one.min_time).min();
-            generations.read = stop.as_ref().map(|stop| stop.read);
-            let begun = begun(checkpoint, &wal.segments, stop.as_ref(), &now)?;
-            generations.confuse(listing, checkpoint, begun)?;
-            for segment in &wal.segments[replayed..newest] {
-                generations.keep_common(wal.relative_of(segment));
-            }
-        }
-        let stays = |series_ref: &&u64| generations.common.is_none_or(|common| **series_ref <= common);
-        let kept = before.labels.keys().filter(stays).max().copied();
-        let all = now.iter().flat_map(|one| one.labels.keys()).max().copied();
-        generations.highest.defined = if generations.are_several() {
-            kept.max(generations.defined.iter().max().copied())
-        } else {
-            kept.max(all)
-        };
-        Ok(Ok(Some(generations)))
     }
 
     /// Whether refs may have been handed out again.
@@ -231,26 +155,16 @@ impl Generations {
     }
 
     /// Whether the segment of the WAL is one that Prometheus passes over, and comes to read.
-    pub(super) fn covers(&self, path: &str) -> bool {
-        self.covered.contains(path)
+    pub(super) fn brings_back(&self, path: &str) -> bool {
+        self.brought_back.contains(path)
     }
 
     /// Whether a finding is mended with them.
     pub(super) fn mends(&self, finding: &Finding) -> bool {
         let is_renumbered = matches!(self.way, Way::Renumber { .. }) && OF_NUMBERS.contains(&finding.code);
-        CODES.contains(&finding.code)
-            || self.are_several() && finding.code == "reissued_refs"
+        finding.is_of_generations()
+            || self.are_several() && finding.is_of_reissued_refs()
             || is_renumbered && finding.log.as_deref() == Some(&self.wal)
-    }
-
-    /// Refs that head chunks may have of another series: above this one, if not all is known to be of one generation.
-    pub(super) fn read(&self) -> Option<u64> {
-        self.read
-    }
-
-    /// Segments of the WBL that the newest generation has written.
-    pub(super) fn own_wbl(&self) -> &[String] {
-        &self.own_wbl
     }
 
     /// Whether chunk snapshots may be of another generation.
@@ -261,7 +175,7 @@ impl Generations {
     /// The name of the segment that follows all others in the end.
     pub(super) fn next(&self) -> String {
         match &self.way {
-            Way::GoOn { wal, missing } => format!("{wal}/{}", segment_name(*missing.end())),
+            Way::GoOn { missing } => format!("{}/{}", self.wal, segment_name(*missing.end())),
             Way::RenameCheckpoint { next, .. } | Way::Renumber { next, .. } | Way::Stay { next } => {
                 next.clone()
             }
@@ -279,10 +193,11 @@ impl Generations {
     /// What is done after all else. `next` is there already if it is so said.
     pub(super) fn last(&self, next_is_made: bool) -> Vec<Step> {
         match &self.way {
-            Way::GoOn { wal, missing } => {
+            Way::GoOn { missing } => {
                 let how = "Prometheus goes on behind the checkpoint, and not with a number that this covers";
                 let end = missing.end() - i64::from(next_is_made);
-                let paths = (*missing.start()..=end).map(|index| format!("{wal}/{}", segment_name(index)));
+                let paths =
+                    (*missing.start()..=end).map(|index| format!("{}/{}", self.wal, segment_name(index)));
                 paths.map(|path| self.step(Change::Create { path, bytes: Vec::new() }, how)).collect()
             }
             Way::Stay { .. } => Vec::new(),
@@ -323,94 +238,193 @@ impl Generations {
 /// A finding's code, what it says, and what is done.
 type Found = (&'static str, String, Way);
 
-/// What is found about numbers comes to.
-fn numbered(
-    finding: &Finding,
-    listing: &Listing,
-    checkpoint: (&LogDirectory, i64),
-    wal: &LogDirectory,
-    contents: (&Definitions, &[Definitions]),
-) -> Result<Option<Found>, &'static str> {
-    if let Some(reason) = cannot_be_numbered(wal) {
-        return Err(reason);
+/// A checkpoint, and the WAL beside it.
+struct State<'a> {
+    listing: &'a Listing,
+    checkpoint: &'a LogDirectory,
+    /// Of the checkpoint.
+    number: i64,
+    wal: &'a LogDirectory,
+    /// Where Prometheus stops reading the checkpoint.
+    stop: Option<Stop>,
+    /// What the checkpoint has.
+    before: Definitions,
+    /// What each segment of the WAL has.
+    now: Vec<Definitions>,
+}
+
+impl<'a> State<'a> {
+    fn read(
+        listing: &'a Listing,
+        (checkpoint, number): (&'a LogDirectory, i64),
+        wal: &'a LogDirectory,
+        stop: Option<Stop>,
+    ) -> io::Result<Self> {
+        let before = Definitions::of(&checkpoint.segments, Definitions::with_refs)?;
+        let mut now = Vec::new();
+        for segment in &wal.segments {
+            // Of the newest generation it is enough to know what it defines.
+            let is_older = stop.as_ref().is_some_and(|stop| segment.index <= stop.segment.max(number));
+            let new = if is_older { Definitions::with_refs } else { Definitions::default };
+            now.push(Definitions::of(std::slice::from_ref(segment), new)?);
+        }
+        Ok(Self { listing, checkpoint, number, wal, stop, before, now })
     }
-    let way = Way::of(finding, listing, checkpoint, wal, contents);
-    let reason = "its numbers do not go together, and neither do their contents: is this one directory?";
-    Ok(Some((finding.code, finding.message.clone(), way.map_err(|()| reason)?)))
-}
 
-/// Whether the segment with the number of the checkpoint's damaged one is what Prometheus's repair makes of it.
-fn is_cut_to_nothing(wal: &LogDirectory, stop: &Stop, contents: &[Definitions]) -> bool {
-    let segments = wal.segments.iter().zip(contents);
-    let mut made = segments.filter(|(segment, _)| segment.index == stop.segment);
-    made.any(|(segment, one)| {
-        one.highest.is_none() && segment.path.metadata().is_ok_and(|metadata| metadata.len() == PAGE)
-    })
-}
+    /// How many segments have numbers up to this one.
+    fn up_to(&self, number: i64) -> usize {
+        self.wal.segments.iter().take_while(|segment| segment.index <= number).count()
+    }
 
-/// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs that are seen in it, or in
-/// the segments before them, are defined again, or that the one before has been cut.
-fn begun_behind(
-    checkpoint: &LogDirectory,
-    older: &[&Definitions],
-    wal: &LogDirectory,
-    (newest, is_cut): (&[Definitions], bool),
-) -> Option<Found> {
-    let defined = newest.iter().flat_map(|one| one.labels.keys());
-    let is_seen = |series_ref: &&u64| {
-        older.iter().filter_map(|one| one.refs.as_ref()).any(|refs| refs.contains(*series_ref))
-    };
-    let again = defined.filter(is_seen).count();
-    let last = wal.segments.last().filter(|_| again > 0 || is_cut)?;
-    let message = format!(
-        "Prometheus has run since, without {}, which it cannot read: {again} refs that stand before are those of other series by now",
-        checkpoint.relative
-    );
-    let next = format!("{}/{}", wal.relative, segment_name(last.index.checked_add(1)?));
-    Some(("restarted_generation", message, Way::Stay { next }))
-}
+    /// The place of the first segment of the newest generation, where that has been found about numbers.
+    fn newest(&self, found: Option<&Finding>) -> usize {
+        // A start with a damaged checkpoint deletes the segments behind that number: one generation is left.
+        match &self.stop {
+            // What the checkpoint was made of may stand there still.
+            Some(stop) if found.is_none() => self.up_to(stop.segment.max(self.number)),
+            Some(stop) => self.up_to(stop.segment),
+            None => newest(&self.now),
+        }
+    }
 
-impl Way {
-    fn of(
-        finding: &Finding,
-        listing: &Listing,
-        (checkpoint, number): (&LogDirectory, i64),
-        wal: &LogDirectory,
-        (before, now): (&Definitions, &[Definitions]),
-    ) -> Result<Self, ()> {
+    /// What is found about numbers comes to.
+    fn numbered(&self, finding: &Finding) -> Result<Found, &'static str> {
+        if let Some(reason) = cannot_be_numbered(self.wal) {
+            return Err(reason);
+        }
+        let reason = "its numbers do not go together, and neither do their contents: is this one directory?";
+        let way = self.way(finding).ok_or(reason)?;
+        Ok((finding.code, finding.message.clone(), way))
+    }
+
+    /// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs that are seen in it, or in
+    /// the segments before them, are defined again, or that the one before has been cut.
+    fn begun_behind(&self, newest: usize) -> Option<Found> {
+        let before = &self.now[self.up_to(self.number).min(newest)..newest];
+        let older = || std::iter::once(&self.before).chain(before).filter_map(|one| one.refs.as_ref());
+        let defined = self.now[newest..].iter().flat_map(|one| one.labels.keys());
+        let again = defined.filter(|series_ref| older().any(|refs| refs.contains(*series_ref))).count();
+        let last = self.wal.segments.last().filter(|_| again > 0 || self.is_cut_to_nothing())?;
+        let message = format!(
+            "Prometheus has run since, without {}, which it cannot read: {again} refs that stand before are those of other series by now",
+            self.checkpoint.relative
+        );
+        let next = format!("{}/{}", self.wal.relative, segment_name(last.index.checked_add(1)?));
+        Some((RESTARTED_GENERATION, message, Way::Stay { next }))
+    }
+
+    /// Whether the segment with the number of the checkpoint's damaged one is what Prometheus's repair makes of it.
+    fn is_cut_to_nothing(&self) -> bool {
+        let Some(stop) = &self.stop else { return false };
+        let segments = self.wal.segments.iter().zip(&self.now);
+        let mut made = segments.filter(|(segment, _)| segment.index == stop.segment);
+        made.any(|(segment, one)| {
+            one.highest.is_none() && segment.path.metadata().is_ok_and(|metadata| metadata.len() == PAGE)
+        })
+    }
+
+    /// What is done about it; or why it is not mended.
+    fn come_to(
+        mut self,
+        (code, message, way): Found,
+        newest: usize,
+        report: &Report,
+    ) -> io::Result<Result<Generations, &'static str>> {
+        let Self { checkpoint, wal, .. } = self;
+        let all = std::iter::once(&self.before).chain(&self.now);
+        let highest = all.filter_map(|one| one.highest).max();
+        // They are replayed already.
+        let stays = matches!(way, Way::Stay { .. });
+        let replayed = if stays { self.up_to(self.number) } else { 0 };
+        let brought_back = match &way {
+            Way::Renumber { .. } | Way::RenameCheckpoint { .. } => {
+                wal.segments.iter().map(|segment| wal.relative_of(segment)).collect()
+            }
+            Way::GoOn { .. } | Way::Stay { .. } => BTreeSet::new(),
+        };
+        let mut generations = Generations {
+            finding: Mends { code: code.to_owned(), offset: None, end: None, message, how: String::new() },
+            numbers: format!("{} covers all numbers up to {}", checkpoint.relative, self.number),
+            checkpoint: checkpoint.relative.clone(),
+            wal: wal.relative.clone(),
+            way,
+            defined: HashSet::new(),
+            common: None,
+            read: None,
+            confused: BTreeMap::new(),
+            brought_back,
+            own_wbl: Vec::new(),
+            refs: Refs { defined: None, used: highest.max(report.refs.defined).max(report.refs.unknown) },
+            times: (self.before.max_time, None),
+        };
+        if generations.are_several() {
+            let own = &self.now[newest..];
+            if let Some(reason) = are_mixed(&wal.segments[newest..], own) {
+                return Ok(Err(reason));
+            }
+            generations.defined = own.iter().flat_map(|one| one.labels.keys().copied()).collect();
+            generations.common = self.common(&generations.defined, newest);
+            generations.times.1 = own.iter().filter_map(|one| one.min_time).min();
+            generations.read = self.stop.as_ref().map(|stop| stop.read);
+            let begun = begun(checkpoint, &wal.segments, self.stop.as_ref(), &self.now)?;
+            generations.confuse(self.listing, checkpoint, begun)?;
+            for segment in &wal.segments[replayed..newest] {
+                generations.keep_common(wal.relative_of(segment));
+            }
+        }
+        let stays = |series_ref: &&u64| generations.common.is_none_or(|common| **series_ref <= common);
+        let kept = self.before.labels.keys().filter(stays).max().copied();
+        let now = if generations.are_several() { self.now.split_off(newest) } else { self.now };
+        generations.refs.defined = now.iter().flat_map(|one| one.labels.keys().copied()).max().max(kept);
+        Ok(Ok(generations))
+    }
+
+    /// The highest ref that means the same everywhere, where the newest generation has handed out these.
+    fn common(&self, defined: &HashSet<u64>, newest: usize) -> Option<u64> {
+        let common = defined.iter().min().map(|first| first.saturating_sub(1));
+        let used = self.now[newest..].iter().filter_map(|one| one.highest).max();
+        // Records of its first series may be lost; or a snapshot has brought back those of a run before.
+        let read = self.stop.as_ref().map(|stop| stop.read).filter(|read| used > Some(*read));
+        common.into_iter().chain(read).min()
+    }
+
+    /// How the numbers come to go together, if they can.
+    fn way(&self, finding: &Finding) -> Option<Way> {
+        let Self { listing, checkpoint, number, wal, .. } = *self;
         let (Some(first), Some(last)) = (wal.segments.first(), wal.segments.last()) else {
-            let next = number.checked_add(1).ok_or(())?;
-            return Ok(Self::GoOn { wal: wal.relative.clone(), missing: next..=next });
+            let next = number.checked_add(1)?;
+            return Some(Way::GoOn { missing: next..=next });
         };
         let of_wal = |index: i64| format!("{}/{}", wal.relative, segment_name(index));
-        if finding.code == "checkpoint_ahead" {
-            let both = now.iter().flat_map(|one| &one.labels);
-            let both = both.filter_map(|(series_ref, labels)| Some((before.labels.get(series_ref)?, labels)));
+        if finding.code == CHECKPOINT_AHEAD {
+            let both = self.now.iter().flat_map(|one| &one.labels);
+            let both =
+                both.filter_map(|(series_ref, labels)| Some((self.before.labels.get(series_ref)?, labels)));
             let (same, other): (Vec<_>, Vec<_>) = both.partition(|(was, is)| was == is);
             if !same.is_empty() && other.is_empty() {
-                let missing = last.index.checked_add(1).ok_or(())?..=number.checked_add(1).ok_or(())?;
+                let missing = last.index.checked_add(1)?..=number.checked_add(1)?;
                 let many = missing.end() - missing.start() >= sequence::MOST;
-                return if many { Err(()) } else { Ok(Self::GoOn { wal: wal.relative.clone(), missing }) };
+                return (!many).then_some(Way::GoOn { missing });
             }
             if other.is_empty() && first.index > 0 {
                 let to = format!("{}/checkpoint.{}", wal.relative, segment_name(first.index - 1));
                 // Prometheus would read another one that has a higher number.
                 let others = listing.logs.iter().filter(|log| log.relative != checkpoint.relative);
                 if others.filter_map(LogDirectory::checkpoint_number).any(|other| other >= first.index - 1) {
-                    return Err(());
+                    return None;
                 }
-                return Ok(Self::RenameCheckpoint { to, next: of_wal(last.index.checked_add(1).ok_or(())?) });
+                return Some(Way::RenameCheckpoint { to, next: of_wal(last.index.checked_add(1)?) });
             }
         }
         let new_number = number.max(last.index);
-        let count = i64::try_from(wal.segments.len()).map_err(drop)?;
-        let next = new_number.checked_add(1).and_then(|from| from.checked_add(count)).ok_or(())?;
+        let count = i64::try_from(wal.segments.len()).ok()?;
+        let next = new_number.checked_add(1).and_then(|from| from.checked_add(count))?;
         let renames = wal.segments.iter().zip(new_number + 1..);
         let renames = renames.map(|(segment, index)| (wal.relative_of(segment), of_wal(index))).collect();
         let directory = checkpoint.relative.rsplit_once('/').map_or("", |(directory, _)| directory);
         let checkpoint =
             (new_number > number).then(|| format!("{directory}/checkpoint.{}", segment_name(new_number)));
-        Ok(Self::Renumber { renames, checkpoint, next: of_wal(next) })
+        Some(Way::Renumber { renames, checkpoint, next: of_wal(next) })
     }
 }
 
@@ -564,22 +578,12 @@ struct Stop {
 }
 
 fn stop(checkpoint: &LogDirectory, assumed: Assumed) -> io::Result<Option<Stop>> {
-    let mut parts = Vec::new();
-    for segment in &checkpoint.segments {
-        let (source, length) = open(&segment.path)?;
-        parts.push(Part { dir: checkpoint.relative.clone(), index: segment.index, source, length });
-    }
     // If nothing is read all refs are handed out anew.
     let mut read = 0;
-    let mut replay = Replay::new(parts, assumed.version);
-    while let Some(record) = replay.next() {
-        if Reader::Wal.refuses(record.data, assumed.version).is_some() {
-            let segment = checkpoint.segments.get(record.part).map_or(0, |segment| segment.index);
-            return Ok(Some(Stop { segment, read }));
-        }
-        if let Record::Series(series) = Record::parse(record.data) {
+    let segment = prefix::read(checkpoint, Reader::Wal, assumed.version, |record| {
+        if let Record::Series(series) = Record::parse(record) {
             read = series.entries().flatten().map(|entry| entry.series_ref).fold(read, u64::max);
         }
-    }
-    Ok(replay.error().map(|error| Stop { segment: error.segment, read }))
+    })?;
+    Ok(segment.map(|segment| Stop { segment, read }))
 }

@@ -38,7 +38,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
             return generations.defined.contains(&chunk.series_ref)
                 && !(chunk.out_of_order && own.contains(&(chunk.series_ref, chunk.chunk_ref)));
         }
-        generations.read().is_some_and(|read| chunk.series_ref > read) && Some(chunk.chunk_ref) > certain
+        generations.read.is_some_and(|read| chunk.series_ref > read) && Some(chunk.chunk_ref) > certain
     };
     let mut steps = Vec::new();
     for file in &files {
@@ -81,7 +81,7 @@ impl Take for Marked {
 /// Chunks of samples out of order that the newest generation has written: its WBL says so.
 fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64, u64)>> {
     let mut all = HashSet::new();
-    for path in generations.own_wbl() {
+    for path in &generations.own_wbl {
         let (file, length) = open(&target.path_of(path))?;
         all.extend(take_standing(&file, length, Mending::default(), Marked::default).0);
     }
@@ -91,7 +91,7 @@ fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64
 /// The place of the last chunk that is certainly of the generation that the checkpoint is of: it ends before that does. What
 /// stands before it was written before it.
 fn last_of_the_first(files: &[crate::tsdb::HeadChunkFile], generations: &Generations) -> Option<u64> {
-    let (Some(read), Some(newest)) = (generations.read(), generations.times.0) else { return None };
+    let (Some(read), Some(newest)) = (generations.read, generations.times.0) else { return None };
     let mut last = None;
     for chunks in files.iter().filter_map(|file| file.chunks().ok()) {
         let certain = chunks

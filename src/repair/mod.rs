@@ -18,6 +18,7 @@ mod leftovers;
 mod lock;
 mod partial;
 pub mod plan;
+mod prefix;
 mod preflight;
 mod prometheus;
 mod readme;

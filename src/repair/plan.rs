@@ -53,9 +53,12 @@ pub struct Plan {
     pub left: Vec<Left>,
     /// What is lost with the damaged bytes, as far as it is known.
     pub lost: Loss,
-    /// Series that are defined only in what is cut off a checkpoint, as Prometheus writes them.
+    /// Series that are defined only in what is cut off a checkpoint, as Prometheus writes them; the first 100 000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost_series: Vec<String>,
+    /// How many these are in all.
+    #[serde(default)]
+    pub lost_series_count: u64,
     /// Entries that stay in the logs and have lost their series record.
     pub orphans: Option<Orphans>,
     /// Where the labels of series stand whose records are lost.
@@ -80,6 +83,7 @@ impl Plan {
             left: Vec::new(),
             lost: Loss::NOTHING,
             lost_series: Vec::new(),
+            lost_series_count: 0,
             orphans: Orphans::of(report),
             labels: FoundLabels::default(),
             inputs: Vec::new(),

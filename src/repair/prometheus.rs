@@ -10,6 +10,7 @@ mod checkpoint;
 use std::fs::File;
 use std::io;
 
+use super::fence::{self, Refs};
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use super::{Options, Scanned, labels};
@@ -49,10 +50,12 @@ pub(super) fn plan(
             }
             Err(reason) => return refuses(plan, reason),
         }
-        let used = cut.used.max(report.refs.defined).max(report.refs.unknown);
-        plan.steps.extend(super::salvage::fence_for(target, &listing, report, cut.defined, used)?);
+        // What is cut off does not define any more.
+        let Refs { defined, used } = Refs::in_logs(report);
+        let refs = Refs { defined: None, used: used.max(defined) }.and(cut.refs);
+        plan.steps.extend(fence::step(target, report, refs, fence::behind(&listing))?);
         plan.steps.extend(cut.steps);
-        plan.lost_series = cut.lost_series;
+        (plan.lost_series, plan.lost_series_count) = (cut.lost_series, cut.lost_refs.len() as u64);
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
         let rest = rest.filter(|finding| !is_mended(plan, finding) && !finding.path.starts_with(&cut.path));
         let reason = "what Prometheus does about it shows once the checkpoint can be read: repair once more before it is started";

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
+use super::fence::Refs;
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Series, Step};
-use super::segment::{Confused, CorrectedRefs, Mend, Mending, Standing, is_of_tombstones};
+use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
 use super::{Options, Scanned, fence, half_repaired, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
-use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
+use crate::scan::report::{Dialect, Finding, LogKind, REISSUED_REFS, Report, Severity};
 use crate::tsdb::{Listing, Target};
 
 /// Plans what mends the data directory `target`, of which `report` is the scan.
@@ -79,7 +80,8 @@ pub(super) fn plan(
         return renumber(target, report, generations, corrected, plan);
     }
     if !plan.steps.is_empty() {
-        plan.steps.splice(..0, fence(target, &listing, report, corrected)?);
+        let refs = Refs::in_logs(report).and(corrected);
+        plan.steps.splice(..0, fence::step(target, report, refs, fence::behind(&listing))?);
     }
     Ok(())
 }
@@ -96,15 +98,10 @@ fn renumber(
     target: &Target,
     report: &Report,
     generations: &Generations,
-    corrected: CorrectedRefs,
+    corrected: Refs,
     plan: &mut Plan,
 ) -> io::Result<()> {
-    let (defined, seen) = (generations.highest.defined, generations.highest.seen);
-    let needed = fence::needed(target, defined.max(corrected.defined), seen.max(corrected.used))?;
-    let fence = match needed {
-        Some(series_ref) => Some(fence_step(generations.next(), series_ref, report)?),
-        None => None,
-    };
+    let fence = fence::step(target, report, generations.refs.and(corrected), Some(generations.next()))?;
     let is_made = fence.is_some();
     plan.steps.splice(..0, fence.or_else(|| generations.gap()));
     plan.steps.extend(generations.last(is_made));
@@ -173,13 +170,9 @@ fn segments(
     (generations, put_back): (Option<&Generations>, &[String]),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
-) -> io::Result<CorrectedRefs> {
-    let mut corrected = CorrectedRefs::default();
-    // Where somebody has gone on without the checkpoint, it is not repaired alone.
-    let run_since = |finding: &Finding| matches!(finding.code, "restarted_generation" | "checkpoint_ahead");
-    let is_last_word = generations.is_some() || !report.findings.iter().any(run_since);
-    let checkpoint = is_last_word.then_some(LogKind::Checkpoint);
-    for kind in [LogKind::Wbl, LogKind::Wal].into_iter().chain(checkpoint) {
+) -> io::Result<Refs> {
+    let mut corrected = Refs::default();
+    for kind in [LogKind::Wbl, LogKind::Wal, LogKind::Checkpoint] {
         let logs = report.logs.iter().filter(|log| log.kind == kind && log.dialect == Dialect::Prometheus);
         for segment in logs.flat_map(|log| log.segments.iter().rev()) {
             let none = &mut Vec::new();
@@ -187,9 +180,9 @@ fn segments(
             let of_bytes: Vec<&Finding> =
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
             let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
-            let is_covered = generations.is_some_and(|generations| generations.covers(&segment.path));
+            let comes_back = generations.is_some_and(|generations| generations.brings_back(&segment.path));
             let is_looked_at =
-                !of_bytes.is_empty() || mending.agent.is_some() || is_covered || refs_up_to.is_some();
+                !of_bytes.is_empty() || mending.agent.is_some() || comes_back || refs_up_to.is_some();
             if !is_looked_at || put_back.contains(&segment.path) {
                 continue;
             }
@@ -233,7 +226,7 @@ fn segment_step(
     mending: Mending,
     findings: &[&Finding],
     begins_with: Vec<Series>,
-) -> io::Result<Result<(Option<Step>, CorrectedRefs), &'static str>> {
+) -> io::Result<Result<(Option<Step>, Refs), &'static str>> {
     let full = target.path_of(path);
     let file = File::open(&full)?;
     let metadata = file.metadata()?;
@@ -255,7 +248,7 @@ fn segment_step(
         standing.mend(&file)?
     };
     let change = match mend {
-        Mend::Nothing => return Ok(Ok((None, CorrectedRefs::default()))),
+        Mend::Nothing => return Ok(Ok((None, Refs::default()))),
         Mend::Patch { method, patches } => {
             // Who else has this file by another name keeps it as it is.
             let method = if metadata.nlink() > 1 { Method::Replace } else { method };
@@ -272,26 +265,8 @@ fn segment_step(
             begins_with,
         },
     };
-    let in_part = |finding: &Finding| finding.offset.map_or(0, |offset| standing.kept_in_part(offset));
-    let rest = match change {
-        Change::Patch { .. } => "; the rest is filled with records that say nothing",
-        _ => "",
-    };
-    let is_corrected = |finding: &Finding| finding.offset.is_some_and(|offset| standing.is_corrected(offset));
-    let how = |finding: &Finding| {
-        match in_part(finding) {
-        _ if is_corrected(finding) && finding.correction.is_none() => {
-            "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks \
-             like it is one flipped bit"
-                .to_owned()
-        }
-        _ if is_corrected(finding) => "the flipped bit is put right".to_owned(),
-        0 => lost_tombstones(&file, finding, how(&change, finding)),
-        1 => format!("its first entry is kept, which can be read{rest}"),
-        entries => format!("its first {entries} entries are kept, which can be read{rest}"),
-        }
-    };
-    let mut mends: Vec<Mends> = findings.iter().map(|finding| mends(finding, how(finding))).collect();
+    let mended = |finding: &&Finding| mends(finding, how(&file, &standing, &change, finding));
+    let mut mends: Vec<Mends> = findings.iter().map(mended).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
         code: "agent_refuses".to_owned(),
         offset: Some(range.start),
@@ -301,7 +276,7 @@ fn segment_step(
     }));
     if let (1.., Some(most)) = (confused.entries, mending.refs_up_to) {
         mends.push(Mends {
-            code: "reissued_refs".to_owned(),
+            code: REISSUED_REFS.to_owned(),
             offset: None,
             end: None,
             message: format!(
@@ -312,14 +287,7 @@ fn segment_step(
         });
     }
     let lost = standing.lost_to_agent().and(confused.lost());
-    let lost = findings.iter().fold(lost, |sum, finding| {
-        sum.and(match in_part(finding) {
-            _ if is_corrected(finding) => Loss::NOTHING,
-            0 => loss(finding),
-            // The record is still there; what else it held is not known.
-            _ => Loss::new(Some(0), None),
-        })
-    });
+    let lost = findings.iter().fold(lost, |sum, finding| sum.and(loss(&standing, finding)));
     Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
 }
 
@@ -335,47 +303,6 @@ fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut P
         Ok(steps) => plan.steps.extend(steps),
         Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, reason))),
     }
-}
-
-/// Before all else: it changes nothing of what is there.
-fn fence(
-    target: &Target,
-    listing: &Listing,
-    report: &Report,
-    corrected: CorrectedRefs,
-) -> io::Result<Option<Step>> {
-    let defined = report.refs.defined.max(corrected.defined);
-    fence_for(target, listing, report, defined, report.refs.unknown.max(corrected.used))
-}
-
-/// Behind the last segment.
-pub(super) fn fence_for(
-    target: &Target,
-    listing: &Listing,
-    report: &Report,
-    defined: Option<u64>,
-    used: Option<u64>,
-) -> io::Result<Option<Step>> {
-    let Some(wal) = listing.logs.iter().find(|log| log.kind == LogKind::Wal) else { return Ok(None) };
-    let needed = fence::needed(target, defined, used)?;
-    let (Some(series_ref), Some(last)) = (needed, wal.segments.last()) else {
-        return Ok(None);
-    };
-    let Some(next) = last.index.checked_add(1) else { return Ok(None) };
-    let path = format!("{}/{}", wal.relative, crate::wal::segments::segment_name(next));
-    fence_step(path, series_ref, report).map(Some)
-}
-
-fn fence_step(path: String, series_ref: u64, report: &Report) -> io::Result<Step> {
-    let change = Change::Create { path, bytes: fence::segment(series_ref, report)? };
-    let mends = Mends {
-        code: "unknown_refs".to_owned(),
-        offset: None,
-        end: None,
-        message: format!("samples or head chunks have refs up to {}, and no series record that is left goes so far", series_ref - 1),
-        how: "one series that no query returns makes Prometheus count on from there; else new series would get these refs".to_owned(),
-    };
-    Ok(Step { change, mends: vec![mends], lost: Loss::NOTHING })
 }
 
 fn mends(finding: &Finding, how: String) -> Mends {
@@ -398,11 +325,37 @@ fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
     }
 }
 
-fn how(change: &Change, finding: &Finding) -> &'static str {
+/// What becomes of what is damaged.
+fn how(file: &File, standing: &Standing, change: &Change, finding: &Finding) -> String {
+    let at = finding.offset.unwrap_or(u64::MAX);
+    if standing.is_corrected(at) {
+        let how = if finding.correction.is_some() {
+            "the flipped bit is put right"
+        } else {
+            "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks like it \
+             is one flipped bit"
+        };
+        return how.to_owned();
+    }
+    let rest = match change {
+        Change::Patch { .. } => "; the rest is filled with records that say nothing",
+        _ => "",
+    };
+    match standing.kept_in_part(at) {
+        0 => lost_tombstones(file, finding, what_comes_there(change, finding)),
+        1 => format!("its first entry is kept, which can be read{rest}"),
+        entries => format!("its first {entries} entries are kept, which can be read{rest}"),
+    }
+}
+
+/// What comes in the place of what is lost.
+fn what_comes_there(change: &Change, finding: &Finding) -> &'static str {
     let patches = match change {
         Change::Patch { patches, .. } => patches,
-        _ if !change.begins_with().is_empty() => return "the segment is written anew without it",
-        _ => return "the segment is written anew without it: a hole of this size cannot be filled",
+        Change::Rewrite { begins_with, refs_up_to: None, .. } if begins_with.is_empty() => {
+            return "the segment is written anew without it: a hole of this size cannot be filled";
+        }
+        _ => return "the segment is written anew without it",
     };
     if patches
         .iter()
@@ -417,8 +370,14 @@ fn how(change: &Change, finding: &Finding) -> &'static str {
     }
 }
 
-fn loss(finding: &Finding) -> Loss {
-    Loss::new(finding.lost.records, finding.lost.entries)
+fn loss(standing: &Standing, finding: &Finding) -> Loss {
+    let at = finding.offset.unwrap_or(u64::MAX);
+    match standing.kept_in_part(at) {
+        _ if standing.is_corrected(at) => Loss::NOTHING,
+        0 => Loss::new(finding.lost.records, finding.lost.entries),
+        // The record is still there; what else it held is not known.
+        _ => Loss::new(Some(0), None),
+    }
 }
 
 pub(super) fn left(finding: &Finding, reason: &str) -> Left {
@@ -433,9 +392,7 @@ pub(super) fn left(finding: &Finding, reason: &str) -> Left {
 
 fn why_not(finding: &Finding) -> &'static str {
     match finding.code {
-        "restarted_generation" | "checkpoint_ahead" | "reissued_refs" => {
-            "the checkpoint and the segments do not go together: are they of one directory?"
-        }
+        REISSUED_REFS => "the checkpoint and the segments do not go together: are they of one directory?",
         "repeated_series" => "walfix does not yet tell which of two copies of a segment is the right one",
         "not_a_file" => "move it out of the directory; an empty file by its name may take its place",
         _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {

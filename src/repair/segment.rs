@@ -5,12 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use super::fence::Refs;
 use super::partial::{self, Partial, partial};
 use super::plan::{Change, Content, Loss, Method, Patch};
 use super::series;
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
-use crate::record::{RecordType, Selected, each_use, select};
+use crate::record::{RecordType, Selected, select};
 use crate::scan::salvage::{
     Contents, Corrections, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_correcting,
 };
@@ -177,8 +178,8 @@ impl Standing {
     }
 
     /// The refs of the records that are right again once a bit is flipped back: no scan has counted these yet.
-    pub(super) fn corrected_refs<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<CorrectedRefs> {
-        let mut refs = CorrectedRefs::default();
+    pub(super) fn corrected_refs<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Refs> {
+        let mut refs = Refs::default();
         let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
         for mended in self.problems.iter().filter_map(|problem| problem.correction.as_ref()) {
             let head = stored_of(source, &(mended.offset..mended.end), Some(mended), &mut stored)?;
@@ -327,30 +328,6 @@ pub(super) fn is_of_tombstones<S: ReadAt + ?Sized>(
         let count = source.read_at(&mut bytes, offset).unwrap_or(0);
         partial::is_of_tombstones(&bytes[..count.min(BEGINNING)])
     })
-}
-
-/// The highest refs of corrected records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct CorrectedRefs {
-    /// Of those that a series record defines.
-    pub(super) defined: Option<u64>,
-    /// Of those that others use.
-    pub(super) used: Option<u64>,
-}
-
-impl CorrectedRefs {
-    fn learn(&mut self, record: &[u8]) {
-        let is_series = RecordType::of(record) == Some(RecordType::Series);
-        each_use(record, |now| {
-            let highest = if is_series { &mut self.defined } else { &mut self.used };
-            *highest = (*highest).max(Some(now.series_ref));
-        });
-    }
-
-    /// Of both.
-    pub(super) fn and(self, other: Self) -> Self {
-        Self { defined: self.defined.max(other.defined), used: self.used.max(other.used) }
-    }
 }
 
 /// How a segment is mended.

@@ -115,14 +115,7 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
     }
     if !plan.lost_series.is_empty() {
         page.line("")?;
-        page.line(&format!("  series that are lost: {}", plan.lost_series.len()))?;
-        for series in plan.lost_series.iter().take(SERIES_SHOWN) {
-            page.indented(4, &clean(series))?;
-        }
-        let more = plan.lost_series.len().saturating_sub(SERIES_SHOWN) as u64;
-        if more > 0 {
-            page.indented(4, &format!("and {}; --format=json names them all", count(more, "more", "more")))?;
-        }
+        lost_series(&mut page, plan)?;
     }
     if !plan.left.is_empty() {
         page.line("")?;
@@ -142,6 +135,21 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
     }
     page.line("")?;
     end(&mut page, answer)
+}
+
+fn lost_series(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
+    let named = plan.lost_series.len() as u64;
+    let all = plan.lost_series_count.max(named);
+    page.line(&format!("  series that are lost: {}", number(all)))?;
+    for series in plan.lost_series.iter().take(SERIES_SHOWN) {
+        page.indented(4, &clean(series))?;
+    }
+    let more = all.saturating_sub(SERIES_SHOWN as u64);
+    if more == 0 {
+        return Ok(());
+    }
+    let which = if all > named { format!("the first {}", number(named)) } else { "them all".to_owned() };
+    page.indented(4, &format!("and {}; --format=json names {which}", count(more, "more", "more")))
 }
 
 fn is_rename(step: &Step) -> bool {

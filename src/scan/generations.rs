@@ -15,8 +15,13 @@ use super::words::{count, span, time};
 use crate::tsdb::{Listing, LogDirectory};
 use crate::wal::segments::segment_name;
 
+/// Numbers of a checkpoint and of segments do not go together, and no segment has samples that are newer than it.
+pub(crate) const CHECKPOINT_AHEAD: &str = "checkpoint_ahead";
+/// Prometheus has begun anew beside a checkpoint.
+pub(crate) const RESTARTED_GENERATION: &str = "restarted_generation";
+
 /// What is found here.
-pub(super) const CODES: [&str; 3] = ["checkpoint_ahead", "restarted_generation", "stale_segments"];
+pub(super) const CODES: [&str; 3] = [CHECKPOINT_AHEAD, RESTARTED_GENERATION, "stale_segments"];
 
 /// The finding about numbers that the last checkpoint covers, if there are any.
 pub(super) fn of_numbers(
@@ -138,7 +143,7 @@ impl State<'_> {
             segment: Some(first),
             times: self.times(),
             gone: self.time_gone(),
-            ..self.finding("restarted_generation", Severity::Damage, message)
+            ..self.finding(RESTARTED_GENERATION, Severity::Damage, message)
         }
     }
 
@@ -189,7 +194,7 @@ impl State<'_> {
         Finding {
             cause: self.checkpoint_is_whole.then_some(Cause::Files),
             gone: self.time_gone(),
-            ..self.finding("checkpoint_ahead", Severity::Damage, message)
+            ..self.finding(CHECKPOINT_AHEAD, Severity::Damage, message)
         }
     }
 
@@ -204,7 +209,7 @@ impl State<'_> {
         Finding {
             cause: Some(Cause::Files),
             times: self.times(),
-            ..self.finding("checkpoint_ahead", Severity::Damage, message)
+            ..self.finding(CHECKPOINT_AHEAD, Severity::Damage, message)
         }
     }
 
@@ -222,7 +227,7 @@ impl State<'_> {
     }
 
     fn finding(&self, code: &'static str, severity: Severity, message: String) -> Finding {
-        let log = if code == "checkpoint_ahead" { self.checkpoint } else { self.wal };
+        let log = if code == CHECKPOINT_AHEAD { self.checkpoint } else { self.wal };
         of_path(Some(log), log.relative.clone(), code, severity, message)
     }
 }

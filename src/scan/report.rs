@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub(crate) use super::generations::{CHECKPOINT_AHEAD, RESTARTED_GENERATION};
 pub use crate::tsdb::LogKind;
 
 /// The identity of the JSON form.
@@ -250,6 +251,11 @@ pub struct Finding {
 pub(crate) const REISSUED_REFS: &str = "reissued_refs";
 
 impl Finding {
+    /// Whether it says that the last checkpoint and the segments do not go on from each other.
+    pub(crate) fn is_of_generations(&self) -> bool {
+        [CHECKPOINT_AHEAD, RESTARTED_GENERATION].contains(&self.code)
+    }
+
     /// Whether it says that refs mean several series.
     pub(crate) fn is_of_reissued_refs(&self) -> bool {
         self.code == REISSUED_REFS

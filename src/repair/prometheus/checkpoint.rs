@@ -1,13 +1,14 @@
 //! A checkpoint that is cut where Prometheus stops reading it.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 
+use super::super::fence::Refs;
 use super::super::plan::{Change, Content, Loss, Method, Patch, Step};
+use super::super::prefix;
 use super::super::segment::{Mending, Take, open, take_standing};
 use crate::forecast::Assumed;
-use crate::forecast::replay::{Part, Reader, Replay, ReplayError, read};
+use crate::forecast::replay::{Reader, ReplayError, read};
 use crate::forecast::report::Forecast;
 use crate::record::{Labels, Record, each_use};
 use crate::tsdb::{Listing, LogDirectory, LogKind};
@@ -20,12 +21,11 @@ pub(super) struct Cut {
     /// The checkpoint's directory.
     pub(super) path: String,
     pub(super) steps: Vec<Step>,
-    /// Series that are defined only behind the fault.
+    /// Series that are defined only behind the fault: their names, but for those that are too many, and their refs.
     pub(super) lost_series: Vec<String>,
-    /// The highest ref that is defined in what is left of it, and in the segments behind it.
-    pub(super) defined: Option<u64>,
-    /// The highest ref that is seen in it.
-    pub(super) used: Option<u64>,
+    pub(super) lost_refs: HashSet<u64>,
+    /// The highest refs that are defined in what is left of it, and in the segments behind it; and that are seen in it.
+    pub(super) refs: Refs,
 }
 
 /// Cuts the last checkpoint where it cannot be read, if that is so.
@@ -39,7 +39,7 @@ pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> i
         return Ok(None);
     }
     let reader = if assumed.agent { Reader::Agent } else { Reader::Wal };
-    let reading = read(parts(log)?, reader, assumed.version);
+    let reading = read(prefix::parts(log)?, reader, assumed.version);
     if !matches!(reading.error, Some(ReplayError::Corrupt { .. })) {
         return Ok(None);
     }
@@ -48,12 +48,12 @@ pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> i
         path: log.relative.clone(),
         steps: Vec::new(),
         lost_series: Vec::new(),
-        defined: None,
-        used: None,
+        lost_refs: HashSet::new(),
+        refs: Refs::default(),
     };
     let kept = cut.kept(log, reader, assumed)?;
     let lost = cut.lost(log, &kept)?;
-    cut.defined = cut.defined.max(defined_behind(listing, number)?);
+    cut.refs.defined = cut.refs.defined.max(defined_behind(listing, number)?);
     for (at, segment) in log.segments.iter().enumerate().skip(part).rev() {
         let length = segment.path.metadata()?.len();
         let path = log.relative_of(segment);
@@ -76,14 +76,6 @@ pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> i
     Ok(Some(cut))
 }
 
-fn parts(log: &LogDirectory) -> io::Result<Vec<Part<File>>> {
-    let part = |segment: &crate::wal::segments::SegmentFile| {
-        let (source, length) = open(&segment.path)?;
-        Ok(Part { dir: log.relative.clone(), index: segment.index, source, length })
-    };
-    log.segments.iter().map(part).collect()
-}
-
 /// What stands before the fault.
 #[derive(Default)]
 struct Kept {
@@ -96,18 +88,14 @@ struct Kept {
 impl Cut {
     fn kept(&mut self, log: &LogDirectory, reader: Reader, assumed: Assumed) -> io::Result<Kept> {
         let mut kept = Kept::default();
-        let mut replay = Replay::new(parts(log)?, assumed.version);
-        while let Some(record) = replay.next() {
-            if reader.refuses(record.data, assumed.version).is_some() {
-                break;
-            }
+        prefix::read(log, reader, assumed.version, |record| {
             kept.records += 1;
-            each_use(record.data, |_| kept.entries += 1);
-            if let Record::Series(series) = Record::parse(record.data) {
+            each_use(record, |_| kept.entries += 1);
+            if let Record::Series(series) = Record::parse(record) {
                 kept.defined.extend(series.entries().flatten().map(|entry| entry.series_ref));
             }
-        }
-        self.defined = kept.defined.iter().max().copied();
+        })?;
+        self.refs.defined = kept.defined.iter().max().copied();
         Ok(kept)
     }
 
@@ -116,13 +104,14 @@ impl Cut {
         let (mut records, mut entries) = (0, 0);
         for segment in &log.segments {
             let (file, length) = open(&segment.path)?;
-            let room = MOST_NAMES.saturating_sub(self.lost_series.len());
-            let new = || All { kept, room, records: 0, entries: 0, used: None, lost_series: Vec::new() };
+            let new = || All { cut: self, kept, records: 0, entries: 0, used: None, lost: Lost::default() };
             let all = take_standing(&file, length, Mending::default(), new);
             records += all.records;
             entries += all.entries;
-            self.used = self.used.max(all.used);
-            self.lost_series.extend(all.lost_series);
+            let Lost { names, refs } = all.lost;
+            self.refs.used = self.refs.used.max(all.used);
+            self.lost_series.extend(names);
+            self.lost_refs.extend(refs);
         }
         let entries = entries.saturating_sub(kept.entries);
         Ok(Loss::new(Some(records.saturating_sub(kept.records)), Some(entries)))
@@ -151,13 +140,20 @@ fn defined_behind(listing: &Listing, number: i64) -> io::Result<Option<u64>> {
 
 /// All that can be read.
 struct All<'a> {
+    /// Of the segments before.
+    cut: &'a Cut,
     kept: &'a Kept,
-    /// For so many names more.
-    room: usize,
     records: u64,
     entries: u64,
     used: Option<u64>,
-    lost_series: Vec<String>,
+    lost: Lost,
+}
+
+/// Series that are defined in a segment for the first time, and are lost.
+#[derive(Default)]
+struct Lost {
+    names: Vec<String>,
+    refs: HashSet<u64>,
 }
 
 impl Take for All<'_> {
@@ -168,10 +164,17 @@ impl Take for All<'_> {
             self.used = self.used.max(Some(one.series_ref));
         });
         if let Record::Series(series) = Record::parse(record) {
-            let lost = series.entries().flatten();
-            let lost = lost.filter(|entry| !self.kept.defined.contains(&entry.series_ref));
-            let room = self.room.saturating_sub(self.lost_series.len());
-            self.lost_series.extend(lost.take(room).map(|entry| name(entry.labels)));
+            for entry in series.entries().flatten() {
+                let series_ref = entry.series_ref;
+                let is_known =
+                    self.kept.defined.contains(&series_ref) || self.cut.lost_refs.contains(&series_ref);
+                if is_known || !self.lost.refs.insert(series_ref) {
+                    continue;
+                }
+                if self.cut.lost_series.len() + self.lost.names.len() < MOST_NAMES {
+                    self.lost.names.push(name(entry.labels));
+                }
+            }
         }
     }
 }

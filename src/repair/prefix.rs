@@ -1,0 +1,37 @@
+//! What Prometheus reads of a damaged checkpoint: the records before the first fault.
+
+use std::fs::File;
+use std::io;
+
+use super::segment::open;
+use crate::forecast::Version;
+use crate::forecast::replay::{Part, Reader, Replay};
+use crate::tsdb::LogDirectory;
+
+/// The segments of a log, to be read as one stream.
+pub(super) fn parts(log: &LogDirectory) -> io::Result<Vec<Part<File>>> {
+    let mut parts = Vec::new();
+    for segment in &log.segments {
+        let (source, length) = open(&segment.path)?;
+        parts.push(Part { dir: log.relative.clone(), index: segment.index, source, length });
+    }
+    Ok(parts)
+}
+
+/// Lends each record that `reader` takes before the first fault. The number of the segment in which that is; `None` if there is
+/// none.
+pub(super) fn read(
+    log: &LogDirectory,
+    reader: Reader,
+    version: Version,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<Option<i64>> {
+    let mut replay = Replay::new(parts(log)?, version);
+    while let Some(record) = replay.next() {
+        if reader.refuses(record.data, version).is_some() {
+            return Ok(Some(log.segments.get(record.part).map_or(0, |segment| segment.index)));
+        }
+        each(record.data);
+    }
+    Ok(replay.error().map(|error| error.segment))
+}
