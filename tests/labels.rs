@@ -14,6 +14,7 @@ use support::bases::{Base, Standing, Tree, read_tree, write_tree};
 use support::oracle::{self, Oracle};
 use support::pristine;
 use support::recipes::Damaged;
+use support::repairs::segment;
 use support::server::{Servers, label_text};
 use support::tree;
 use support::truth::{End, Judge, measure};
@@ -74,6 +75,14 @@ impl Case {
     fn with(mut self, source: &str, files: Vec<(String, Vec<u8>)>, refs: BTreeSet<u64>) -> Self {
         self.tree.extend(files.into_iter().map(|(path, bytes)| (path, Some(bytes))));
         (self.expected, self.source) = (refs, Some(source.to_owned()));
+        self
+    }
+
+    /// Has the backup beside that an earlier repair has made, from which labels come back.
+    fn with_backup_of(mut self, made: &TempDir) -> Self {
+        self.source = Some(format!("{BACKUP}/{CHECKPOINT}"));
+        let kept = read_tree(&made.path().join("data").join(BACKUP)).into_iter();
+        self.tree.extend(kept.map(|(path, bytes)| (format!("{BACKUP}/{path}"), bytes)));
         self
     }
 }
@@ -428,6 +437,13 @@ fn a_chunk_snapshot_has_them() {
     }
 }
 
+/// The first segment of the checkpoint, and its series records.
+fn first_segment(base: &Base) -> (String, Vec<Place>) {
+    let first = format!("{CHECKPOINT}/00000000");
+    let records = series_records(base, CHECKPOINT).into_iter().filter(|(path, _)| *path == first).collect();
+    (first, records)
+}
+
 /// All bytes of the checkpoint are overwritten.
 fn destroyed(what: &str, base: &Base) -> Case {
     let lost: BTreeSet<Place> = base
@@ -557,9 +573,7 @@ fn with_backup(base: &Base, damaged: &[u8], older: &[u8]) -> TempDir {
 fn a_backup_of_an_earlier_repair_has_them() {
     let Some(oracle) = oracle::judge("labels from a backup") else { return };
     let base = &bases(oracle)[0];
-    let first = format!("{CHECKPOINT}/00000000");
-    let of_first: Vec<Place> =
-        series_records(base, CHECKPOINT).into_iter().filter(|(path, _)| *path == first).collect();
+    let (first, of_first) = first_segment(base);
     assert!(of_first.len() > 3);
     // Once one record was damaged, and an older checkpoint had its labels: the segment was written anew.
     let earlier = BTreeSet::from([of_first[1].clone()]);
@@ -569,11 +583,7 @@ fn a_backup_of_an_earlier_repair_has_them() {
     let lost = BTreeSet::from([of_first[0].clone(), of_first[2].clone()]);
     let mut case = Case::new("a backup", base, &lost);
     case.expected = case.wanted(base, oracle);
-    case.source = Some(format!("{BACKUP}/{CHECKPOINT}"));
-    for (path, bytes) in read_tree(&made.path().join("data").join(BACKUP)) {
-        case.tree.insert(format!("{BACKUP}/{path}"), bytes);
-    }
-    judge(base, &case, oracle);
+    judge(base, &case.with_backup_of(&made), oracle);
 }
 
 /// The same refs mean other series there.
@@ -658,9 +668,7 @@ fn samples_prove_labels() {
 fn a_backup_of_another_time_is_believed_as_far_as_it_is_shared() {
     let Some(oracle) = oracle::judge("labels of an older backup") else { return };
     let base = &bases(oracle)[0];
-    let first = format!("{CHECKPOINT}/00000000");
-    let of_first: Vec<Place> =
-        series_records(base, CHECKPOINT).into_iter().filter(|(path, _)| *path == first).collect();
+    let (first, of_first) = first_segment(base);
     let highest = of_first.last().unwrap();
     let from = *series_of(base, &highest.0, highest.1).iter().min().unwrap();
     // The backup's segment has the series of the last record with other labels.
@@ -678,11 +686,7 @@ fn a_backup_of_another_time_is_believed_as_far_as_it_is_shared() {
     let shared = series_of(base, &of_first[0].0, of_first[0].1);
     case.expected =
         case.wanted(base, oracle).into_iter().filter(|series_ref| shared.contains(series_ref)).collect();
-    case.source = Some(format!("{BACKUP}/{CHECKPOINT}"));
-    for (path, bytes) in read_tree(&made.path().join("data").join(BACKUP)) {
-        case.tree.insert(format!("{BACKUP}/{path}"), bytes);
-    }
-    judge(base, &case, oracle);
+    judge(base, &case.with_backup_of(&made), oracle);
 }
 
 /// A snapshot is left where that has been switched off, an older checkpoint where Prometheus died before it removed that. Of
@@ -730,14 +734,6 @@ fn sampled(refs: &[u64], second: i64) -> Vec<u8> {
     let mut record = Vec::new();
     encode_samples(&entries, &mut record);
     record
-}
-
-fn segment(records: &[Vec<u8>]) -> Vec<u8> {
-    let mut writer = SegmentWriter::new(Vec::new());
-    for record in records {
-        writer.record(Compression::None, record).unwrap();
-    }
-    writer.finish().unwrap()
 }
 
 /// Overwrites the records with these numbers.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use support::pristine::records;
+use support::repairs::segment;
 use tempfile::TempDir;
 use walfix::forecast::{Assumed, Version, forecast};
 use walfix::record::{Record, SampleEntry, encode_samples, encode_series};
@@ -14,8 +15,6 @@ use walfix::repair::{self, Lock, Options, Plan};
 use walfix::scan::report::{Report, Verdict};
 use walfix::scan::{self, scan};
 use walfix::tsdb::Target;
-use walfix::wal::Compression;
-use walfix::wal::writer::SegmentWriter;
 
 const PAGE: usize = 32768;
 
@@ -34,14 +33,6 @@ fn samples(refs: &[u64], t: i64) -> Vec<u8> {
     let mut record = Vec::new();
     encode_samples(&refs.iter().map(entry).collect::<Vec<_>>(), &mut record);
     record
-}
-
-fn segment(records: &[Vec<u8>]) -> Vec<u8> {
-    let mut writer = SegmentWriter::new(Vec::new());
-    for record in records {
-        writer.record(Compression::None, record).unwrap();
-    }
-    writer.finish().unwrap()
 }
 
 fn directory(segments: &[(&str, Vec<u8>)]) -> TempDir {

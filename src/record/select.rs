@@ -72,34 +72,39 @@ pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
-                let entries: Vec<HistogramSample> = entries.iter().copied().map(Into::into).collect();
-                if kind == Some(RecordType::HistogramSamplesV2) {
-                    encode_histogram_samples_v2(&entries, out);
-                } else {
-                    of_kind(kind, out, |out| encode_custom_buckets_histogram_samples(&entries, out));
-                }
+                let (v1, v2) = (encode_custom_buckets_histogram_samples, encode_histogram_samples_v2);
+                encode_histograms::<_, HistogramSample>(kind, entries, (v1, v2), out);
             },
         ),
         Record::FloatHistograms(r) => among(
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
-                let entries: Vec<FloatHistogramSample> = entries.iter().copied().map(Into::into).collect();
-                if kind == Some(RecordType::FloatHistogramSamplesV2) {
-                    encode_float_histogram_samples_v2(&entries, out);
-                } else {
-                    of_kind(kind, out, |out| encode_custom_buckets_float_histogram_samples(&entries, out));
-                }
+                let (v1, v2) =
+                    (encode_custom_buckets_float_histogram_samples, encode_float_histogram_samples_v2);
+                encode_histograms::<_, FloatHistogramSample>(kind, entries, (v1, v2), out);
             },
         ),
         Record::MinValidTime(_) | Record::Unknown(_) => Selected::All,
     }
 }
 
+type Encode<S> = fn(&[S], &mut Vec<u8>);
+
 /// Types 7 and 9, and 8 and 10, are written alike, and either kind of buckets may stand in both: the encoder that takes
-/// all, with the type as it was.
-fn of_kind(kind: Option<RecordType>, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
-    encode(out);
+/// all, with the type as it was. Types 12 and 13 have one of their own.
+fn encode_histograms<E: Copy + Into<S>, S>(
+    kind: Option<RecordType>,
+    entries: &[E],
+    (v1, v2): (Encode<S>, Encode<S>),
+    out: &mut Vec<u8>,
+) {
+    let entries: Vec<S> = entries.iter().copied().map(Into::into).collect();
+    if matches!(kind, Some(RecordType::HistogramSamplesV2 | RecordType::FloatHistogramSamplesV2)) {
+        v2(&entries, out);
+        return;
+    }
+    v1(&entries, out);
     if let (Some(first), Some(kind)) = (out.first_mut(), kind) {
         *first = kind.byte();
     }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The oracle's binary, or why there is none.
@@ -39,6 +39,12 @@ pub fn judge(what: &str) -> Option<Oracle> {
     }
 }
 
+/// The JSON document that a command has printed.
+fn answer(args: &[&str], output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
 /// Runs the oracle's commands.
 #[derive(Clone, Copy, Debug)]
 pub struct Oracle(&'static Path);
@@ -47,8 +53,7 @@ impl Oracle {
     /// One JSON document from a command.
     pub fn json(self, args: &[&str], dir: &Path) -> serde_json::Value {
         let output = Command::new(self.0).args(args).arg(dir).stdin(Stdio::null()).output().unwrap();
-        serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+        answer(args, &output)
     }
 
     /// One JSON document from a command that is told what to do.
@@ -64,8 +69,7 @@ impl Oracle {
         // The answer comes when all has been read.
         child.stdin.take().unwrap().write_all(what.to_string().as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("oracle {args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+        answer(args, &output)
     }
 
     /// The answers of `oracle read` with `args` about each of `dirs`, in order. Where the oracle dies of one, its last

@@ -305,14 +305,19 @@ pub fn series_record(refs: std::ops::RangeInclusive<u64>, name: &str) -> Vec<u8>
     record
 }
 
-/// Writes a segment of these records.
-pub fn write_log(path: &Path, records: &[Vec<u8>]) {
+/// A segment of these records.
+pub fn segment(records: &[Vec<u8>]) -> Vec<u8> {
     let mut writer = SegmentWriter::new(Vec::new());
     for record in records {
         writer.record(Compression::None, record).unwrap();
     }
+    writer.finish().unwrap()
+}
+
+/// Writes a segment of these records.
+pub fn write_log(path: &Path, records: &[Vec<u8>]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, writer.finish().unwrap()).unwrap();
+    fs::write(path, segment(records)).unwrap();
 }
 
 /// What has become of it some starts later: series that are new by now have the refs from 38 on, as older ones in a head chunk
