@@ -384,3 +384,16 @@ fn more_series_are_lost_than_are_named() {
     assert!(said.contains("series that are lost: 100 003"), "{said}");
     assert!(said.contains("and 99 983 more; --format=json names the first 100 000"), "{said}");
 }
+
+/// Where Prometheus has been started it goes on without the checkpoint: to cut that would be half a repair.
+#[test]
+fn a_directory_that_was_started_is_not_cut() {
+    for name in ["a damaged checkpoint behind", "a WAL begun anew"] {
+        let place = place(name);
+        let before = tree(&place.data());
+        let said = repair(&place.data(), &["--mode=prometheus"], &[4]);
+        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("has been started since"), "{said}");
+        assert_eq!(contents(&tree(&place.data())), contents(&before), "{name}");
+    }
+}
