@@ -12,14 +12,15 @@ use std::io;
 use std::path::Path;
 
 use super::fence::Refs;
+use super::head_chunks::{self, Chunks};
 use super::plan::{Change, Loss, Mends, Step};
 use super::segment::{Mending, Take, open, take_standing};
 use super::{input, prefix, sequence};
 use crate::forecast::Assumed;
 use crate::forecast::replay::Reader;
 use crate::record::{Record, each_use};
-use crate::scan::report::{CHECKPOINT_AHEAD, Finding, RESTARTED_GENERATION, Report};
-use crate::tsdb::{Listing, LogDirectory, LogKind};
+use crate::scan::report::{CHECKPOINT_AHEAD, Finding, RESTARTED_GENERATION, Report, Severity};
+use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::PAGE;
 use crate::wal::segments::{SegmentFile, segment_name};
 
@@ -76,6 +77,7 @@ enum Way {
 impl Generations {
     /// What the finding about it comes to, if there is one; or why it is not mended.
     pub(super) fn of(
+        target: &Target,
         listing: &Listing,
         report: &Report,
         assumed: Assumed,
@@ -95,9 +97,11 @@ impl Generations {
         }
         let state = State::read(listing, (checkpoint, number), wal, stop)?;
         let newest = state.newest(found);
-        let found = match found {
-            Some(finding) => state.numbered(finding).map(Some),
-            None => Ok(state.begun_behind(newest)),
+        let found = if let Some(finding) = found {
+            state.numbered(finding).map(Some)
+        } else {
+            let strange = state.chunks_of_a_run_that_is_gone(target, report)?;
+            Ok(state.begun_behind(newest, strange))
         };
         match found {
             Ok(Some(found)) => Ok(state.come_to(found, newest, report)?.map(Some)),
@@ -298,19 +302,53 @@ impl<'a> State<'a> {
     }
 
     /// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs that are seen in it, or in
-    /// the segments before them, are defined again, or that the one before has been cut.
-    fn begun_behind(&self, newest: usize) -> Option<Found> {
+    /// the segments before them, are defined again, or that the one before has been cut, or that there are head chunks of it.
+    fn begun_behind(&self, newest: usize, chunks: usize) -> Option<Found> {
         let before = &self.now[self.up_to(self.number).min(newest)..newest];
         let older = || std::iter::once(&self.before).chain(before).filter_map(|one| one.refs.as_ref());
         let defined = self.now[newest..].iter().flat_map(|one| one.labels.keys());
         let again = defined.filter(|series_ref| older().any(|refs| refs.contains(*series_ref))).count();
-        let last = self.wal.segments.last().filter(|_| again > 0 || self.is_cut_to_nothing())?;
+        let last = self.wal.segments.last();
+        let last = last.filter(|_| again > 0 || chunks > 0 || self.is_cut_to_nothing())?;
+        let sign = if again == 0 && chunks > 0 {
+            format!("the samples of {chunks} head chunks are in no log")
+        } else {
+            format!("{again} refs that stand before are those of other series by now")
+        };
         let message = format!(
-            "Prometheus has run since, without {}, which it cannot read: {again} refs that stand before are those of other series by now",
+            "Prometheus has run since, without {}, which it cannot read: {sign}",
             self.checkpoint.relative
         );
         let next = format!("{}/{}", self.wal.relative, segment_name(last.index.checked_add(1)?));
         Some((RESTARTED_GENERATION, message, Way::Stay { next }))
+    }
+
+    /// How many head chunks have samples that stand in no log, and refs that a start may have handed out again. All samples
+    /// are logged before they are in a chunk, and those behind the checkpoint's are still there; so a run whose segments are
+    /// gone has left these. Where segments are damaged, only those count that are later than everything.
+    fn chunks_of_a_run_that_is_gone(&self, target: &Target, report: &Report) -> io::Result<usize> {
+        let Some(stop) = &self.stop else { return Ok(0) };
+        let newest = std::iter::once(&self.before).chain(&self.now).filter_map(|one| one.max_time).max();
+        let is_damaged = report
+            .of_severity(Severity::Damage)
+            .any(|finding| finding.log.as_deref() == Some(&self.wal.relative));
+        let from = if is_damaged { newest } else { self.before.max_time.or(newest) };
+        let mut chunks = head_chunks::in_order(target, |chunk| {
+            chunk.series_ref > stop.read && Some(chunk.min_time) > from
+        })?;
+        for segment in self.checkpoint.segments.iter().chain(&self.wal.segments) {
+            if chunks.is_empty() {
+                break;
+            }
+            let (file, length) = open(&segment.path)?;
+            let logged = || Logged { chunks: &chunks, found: HashSet::new() };
+            let found = take_standing(&file, length, Mending::default(), logged).found;
+            for (series_ref, chunks) in &mut chunks {
+                chunks.retain(|times| !found.contains(&(*series_ref, *times.start())));
+            }
+            chunks.retain(|_, chunks| !chunks.is_empty());
+        }
+        Ok(chunks.values().map(Vec::len).sum())
     }
 
     /// Whether the segment with the number of the checkpoint's damaged one is what Prometheus's repair makes of it.
@@ -425,6 +463,23 @@ impl<'a> State<'a> {
         let checkpoint =
             (new_number > number).then(|| format!("{directory}/checkpoint.{}", segment_name(new_number)));
         Some(Way::Renumber { renames, checkpoint, next: of_wal(next) })
+    }
+}
+
+/// Of which head chunks samples are in the logs.
+struct Logged<'a> {
+    chunks: &'a Chunks,
+    /// By ref and first time.
+    found: HashSet<(u64, i64)>,
+}
+
+impl Take for Logged<'_> {
+    fn take(&mut self, record: &[u8]) {
+        each_use(record, |one| {
+            let (Some(time), Some(chunks)) = (one.time, self.chunks.get(&one.series_ref)) else { return };
+            let of = chunks.iter().filter(|times| times.contains(&time));
+            self.found.extend(of.map(|times| (one.series_ref, *times.start())));
+        });
     }
 }
 

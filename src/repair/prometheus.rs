@@ -41,7 +41,7 @@ pub(super) fn plan(
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
     if let Some(cut) = checkpoint::cut(&listing, forecast, assumed)? {
-        match Generations::of(&listing, report, assumed)? {
+        match Generations::of(target, &listing, report, assumed)? {
             Ok(None) => {}
             Ok(Some(_)) => {
                 let reason =

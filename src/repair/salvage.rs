@@ -24,7 +24,7 @@ pub(super) fn plan(
 ) -> io::Result<()> {
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
-    let generations = match Generations::of(&listing, report, options.assumed)? {
+    let generations = match Generations::of(target, &listing, report, options.assumed)? {
         Ok(generations) => generations,
         // What belongs to whom is not known.
         Err(reason) => {
