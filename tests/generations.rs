@@ -248,8 +248,9 @@ fn somewhere_in_the_checkpoint() {
     let directories = directories(oracle);
     let first = knob("WALFIX_FIRST_SEED", 0);
     let seeds: Vec<u64> = (first..first + knob("WALFIX_PLACES", 40)).chain(ONCE_WRONG).collect();
+    let seed_of = |at: u64| seeds[usize::try_from(at).unwrap()];
     let results = in_lanes(0..seeds.len() as u64, |at| {
-        let seed = seeds[usize::try_from(at).unwrap()];
+        let seed = seed_of(at);
         let mut rng = Rng::with_seed(seed);
         let healthy = &directories[rng.usize(..directories.len())];
         let (words, damaged) = anywhere(&healthy.base, &mut rng);
@@ -263,7 +264,9 @@ fn somewhere_in_the_checkpoint() {
             judge(seed, &mut story, oracle, &mut rng),
         ))
     });
-    conclude(&results);
+    let of_seeds: Vec<_> =
+        results.into_iter().map(|(at, name, judged)| (seed_of(at), name, judged)).collect();
+    conclude(&of_seeds);
 }
 
 /// Every way of damaging a checkpoint: rows 1 to 13, 16 to 20.
