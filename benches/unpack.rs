@@ -17,13 +17,13 @@ fn unpack(c: &mut Criterion) {
         let mut packer = Packer::new(compression);
         for record_type in [RecordType::Series, RecordType::Samples, RecordType::HistogramSamples] {
             let records = records::of_type(record_type);
-            let packed: Vec<Vec<u8>> = records.iter().map(|record| packer.pack(record)).collect();
+            let stored: Vec<Vec<u8>> = records.iter().map(|record| packer.pack(record)).collect();
             group.throughput(Throughput::Bytes(records.iter().map(|record| record.len() as u64).sum()));
             let mut unpacker = Unpacker::default();
             group.bench_function(BenchmarkId::new(format!("{compression:?}"), record_type), |b| {
                 b.iter(|| {
-                    for stored in &packed {
-                        black_box(unpacker.unpack(compression, black_box(stored)).expect("whole"));
+                    for record in &stored {
+                        black_box(unpacker.unpack(compression, black_box(record)).expect("whole"));
                     }
                 });
             });

@@ -104,7 +104,7 @@ pub fn scattered(rng: &mut Rng, count: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let of = |_| SampleEntry {
         series_ref: rng.u64(1..5_000_000),
-        t: BEGIN + rng.i64(..INTERVAL),
+        t: BEGIN + rng.i64(0..INTERVAL),
         ..sample(rng, 0, 0)
     };
     record::encode_samples(&(0..count).map(of).collect::<Vec<_>>(), &mut out);
@@ -139,7 +139,7 @@ fn exemplars(rng: &mut Rng, refs: impl Iterator<Item = u64>, t: i64) -> Vec<u8> 
     let labels: Labels<'_> = parsed.entries().next().expect("a series").expect("whole").labels;
     let of = |series_ref| ExemplarEntry {
         series_ref,
-        t: t + rng.i64(..INTERVAL),
+        t: t + rng.i64(0..INTERVAL),
         value_bits: sample(rng, series_ref, t).value_bits,
         labels,
     };
