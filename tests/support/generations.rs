@@ -783,6 +783,11 @@ impl<'a> Story<'a> {
         if self.snapshots && what.contains("of its own") && !obstacles.redefined.contains(&sample.0) {
             return Some("its series record is in a chunk snapshot alone");
         }
+        if self.snapshots && is_old && !(1..=self.highest).any(mine) {
+            return Some(
+                "series records of the last run are in a chunk snapshot alone: up to which ref is not known",
+            );
+        }
         let newer = |chunk: &HeadChunk| !chunk.is_late && mine(chunk.reference) && chunk.maxt >= sample.1;
         (is_old && obstacles.chunks.iter().any(newer))
             .then_some("a head chunk of its series is newer, before which nothing is replayed")
