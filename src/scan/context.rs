@@ -1,9 +1,10 @@
 //! What the whole records of a segment show of the refs, labels and times in it, to judge one that is in doubt.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
 
-use crate::record::{self, Record as Decoded, SeriesUse, each_use};
+use foldhash::{HashMap, HashSet};
+
+use crate::record::{self, Record as Decoded, SeriesUse, Summary, each_use};
 use crate::wal::{Compression, Event, ReadAt, Record, SegmentReader};
 
 /// How many neighbours on either side show which times fit.
@@ -59,16 +60,17 @@ impl Context {
         while let Some(event) = reader.next() {
             if let Event::Record(record) = event
                 && trusted(&record)
-                && record::summarize(record.data).error.is_none()
             {
-                context.learn(&record);
+                let summary = record::summarize(record.data);
+                if summary.error.is_none() {
+                    context.learn(&record, &summary);
+                }
             }
         }
         context
     }
 
-    fn learn(&mut self, record: &Record<'_>) {
-        let summary = record::summarize(record.data);
+    fn learn(&mut self, record: &Record<'_>, summary: &Summary) {
         if let (Some(min), Some(max)) = (summary.min_time, summary.max_time) {
             self.times.push((record.offset, min, max));
         }
@@ -169,7 +171,7 @@ impl Context {
 
     /// Whether a series has a ref that another record, or an earlier series of this one, defines.
     fn redefines(&self, series: &record::SeriesRecord<'_>) -> bool {
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         let mut refs = series.entries().flatten().map(|entry| entry.series_ref);
         refs.any(|series_ref| self.defined.contains(&series_ref) || !seen.insert(series_ref))
     }

@@ -258,6 +258,11 @@ impl Doubts {
         self.corrections || !self.suspects.is_empty() || !self.odd.is_empty()
     }
 
+    /// Whether there may be records that they concern.
+    fn concern_records(&self) -> bool {
+        !(self.suspects.is_empty() && self.odd.is_empty() && self.as_they_stand.is_empty())
+    }
+
     /// Whether that record was joined across the edge of a suspect page, or reads as if, and nothing within it
     /// proves it.
     fn concern(&self, record: &Record<'_>) -> Option<Suspicion> {
@@ -503,13 +508,16 @@ fn decide<S: ReadAt + ?Sized>(
     corrections: Corrections,
 ) -> Decisions {
     let mut asked = Pairs::default();
-    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
-    while let Some(event) = reader.next() {
-        if let Event::Record(record) = event
-            && record.compression == Compression::None
-            && doubts.concern(&record).is_some()
-        {
-            asked.ask(&record);
+    if doubts.concern_records() {
+        let mut reader =
+            SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
+        while let Some(event) = reader.next() {
+            if let Event::Record(record) = event
+                && record.compression == Compression::None
+                && doubts.concern(&record).is_some()
+            {
+                asked.ask(&record);
+            }
         }
     }
     let context = &Context::of(source, length, asked, |record| doubts.concern(record).is_none());
