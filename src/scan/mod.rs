@@ -22,6 +22,7 @@ pub(crate) mod words;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -30,7 +31,7 @@ use self::references::{References, SegmentRefs};
 use self::report::{Dialect, Finding, Log, Report, SCHEMA, Segment, Severity, Verdict};
 use self::segment::{SegmentScan, Tally};
 use self::stretches::Task;
-use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
+use crate::tsdb::{Listing, LogDirectory, LogKind, Target, liveness};
 
 /// How to scan.
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,8 +162,15 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     Ok(report)
 }
 
+/// How long a running server is given to end what it has begun: it makes a checkpoint and then removes what this covers,
+/// which is some milliseconds of work.
+const MOMENT: Duration = Duration::from_secs(2);
+
+/// How long it is waited before one looks again.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A running server makes checkpoints, removes older ones and the segments that they cover. What has another reason
-/// than that is still so when one looks again.
+/// than that is still so when one looks again; and if there is a server, when it has had the time to end.
 fn forget_states_of_the_moment(
     target: &Target,
     listing: &Listing,
@@ -170,9 +178,27 @@ fn forget_states_of_the_moment(
     dialects: &[Dialect],
     findings: &mut Vec<Finding>,
 ) {
-    if findings.is_empty() {
-        return;
+    let begun = Instant::now();
+    let mut is_written = None;
+    while !findings.is_empty() {
+        forget_what_has_changed(target, listing, order, dialects, findings);
+        let somebody_writes = || liveness::look(target.path()).is_ok_and(|found| !found.writers.is_empty());
+        if findings.is_empty() || begun.elapsed() > MOMENT || !*is_written.get_or_insert_with(somebody_writes)
+        {
+            return;
+        }
+        std::thread::sleep(PAUSE);
     }
+}
+
+/// Forgets what is no longer so.
+fn forget_what_has_changed(
+    target: &Target,
+    listing: &Listing,
+    order: &Order,
+    dialects: &[Dialect],
+    findings: &mut Vec<Finding>,
+) {
     let Ok(now) = target.list() else { return };
     // A checkpoint that is being removed lacks more by now, or is gone.
     let changes = |log: &&LogDirectory| log.kind == LogKind::Checkpoint && !now.logs.contains(log);
