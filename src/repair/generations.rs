@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 use super::fence::Refs;
-use super::head_chunks::{self, Chunks};
+use super::head_chunks;
 use super::plan::{Change, Loss, Mends, Step};
 use super::segment::{Mending, Take, open, take_standing};
 use super::{input, prefix, sequence};
@@ -100,7 +100,7 @@ impl Generations {
         let found = if let Some(finding) = found {
             state.numbered(finding).map(Some)
         } else {
-            let strange = state.chunks_of_a_run_that_is_gone(target, report)?;
+            let strange = state.chunks_of_a_run_that_is_gone(target, report, newest)?;
             Ok(state.begun_behind(newest, strange))
         };
         match found {
@@ -311,7 +311,7 @@ impl<'a> State<'a> {
         let last = self.wal.segments.last();
         let last = last.filter(|_| again > 0 || chunks > 0 || self.is_cut_to_nothing())?;
         let sign = if again == 0 && chunks > 0 {
-            format!("the samples of {chunks} head chunks are in no log")
+            format!("{chunks} head chunks are of a time of which no log is left")
         } else {
             format!("{again} refs that stand before are those of other series by now")
         };
@@ -323,32 +323,29 @@ impl<'a> State<'a> {
         Some((RESTARTED_GENERATION, message, Way::Stay { next }))
     }
 
-    /// How many head chunks have samples that stand in no log, and refs that a start may have handed out again. All samples
-    /// are logged before they are in a chunk, and those behind the checkpoint's are still there; so a run whose segments are
-    /// gone has left these. Where segments are damaged, only those count that are later than everything.
-    fn chunks_of_a_run_that_is_gone(&self, target: &Target, report: &Report) -> io::Result<usize> {
+    /// How many head chunks with refs that a start may have handed out again lie as a whole between the segments that every
+    /// start leaves and those of the newest generation, or behind the former where the newest has no samples. A run whose
+    /// segments are gone has left these: all samples are logged first. Damage in the WAL could be the reason as well.
+    fn chunks_of_a_run_that_is_gone(
+        &self,
+        target: &Target,
+        report: &Report,
+        newest: usize,
+    ) -> io::Result<usize> {
         let Some(stop) = &self.stop else { return Ok(0) };
-        let newest = std::iter::once(&self.before).chain(&self.now).filter_map(|one| one.max_time).max();
-        let is_damaged = report
-            .of_severity(Severity::Damage)
-            .any(|finding| finding.log.as_deref() == Some(&self.wal.relative));
-        let from = if is_damaged { newest } else { self.before.max_time.or(newest) };
-        let mut chunks = head_chunks::in_order(target, |chunk| {
-            chunk.series_ref > stop.read && Some(chunk.min_time) > from
-        })?;
-        for segment in self.checkpoint.segments.iter().chain(&self.wal.segments) {
-            if chunks.is_empty() {
-                break;
-            }
-            let (file, length) = open(&segment.path)?;
-            let logged = || Logged { chunks: &chunks, found: HashSet::new() };
-            let found = take_standing(&file, length, Mending::default(), logged).found;
-            for (series_ref, chunks) in &mut chunks {
-                chunks.retain(|times| !found.contains(&(*series_ref, *times.start())));
-            }
-            chunks.retain(|_, chunks| !chunks.is_empty());
+        let (older, own) = self.now.split_at(newest);
+        let Some(before) = older.iter().filter_map(|one| one.max_time).max() else { return Ok(0) };
+        let behind = own.iter().filter_map(|one| one.min_time).min();
+        let mut damage = report.of_severity(Severity::Damage);
+        if damage.any(|finding| finding.log.as_deref() == Some(&self.wal.relative)) {
+            return Ok(0);
         }
-        Ok(chunks.values().map(Vec::len).sum())
+        head_chunks::count(target, |chunk| {
+            !chunk.out_of_order
+                && chunk.series_ref > stop.read
+                && chunk.min_time > before
+                && behind.is_none_or(|behind| chunk.max_time < behind)
+        })
     }
 
     /// Whether the segment with the number of the checkpoint's damaged one is what Prometheus's repair makes of it.
@@ -463,23 +460,6 @@ impl<'a> State<'a> {
         let checkpoint =
             (new_number > number).then(|| format!("{directory}/checkpoint.{}", segment_name(new_number)));
         Some(Way::Renumber { renames, checkpoint, next: of_wal(next) })
-    }
-}
-
-/// Of which head chunks samples are in the logs.
-struct Logged<'a> {
-    chunks: &'a Chunks,
-    /// By ref and first time.
-    found: HashSet<(u64, i64)>,
-}
-
-impl Take for Logged<'_> {
-    fn take(&mut self, record: &[u8]) {
-        each_use(record, |one| {
-            let (Some(time), Some(chunks)) = (one.time, self.chunks.get(&one.series_ref)) else { return };
-            let of = chunks.iter().filter(|times| times.contains(&time));
-            self.found.extend(of.map(|times| (one.series_ref, *times.start())));
-        });
     }
 }
 

@@ -4,10 +4,9 @@
 //! does not know it passes over, from 2.39 on; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
 //! name them by their place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::ops::RangeInclusive;
 
 use super::generations::Generations;
 use super::plan::{Change, Content, Loss, Method, Patch, Step};
@@ -67,19 +66,11 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
     Ok(steps)
 }
 
-/// Times of chunks, from the first sample to the last, by ref.
-pub(super) type Chunks = HashMap<u64, Vec<RangeInclusive<i64>>>;
-
-/// Those of samples in order that are wanted.
-pub(super) fn in_order(target: &Target, is_wanted: impl Fn(&HeadChunk) -> bool) -> io::Result<Chunks> {
-    let mut all = Chunks::new();
-    for file in list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?.files {
-        let Ok(chunks) = file.chunks() else { continue };
-        for chunk in chunks.flatten().filter(|chunk| !chunk.out_of_order && is_wanted(chunk)) {
-            all.entry(chunk.series_ref).or_default().push(chunk.min_time..=chunk.max_time);
-        }
-    }
-    Ok(all)
+/// How many there are such as are wanted.
+pub(super) fn count(target: &Target, is_wanted: impl Fn(&HeadChunk) -> bool) -> io::Result<usize> {
+    let files = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?.files;
+    let chunks = files.iter().filter_map(|file| file.chunks().ok()).flat_map(Iterator::flatten);
+    Ok(chunks.filter(is_wanted).count())
 }
 
 /// Chunks that markers name, by ref and place.

@@ -66,6 +66,10 @@ struct Places {
 }
 
 impl Places {
+    fn is_empty(&self) -> bool {
+        self.low.is_empty() && self.high.is_empty()
+    }
+
     /// Numbers that are low.
     const LOW: u64 = MOST_BLOCKS as u64;
 
@@ -114,6 +118,15 @@ impl Refs {
         self.blocks.push(Block { number, ..Block::default() });
         self.places.insert(number, next);
         next
+    }
+
+    /// After these were given up.
+    fn find_places_again(&mut self) {
+        if self.places.is_empty() {
+            for (place, block) in self.blocks.iter().enumerate() {
+                self.places.insert(block.number, place);
+            }
+        }
     }
 
     fn block(&mut self, number: u64) -> &mut Block {
@@ -257,10 +270,17 @@ impl SegmentRefs {
         }
     }
 
+    /// Gives up what only helps to find refs: this one waits for its turn.
+    pub(super) fn wait(&mut self) {
+        self.forget();
+        self.refs.places = Places::default();
+    }
+
     /// Goes on with what the segment says behind here.
     pub(super) fn append(&mut self, mut behind: Self) {
         self.forget();
         behind.forget();
+        self.refs.find_places_again();
         self.refs.overflowed |= behind.refs.overflowed;
         for block in &behind.refs.blocks {
             self.refs.follow(block);

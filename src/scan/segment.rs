@@ -1,9 +1,10 @@
 //! One segment file: read, counted, and what is wrong with it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
@@ -154,20 +155,28 @@ impl Visitor for Found {
     }
 }
 
-/// What begins within a stretch of a segment, if nothing is wrong there. `bytes` is what the segment has in all.
+/// What begins within a stretch of a segment, if nothing is wrong there, and it is still the file that `looked_at` is of.
 pub(super) fn walk_stretch(
     walker: &mut Walker,
     segment: &SegmentFile,
-    bytes: u64,
+    looked_at: &Metadata,
     stretch: Range<u64>,
     refs: Option<&SegmentRefs>,
 ) -> Result<(SegmentScan, Pages), Doubt> {
     let Ok(Some((file, _))) = open(segment) else { return Err(Doubt) };
+    let is_same = |now: Metadata| (now.dev(), now.ino()) == (looked_at.dev(), looked_at.ino());
+    if !file.metadata().is_ok_and(is_same) {
+        return Err(Doubt);
+    }
+    let bytes = looked_at.len();
     let mut found = Found { refs: refs.cloned(), ..Found::default() };
     let mut pages = Pages::default();
     walk(walker, &file, bytes, stretch, &mut pages, &mut found)?;
     if !(found.problems.is_empty() && found.odd_flags.is_empty()) {
         return Err(Doubt);
+    }
+    if let Some(refs) = &mut found.refs {
+        refs.wait();
     }
     let scan = SegmentScan {
         bytes,
@@ -274,25 +283,32 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
 /// How much of a segment has been told to be read.
 pub(super) struct Reached<'a> {
     progress: &'a dyn Progress,
+    /// Bytes that have been announced: more are never told of.
+    total: u64,
     bytes: AtomicU64,
 }
 
 impl<'a> Reached<'a> {
-    pub(super) fn new(progress: &'a dyn Progress) -> Self {
-        Self { progress, bytes: AtomicU64::new(0) }
+    pub(super) fn new(progress: &'a dyn Progress, total: u64) -> Self {
+        Self { progress, total, bytes: AtomicU64::new(0) }
     }
 
     /// So many more bytes, wherever they stand.
     pub(super) fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.progress.advance(bytes);
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.advance(before, before.saturating_add(bytes));
     }
 
     /// All up to there; what was told before counts as what stands first.
     fn reach(&self, offset: u64) {
         let before = self.bytes.fetch_max(offset, Ordering::Relaxed);
-        if offset > before {
-            self.progress.advance(offset - before);
+        self.advance(before, offset);
+    }
+
+    fn advance(&self, from: u64, to: u64) {
+        let to = to.min(self.total);
+        if to > from {
+            self.progress.advance(to - from);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Segments cut into stretches, so that all threads have work even where there is one segment, and put together again.
 
+use std::fs::Metadata;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,7 +36,8 @@ enum Part {
 
 /// A segment while it is read.
 struct Progressing<'a> {
-    bytes: u64,
+    /// As it was when it was looked at first; `None` if it could not be.
+    looked_at: Option<Metadata>,
     reached: Reached<'a>,
     /// It has to be read as a whole.
     is_doubtful: AtomicBool,
@@ -49,19 +51,20 @@ pub(super) fn read(
 ) -> Result<(), ScanError> {
     let states: Vec<Progressing<'_>> = tasks
         .iter()
-        .map(|task| Progressing {
-            bytes: task.segment.path.metadata().map_or(0, |metadata| metadata.len()),
-            reached: Reached::new(progress),
-            is_doubtful: AtomicBool::new(false),
+        .map(|task| {
+            let looked_at = task.segment.path.metadata().ok();
+            let bytes = looked_at.as_ref().map_or(0, Metadata::len);
+            let reached = Reached::new(progress, bytes);
+            Progressing { looked_at, reached, is_doubtful: AtomicBool::new(false) }
         })
         .collect();
-    progress.total(states.iter().map(|state| state.bytes).sum());
+    progress.total(states.iter().map(Progressing::bytes).fold(0, u64::saturating_add));
     let stretches: Vec<(usize, Range<u64>)> = states
         .iter()
         .enumerate()
         .flat_map(|(task, state)| {
-            let starts = (0..state.bytes.max(1)).step_by(usize::try_from(STRETCH).unwrap_or(usize::MAX));
-            starts.map(move |from| (task, from..(from + STRETCH).min(state.bytes)))
+            let starts = (0..state.bytes().max(1)).step_by(usize::try_from(STRETCH).unwrap_or(usize::MAX));
+            starts.map(move |from| (task, from..(from + STRETCH).min(state.bytes())))
         })
         .collect();
     let mut failed = None;
@@ -87,6 +90,12 @@ pub(super) fn read(
     failed.map_or(Ok(()), Err)
 }
 
+impl Progressing<'_> {
+    fn bytes(&self) -> u64 {
+        self.looked_at.as_ref().map_or(0, Metadata::len)
+    }
+}
+
 fn read_stretch(
     walker: &mut Walker,
     task: &Task<'_>,
@@ -98,8 +107,9 @@ fn read_stretch(
     }
     let bytes = stretch.end - stretch.start;
     if task.reading == Reading::Prometheus
+        && let Some(looked_at) = &state.looked_at
         && let Ok((scan, pages)) =
-            segment::walk_stretch(walker, task.segment, state.bytes, stretch, task.refs.as_ref())
+            segment::walk_stretch(walker, task.segment, looked_at, stretch, task.refs.as_ref())
     {
         state.reached.add(bytes);
         return Ok(Part::Walked(scan, pages));
@@ -111,7 +121,7 @@ fn read_stretch(
 }
 
 fn salvage(task: &Task<'_>, state: &Progressing<'_>) -> Result<Option<SegmentScan>, ScanError> {
-    segment::scan(task.segment, state.bytes, task.reading, task.refs.as_ref(), &state.reached)
+    segment::scan(task.segment, state.bytes(), task.reading, task.refs.as_ref(), &state.reached)
 }
 
 /// The stretches of one segment, put together.

@@ -7,7 +7,7 @@
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use super::compress::{self, Unpacker};
+use super::compress::{self, MAX_RECORD, Unpacker};
 use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE, PAGE_SIZE};
 use super::page::is_zero;
 use super::source::ReadAt;
@@ -57,6 +57,10 @@ impl Walker {
         let mut open: Option<HeadByte> = None;
         let mut page_at = stretch.start;
         while page_at < length {
+            if is_of_others && page_at >= stretch.end {
+                // Nothing begins here, and whose record it is verifies the rest.
+                return Ok(());
+            }
             let page_end = (page_at + PAGE).min(length);
             if page_at >= loaded.end {
                 let within = if page_at < stretch.end { stretch.end } else { page_end };
@@ -109,6 +113,10 @@ impl Walker {
                     data
                 } else {
                     self.joined.extend_from_slice(data);
+                    if self.joined.len() > MAX_RECORD {
+                        self.joined = Vec::new();
+                        return Err(Doubt);
+                    }
                     &self.joined
                 };
                 if matches!(kind, FragmentType::First | FragmentType::Middle) {
