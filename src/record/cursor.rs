@@ -62,23 +62,31 @@ impl<'a> Cursor<'a> {
     pub(crate) fn skip_varints(&mut self, mut count: u64) -> Result<(), Cut> {
         const GOES_ON: u64 = 0x8080_8080_8080_8080;
         const NOT_ZERO: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let mut rest = self.rest;
         // Eight bytes at once, where none of their varints has more than two, and none is longer than it must be.
-        while count >= 8
-            && let Some(bytes) = self.rest.first_chunk()
-        {
+        while let Some(bytes) = rest.first_chunk() {
             let word = u64::from_le_bytes(*bytes);
             let goes_on = word & GOES_ON;
+            if count < 8 {
+                if goes_on & ((1 << (8 * count)) - 1) == 0 {
+                    self.skip(self.rest.len() - rest.len() + usize::try_from(count).unwrap_or(0));
+                    return Ok(());
+                }
+                break;
+            }
             let is_zero = !(((word & NOT_ZERO) + NOT_ZERO) | word) & GOES_ON;
             if goes_on << 8 & (goes_on | is_zero) != 0 {
+                self.rest = rest;
                 self.uvarint64()?;
-                count -= 1;
+                (rest, count) = (self.rest, count - 1);
                 continue;
             }
-            count -= u64::from(8 - goes_on.count_ones());
+            count -= if goes_on == 0 { 8 } else { u64::from(8 - goes_on.count_ones()) };
             // The last one may have its second byte in the next word.
             let whole = if goes_on >> 63 == 0 { 8 } else { 7 };
-            self.rest = self.rest.get(whole..).unwrap_or_default();
+            rest = rest.get(whole..).unwrap_or_default();
         }
+        self.rest = rest;
         for _ in 0..count {
             self.uvarint64()?;
         }
@@ -124,6 +132,10 @@ impl<'a> Cursor<'a> {
             Some((&byte, rest)) if byte < 0x80 => {
                 self.rest = rest;
                 Ok(u64::from(byte))
+            }
+            Some((&low, &[high @ 1..0x80, ref rest @ ..])) => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
             _ => self.long_uvarint64(),
         }

@@ -453,21 +453,28 @@ impl<'a> Walk<'a> {
         mut self,
         mut each: impl FnMut(u64, i64, bool),
     ) -> (Cursor<'a>, Option<DecodeError>) {
-        while let Some(entry) = self.next::<B>() {
-            match entry {
-                Ok((series_ref, t, _, body)) => each(series_ref, t, is_known_schema(body.schema())),
-                Err(error) => return (self.cursor, Some(error)),
+        while !self.cursor.is_empty() {
+            let mut body = B::default();
+            match self.entry_into(&mut body) {
+                Ok((series_ref, t, _)) => each(series_ref, t, is_known_schema(body.schema())),
+                Err(error) => return (Cursor::default(), Some(error)),
             }
         }
         (self.cursor, None)
     }
 
-    #[inline]
     fn entry<B: Body<'a>>(&mut self) -> Result<(u64, i64, i64, B), DecodeError> {
+        let mut body = B::default();
+        let (series_ref, t, st) = self.entry_into(&mut body)?;
+        Ok((series_ref, t, st, body))
+    }
+
+    /// Ref, time and start timestamp of the next entry, whose histogram goes into `body`, which is empty.
+    #[inline]
+    fn entry_into<B: Body<'a>>(&mut self, body: &mut B) -> Result<(u64, i64, i64), DecodeError> {
         if let Err(cut) = self.layout {
             return Err(DecodeError::after(cut, 0, "histograms"));
         }
-        let mut body = B::default();
         // After the first error Prometheus reads zeros and carries on to the end of the entry: it judges the schema
         // (0 if that was not reached) and reduces the resolution before it looks at the error.
         let head = self.head();
@@ -475,12 +482,11 @@ impl<'a> Walk<'a> {
         let crashes = read.is_err_and(|cut| cut.crashes);
         let known = is_known_schema(body.schema()) || !self.dialect.judges_schemas();
         if (9..=52).contains(&body.schema()) && !crashes {
-            self.lower_resolution(&body)?;
+            self.lower_resolution(body)?;
         }
         self.kept += u64::from(known);
         read.map_err(|cut| DecodeError::after(cut, self.kept, "histograms"))?;
-        let (series_ref, t, st) = head.unwrap_or_default();
-        Ok((series_ref, t, st, body))
+        Ok(head.unwrap_or_default())
     }
 
     /// Fails where Prometheus fails to make a resolution of 8 out of a higher one.
