@@ -20,6 +20,7 @@ use support::pristine::{self, Pristine, Written};
 use tempfile::TempDir;
 use walfix::record::RecordType;
 use walfix::scan::salvage::{Contents, Problem, ProblemKind, Reading, Visitor, salvage};
+use walfix::wal::compress::UnpackError;
 use walfix::wal::{Fault, ReadAt, Record};
 
 const PAGE: usize = 32768;
@@ -289,6 +290,64 @@ fn a_source_that_shrinks_is_told_of_wherever_it_is_cut() {
 }
 
 // ---- the binary
+
+/// A record that goes on from page to page, beyond all measure, and a small one behind it.
+struct Endless {
+    pages: u64,
+}
+
+impl Endless {
+    const DATA: u64 = PAGE as u64 - 7;
+
+    fn page(&self, number: u64) -> Vec<u8> {
+        let kind = match number {
+            0 => 2,
+            _ if number == self.pages - 1 => 4,
+            _ if number < self.pages => 3,
+            _ => 1,
+        };
+        // No page is a copy of another.
+        let mut data = number.to_be_bytes().repeat(PAGE / 8)[..PAGE - 7].to_vec();
+        if kind == 1 {
+            data = vec![2];
+        }
+        let mut page = vec![kind];
+        page.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        page.extend(crc32c::crc32c(&data).to_be_bytes());
+        page.extend(data);
+        page.resize(PAGE, 0);
+        page
+    }
+
+    fn length(&self) -> u64 {
+        (self.pages + 1) * PAGE as u64
+    }
+}
+
+impl ReadAt for Endless {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset >= self.length() {
+            return Ok(0);
+        }
+        let page = self.page(offset / PAGE as u64);
+        let rest = &page[usize::try_from(offset % PAGE as u64).unwrap()..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_record_beyond_all_measure_is_not_kept_in_memory() {
+    // More than 256 MiB.
+    let endless = Endless { pages: (256 << 20) / Endless::DATA + 2 };
+    let found: Found = salvage(&endless, endless.length(), Reading::Prometheus);
+    let small = endless.pages * PAGE as u64;
+    assert_eq!(found.records, [(small, small + 8, vec![2])]);
+    let told: Vec<_> = found.problems.iter().map(|problem| (&problem.range, &problem.kind)).collect();
+    let too_large = ProblemKind::Framing(Fault::Unpack(UnpackError::TooLarge(endless.pages * Endless::DATA)));
+    assert_eq!(told, [(&(0..small), &too_large)]);
+}
 
 fn scan(path: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walfix"));

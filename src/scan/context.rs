@@ -14,6 +14,10 @@ const NEIGHBOURS: usize = 24;
 /// (`scrape/scrape.go`, `maxAheadTime`).
 const SLACK: i64 = 10 * 60 * 1000;
 
+/// Entries of one record that are looked at to tell whether its pages belong together, at the most: more than a scrape has,
+/// and a hostile record may have as many as bytes.
+const MOST_USES: usize = 1 << 20;
+
 /// Entries for which a decoder is out of step at least, when it is thrown out of it.
 const OUT_OF_STEP: usize = 12;
 
@@ -96,8 +100,7 @@ impl Context {
         if summary.error.is_some() {
             return Some("it does not decode");
         }
-        let mut uses = Vec::new();
-        each_use(record.data, |now| uses.push(now));
+        let uses = uses(record.data);
         let (nobody_writes_it, clashes) = match Decoded::parse(record.data) {
             Decoded::Series(series) => {
                 (!series.entries().flatten().all(|entry| plausible_labels(&entry)), self.redefines(&series))
@@ -218,6 +221,17 @@ impl Context {
     }
 }
 
+/// What the first entries of a record are about: all of them, but for one that is too large.
+fn uses(record: &[u8]) -> Vec<SeriesUse> {
+    let mut uses = Vec::new();
+    each_use(record, |now| {
+        if uses.len() < MOST_USES {
+            uses.push(now);
+        }
+    });
+    uses
+}
+
 /// The same series at the same time, twice in a row: few writers log that.
 fn same(a: SeriesUse, b: SeriesUse) -> bool {
     a.series_ref == b.series_ref && a.time.is_some() && a.time == b.time
@@ -253,8 +267,7 @@ pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
     if record.fragments.len() < FRAGMENTS || record.compression != Compression::None {
         return false;
     }
-    let mut uses = Vec::new();
-    each_use(record.data, |now| uses.push(now));
+    let uses = uses(record.data);
     let joints = entries_at_joints(record, &uses);
     let at_joints = |odd: &dyn Fn(&[SeriesUse]) -> bool| {
         joints.iter().any(|&entry| around(&uses, entry).windows(2).any(odd))
@@ -291,8 +304,7 @@ enum Pair {
 impl Pairs {
     /// Asks for the pairs where fragments of that record meet.
     pub(super) fn ask(&mut self, record: &Record<'_>) {
-        let mut uses = Vec::new();
-        each_use(record.data, |now| uses.push(now));
+        let uses = uses(record.data);
         for entry in entries_at_joints(record, &uses) {
             for pair in around(&uses, entry).windows(2) {
                 self.0.entry((pair[0].series_ref, pair[1].series_ref)).or_insert(Pair::Unknown);

@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
-use super::compress::{self, UnpackError, Unpacker};
+use super::compress::{self, MAX_RECORD, UnpackError, Unpacker};
 use super::layout::{
     Compression, FragmentType, HEADER_SIZE, HeadByte, PAGE, PAGE_SIZE, page_end, page_start,
 };
@@ -193,6 +193,8 @@ struct Open {
     flags_disagree: bool,
     in_copy: bool,
     mend: Option<Mend>,
+    /// Its stored bytes so far. Those beyond [`MAX_RECORD`] are not kept.
+    stored: u64,
 }
 
 /// A damaged fragment that is taken as if a bit of it were flipped back.
@@ -211,6 +213,8 @@ enum Place {
     Window { start: u64, end: u64 },
     /// In `scratch`.
     Scratch,
+    /// Nowhere: so many bytes are more than a record has.
+    TooLarge(u64),
 }
 
 #[derive(Debug)]
@@ -647,7 +651,9 @@ impl<S: ReadAt> SegmentReader<S> {
             self.scratch.clear();
         }
         let from = self.scratch.len();
-        self.scratch.extend_from_slice(self.window.loaded(&data));
+        if from + in_page_len(&data) <= MAX_RECORD {
+            self.scratch.extend_from_slice(self.window.loaded(&data));
+        }
         if let Some(mend) = part.mend.as_ref().filter(|mend| data.contains(&mend.at))
             && let Some(byte) =
                 usize::try_from(mend.at - data.start).ok().and_then(|i| self.scratch.get_mut(from + i))
@@ -660,7 +666,9 @@ impl<S: ReadAt> SegmentReader<S> {
             flags_disagree: false,
             in_copy: false,
             mend: None,
+            stored: 0,
         });
+        open.stored += data.end - data.start;
         open.flags_disagree |= open.first_head.compression() != part.head.compression();
         open.in_copy |= in_copy;
         open.parts.push(part.range);
@@ -673,10 +681,11 @@ impl<S: ReadAt> SegmentReader<S> {
     /// The open record has its last fragment.
     fn complete(&mut self, head: HeadByte) {
         let Some(open) = self.open.take() else { return };
+        let is_kept = self.scratch.len() as u64 == open.stored;
         let found = Found {
             parts: open.parts,
             head,
-            place: Place::Scratch,
+            place: if is_kept { Place::Scratch } else { Place::TooLarge(open.stored) },
             in_copy: open.in_copy,
             flags_disagree: open.flags_disagree,
         };
@@ -700,6 +709,9 @@ impl<S: ReadAt> SegmentReader<S> {
     }
 
     fn correction(&mut self, found: &Found, mend: &Mend) -> Option<Correction> {
+        if let Place::TooLarge(_) = found.place {
+            return None;
+        }
         let compression = found.head.compression();
         let has_own_checksum = compress::has_own_checksum(compression, &self.scratch);
         let data = self.unpacker.unpack(compression, &self.scratch).ok()?.to_vec();
@@ -724,6 +736,9 @@ impl<S: ReadAt> SegmentReader<S> {
     }
 
     fn unpack(&mut self, found: &Found) -> Result<(), UnpackError> {
+        if let Place::TooLarge(bytes) = found.place {
+            return Err(UnpackError::TooLarge(bytes));
+        }
         let stored = stored_bytes(&self.window, &self.scratch, found.place);
         self.unpacker.unpack(found.head.compression(), stored).map(drop)
     }
@@ -755,7 +770,11 @@ impl<S: ReadAt> SegmentReader<S> {
     fn does_not_unpack(&mut self, found: &Found, error: UnpackError) {
         let stored = stored_bytes(&self.window, &self.scratch, found.place).to_vec();
         let mut fitting = Vec::new();
-        for mask in [Compression::Snappy.bits(), Compression::Zstd.bits()] {
+        let flags: &[u8] = match found.place {
+            Place::TooLarge(_) => &[],
+            _ => &[Compression::Snappy.bits(), Compression::Zstd.bits()],
+        };
+        for &mask in flags {
             let head = HeadByte(found.head.0 ^ mask);
             let compression = head.compression();
             if head.is_canonical()
@@ -877,6 +896,7 @@ fn stored_bytes<'a, S: ReadAt>(window: &'a Window<S>, scratch: &'a [u8], place: 
     match place {
         Place::Window { start, end } => window.loaded(&(start..end)),
         Place::Scratch => scratch,
+        Place::TooLarge(_) => &[],
     }
 }
 
