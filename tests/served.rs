@@ -14,6 +14,7 @@ use walfix::forecast::report::Samples;
 use walfix::forecast::{HeadChunks, StartReads, Stretch, Version, count, min_valid_time};
 use walfix::record::{self, RecordType};
 use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
+use walfix::scan::settled::Settlements;
 use walfix::tsdb::{Listing, LogKind, Target, list_blocks, list_head_chunks};
 use walfix::wal;
 
@@ -37,7 +38,15 @@ impl Directory {
     }
 
     fn count(&self, starts: &[StartReads]) -> Vec<(Samples, Samples)> {
-        let counted = count(&self.listing, starts, self.version, self.min_valid_time, &self.chunks).unwrap();
+        let counted = count(
+            &self.listing,
+            &Settlements::default(),
+            starts,
+            self.version,
+            self.min_valid_time,
+            &self.chunks,
+        )
+        .unwrap();
         counted.into_iter().map(|counted| (counted.not_replayed, counted.gone)).collect()
     }
 

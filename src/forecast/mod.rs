@@ -28,8 +28,8 @@ use self::report::{Forecast, Outcome, Place, Start, Truncate};
 pub use self::served::{Counted, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
 pub use self::version::{Version, VersionError};
-use crate::scan::report::{Dialect, Report, Severity};
-use crate::scan::salvage;
+use crate::scan::report::{Dialect, Report, Segment, Severity};
+use crate::scan::settled::Settlements;
 use crate::tsdb::{Listing, LogKind, Target, list_blocks};
 
 /// How many starts are tried before it is said that they go on like the last. A start adds one segment, and a checkpoint
@@ -85,17 +85,19 @@ pub fn forecast(
 }
 
 /// What a scan says of the segments of a listing.
-struct Known {
-    /// Records that can be read, of the segments that were scanned.
-    records: HashMap<(usize, usize), u64>,
+struct Known<'a> {
+    /// The segments that were scanned.
+    segments: HashMap<(usize, usize), &'a Segment>,
     /// Where each finding begins, of the segments that have one.
     findings: BTreeMap<(usize, usize), Vec<u64>>,
     /// Whether anything is worse than normal.
     troubled: bool,
+    /// How what was in doubt was settled.
+    settled: &'a Settlements,
 }
 
-impl Known {
-    fn of(report: &Report, listing: &Listing) -> Self {
+impl<'a> Known<'a> {
+    fn of(report: &'a Report, listing: &Listing) -> Self {
         let root = Path::new(&report.path);
         let full = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         // Of a single file the paths of a report are no paths below it.
@@ -107,8 +109,8 @@ impl Known {
             }
         }
         let scanned = report.logs.iter().flat_map(|log| &log.segments);
-        let records =
-            scanned.filter_map(|segment| Some((*at.get(&below(&segment.path))?, segment.records))).collect();
+        let segments =
+            scanned.filter_map(|segment| Some((*at.get(&below(&segment.path))?, segment))).collect();
         let mut findings: BTreeMap<_, Vec<u64>> = BTreeMap::new();
         // Zeros at an end and empty segments are clean to every reader.
         let is_normal = |code| matches!(code, "trailing_zeros" | "empty_segment");
@@ -120,11 +122,11 @@ impl Known {
             }
         }
         let troubled = report.findings.iter().any(|finding| finding.severity != Severity::Note);
-        Self { records, findings, troubled }
+        Self { segments, findings, troubled, settled: &report.settled }
     }
 
     fn is_clean(&self, log: usize, segment: usize) -> bool {
-        self.records.contains_key(&(log, segment)) && !self.findings.contains_key(&(log, segment))
+        self.segments.contains_key(&(log, segment)) && !self.findings.contains_key(&(log, segment))
     }
 }
 
@@ -146,7 +148,7 @@ impl Step {
     }
 }
 
-fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> io::Result<Forecast> {
+fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed) -> io::Result<Forecast> {
     // What the salvage reader finds clean, the newest reader finds clean; older ones and agents may not.
     let read_all = assumed.agent || assumed.version < Version::NEWEST;
     let doubt = |log: usize, segment: usize| read_all || !known.is_clean(log, segment);
@@ -167,7 +169,7 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         } else {
             start::server(&mut directory, &mut readings)
         }?;
-        let mut step = step(&before, &directory, listing, known, run)?;
+        let mut step = step(&before, &directory, listing, known, run);
         if directory.head_chunks_deleted && !before.head_chunks_deleted {
             step.deletes.extend(head_chunks.deletes.iter().map(|name| format!("chunks_head/{name}")));
         }
@@ -186,13 +188,11 @@ fn foretell(root: &Path, listing: &Listing, known: &Known, assumed: Assumed) -> 
         }
         _ => None,
     };
-    let dropped: Vec<bool> = steps
-        .iter()
-        .map(|step| drops_records(step, listing, known, &directory.checkpoint))
-        .collect::<io::Result<_>>()?;
+    let dropped: Vec<bool> =
+        steps.iter().map(|step| drops_records(step, listing, known, &directory.checkpoint)).collect();
     let counts = if read_all || known.troubled || head_chunks.error.is_some() || dropped.contains(&true) {
         let reads: Vec<StartReads> = steps.iter().map(StartReads::from).collect();
-        count(listing, &reads, assumed.version, min_valid_time, &head_chunks)?
+        count(listing, known.settled, &reads, assumed.version, min_valid_time, &head_chunks)?
     } else {
         vec![Counted::default(); steps.len()]
     };
@@ -238,19 +238,13 @@ fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
 }
 
 /// What a start has changed.
-fn step(
-    before: &Directory,
-    after: &Directory,
-    listing: &Listing,
-    known: &Known,
-    run: Run,
-) -> io::Result<Step> {
+fn step(before: &Directory, after: &Directory, listing: &Listing, known: &Known<'_>, run: Run) -> Step {
     let (mut deletes, mut truncates, mut left) = (before.temporaries.clone(), Vec::new(), Vec::new());
     deletes.retain(|temporary| !after.temporaries.contains(temporary));
     let logs = [Some((&before.wal, &after.wal)), before.wbl.as_ref().zip(after.wbl.as_ref())];
     for (before, after) in logs.into_iter().flatten() {
         changes(before, after, listing, &mut deletes);
-        truncates.extend(cuts(before, after, listing, known)?);
+        truncates.extend(cuts(before, after, listing, known));
         left.extend(after.segments.iter().filter_map(|segment| start::stretch(after, segment.holds, None)));
     }
     let untouched = listing.logs.iter().enumerate().filter(|(at, _)| {
@@ -259,7 +253,7 @@ fn step(
     for (log, directory) in untouched {
         left.extend((0..directory.segments.len()).map(|segment| Stretch { log, segment, upto: None }));
     }
-    Ok(Step { run, deletes, truncates, left, head_chunks_deleted: after.head_chunks_deleted })
+    Step { run, deletes, truncates, left, head_chunks_deleted: after.head_chunks_deleted }
 }
 
 fn changes(before: &Log, after: &Log, listing: &Listing, deletes: &mut Vec<String>) {
@@ -281,14 +275,16 @@ fn changes(before: &Log, after: &Log, listing: &Listing, deletes: &mut Vec<Strin
 }
 
 /// The segments that are written anew without all that they had.
-fn cuts(before: &Log, after: &Log, listing: &Listing, known: &Known) -> io::Result<Vec<Truncate>> {
+fn cuts(before: &Log, after: &Log, listing: &Listing, known: &Known<'_>) -> Vec<Truncate> {
     let (now, mut cuts) = (after.by_name(), Vec::new());
     for segment in &before.segments {
         let Some(&Holds::Cut { upto, .. }) = now.get(segment.name.as_str()) else { continue };
         let shorter = match (segment.holds, before.number) {
             (Holds::Original { segment }, Some(log)) => {
                 let path = &listing.logs[log].segments[segment].path;
-                path.is_file() && (!known.is_clean(log, segment) || last_record_end(path)? > upto)
+                let is_clean = known.is_clean(log, segment);
+                let data_end = known.segments.get(&(log, segment)).map(|scanned| scanned.data_end);
+                path.is_file() && (!is_clean || data_end > Some(upto))
             }
             (Holds::Cut { upto: before, .. }, _) => before != upto,
             _ => false,
@@ -297,64 +293,41 @@ fn cuts(before: &Log, after: &Log, listing: &Listing, known: &Known) -> io::Resu
             cuts.push(Truncate { path: before.path_of(&segment.name), offset: upto });
         }
     }
-    Ok(cuts)
+    cuts
 }
 
 /// Whether a start that serves leaves out records that could be read, of the logs that a start reads.
-fn drops_records(
-    step: &Step,
-    listing: &Listing,
-    known: &Known,
-    checkpoint: &LastCheckpoint,
-) -> io::Result<bool> {
+fn drops_records(step: &Step, listing: &Listing, known: &Known<'_>, checkpoint: &LastCheckpoint) -> bool {
     let last = match checkpoint {
         LastCheckpoint::Number { log, .. } => Some(*log),
         _ => None,
     };
     let read: HashMap<(usize, usize), Option<u64>> =
         step.run.replayed.iter().map(|stretch| ((stretch.log, stretch.segment), stretch.upto)).collect();
-    for (&(log, segment), &records) in &known.records {
+    for (&(log, segment), scanned) in &known.segments {
         let kind = listing.logs[log].kind;
         let counts = matches!(kind, LogKind::Wal | LogKind::Wbl) || Some(log) == last;
-        if !counts || records == 0 {
+        if !counts || scanned.records == 0 {
             continue;
         }
         match read.get(&(log, segment)) {
-            None => return Ok(true),
+            None => return true,
             Some(None) => {}
             Some(Some(upto)) => {
-                if last_record_end(&listing.logs[log].segments[segment].path)? > *upto {
-                    return Ok(true);
+                // A running Prometheus may have removed it.
+                if listing.logs[log].segments[segment].path.is_file() && scanned.data_end > *upto {
+                    return true;
                 }
             }
         }
     }
-    Ok(false)
-}
-
-/// Where the last record ends that can be read.
-fn last_record_end(path: &Path) -> io::Result<u64> {
-    #[derive(Default)]
-    struct Last(u64);
-    impl salvage::Visitor for Last {
-        fn record(&mut self, record: &crate::wal::Record<'_>, _: &salvage::Contents) {
-            self.0 = record.end;
-        }
-        fn damage(&mut self, _: salvage::Problem) {}
-    }
-    // A running Prometheus may have removed it.
-    if !path.is_file() {
-        return Ok(0);
-    }
-    let file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    Ok(salvage::salvage::<_, Last>(&file, length, salvage::Reading::Prometheus).0)
+    false
 }
 
 /// The damage on which reading stops: the first behind what is read. An error names where it was noticed.
 fn place(
     listing: &Listing,
-    known: &Known,
+    known: &Known<'_>,
     at: Stopped,
     then: impl Iterator<Item = (usize, usize)>,
 ) -> Option<Place> {
@@ -369,7 +342,7 @@ fn place(
 }
 
 /// The damage on which a checkpoint fails.
-fn place_of_checkpoint(failed: &checkpoint::Failed, listing: &Listing, known: &Known) -> Option<Place> {
+fn place_of_checkpoint(failed: &checkpoint::Failed, listing: &Listing, known: &Known<'_>) -> Option<Place> {
     let (last, end) = failed.read_to.unwrap_or((0, 0));
     let first = failed.stretches.get(last)?;
     let then = failed.stretches.iter().skip(last + 1).map(|stretch| (stretch.log, stretch.segment));
@@ -377,7 +350,7 @@ fn place_of_checkpoint(failed: &checkpoint::Failed, listing: &Listing, known: &K
 }
 
 /// The damage on which a start fails.
-fn place_of_start(run: &Run, listing: &Listing, known: &Known) -> Option<Place> {
+fn place_of_start(run: &Run, listing: &Listing, known: &Known<'_>) -> Option<Place> {
     let stopped = run.stopped?;
     let segments = listing.logs[stopped.log].segments.len();
     place(listing, known, stopped, (stopped.segment + 1..segments).map(|segment| (stopped.log, segment)))

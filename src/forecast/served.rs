@@ -51,6 +51,7 @@ use super::report::Samples;
 use super::{HeadChunks, Version};
 use crate::record::Record;
 use crate::scan::salvage::{Contents, Problem, Reading, Settled, Visitor, settle};
+use crate::scan::settled::Settlements;
 use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
 use crate::wal::{self, Compression, Event, ReadAt, SegmentReader};
 
@@ -127,18 +128,19 @@ fn stored_min_valid_time(listing: &Listing) -> Option<i64> {
     None
 }
 
-/// What each start comes to. `min_valid_time` as [`min_valid_time`] has it.
+/// What each start comes to. `min_valid_time` as [`min_valid_time`] has it; `settled` is what is known of segments in doubt.
 ///
 /// # Errors
 /// If a segment cannot be opened, and it is not that it has gone.
 pub fn count(
     listing: &Listing,
+    settled: &Settlements,
     starts: &[StartReads],
     version: Version,
     min_valid_time: i64,
     chunks: &HeadChunks,
 ) -> io::Result<Vec<Counted>> {
-    let survey = survey(listing, version)?;
+    let survey = survey(listing, settled, version)?;
     let units = order(listing, &survey);
     let is_whole = |of: &dyn Fn(LogKind) -> bool| {
         let logs = listing.logs.iter().zip(&survey).filter(|(log, _)| of(log.kind));
@@ -174,6 +176,7 @@ struct Surveyed {
 
 #[derive(Debug, Default)]
 struct FirstLook {
+    corrections: Vec<(u64, u8)>,
     odd: bool,
     has_zstd: bool,
     min_time: Option<i64>,
@@ -190,19 +193,9 @@ impl Visitor for FirstLook {
         }
     }
 
-    fn damage(&mut self, _damage: Problem) {
-        self.odd = true;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Corrections(Vec<(u64, u8)>);
-
-impl Visitor for Corrections {
-    fn record(&mut self, _record: &wal::Record<'_>, _contents: &Contents) {}
-
     fn damage(&mut self, damage: Problem) {
-        self.0.extend(damage.correction.map(|mended| (mended.at, mended.mask)));
+        self.odd = true;
+        self.corrections.extend(damage.correction.map(|mended| (mended.at, mended.mask)));
     }
 }
 
@@ -229,32 +222,41 @@ impl ReadAt for Corrected<'_> {
 /// By log and segment; `None` for what is no file, or has gone.
 type Survey = Vec<Vec<Option<Surveyed>>>;
 
-fn survey(listing: &Listing, version: Version) -> io::Result<Survey> {
-    let look = |path: &PathBuf| -> io::Result<Option<Surveyed>> {
-        let Some((file, length)) = open(path)? else { return Ok(None) };
-        let mut first = FirstLook::default();
-        let mut settled = settle(&file, length, Reading::Prometheus, &mut first);
-        let mut corrections = Corrections::default();
-        if !settled.is_certain() {
-            settled.tell(&file, length, Reading::Prometheus, &mut corrections);
+/// Looks at a segment, of which may be known already how it is settled.
+fn look(file: &File, length: u64, known: Option<&Settled>) -> (FirstLook, Settled) {
+    let mut first = FirstLook::default();
+    let settled = if let Some(settled) = known {
+        settled.clone()
+    } else {
+        let settled = settle(file, length, Reading::Prometheus, &mut first);
+        if settled.is_certain() {
+            return (first, settled);
         }
-        let Corrections(corrections) = corrections;
+        first = FirstLook::default();
+        settled
+    };
+    settled.tell(file, length, Reading::Prometheus, &mut first);
+    (first, settled)
+}
+
+fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Result<Survey> {
+    let survey = |path: &PathBuf| -> io::Result<Option<Surveyed>> {
+        let Some((file, length)) = open(path)? else { return Ok(None) };
+        let (first, mut settled) = look(&file, length, known.of(&file, length));
+        let FirstLook { corrections, odd, has_zstd, min_time, max_time } = first;
         if !corrections.is_empty() {
             let corrected = Corrected { file: &file, corrections: &corrections };
             settled = settle(&corrected, length, Reading::Prometheus, &mut FirstLook::default());
         }
-        let is_plain = settled.is_certain()
-            && corrections.is_empty()
-            && !first.odd
-            && (!first.has_zstd || version.reads_zstd());
-        let FirstLook { min_time, max_time, .. } = first;
+        let is_plain =
+            settled.is_certain() && corrections.is_empty() && !odd && (!has_zstd || version.reads_zstd());
         Ok(Some(Surveyed { length, corrections, settled, is_plain, min_time, max_time }))
     };
     let of_log = |log: &LogDirectory| -> io::Result<Vec<Option<Surveyed>>> {
         if log.kind == LogKind::ChunkSnapshot {
             return Ok(Vec::new());
         }
-        log.segments.par_iter().map(|segment| look(&segment.path)).collect()
+        log.segments.par_iter().map(|segment| survey(&segment.path)).collect()
     };
     listing.logs.iter().map(of_log).collect()
 }

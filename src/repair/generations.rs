@@ -95,7 +95,7 @@ impl Generations {
         if found.is_none() && stop.is_none() {
             return Ok(Ok(None));
         }
-        let state = State::read(listing, (checkpoint, number), wal, stop)?;
+        let state = State::read(listing, (checkpoint, number), wal, stop, Mending::of(report))?;
         let newest = state.newest(found);
         let found = if let Some(finding) = found {
             state.numbered(finding).map(Some)
@@ -263,14 +263,15 @@ impl<'a> State<'a> {
         (checkpoint, number): (&'a LogDirectory, i64),
         wal: &'a LogDirectory,
         stop: Option<Stop>,
+        mending: Mending<'_>,
     ) -> io::Result<Self> {
-        let before = Definitions::of(&checkpoint.segments, Definitions::with_refs)?;
+        let before = Definitions::of(&checkpoint.segments, mending, Definitions::with_refs)?;
         let mut now = Vec::new();
         for segment in &wal.segments {
             // Of the newest generation it is enough to know what it defines.
             let is_older = stop.as_ref().is_some_and(|stop| segment.index <= stop.segment.max(number));
             let new = if is_older { Definitions::with_refs } else { Definitions::default };
-            now.push(Definitions::of(std::slice::from_ref(segment), new)?);
+            now.push(Definitions::of(std::slice::from_ref(segment), mending, new)?);
         }
         Ok(Self { listing, checkpoint, number, wal, stop, before, now })
     }
@@ -501,11 +502,11 @@ impl Definitions {
         Self { refs: Some(HashSet::new()), ..Self::default() }
     }
 
-    fn of(segments: &[SegmentFile], new: fn() -> Self) -> io::Result<Self> {
+    fn of(segments: &[SegmentFile], mending: Mending<'_>, new: fn() -> Self) -> io::Result<Self> {
         let mut all = new();
         for segment in segments {
             let (file, length) = open(&segment.path)?;
-            let one = take_standing(&file, length, Mending::default(), new);
+            let one = take_standing(&file, length, mending, new);
             for (series_ref, labels) in one.labels {
                 all.labels.entry(series_ref).or_insert(labels);
             }

@@ -11,7 +11,7 @@ use super::input::checksum_of_bytes;
 use super::plan::{Change, Loss, Mends, Step};
 use super::segment::{Mend, Mending, Standing, is_to_be_mended};
 use crate::scan::report::{Dialect, Report, Segment};
-use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_correcting};
+use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::tsdb::{Listing, StrayKind, Target};
 use crate::wal::Record;
 use crate::wal::segments::{segment_index, segment_name};
@@ -21,7 +21,7 @@ pub(super) fn steps(
     target: &Target,
     listing: &Listing,
     report: &Report,
-    mending: Mending,
+    mending: Mending<'_>,
 ) -> io::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for stray in listing.strays.iter().filter(|stray| stray.kind == StrayKind::Repair) {
@@ -72,7 +72,12 @@ pub(super) fn steps(
 }
 
 /// Mends the original where it is, since nobody reads it there, and gives it its name back.
-fn renamed_back(target: &Target, original: &str, path: String, mending: Mending) -> io::Result<Vec<Step>> {
+fn renamed_back(
+    target: &Target,
+    original: &str,
+    path: String,
+    mending: Mending<'_>,
+) -> io::Result<Vec<Step>> {
     let full = target.path_of(original);
     if !full.is_file() {
         return Ok(Vec::new());
@@ -137,12 +142,12 @@ impl Visitor for Records {
     }
 }
 
-fn records(target: &Target, path: &str, mending: Mending) -> io::Result<Records> {
+fn records(target: &Target, path: &str, mending: Mending<'_>) -> io::Result<Records> {
     let path = target.path_of(path);
     if !path.metadata()?.is_file() {
         return Ok(Records::default());
     }
     let file = File::open(path)?;
     let length = file.metadata()?.len();
-    Ok(salvage_correcting(&file, length, Reading::Prometheus, mending.corrections, Records::default))
+    Ok(mending.settled.salvage(&file, length, mending.corrections, Records::default))
 }

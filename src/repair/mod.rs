@@ -57,6 +57,15 @@ struct Scanned<'a> {
     options: Options,
 }
 
+impl<'a> Scanned<'a> {
+    /// How the logs are mended.
+    fn mending(&self) -> Mending<'a> {
+        let Options { assumed, corrections, .. } = self.options;
+        let agent = assumed.agent.then_some(assumed.version);
+        Mending { agent, corrections, ..Mending::of(self.report) }
+    }
+}
+
 /// What a plan is to keep, and for whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -69,12 +78,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// How the logs are mended so.
-    fn mending(self) -> Mending {
-        let agent = self.assumed.agent.then_some(self.assumed.version);
-        Mending { agent, corrections: self.corrections, refs_up_to: None }
-    }
-
     /// What `walfix repair` is given for them.
     fn arguments(&self) -> String {
         let mode = match self.mode {

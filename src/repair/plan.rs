@@ -369,11 +369,14 @@ impl Change {
     }
 
     /// How a segment is written anew.
-    pub(super) fn mending(&self) -> Mending {
+    pub(super) fn mending(&self) -> Mending<'static> {
         match self {
-            Self::Rewrite { agent, corrections, refs_up_to, .. } => {
-                Mending { agent: *agent, corrections: *corrections, refs_up_to: *refs_up_to }
-            }
+            Self::Rewrite { agent, corrections, refs_up_to, .. } => Mending {
+                agent: *agent,
+                corrections: *corrections,
+                refs_up_to: *refs_up_to,
+                ..Mending::default()
+            },
             _ => Mending::default(),
         }
     }

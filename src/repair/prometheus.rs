@@ -13,6 +13,7 @@ use std::io;
 use super::fence::{self, Refs};
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use super::segment::Mending;
 use super::{Options, Scanned, labels};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
@@ -40,7 +41,7 @@ pub(super) fn plan(
     };
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
-    if let Some(cut) = checkpoint::cut(&listing, forecast, assumed)? {
+    if let Some(cut) = checkpoint::cut(&listing, forecast, assumed, Mending::of(report))? {
         match Generations::of(target, &listing, report, assumed)? {
             Ok(None) => {}
             Ok(Some(_)) => {

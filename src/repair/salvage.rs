@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::fence::Refs;
 use super::generations::Generations;
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Series, Step};
+use super::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
 use super::{Options, Scanned, fence, half_repaired, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
@@ -33,7 +33,7 @@ pub(super) fn plan(
         }
     };
     let generations = generations.as_ref();
-    let mending = options.mending();
+    let mending = scanned.mending();
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
@@ -166,7 +166,7 @@ fn snapshots(
 fn segments(
     target: &Target,
     report: &Report,
-    mending: Mending,
+    mending: Mending<'_>,
     (generations, put_back): (Option<&Generations>, &[String]),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
@@ -207,7 +207,7 @@ pub(super) fn rewritten(
     target: &Target,
     path: &str,
     report: &Report,
-    mending: Mending,
+    mending: Mending<'_>,
     begins_with: Vec<Series>,
 ) -> io::Result<Result<Step, &'static str>> {
     let findings: Vec<&Finding> = report
@@ -223,7 +223,7 @@ pub(super) fn rewritten(
 fn segment_step(
     target: &Target,
     path: &str,
-    mending: Mending,
+    mending: Mending<'_>,
     findings: &[&Finding],
     begins_with: Vec<Series>,
 ) -> io::Result<Result<(Option<Step>, Refs), &'static str>> {
@@ -357,14 +357,16 @@ fn what_comes_there(change: &Change, finding: &Finding) -> &'static str {
         }
         _ => return "the segment is written anew without it",
     };
+    // They are in the order of offsets, and zeros stand at the end.
     if patches
-        .iter()
-        .any(|patch| matches!(patch.with, Content::Zeros(_)) && Some(patch.offset) == finding.end)
+        .last()
+        .is_some_and(|last| matches!(last.with, Content::Zeros(_)) && Some(last.offset) == finding.end)
     {
         return "the zeros that are missing at the end are added: the record is whole with them";
     }
-    let is_at = |patch: &&Patch| finding.offset.is_some_and(|offset| patch.offset <= offset);
-    match patches.iter().rfind(is_at).map(|patch| &patch.with) {
+    let up_to = |offset| patches.partition_point(|patch| patch.offset <= offset);
+    let last = finding.offset.map_or(0, up_to).checked_sub(1);
+    match last.and_then(|last| patches.get(last)).map(|patch| &patch.with) {
         Some(Content::End) => "the segment ends here; nothing that can be read follows",
         _ => "filled with records that say nothing",
     }

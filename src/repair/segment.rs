@@ -1,9 +1,12 @@
 //! One segment as a repair sees it: what stands, and the holes between.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+
+use foldhash::{HashMap, HashSet};
 
 use super::fence::Refs;
 use super::partial::{self, Partial, partial};
@@ -12,26 +15,33 @@ use super::series;
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, select};
-use crate::scan::salvage::{
-    Contents, Corrections, Mended, Problem, ProblemKind, Reading, Visitor, fits, salvage_correcting,
-};
+use crate::scan::report::Report;
+use crate::scan::salvage::{Contents, Corrections, Mended, Problem, ProblemKind, Surroundings, Visitor};
+use crate::scan::settled::Settlements;
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Compression, Fault, ReadAt, Record, crc};
 
 /// For whom a segment is mended, and what is believed of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mending {
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Mending<'a> {
     /// The version of the agent that is to read it, if one is.
     pub(super) agent: Option<Version>,
     /// Which flipped bits are put right.
     pub(super) corrections: Corrections,
     /// Only entries of refs up to this one stay.
     pub(super) refs_up_to: Option<u64>,
+    /// What a scan has settled.
+    pub(super) settled: &'a Settlements,
 }
 
-impl Mending {
+impl<'a> Mending<'a> {
+    /// As a server is to read it, with what `report` has settled.
+    pub(super) fn of(report: &'a Report) -> Self {
+        Self { settled: &report.settled, ..Self::default() }
+    }
+
     /// What stays of a record.
     pub(super) fn select(self, record: &[u8]) -> Selected {
         self.refs_up_to.map_or(Selected::All, |most| select(record, |series_ref| series_ref <= most))
@@ -47,11 +57,13 @@ pub(super) struct Standing {
     records: u64,
     /// In the order of offsets.
     pub(super) problems: Vec<Problem>,
+    /// Where those begin that are one flipped bit, which is flipped back.
+    corrected: HashSet<u64>,
     /// Bytes of the segment.
     length: u64,
     /// The version of the agent that is to read it, if one is.
     agent: Option<Version>,
-    /// Records that go in part, and where they stand.
+    /// Records that go in part, and where they stand, in order.
     partial: Vec<(Range<u64>, Partial)>,
     /// Records that the agent refuses: their fragments, what it has against them, and their entries.
     refused: Vec<(Vec<Range<u64>>, String, u64)>,
@@ -74,14 +86,15 @@ impl Visitor for Standing {
 
 impl Standing {
     /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+    pub(super) fn of(source: &File, length: u64, mending: Mending<'_>) -> Self {
         let new = || Self { length, agent: mending.agent, ..Self::default() };
-        let mut standing = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
+        let mut standing = mending.settled.salvage(source, length, mending.corrections, new);
         standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
         let ranges: Vec<_> = corrected.iter().flat_map(|problem| places(problem)).collect();
         standing.records += corrected.len() as u64;
+        standing.corrected = corrected.iter().map(|problem| problem.range.start).collect();
         standing.keep(ranges.into_iter());
         standing.kept.sort_by_key(|range| range.start);
         standing.partial = standing.partial(source);
@@ -98,12 +111,17 @@ impl Standing {
             .problems
             .iter()
             .filter(|problem| matches!(problem.kind, ProblemKind::Decode(_)) && problem.correction.is_none());
+        let is_kept = |offset| {
+            let behind = self.kept.partition_point(|range| range.end <= offset);
+            self.kept.get(behind).is_some_and(|range| range.contains(&offset))
+        };
+        let touched = self.problems_by_page();
+        let mut surroundings = None;
         let mut found = Vec::new();
         for problem in undecodable {
-            let page = page_start(problem.range.start)..page_end(problem.range.start);
-            let touches = |range: &Range<u64>| range.start < page.end && page.start < range.end;
-            let others = self.problems.iter().filter(|other| other.range != problem.range);
-            if problem.range.end > page.end || others.flat_map(places).any(|range| touches(&range)) {
+            let page = page_start(problem.range.start);
+            if problem.range.end > page_end(page) || touched.get(&page).is_some_and(|&problems| problems > 1)
+            {
                 continue;
             }
             let mut fragment = vec![0; length_of(&problem.range)];
@@ -111,12 +129,27 @@ impl Standing {
                 continue;
             }
             let Some(part) = partial(&fragment) else { continue };
-            let is_kept = |offset| self.kept.iter().any(|range| range.contains(&offset));
-            if fits(source, self.length, &part.record, problem.range.start, is_kept) {
+            let surroundings =
+                surroundings.get_or_insert_with(|| Surroundings::of(source, self.length, is_kept));
+            if surroundings.support(&part.record, problem.range.start) {
                 found.push((problem.range.clone(), part));
             }
         }
+        found.sort_by_key(|(range, _)| range.start);
         found
+    }
+
+    /// How many problems touch a page, by its offset.
+    fn problems_by_page(&self) -> HashMap<u64, u64> {
+        let mut touched = HashMap::default();
+        for problem in &self.problems {
+            let at_least_a_byte = |range: Range<u64>| range.start..range.end.max(range.start + 1);
+            let on_pages = places(problem).into_iter().map(at_least_a_byte).flat_map(pages);
+            for page in on_pages.map(|range| page_start(range.start)).collect::<BTreeSet<_>>() {
+                *touched.entry(page).or_default() += 1;
+            }
+        }
+        touched
     }
 
     /// Records that are kept, whole or in part.
@@ -126,8 +159,7 @@ impl Standing {
 
     /// How many entries are kept of the record at `offset`, which does not decode to its end; 0 if it goes whole.
     pub(super) fn kept_in_part(&self, offset: u64) -> usize {
-        let part = self.partial.iter().find(|(range, _)| range.start == offset);
-        part.map_or(0, |(_, part)| part.entries)
+        part_at(&self.partial, offset).map_or(0, |part| part.entries)
     }
 
     fn keep(&mut self, fragments: impl Iterator<Item = Range<u64>>) {
@@ -154,7 +186,7 @@ impl Standing {
 
     /// Whether the damage at `offset` is a flipped bit that is flipped back.
     pub(super) fn is_corrected(&self, offset: u64) -> bool {
-        self.problems.iter().any(|problem| problem.range.start == offset && problem.correction.is_some())
+        self.corrected.contains(&offset)
     }
 
     /// Records that the agent refuses, and what it has against them.
@@ -288,7 +320,10 @@ impl Standing {
             // A record of which a later part is damaged: nothing that is kept stands between.
             let between = first.offset..place;
             let is_kept = |kept: &Range<u64>| kept.start < between.end && between.start < kept.end;
-            if (between.is_empty() || !self.kept.iter().any(is_kept)) && self.stops_at(source, place)? {
+            if !between.is_empty() && self.kept.iter().any(is_kept) {
+                break;
+            }
+            if self.stops_at(source, place)? {
                 return Ok(Method::InPlace);
             }
         }
@@ -341,6 +376,12 @@ pub(super) enum Mend {
     Rewrite { records: u64 },
 }
 
+/// Of records that go in part, in order, the one at `offset`.
+fn part_at(partial: &[(Range<u64>, Partial)], offset: u64) -> Option<&Partial> {
+    let at = partial.binary_search_by_key(&offset, |(range, _)| range.start).ok()?;
+    Some(&partial[at].1)
+}
+
 /// The damaged bytes of a problem, and what is lost with them.
 fn places(problem: &Problem) -> Vec<Range<u64>> {
     std::iter::once(&problem.range).chain(&problem.orphans).cloned().collect()
@@ -365,9 +406,9 @@ fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: V
 }
 
 /// What goes of a segment besides what is damaged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Confused {
-    mending: Mending,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Confused<'a> {
+    mending: Mending<'a>,
     /// Records of which something stays.
     pub(super) kept: u64,
     /// Records that go whole.
@@ -376,7 +417,7 @@ pub(super) struct Confused {
     pub(super) entries: u64,
 }
 
-impl Take for Confused {
+impl Take for Confused<'_> {
     fn take(&mut self, record: &[u8]) {
         let selected = self.mending.select(record);
         self.entries += selected.dropped();
@@ -385,9 +426,9 @@ impl Take for Confused {
     }
 }
 
-impl Confused {
+impl<'a> Confused<'a> {
     /// In the first `length` bytes of `source`.
-    pub(super) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, mending: Mending) -> Self {
+    pub(super) fn of(source: &File, length: u64, mending: Mending<'a>) -> Self {
         let new = || Self { mending, ..Self::default() };
         if mending.refs_up_to.is_none() { new() } else { take_standing(source, length, mending, new) }
     }
@@ -400,12 +441,7 @@ impl Confused {
 
 /// Writes a segment anew, as `change` wants it: the records that stand in the first `length` bytes of `source`, as they are
 /// stored; those of which some entries go, not compressed.
-pub(super) fn rewrite<S: ReadAt + ?Sized, W: io::Write>(
-    source: &S,
-    length: u64,
-    change: &Change,
-    out: W,
-) -> io::Result<()> {
+pub(super) fn rewrite<W: io::Write>(source: &File, length: u64, change: &Change, out: W) -> io::Result<()> {
     let mut writer = SegmentWriter::new(out);
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
     let mut series = change.begins_with();
@@ -449,11 +485,7 @@ enum Stands {
 }
 
 /// Where the records stand that can be had, in order; for an agent, those that it takes.
-fn places_of_records<S: ReadAt + ?Sized>(
-    source: &S,
-    length: u64,
-    mending: Mending,
-) -> Vec<(Range<u64>, Stands)> {
+fn places_of_records(source: &File, length: u64, mending: Mending<'_>) -> Vec<(Range<u64>, Stands)> {
     #[derive(Default)]
     struct Records {
         places: Vec<(Range<u64>, Stands)>,
@@ -477,7 +509,7 @@ fn places_of_records<S: ReadAt + ?Sized>(
     let is_refused =
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
     let new = || Records { agent, ..Records::default() };
-    let mut records = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
+    let mut records = mending.settled.salvage(source, length, mending.corrections, new);
     records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
     if records.undecodable {
         let partial = Standing::of(source, length, mending).partial;
@@ -506,31 +538,48 @@ pub(super) trait Take {
 
 /// Has a taker, which `new` makes, take the records that stand in the first `length` bytes of `source` once it is repaired,
 /// in order.
-pub(super) fn take_standing<S: ReadAt + ?Sized, T: Take>(
-    source: &S,
+pub(super) fn take_standing<T: Take>(
+    source: &File,
     length: u64,
-    mending: Mending,
+    mending: Mending<'_>,
     new: impl Fn() -> T,
 ) -> T {
-    struct Taking<'a, S: ?Sized, T> {
+    take_standing_before(source, length, length, mending, new)
+}
+
+/// As [`take_standing`], those that end at `end` or before.
+pub(super) fn take_standing_before<T: Take>(
+    source: &File,
+    length: u64,
+    end: u64,
+    mending: Mending<'_>,
+    new: impl Fn() -> T,
+) -> T {
+    struct Taking<'a, T> {
         taker: T,
-        source: &'a S,
+        end: u64,
+        source: &'a File,
         agent: Option<Version>,
         partial: &'a [(Range<u64>, Partial)],
         undecodable: bool,
     }
-    impl<S: ReadAt + ?Sized, T: Take> Taking<'_, S, T> {
+    impl<T: Take> Taking<'_, T> {
         fn take(&mut self, record: &[u8]) {
             if self.agent.and_then(|version| Reader::Agent.refuses(record, version)).is_none() {
                 self.taker.take(record);
             }
         }
     }
-    impl<S: ReadAt + ?Sized, T: Take> Visitor for Taking<'_, S, T> {
+    impl<T: Take> Visitor for Taking<'_, T> {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
-            self.take(record.data);
+            if record.end <= self.end {
+                self.take(record.data);
+            }
         }
         fn damage(&mut self, damage: Problem) {
+            if damage.correction.as_ref().map_or(damage.range.end, |mended| mended.end) > self.end {
+                return;
+            }
             let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
             if let Some(mended) = &damage.correction {
                 let range = mended.offset..mended.end;
@@ -542,16 +591,15 @@ pub(super) fn take_standing<S: ReadAt + ?Sized, T: Take>(
                 }
             } else if matches!(damage.kind, ProblemKind::Decode(_)) {
                 self.undecodable = true;
-                let part = self.partial.iter().find(|(range, _)| range.start == damage.range.start);
-                if let Some((_, part)) = part {
+                if let Some(part) = part_at(self.partial, damage.range.start) {
                     self.take(&part.record);
                 }
             }
         }
     }
     let taken_with = |partial: &[(Range<u64>, Partial)]| {
-        let new = || Taking { taker: new(), source, agent: mending.agent, partial, undecodable: false };
-        let taking = salvage_correcting(source, length, Reading::Prometheus, mending.corrections, new);
+        let new = || Taking { taker: new(), end, source, agent: mending.agent, partial, undecodable: false };
+        let taking = mending.settled.salvage(source, length, mending.corrections, new);
         (taking.taker, taking.undecodable)
     };
     let (taker, undecodable) = taken_with(&[]);

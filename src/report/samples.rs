@@ -9,6 +9,7 @@ use crate::scan::report::{
     Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Report, SCHEMA, Segment,
     Severity, Times, Verdict,
 };
+use crate::scan::settled::Settlements;
 
 /// 2026-11-21 19:24:15 UTC.
 pub(crate) const FROM: i64 = 1_795_289_055_000;
@@ -22,7 +23,13 @@ pub(crate) fn log(kind: LogKind, path: &str, segments: i64, bytes: u64) -> Log {
         dialect: Dialect::Prometheus,
         bytes: bytes * segments.unsigned_abs(),
         segments: (0..segments)
-            .map(|index| Segment { index, path: format!("{path}/{index:08}"), bytes, records: 0 })
+            .map(|index| Segment {
+                index,
+                path: format!("{path}/{index:08}"),
+                bytes,
+                records: 0,
+                data_end: 0,
+            })
             .collect(),
         records: BTreeMap::new(),
         entries: Entries::default(),
@@ -41,6 +48,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         logs,
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },
+        settled: Settlements::default(),
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn of_numbers(
         number,
         checkpoint_is_whole,
         before: sum(scans[checkpoint].iter().flatten()),
-        written: scans[checkpoint].iter().flatten().filter_map(|scan| scan.modified).max(),
+        written: scans[checkpoint].iter().flatten().filter_map(SegmentScan::modified).max(),
         all: sum(covered.iter().map(|covered| covered.scan)),
         goes_on: wal.segments.last().is_some_and(|last| last.index > number),
         covered,
@@ -108,7 +108,7 @@ impl State<'_> {
     fn is_newer(&self) -> bool {
         let (Some(last), Some((from, to))) = (self.before.max_time, self.all.times()) else {
             // Only the clock of the file system is left.
-            let newest = self.covered.iter().filter_map(|covered| covered.scan.modified).max();
+            let newest = self.covered.iter().filter_map(|covered| covered.scan.modified()).max();
             return self.all.max_time.is_some() && newest > self.written;
         };
         // A checkpoint has the newest samples of its segments, if they can be read. What is begun anew may begin with

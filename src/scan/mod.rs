@@ -15,6 +15,7 @@ pub mod report;
 pub mod salvage;
 mod segment;
 mod sequence;
+pub mod settled;
 mod stretches;
 mod walk;
 pub(crate) mod words;
@@ -30,6 +31,7 @@ use self::order::{Order, Role};
 use self::references::{References, SegmentRefs};
 use self::report::{Dialect, Finding, Log, Report, SCHEMA, Segment, Severity, Verdict};
 use self::segment::{SegmentScan, Tally};
+use self::settled::Settlements;
 use self::stretches::Task;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target, liveness};
 
@@ -123,13 +125,21 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         logs: Vec::new(),
         findings: Vec::new(),
         refs: references.highest(),
+        settled: Settlements::default(),
     };
+    for (task, &step) in tasks.iter().zip(&steps) {
+        if let Some(scan) = &mut scans[step.log][step.segment]
+            && let (Some(state), Some(settled)) = (scan.state, scan.settled.take())
+        {
+            report.settled.add(state, scan.bytes, task.reading, settled);
+        }
+    }
     let of_logs: Vec<Vec<Finding>> =
         listing.logs.iter().zip(&scans).map(|(log, scans)| findings::of_log(log, scans)).collect();
     let whole = |log: Option<usize>| {
         log.is_none_or(|log| of_logs[log].iter().all(|finding| finding.severity != Severity::Damage))
     };
-    let troubles = references::troubles(target, listing, &steps, &scans, &references);
+    let troubles = references::troubles((target, listing), &steps, &scans, &references, &report.settled);
     let mut of_state = sequence::of_names(listing, &order);
     let of_numbers = generations::of_numbers(listing, &order, &scans, &references, whole(order.checkpoint));
     of_state.extend(of_numbers);
@@ -230,6 +240,7 @@ fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentSca
             path: directory.relative_of(file),
             bytes: scan.bytes,
             records: scan.tally.records.values().sum(),
+            data_end: scan.data_end,
         });
     }
     Log {

@@ -15,8 +15,9 @@ use super::findings::{of_file, of_path};
 use super::order::{Order, Role, Step};
 use super::parallel::in_order;
 use super::report::{Cause, Dialect, Finding, HighestRefs, Log, Lost, Severity, Times};
-use super::salvage::{Contents, Problem, Reading, Visitor, salvage, salvage_with};
+use super::salvage::{Contents, Corrections, Problem, Reading, Visitor, salvage};
 use super::segment::{self, SegmentScan};
+use super::settled::{FileState, Settlements};
 use super::words::{count, span};
 use crate::record::{self, Labels, RecordType, Summary, each_use};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
@@ -457,11 +458,11 @@ pub(super) type Troubles = BTreeMap<(usize, Misfit), Trouble>;
 /// Reads again what does not fit, to count what it costs. Nothing is said where files were removed meanwhile: a running
 /// server does that, and what is read then belongs to two states.
 pub(super) fn troubles(
-    target: &Target,
-    listing: &Listing,
+    (target, listing): (&Target, &Listing),
     steps: &[Step],
     scans: &[Vec<Option<SegmentScan>>],
     references: &References,
+    settled: &Settlements,
 ) -> Troubles {
     if references.incomplete || references.have_overflowed() || references.fit() {
         return Troubles::new();
@@ -479,7 +480,8 @@ pub(super) fn troubles(
     }
     let mut suspects = Suspects::of(references);
     if let Some(last) = replayed.iter().rfind(|step| step.role == Role::Wal) {
-        suspects.look_for_new_definitions(&listing.logs[last.log], file(last).index, &now);
+        let known: Vec<FileState> = scans[last.log].iter().flatten().filter_map(|scan| scan.state).collect();
+        suspects.look_for_new_definitions(&listing.logs[last.log], file(last).index, &now, &known);
     }
 
     // Only a ref that is defined has a story that other segments go on with.
@@ -497,7 +499,7 @@ pub(super) fn troubles(
         |(), at| {
             let step = &work[at];
             let bytes = scans[step.log][step.segment].as_ref().map_or(0, |scan| scan.bytes);
-            suspects.read(file(step), bytes, step.role, &references.hasher)
+            suspects.read((file(step), bytes), step.role, &references.hasher, settled)
         },
         |at, found| all.add(&work[at], file(&work[at]), found),
     );
@@ -544,11 +546,21 @@ impl Suspects {
         suspects
     }
 
-    /// A running server may have defined since what was in use already when it was read.
-    fn look_for_new_definitions(&mut self, wal: &LogDirectory, last: i64, now: &Listing) {
+    /// A running server may have defined since what was in use already when it was read: in a segment that is none of the
+    /// `known` ones, or by now in another state.
+    fn look_for_new_definitions(
+        &mut self,
+        wal: &LogDirectory,
+        last: i64,
+        now: &Listing,
+        known: &[FileState],
+    ) {
         let Some(now) = now.logs.iter().find(|log| log.relative == wal.relative) else { return };
         for segment in now.segments.iter().filter(|segment| segment.index >= last) {
             let Ok(Some((file, bytes))) = segment::open(segment) else { continue };
+            if file.metadata().is_ok_and(|metadata| known.contains(&FileState::of(&metadata))) {
+                continue;
+            }
             let Definitions(defined) = salvage(&file, bytes, Reading::Prometheus);
             if defined.overflowed {
                 continue;
@@ -569,14 +581,14 @@ impl Suspects {
     /// Reads the first `bytes` of a segment for what it says of the suspects.
     fn read(
         &self,
-        segment: &SegmentFile,
-        bytes: u64,
+        (segment, bytes): (&SegmentFile, u64),
         role: Role,
         labels: &LabelHasher,
+        settled: &Settlements,
     ) -> Result<Chapter, ()> {
         let Ok(Some((file, _))) = segment::open(segment) else { return Err(()) };
         let reader = || ChapterReader { suspects: self, role, labels, chapter: Chapter::default() };
-        Ok(salvage_with(&file, bytes, Reading::Prometheus, reader).chapter)
+        Ok(settled.salvage(&file, bytes, Corrections::Sure, reader).chapter)
     }
 }
 

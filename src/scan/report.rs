@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub(crate) use super::generations::{CHECKPOINT_AHEAD, RESTARTED_GENERATION};
+use super::settled::Settlements;
 pub use crate::tsdb::LogKind;
 
 /// The identity of the JSON form.
@@ -73,6 +74,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How far refs go.
     pub refs: HighestRefs,
+    /// How what was in doubt was settled.
+    #[serde(skip)]
+    pub(crate) settled: Settlements,
 }
 
 /// The highest refs of series in the logs that are replayed.
@@ -146,6 +150,9 @@ pub struct Segment {
     pub bytes: u64,
     /// Records that can be read.
     pub records: u64,
+    /// Where the last of these ends.
+    #[serde(skip)]
+    pub data_end: u64,
 }
 
 /// Counts of entries.

@@ -156,33 +156,32 @@ pub fn salvage_correcting<S: ReadAt + ?Sized, V: Visitor>(
             return visitor;
         }
     }
-    salvage_doubtful(source, length, reading, corrections, visitor_for)
+    salvage_doubtful(source, length, reading, corrections, visitor_for).0
 }
 
-/// As [`salvage_correcting`], where it is known that the segment cannot be walked.
+/// As [`salvage_correcting`], where it is known that the segment cannot be walked; and what has been settled of it.
 pub(super) fn salvage_doubtful<S: ReadAt + ?Sized, V: Visitor>(
     source: &S,
     length: u64,
     reading: Reading,
     corrections: Corrections,
     visitor_for: impl Fn() -> V,
-) -> V {
+) -> (V, Settled) {
     let mut visitor = visitor_for();
     let settled = settle_correcting(source, length, reading, corrections, &mut visitor);
-    if settled.is_certain() {
-        return visitor;
+    if !settled.is_certain() {
+        visitor = visitor_for();
+        settled.tell(source, length, reading, &mut visitor);
     }
-    let mut visitor = visitor_for();
-    settled.tell(source, length, reading, &mut visitor);
-    visitor
+    (visitor, settled)
 }
 
-/// What a first reading left open, decided.
-#[derive(Debug)]
-pub struct Settled(Option<Decisions>);
+/// What a first reading left open, decided; nothing, if it holds as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settled(Decisions);
 
 /// Reads the first `length` bytes of `source` as a segment, and decides what is in doubt. What the visitor is told
-/// holds only if nothing was.
+/// holds only if that is [certain](Settled::is_certain).
 pub fn settle<S: ReadAt + ?Sized, V: Visitor>(
     source: &S,
     length: u64,
@@ -202,7 +201,7 @@ fn settle_correcting<S: ReadAt + ?Sized, V: Visitor>(
     let mut doubts = Doubts::default();
     pass(source, length, reading, &Decisions::default(), visitor, &mut doubts);
     if !doubts.any() || reading != Reading::Prometheus {
-        return Settled(None);
+        return Settled::default();
     }
     let mut decisions = decide(source, length, &doubts, corrections);
     // Where another type has led to no record, the fragment may be whole as it stands.
@@ -212,14 +211,14 @@ fn settle_correcting<S: ReadAt + ?Sized, V: Visitor>(
         decisions = decide(source, length, &doubts, corrections);
         decisions.as_they_stand = std::mem::take(&mut doubts.as_they_stand);
     }
-    Settled(Some(decisions))
+    Settled(decisions)
 }
 
 impl Settled {
-    /// Whether nothing was in doubt.
+    /// Whether nothing was in doubt, or all of it holds as it was read first.
     #[must_use]
     pub fn is_certain(&self) -> bool {
-        self.0.is_none()
+        self.0 == Decisions::default()
     }
 
     /// Reads again, and tells what holds.
@@ -230,9 +229,7 @@ impl Settled {
         reading: Reading,
         visitor: &mut V,
     ) {
-        let none = Decisions::default();
-        let decisions = self.0.as_ref().unwrap_or(&none);
-        pass(source, length, reading, decisions, visitor, &mut Doubts::default());
+        pass(source, length, reading, &self.0, visitor, &mut Doubts::default());
     }
 }
 
@@ -330,7 +327,7 @@ impl Doubts {
 }
 
 /// How doubts were settled, by the offset of the record.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Decisions {
     refused: HashMap<u64, &'static str>,
     mended: HashMap<u64, Mended>,
@@ -629,21 +626,26 @@ fn agree(correction: &Correction, context: &Context, corrections: Corrections) -
     })
 }
 
-/// Whether what the records at `trusted` offsets show speaks for `data` at `offset`: every ref is one of theirs, every time
-/// near theirs, labels are well-formed, and no other record defines their series.
-pub(crate) fn fits<S: ReadAt + ?Sized>(
-    source: &S,
-    length: u64,
-    data: &[u8],
-    offset: u64,
-    trusted: impl Fn(u64) -> bool,
-) -> bool {
-    let context = Context::of(source, length, Pairs::default(), |record| trusted(record.offset));
-    let is_used = match record::Record::parse(data) {
-        record::Record::Series(series) => {
-            series.entries().flatten().all(|entry| context.uses(entry.series_ref))
-        }
-        _ => true,
-    };
-    is_used && context.supports(data, offset)
+/// What some records of a segment show.
+#[derive(Debug)]
+pub(crate) struct Surroundings(Context);
+
+impl Surroundings {
+    /// Of the records that begin at `trusted` offsets of the first `length` bytes of `source`.
+    pub(crate) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, trusted: impl Fn(u64) -> bool) -> Self {
+        Self(Context::of(source, length, Pairs::default(), |record| trusted(record.offset)))
+    }
+
+    /// Whether they speak for `data` at `offset`: every ref is one of theirs, every time near theirs, labels are
+    /// well-formed, and no other record defines their series.
+    pub(crate) fn support(&self, data: &[u8], offset: u64) -> bool {
+        let Self(context) = self;
+        let is_used = match record::Record::parse(data) {
+            record::Record::Series(series) => {
+                series.entries().flatten().all(|entry| context.uses(entry.series_ref))
+            }
+            _ => true,
+        };
+        is_used && context.supports(data, offset)
+    }
 }

@@ -6,12 +6,14 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
 
 use super::cause::{self, Evidence};
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
-use super::salvage::{Contents, Corrections, Problem, ProblemKind, Reading, Visitor, salvage_doubtful};
+use super::salvage::{
+    Contents, Corrections, Problem, ProblemKind, Reading, Settled, Visitor, salvage_doubtful,
+};
+use super::settled::FileState;
 use super::walk::walk;
 use super::{Progress, ScanError};
 use crate::record::{self, RecordType, Summary};
@@ -35,14 +37,24 @@ pub(super) struct SegmentScan {
     pub(super) not_a_file: bool,
     /// What it says of refs, if that was asked for; taken out when it is put together with the others'.
     pub(super) refs: Option<SegmentRefs>,
-    /// When it was last written to, ms since 1970.
-    pub(super) modified: Option<i64>,
+    /// The state of the file when it was opened.
+    pub(super) state: Option<FileState>,
+    /// Where the last record ends that can be read.
+    pub(super) data_end: u64,
+    /// How it was settled, if it could not be walked.
+    pub(super) settled: Option<Settled>,
 }
 
 impl SegmentScan {
+    /// When it was last written to, ms since 1970.
+    pub(super) fn modified(&self) -> Option<i64> {
+        self.state.as_ref().map(FileState::modified)
+    }
+
     /// Goes on with what stands behind, in the same segment.
     pub(super) fn append(&mut self, behind: Self) {
         self.tally.add(&behind.tally);
+        self.data_end = self.data_end.max(behind.data_end);
         if let (Some(refs), Some(behind)) = (&mut self.refs, behind.refs) {
             refs.append(behind);
         }
@@ -130,6 +142,7 @@ struct Found {
     problems: Vec<Problem>,
     odd_flags: Vec<(u64, u64)>,
     refs: Option<SegmentRefs>,
+    data_end: u64,
 }
 
 impl Visitor for Found {
@@ -142,6 +155,7 @@ impl Visitor for Found {
 
     fn record(&mut self, record: &Record<'_>, contents: &Contents) {
         self.tally.count(contents);
+        self.data_end = record.end;
         if let Some(refs) = &mut self.refs {
             refs.settle(record.data);
         }
@@ -182,7 +196,8 @@ pub(super) fn walk_stretch(
         bytes,
         tally: found.tally,
         refs: found.refs,
-        modified: modified(&file),
+        state: Some(FileState::of(looked_at)),
+        data_end: found.data_end,
         ..SegmentScan::default()
     };
     Ok((scan, pages))
@@ -204,9 +219,10 @@ pub(super) fn scan(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
+    let state = file.metadata().ok().as_ref().map(FileState::of);
     let source = Counted { file: &file, progress };
     let visitor = || Found { refs: refs.cloned(), ..Found::default() };
-    let found = salvage_doubtful(&source, bytes, reading, Corrections::default(), visitor);
+    let (found, settled) = salvage_doubtful(&source, bytes, reading, Corrections::Sure, visitor);
     progress.reach(bytes);
     let problems = found.problems.into_iter().map(|problem| {
         let evidence = cause::look(&file, &problem);
@@ -219,14 +235,10 @@ pub(super) fn scan(
         odd_flags: found.odd_flags,
         not_a_file: false,
         refs: found.refs,
-        modified: modified(&file),
+        state,
+        data_end: found.data_end,
+        settled: Some(settled),
     }))
-}
-
-/// When it was last written to, ms since 1970.
-fn modified(file: &File) -> Option<i64> {
-    let time = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
-    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 /// The file and its size; `None` if it is no file: opening a pipe would wait for a writer.

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::record::Selected;
 use crate::repair::head_chunks::CHUNKS_HEAD;
 use crate::repair::plan::{Change, Content, Patch, Step};
-use crate::repair::segment::{Mending, Take, take_standing};
+use crate::repair::segment::{Mending, Take, take_standing_before};
 use crate::repair::state::is_at_or_below;
 use crate::tsdb::{Listing, LogKind, Target};
 use crate::wal::segments::{segment_index, segment_name};
@@ -39,7 +39,7 @@ struct Kept {
 
 impl Part {
     /// How it is mended, where the directory is mended so.
-    pub(super) fn mending(&self, mending: Mending) -> Mending {
+    pub(super) fn mending<'a>(&self, mending: Mending<'a>) -> Mending<'a> {
         // No agent reads a WBL.
         let agent = mending.agent.filter(|_| self.kind != LogKind::Wbl);
         Mending { agent, refs_up_to: self.kept.refs_up_to, ..mending }
@@ -50,7 +50,7 @@ impl Part {
     pub(super) fn take<T: Take>(
         &self,
         target: &Target,
-        mending: Mending,
+        mending: Mending<'_>,
         new: impl Fn() -> T,
     ) -> io::Result<Option<T>> {
         let path = self.from.as_ref().map(|from| target.path_of(from)).filter(|path| path.is_file());
@@ -60,20 +60,20 @@ impl Part {
             file => file?,
         };
         let length = file.metadata()?.len();
-        let length = self.kept.bytes.map_or(length, |kept| kept.min(length));
+        let end = self.kept.bytes.unwrap_or(length);
         let mending = self.mending(mending);
         let new = || Selecting { mending, taker: new() };
-        Ok(Some(take_standing(&file, length, mending, new).taker))
+        Ok(Some(take_standing_before(&file, length, end, mending, new).taker))
     }
 }
 
 /// Takes of each record what stays of it.
-struct Selecting<T> {
-    mending: Mending,
+struct Selecting<'a, T> {
+    mending: Mending<'a>,
     taker: T,
 }
 
-impl<T: Take> Take for Selecting<T> {
+impl<T: Take> Take for Selecting<'_, T> {
     fn take(&mut self, record: &[u8]) {
         match self.mending.select(record) {
             Selected::All => self.taker.take(record),

@@ -40,7 +40,7 @@ use self::survivors::{Orphan, Survivors};
 use super::generations::Generations;
 use super::plan::{Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series};
 use super::salvage::rewritten;
-use super::segment::Take;
+use super::segment::{Mending, Take};
 use super::{Scanned, fence, series};
 use crate::forecast::min_valid_time;
 use crate::record::Record;
@@ -125,7 +125,7 @@ fn survivors(scanned: &Scanned<'_>, layout: &Layout) -> io::Result<(Survivors, i
     } else {
         min_valid_time(listing, &list_blocks(target.path())?, options.assumed.version)
     };
-    Ok((Survivors::read(target, layout, options.mending(), min_valid_time)?, min_valid_time))
+    Ok((Survivors::read(target, layout, scanned.mending(), min_valid_time)?, min_valid_time))
 }
 
 /// What stays without labels.
@@ -161,9 +161,10 @@ impl Search<'_> {
         let (sources, unreadable) = sources::all(target, listing, self.layout)?;
         self.labels.refused = unreadable;
         let mut pool = Pool::default();
+        let mending = Mending::of(self.scanned.report);
         let tables: Vec<(&Source, Table)> = sources
             .iter()
-            .map(|source| (source, source.read(self.survivors, wanted, &mut pool)))
+            .map(|source| (source, source.read(self.survivors, wanted, mending, &mut pool)))
             .filter(|(_, table)| !table.labels.is_empty())
             .collect();
         // What contradicts itself or what is replayed need not be asked about.
@@ -283,7 +284,7 @@ impl Search<'_> {
         }
         for part in &self.layout.replayed {
             let new = || Samples { asked, witnesses: vec![Witness::default(); asked.len()] };
-            let heard = part.take(self.scanned.target, self.scanned.options.mending(), new)?;
+            let heard = part.take(self.scanned.target, self.scanned.mending(), new)?;
             let heard = heard.map(|samples| samples.witnesses).unwrap_or_default();
             for (witness, heard) in witnesses.iter_mut().zip(heard) {
                 witness.agrees = witness.agrees.max(heard.agrees);
@@ -346,7 +347,7 @@ fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Strin
 
 /// Has the first segment that is replayed begin with these series; or says why it cannot.
 fn write(
-    &Scanned { target, listing, report, options }: &Scanned<'_>,
+    scanned: &Scanned<'_>,
     (layout, before): (&Layout, usize),
     (series, found): (Vec<Series>, &[LabelsFound]),
     plan: &mut Plan,
@@ -354,6 +355,7 @@ fn write(
     if series.is_empty() {
         return Ok(Ok(()));
     }
+    let &Scanned { target, listing, report, .. } = scanned;
     let first = layout.replayed.first().filter(|first| first.kind != LogKind::Wbl);
     let Some(first) = first else {
         return Ok(Err("there is no segment of the WAL in which they could be written"));
@@ -394,7 +396,7 @@ fn write(
         step.mends.push(mended);
         return Ok(Ok(()));
     }
-    let mending = first.mending(options.mending());
+    let mending = first.mending(scanned.mending());
     let mut step = match rewritten(target, path, report, mending, series)? {
         Ok(step) => step,
         Err(reason) => return Ok(Err(reason)),

@@ -197,7 +197,13 @@ pub(super) type Pool = HashMap<u64, SeriesLabels>;
 
 impl Source {
     /// Reads all of it. The labels of wanted refs go into the pool.
-    pub(super) fn read(&self, survivors: &Survivors, wanted: &Wanted<'_>, pool: &mut Pool) -> Table {
+    pub(super) fn read(
+        &self,
+        survivors: &Survivors,
+        wanted: &Wanted<'_>,
+        mending: Mending<'_>,
+        pool: &mut Pool,
+    ) -> Table {
         let mut table = Table::default();
         let new = || Page { survivors, wanted, table: Table::default(), texts: Pool::default() };
         for path in &self.files {
@@ -210,7 +216,7 @@ impl Source {
             let page = if self.is_snapshot {
                 salvage_with(&file, metadata.len(), Reading::Snapshot, new)
             } else {
-                take_standing(&file, metadata.len(), Mending::default(), new)
+                take_standing(&file, metadata.len(), mending, new)
             };
             table.add(page.table);
             pool.extend(page.texts);

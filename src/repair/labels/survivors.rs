@@ -73,7 +73,7 @@ impl Survivors {
     pub(super) fn read(
         target: &Target,
         layout: &Layout,
-        mending: Mending,
+        mending: Mending<'_>,
         min_valid_time: i64,
     ) -> io::Result<Self> {
         let mut all = Self::default();

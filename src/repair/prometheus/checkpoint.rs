@@ -29,7 +29,12 @@ pub(super) struct Cut {
 }
 
 /// Cuts the last checkpoint where it cannot be read, if that is so.
-pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> io::Result<Option<Cut>> {
+pub(super) fn cut(
+    listing: &Listing,
+    forecast: &Forecast,
+    assumed: Assumed,
+    mending: Mending<'_>,
+) -> io::Result<Option<Cut>> {
     let (Some((at, number)), Some(start)) = (listing.last_checkpoint(), forecast.starts.first()) else {
         return Ok(None);
     };
@@ -52,8 +57,8 @@ pub(super) fn cut(listing: &Listing, forecast: &Forecast, assumed: Assumed) -> i
         refs: Refs::default(),
     };
     let kept = cut.kept(log, reader, assumed)?;
-    let lost = cut.lost(log, &kept)?;
-    cut.refs.defined = cut.refs.defined.max(defined_behind(listing, number)?);
+    let lost = cut.lost(log, &kept, mending)?;
+    cut.refs.defined = cut.refs.defined.max(defined_behind(listing, number, mending)?);
     for (at, segment) in log.segments.iter().enumerate().skip(part).rev() {
         let length = segment.path.metadata()?.len();
         let path = log.relative_of(segment);
@@ -100,12 +105,12 @@ impl Cut {
     }
 
     /// What could be read behind it; and the names of series that are defined only there.
-    fn lost(&mut self, log: &LogDirectory, kept: &Kept) -> io::Result<Loss> {
+    fn lost(&mut self, log: &LogDirectory, kept: &Kept, mending: Mending<'_>) -> io::Result<Loss> {
         let (mut records, mut entries) = (0, 0);
         for segment in &log.segments {
             let (file, length) = open(&segment.path)?;
             let new = || All { cut: self, kept, records: 0, entries: 0, used: None, lost: Lost::default() };
-            let all = take_standing(&file, length, Mending::default(), new);
+            let all = take_standing(&file, length, mending, new);
             records += all.records;
             entries += all.entries;
             let Lost { names, refs } = all.lost;
@@ -119,7 +124,7 @@ impl Cut {
 }
 
 /// The highest ref that the segments behind the checkpoint define.
-fn defined_behind(listing: &Listing, number: i64) -> io::Result<Option<u64>> {
+fn defined_behind(listing: &Listing, number: i64, mending: Mending<'_>) -> io::Result<Option<u64>> {
     struct Highest(Option<u64>);
     impl Take for Highest {
         fn take(&mut self, record: &[u8]) {
@@ -132,7 +137,7 @@ fn defined_behind(listing: &Listing, number: i64) -> io::Result<Option<u64>> {
     for wal in listing.logs.iter().filter(|log| log.kind == LogKind::Wal) {
         for segment in wal.segments.iter().filter(|segment| segment.index > number) {
             let (file, length) = open(&segment.path)?;
-            highest = highest.max(take_standing(&file, length, Mending::default(), || Highest(None)).0);
+            highest = highest.max(take_standing(&file, length, mending, || Highest(None)).0);
         }
     }
     Ok(highest)

@@ -1,0 +1,90 @@
+//! What a scan has settled of the segments that cannot be walked, for whoever reads them after it: to settle one takes
+//! several readings, to know how it was settled one.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+
+use super::salvage::{Corrections, Reading, Settled, Visitor, salvage_correcting};
+
+/// A file, and the state in which it was read: whoever writes to it leaves it in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileState {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds since 1970, and nanoseconds.
+    modified: (i64, i64),
+    /// The same, of its inode.
+    changed: (i64, i64),
+}
+
+impl FileState {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// When it was last written to, ms since 1970.
+    pub(super) fn modified(&self) -> i64 {
+        let (seconds, nanoseconds) = self.modified;
+        seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000)
+    }
+}
+
+/// How the segments of Prometheus's were settled that could not be walked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settlements(BTreeMap<FileState, Settled>);
+
+/// None are known.
+impl Default for &Settlements {
+    fn default() -> Self {
+        static NONE: Settlements = Settlements(BTreeMap::new());
+        &NONE
+    }
+}
+
+impl Settlements {
+    /// Takes up how the `length` bytes of a file in that state were settled, as a log of that reading.
+    pub(super) fn add(&mut self, state: FileState, length: u64, reading: Reading, settled: Settled) {
+        // A file that became shorter while it was read is in another state by now.
+        if reading == Reading::Prometheus && state.bytes == length {
+            self.0.insert(state, settled);
+        }
+    }
+
+    /// How the first `length` bytes of `file` were settled, if they are all that it has, and it is in the state in which it
+    /// was scanned.
+    pub(crate) fn of(&self, file: &File, length: u64) -> Option<&Settled> {
+        // Most often all are healthy.
+        if self.0.is_empty() {
+            return None;
+        }
+        let state = FileState::of(&file.metadata().ok()?);
+        self.0.get(&state).filter(|_| state.bytes == length)
+    }
+
+    /// As [`salvage_correcting`], of the records of Prometheus's in the first `length` bytes of `file`.
+    pub(crate) fn salvage<V: Visitor>(
+        &self,
+        file: &File,
+        length: u64,
+        corrections: Corrections,
+        visitor_for: impl Fn() -> V,
+    ) -> V {
+        // A scan puts right no bits but those that leave little doubt.
+        match self.of(file, length).filter(|_| corrections == Corrections::Sure) {
+            None => salvage_correcting(file, length, Reading::Prometheus, corrections, visitor_for),
+            Some(settled) => {
+                let mut visitor = visitor_for();
+                settled.tell(file, length, Reading::Prometheus, &mut visitor);
+                visitor
+            }
+        }
+    }
+}
