@@ -28,6 +28,7 @@
 mod layout;
 mod sources;
 mod survivors;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::io;

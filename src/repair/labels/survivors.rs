@@ -6,13 +6,11 @@ use std::io;
 use foldhash::HashMap;
 
 use super::layout::Layout;
-use crate::record::{Labels, Record, RecordType, each_use};
+use super::uses::{MOST, Use, Uses};
+use crate::record::{self, Labels, Record, RecordType, each_use};
 use crate::repair::head_chunks::{CHUNKS_HEAD, encoding_of};
 use crate::repair::segment::{Mending, Take};
 use crate::tsdb::{LogKind, Target, list_head_chunks};
-
-/// Series of which note is taken; of more nothing is said. Each takes about 40 bytes.
-const MOST: usize = 1 << 23;
 
 /// What is replayed.
 #[derive(Debug, Default)]
@@ -26,7 +24,7 @@ pub(super) struct Survivors {
     pub(super) entries: u64,
     /// Two records define one ref as two series.
     pub(super) reissued: bool,
-    /// There are more than [`MOST`].
+    /// There are more than [`MOST`]: nothing is said.
     pub(super) too_many: bool,
 }
 
@@ -57,11 +55,10 @@ impl Orphan {
         self.times = Some(self.times.map_or((from, to), |(min, max)| (min.min(from), max.max(to))));
     }
 
-    fn add(&mut self, other: &Self) {
-        self.samples += other.samples;
-        self.others += other.others;
-        self.chunks += other.chunks;
-        if let Some((from, to)) = other.times {
+    fn add(&mut self, used: &Use) {
+        self.samples += used.samples;
+        self.others += used.others;
+        if let Some((from, to)) = used.times() {
             self.widen(from, to);
         }
     }
@@ -80,7 +77,7 @@ impl Survivors {
         for part in &layout.replayed {
             let new = || Chapter::new(&all, part.kind);
             let Some(Chapter { found, .. }) = part.take(target, mending, new)? else { continue };
-            all.add(found);
+            all.add(part.kind, found);
             if all.too_many {
                 return Ok(all);
             }
@@ -97,19 +94,23 @@ impl Survivors {
         self.hasher.hash_one(labels)
     }
 
-    fn add(&mut self, chapter: Found) {
+    fn add(&mut self, kind: LogKind, chapter: Found) {
         self.reissued |= chapter.reissued;
         self.entries += chapter.entries;
-        self.defined.extend(chapter.defined);
-        for (series_ref, time) in chapter.newest {
-            if let Some(defined) = self.defined.get_mut(&series_ref) {
-                defined.newest = defined.newest.max(Some(time));
+        let defined = chapter.defined.into_iter();
+        self.defined
+            .extend(defined.map(|(series_ref, labels)| (series_ref, Defined { labels, newest: None })));
+        for used in chapter.uses.each() {
+            if let Some(defined) = self.defined.get_mut(&used.series_ref) {
+                // Of the WBL samples of any time are taken.
+                let newest =
+                    used.times().map(|(_, newest)| if kind == LogKind::Wbl { i64::MAX } else { newest });
+                defined.newest = defined.newest.max(newest);
+            } else {
+                self.orphans.entry(used.series_ref).or_default().add(used);
             }
         }
-        for (series_ref, used) in chapter.orphans {
-            self.orphans.entry(series_ref).or_default().add(&used);
-        }
-        self.too_many |= self.defined.len() + self.orphans.len() > MOST;
+        self.too_many |= chapter.uses.too_many || self.defined.len() + self.orphans.len() > MOST;
     }
 
     fn add_chunks(&mut self, target: &Target, layout: &Layout, min_valid_time: i64) -> io::Result<()> {
@@ -136,10 +137,10 @@ impl Survivors {
 /// What one segment adds.
 #[derive(Default)]
 struct Found {
-    defined: HashMap<u64, Defined>,
-    orphans: HashMap<u64, Orphan>,
-    /// Of refs that are defined: the time of the newest sample.
-    newest: HashMap<u64, i64>,
+    /// By ref that is defined: a hash of its labels.
+    defined: HashMap<u64, u64>,
+    /// Of refs that are defined, what stands behind the record.
+    uses: Uses,
     /// Entries of any series.
     entries: u64,
     reissued: bool,
@@ -149,46 +150,44 @@ struct Chapter<'a> {
     before: &'a Survivors,
     kind: LogKind,
     found: Found,
+    /// Refs of the record at hand: the first of those that follow one another, and how many.
+    runs: Vec<(u64, u64)>,
 }
 
 impl<'a> Chapter<'a> {
     fn new(before: &'a Survivors, kind: LogKind) -> Self {
-        Self { before, kind, found: Found::default() }
+        Self { before, kind, found: Found::default(), runs: Vec::new() }
     }
 
     fn define(&mut self, series_ref: u64, labels: Labels<'_>) {
         let labels = self.before.hash(labels);
-        let known = self.found.defined.get(&series_ref).or_else(|| self.before.defined.get(&series_ref));
-        match known {
-            Some(known) => self.found.reissued |= known.labels != labels,
-            None => {
-                self.found.defined.insert(series_ref, Defined { labels, newest: None });
-            }
+        let before = self.before.defined.get(&series_ref).map(|known| known.labels);
+        if let Some(known) = self.found.defined.get(&series_ref).copied().or(before) {
+            self.found.reissued |= known != labels;
+        } else {
+            self.found.defined.insert(series_ref, labels);
+            self.found.uses.forget(series_ref);
         }
     }
 
-    fn used(&mut self, series_ref: u64, is_sample: bool, time: Option<i64>) {
-        self.found.entries += 1;
-        let is_defined =
-            self.before.defined.contains_key(&series_ref) || self.found.defined.contains_key(&series_ref);
-        if is_defined {
-            if let Some(time) = time.filter(|_| is_sample) {
-                // Of the WBL samples of any time are taken.
-                let time = if self.kind == LogKind::Wbl { i64::MAX } else { time };
-                let newest = self.found.newest.entry(series_ref).or_insert(time);
-                *newest = time.max(*newest);
+    /// Samples and histograms: of most records all have one time.
+    fn samples(&mut self, record: &[u8]) {
+        self.runs.clear();
+        let summary = record::summarize_refs(record, |first, count| self.runs.push((first, count)));
+        let one_time = summary.min_time.filter(|_| summary.min_time == summary.max_time);
+        if let (Some(time), None) = (one_time, summary.error) {
+            for &(first, count) in &self.runs {
+                self.found.entries += count;
+                self.found.uses.samples(first, count, time);
             }
             return;
         }
-        let orphan = self.found.orphans.entry(series_ref).or_default();
-        if is_sample {
-            orphan.samples += 1;
-            if let Some(time) = time {
-                orphan.widen(time, time);
+        each_use(record, |now| {
+            self.found.entries += 1;
+            if let Some(time) = now.time {
+                self.found.uses.samples(now.series_ref, 1, time);
             }
-        } else {
-            orphan.others += 1;
-        }
+        });
     }
 }
 
@@ -198,21 +197,22 @@ impl Take for Chapter<'_> {
         use RecordType as R;
         let Some(kind) = R::of(record) else { return };
         let in_wbl = self.kind == LogKind::Wbl;
-        let is_sample = match kind {
-            R::MinValidTime => return,
-            R::MmapMarkers if !in_wbl => return,
-            R::Series | R::Tombstones | R::Exemplars | R::Metadata if in_wbl => return,
+        match kind {
+            R::MinValidTime => {}
+            R::MmapMarkers if !in_wbl => {}
+            R::Series | R::Tombstones | R::Exemplars | R::Metadata if in_wbl => {}
             R::Series => {
                 if let Record::Series(series) = Record::parse(record) {
                     for entry in series.entries().flatten() {
                         self.define(entry.series_ref, entry.labels);
                     }
                 }
-                return;
             }
-            R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers => false,
-            _ => true,
-        };
-        each_use(record, |now| self.used(now.series_ref, is_sample, now.time));
+            R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers => each_use(record, |now| {
+                self.found.entries += 1;
+                self.found.uses.other(now.series_ref);
+            }),
+            _ => self.samples(record),
+        }
     }
 }
