@@ -133,6 +133,10 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if answer.use_stderr() { Exit::Usage } else { Exit::Clean };
         }
     };
+    if let Some(threads) = cli.global.threads {
+        // It is not there yet: this is the only one who makes it.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+    }
     let done = match &cli.command {
         Command::Scan(command) => command.run(&cli.global),
         Command::Repair(command) => command.run(&cli.global),

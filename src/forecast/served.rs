@@ -50,7 +50,9 @@ use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
 use crate::record::Record;
-use crate::scan::salvage::{Contents, Problem, Reading, Settled, Visitor, settle};
+use crate::scan::salvage::{
+    Contents, Corrections, Problem, Reading, Settled, Visitor, salvage_settling, settle,
+};
 use crate::scan::settled::Settlements;
 use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
 use crate::wal::{self, Compression, Event, ReadAt, SegmentReader};
@@ -133,6 +135,28 @@ fn stored_min_valid_time(listing: &Listing) -> Option<i64> {
 /// # Errors
 /// If a segment cannot be opened, and it is not that it has gone.
 pub fn count(
+    listing: &Listing,
+    settled: &Settlements,
+    starts: &[StartReads],
+    version: Version,
+    min_valid_time: i64,
+    chunks: &HeadChunks,
+) -> io::Result<Vec<Counted>> {
+    // Starts that read and leave the same come to the same.
+    let mut distinct: Vec<StartReads> = Vec::new();
+    let mut of_starts = Vec::with_capacity(starts.len());
+    for start in starts {
+        let at = distinct.iter().position(|other| other == start).unwrap_or(distinct.len());
+        if at == distinct.len() {
+            distinct.push(start.clone());
+        }
+        of_starts.push(at);
+    }
+    let counted = count_distinct(listing, settled, &distinct, version, min_valid_time, chunks)?;
+    Ok(of_starts.into_iter().map(|at| counted[at]).collect())
+}
+
+fn count_distinct(
     listing: &Listing,
     settled: &Settlements,
     starts: &[StartReads],
@@ -224,19 +248,12 @@ type Survey = Vec<Vec<Option<Surveyed>>>;
 
 /// Looks at a segment, of which may be known already how it is settled.
 fn look(file: &File, length: u64, known: Option<&Settled>) -> (FirstLook, Settled) {
-    let mut first = FirstLook::default();
-    let settled = if let Some(settled) = known {
-        settled.clone()
-    } else {
-        let settled = settle(file, length, Reading::Prometheus, &mut first);
-        if settled.is_certain() {
-            return (first, settled);
-        }
-        first = FirstLook::default();
-        settled
+    let Some(settled) = known else {
+        return salvage_settling(file, length, Reading::Prometheus, Corrections::Sure, FirstLook::default);
     };
+    let mut first = FirstLook::default();
     settled.tell(file, length, Reading::Prometheus, &mut first);
-    (first, settled)
+    (first, settled.clone())
 }
 
 fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Result<Survey> {

@@ -149,17 +149,28 @@ pub fn salvage_correcting<S: ReadAt + ?Sized, V: Visitor>(
     corrections: Corrections,
     visitor_for: impl Fn() -> V,
 ) -> V {
+    salvage_settling(source, length, reading, corrections, visitor_for).0
+}
+
+/// The same; and what has been settled of the segment.
+pub(crate) fn salvage_settling<S: ReadAt + ?Sized, V: Visitor>(
+    source: &S,
+    length: u64,
+    reading: Reading,
+    corrections: Corrections,
+    visitor_for: impl Fn() -> V,
+) -> (V, Settled) {
     if reading == Reading::Prometheus {
         let mut visitor = visitor_for();
         let (mut walker, mut pages) = (Walker::default(), Pages::default());
         if walk(&mut walker, source, length, 0..length, &mut pages, &mut visitor).is_ok() {
-            return visitor;
+            return (visitor, Settled::default());
         }
     }
-    salvage_doubtful(source, length, reading, corrections, visitor_for).0
+    salvage_doubtful(source, length, reading, corrections, visitor_for)
 }
 
-/// As [`salvage_correcting`], where it is known that the segment cannot be walked; and what has been settled of it.
+/// As [`salvage_settling`], where it is known that the segment cannot be walked.
 pub(super) fn salvage_doubtful<S: ReadAt + ?Sized, V: Visitor>(
     source: &S,
     length: u64,
