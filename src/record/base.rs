@@ -24,11 +24,13 @@ impl Base {
     }
 
     /// The ref and time of the next entry, which wrap around in 64 bits.
+    #[inline]
     pub(crate) fn absolute(&self, cursor: &mut Cursor<'_>) -> Result<(u64, i64), Cut> {
         Ok(self.at(cursor.varint64()?, cursor.varint64()?))
     }
 
     /// The ref and time so far from here.
+    #[inline]
     pub(crate) fn at(&self, ref_delta: i64, t_delta: i64) -> (u64, i64) {
         (self.series_ref.wrapping_add_signed(ref_delta), self.t.wrapping_add(t_delta))
     }

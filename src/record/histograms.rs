@@ -158,12 +158,18 @@ struct List<'a> {
 impl<'a> List<'a> {
     /// Reads the count, then passes over so many elements. What has been read stays in the list on failure, because
     /// Prometheus looks at half-decoded histograms too.
+    #[inline]
     fn decode(
         &mut self,
         cursor: &mut Cursor<'a>,
         skip: impl Fn(&mut Cursor<'a>, u64) -> Result<(), Cut>,
     ) -> Result<(), Cut> {
         let count = cursor.count()?;
+        // Of the two sides of a histogram one is empty in most.
+        if count == 0 {
+            *self = Self::default();
+            return Ok(());
+        }
         if cursor.is_absurd(count, ELEMENT_BYTES) {
             return Err(Cut::ABSURD);
         }

@@ -73,6 +73,7 @@ fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64, u64)) -> Summary 
         }
         Record::Unknown(_) => None,
     };
+    seen.close();
     Summary {
         record_type: RecordType::of(record),
         entries: seen.entries,
@@ -99,6 +100,8 @@ struct Seen<F> {
     max_ref: u64,
     last_ref: u64,
     falls: bool,
+    /// Refs that follow one another and have not been told of: the first, and how many.
+    open: (u64, u64),
 }
 
 impl<F: FnMut(u64, u64)> Seen<F> {
@@ -114,6 +117,7 @@ impl<F: FnMut(u64, u64)> Seen<F> {
             max_ref: u64::MIN,
             last_ref: 0,
             falls: false,
+            open: (0, 0),
         }
     }
 
@@ -147,23 +151,37 @@ impl<F: FnMut(u64, u64)> Seen<F> {
     }
 
     fn run(&mut self, run: Run) {
-        let last_ref = run.first_ref + (run.count - 1);
         self.entries += run.count;
-        (self.each)(run.first_ref, run.count);
-        self.min_ref = self.min_ref.min(run.first_ref);
-        self.max_ref = self.max_ref.max(last_ref);
-        self.falls |= run.first_ref < self.last_ref;
-        self.last_ref = last_ref;
+        self.refs(run.first_ref, run.count);
         self.min_time = self.min_time.min(run.t);
         self.max_time = self.max_time.max(run.t);
     }
 
     fn series(&mut self, series_ref: u64) {
-        (self.each)(series_ref, 1);
-        self.min_ref = self.min_ref.min(series_ref);
-        self.max_ref = self.max_ref.max(series_ref);
-        self.falls |= series_ref < self.last_ref;
-        self.last_ref = series_ref;
+        let (first, count) = self.open;
+        if first.checked_add(count) == Some(series_ref) {
+            self.open.1 += 1;
+        } else {
+            self.close();
+            self.open = (series_ref, 1);
+        }
+    }
+
+    /// No ref follows those that are open.
+    fn close(&mut self) {
+        let (first, count) = std::mem::take(&mut self.open);
+        if count > 0 {
+            self.refs(first, count);
+        }
+    }
+
+    fn refs(&mut self, first: u64, count: u64) {
+        let last = first + (count - 1);
+        (self.each)(first, count);
+        self.min_ref = self.min_ref.min(first);
+        self.max_ref = self.max_ref.max(last);
+        self.falls |= first < self.last_ref;
+        self.last_ref = last;
     }
 
     fn timed(&mut self, series_ref: u64, t: i64) {
