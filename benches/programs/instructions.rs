@@ -15,14 +15,17 @@ use std::num::NonZeroUsize;
 use fastrand::Rng;
 use input::logs::{self, Kind};
 use input::records::{self, TARGET};
+use walfix::forecast::{Assumed, forecast};
 use walfix::record::{self, RecordType};
+use walfix::repair;
+use walfix::scan::report::Report;
 use walfix::scan::{self, Options};
 use walfix::tsdb::Target;
 use walfix::wal::walk::{Pages, Walker};
-use walfix::wal::{Compression, Event, SegmentReader};
+use walfix::wal::{Compression, Event, PAGE_SIZE, SegmentReader};
 
 /// Name, unit, and what it does.
-const LOOPS: [(&str, &str, Loop); 13] = [
+const LOOPS: [(&str, &str, Loop); 14] = [
     ("samples", "sample", Loop::Decode(|| records::of_type(RecordType::Samples))),
     ("samples-scattered", "sample", Loop::Decode(scattered)),
     ("samples-v2", "sample", Loop::Decode(|| records::of_type(RecordType::SamplesV2))),
@@ -36,6 +39,7 @@ const LOOPS: [(&str, &str, Loop); 13] = [
     ("walk-zstd", "KiB", Loop::Segment(Compression::Zstd, walk)),
     ("salvage-reader", "KiB", Loop::Segment(Compression::None, salvage)),
     ("scan", "KiB", Loop::Scan),
+    ("scan-damaged", "KiB", Loop::ScanDamaged),
 ];
 
 enum Loop {
@@ -45,6 +49,8 @@ enum Loop {
     Segment(Compression, fn(&File, u64, u32)),
     /// Scans a directory by one thread.
     Scan,
+    /// The same, where a byte is wrong in each page; and foretells, and plans.
+    ScanDamaged,
 }
 
 /// Bytes of a segment.
@@ -79,17 +85,41 @@ fn run(what: &Loop, rounds: u32) -> u64 {
             segment.len() as u64 / 1024
         }
         Loop::Scan => {
-            let directory = tempfile::tempdir().expect("a directory");
             let segments = logs::log(Kind::Samples, Compression::None, 2, SEGMENT);
-            logs::write(directory.path(), &segments);
-            let target = Target::find(directory.path()).expect("a log");
-            let options = Options { threads: NonZeroUsize::new(1) };
-            for _ in 0..rounds {
-                black_box(scan::scan(&target, &options, &()).expect("a report"));
+            scan_all(&segments, rounds, |_, report| _ = black_box(report));
+            bytes(&segments) / 1024
+        }
+        Loop::ScanDamaged => {
+            let mut segments = logs::log(Kind::Samples, Compression::None, 2, SEGMENT);
+            for page in segments.iter_mut().flat_map(|segment| segment.chunks_mut(PAGE_SIZE)) {
+                let middle = page.len() / 2;
+                page[middle] ^= 0x5a;
             }
-            segments.iter().map(|segment| segment.len() as u64).sum::<u64>() / 1024
+            scan_all(&segments, rounds, |target, report| {
+                let assumed = Assumed::default();
+                let forecast = forecast(target, &report, assumed).expect("a forecast");
+                black_box(repair::plans(target, &report, forecast.as_ref(), assumed).expect("plans"));
+            });
+            bytes(&segments) / 1024
         }
     }
+}
+
+/// Scans a data directory with these segments so many times.
+fn scan_all(segments: &[Vec<u8>], rounds: u32, then: impl Fn(&Target, Report)) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let wal = directory.path().join("wal");
+    std::fs::create_dir(&wal).expect("room for it");
+    logs::write(&wal, segments);
+    let target = Target::find(directory.path()).expect("a data directory");
+    let options = Options { threads: NonZeroUsize::new(1) };
+    for _ in 0..rounds {
+        then(&target, scan::scan(&target, &options, &()).expect("a report"));
+    }
+}
+
+fn bytes(segments: &[Vec<u8>]) -> u64 {
+    segments.iter().map(|segment| segment.len() as u64).sum()
 }
 
 fn scattered() -> Vec<Vec<u8>> {
