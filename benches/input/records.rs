@@ -19,51 +19,59 @@ pub fn of_type(record_type: RecordType) -> Vec<Vec<u8>> {
 }
 
 fn one(record_type: RecordType, rng: &mut Rng, t: i64) -> Vec<u8> {
-    let mut out = Vec::new();
     let refs = 1..=TARGET;
     match record_type {
-        RecordType::Series => return series(refs),
-        RecordType::Samples => return scrape(rng, refs, t),
-        RecordType::SamplesV2 => record::encode_samples_v2(&samples(rng, refs, t), &mut out),
+        RecordType::Series => series(refs),
+        RecordType::Samples => scrape(rng, refs, t),
+        RecordType::SamplesV2 => {
+            encoded(refs.map(|series_ref| sample(rng, series_ref, t)), record::encode_samples_v2)
+        }
         RecordType::Tombstones => {
             let of = |series_ref| TombstoneEntry { series_ref, min_time: t - 3_600_000, max_time: t };
-            record::encode_tombstones(&refs.map(of).collect::<Vec<_>>(), &mut out);
+            encoded(refs.map(of), record::encode_tombstones)
         }
-        RecordType::Exemplars => return exemplars(rng, refs, t),
+        RecordType::Exemplars => exemplars(rng, refs, t),
         RecordType::MmapMarkers => {
             let of = |series_ref| MmapMarkerEntry { series_ref, mmap_ref: 1 << 32 | (series_ref * 300) };
-            record::encode_mmap_markers(&refs.map(of).collect::<Vec<_>>(), &mut out);
+            encoded(refs.map(of), record::encode_mmap_markers)
         }
         RecordType::Metadata => {
             let help = b"How long requests took, from the first byte of them to the last one of the answer.";
             let of = |series_ref| MetadataEntry { series_ref, metric_type: 1, unit: b"seconds", help };
-            record::encode_metadata(&refs.map(of).collect::<Vec<_>>(), &mut out);
+            encoded(refs.map(of), |all, out| record::encode_metadata(all, out))
         }
-        RecordType::HistogramSamples => return histograms(rng, refs, t),
+        RecordType::HistogramSamples => histograms(rng, refs, t),
         RecordType::CustomBucketsHistogramSamples => {
-            let all: Vec<_> =
-                refs.map(|series_ref| histogram(rng, series_ref, t).with_custom_buckets()).collect();
-            record::encode_custom_buckets_histogram_samples(&all, &mut out);
+            let of = |series_ref| histogram(rng, series_ref, t).with_custom_buckets();
+            encoded(refs.map(of), record::encode_custom_buckets_histogram_samples)
         }
         RecordType::HistogramSamplesV2 => {
-            let all: Vec<_> = refs.map(|series_ref| histogram(rng, series_ref, t)).collect();
-            record::encode_histogram_samples_v2(&all, &mut out);
+            encoded(refs.map(|series_ref| histogram(rng, series_ref, t)), record::encode_histogram_samples_v2)
         }
         RecordType::FloatHistogramSamples => {
-            let all: Vec<_> = refs.map(|series_ref| float_histogram(rng, series_ref, t)).collect();
-            record::encode_float_histogram_samples(&all, &mut out);
+            let of = |series_ref| float_histogram(rng, series_ref, t);
+            encoded(refs.map(of), record::encode_float_histogram_samples)
         }
         RecordType::CustomBucketsFloatHistogramSamples => {
-            let all: Vec<_> =
-                refs.map(|series_ref| float_histogram(rng, series_ref, t).with_custom_buckets()).collect();
-            record::encode_custom_buckets_float_histogram_samples(&all, &mut out);
+            let of = |series_ref| float_histogram(rng, series_ref, t).with_custom_buckets();
+            encoded(refs.map(of), record::encode_custom_buckets_float_histogram_samples)
         }
         RecordType::FloatHistogramSamplesV2 => {
-            let all: Vec<_> = refs.map(|series_ref| float_histogram(rng, series_ref, t)).collect();
-            record::encode_float_histogram_samples_v2(&all, &mut out);
+            let of = |series_ref| float_histogram(rng, series_ref, t);
+            encoded(refs.map(of), record::encode_float_histogram_samples_v2)
         }
-        RecordType::MinValidTime => record::encode_min_valid_time(t, &mut out),
+        RecordType::MinValidTime => {
+            let mut out = Vec::new();
+            record::encode_min_valid_time(t, &mut out);
+            out
+        }
     }
+}
+
+/// One record of all these entries.
+fn encoded<E>(entries: impl Iterator<Item = E>, encode: impl Fn(&[E], &mut Vec<u8>)) -> Vec<u8> {
+    let (all, mut out) = (entries.collect::<Vec<E>>(), Vec::new());
+    encode(&all, &mut out);
     out
 }
 
@@ -94,33 +102,22 @@ pub fn series(refs: impl Iterator<Item = u64>) -> Vec<u8> {
 
 /// Samples of one scrape: series that follow one another, at one time.
 pub fn scrape(rng: &mut Rng, refs: impl Iterator<Item = u64>, t: i64) -> Vec<u8> {
-    let mut out = Vec::new();
-    record::encode_samples(&samples(rng, refs, t), &mut out);
-    out
+    encoded(refs.map(|series_ref| sample(rng, series_ref, t)), record::encode_samples)
 }
 
 /// Samples of series from all over five millions, each at a time of its own.
 pub fn scattered(rng: &mut Rng, count: u64) -> Vec<u8> {
-    let mut out = Vec::new();
     let of = |_| SampleEntry {
         series_ref: rng.u64(1..5_000_000),
         t: BEGIN + rng.i64(0..INTERVAL),
         ..sample(rng, 0, 0)
     };
-    record::encode_samples(&(0..count).map(of).collect::<Vec<_>>(), &mut out);
-    out
+    encoded((0..count).map(of), record::encode_samples)
 }
 
 /// Histograms of one scrape.
 pub fn histograms(rng: &mut Rng, refs: impl Iterator<Item = u64>, t: i64) -> Vec<u8> {
-    let mut out = Vec::new();
-    let all: Vec<_> = refs.map(|series_ref| histogram(rng, series_ref, t)).collect();
-    record::encode_histogram_samples(&all, &mut out);
-    out
-}
-
-fn samples(rng: &mut Rng, refs: impl Iterator<Item = u64>, t: i64) -> Vec<SampleEntry> {
-    refs.map(|series_ref| sample(rng, series_ref, t)).collect()
+    encoded(refs.map(|series_ref| histogram(rng, series_ref, t)), record::encode_histogram_samples)
 }
 
 /// A gauge, or a counter.
@@ -143,9 +140,7 @@ fn exemplars(rng: &mut Rng, refs: impl Iterator<Item = u64>, t: i64) -> Vec<u8> 
         value_bits: sample(rng, series_ref, t).value_bits,
         labels,
     };
-    let mut out = Vec::new();
-    record::encode_exemplars(&refs.map(of).collect::<Vec<_>>(), &mut out);
-    out
+    encoded(refs.map(of), |all, out| record::encode_exemplars(all, out))
 }
 
 /// 20 buckets in two spans.

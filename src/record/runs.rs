@@ -3,9 +3,10 @@
 //! A scrape is logged in the order of the target's metrics, and its series got their refs in that order when they were
 //! first seen. So entries of one record mostly have refs that follow one another, at one time. Their first bytes then
 //! differ by a number that is known beforehand, and one comparison of eight bytes reads an entry. Where refs are
-//! scattered, entries still have the same shape for long stretches: their varints end at the same places.
+//! scattered, entries mostly still have the same shape for long stretches: their varints end at the same places. Where not
+//! even that is so, they are read without a branch that depends on it.
 //!
-//! Whatever is neither goes through [`super::SampleIter`], which these must agree with.
+//! An entry whose varints have more than eight bytes goes through [`super::SampleIter`], with which all of these must agree.
 
 /// Samples of series whose refs follow one another, at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,17 @@ macro_rules! per_length {
         }
     };
 }
+
+/// Entries that have been read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    pub(super) entries: u64,
+    /// How many they have in all.
+    pub(super) bytes: usize,
+    /// One of their varints had more bytes than it needs.
+    pub(super) overlong: bool,
+}
+
 /// What stands before the value of an entry: two varints, in at most eight bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
@@ -64,9 +76,10 @@ impl Head {
         Some(Self { bytes: word & low_bytes(length), length, ref_length })
     }
 
-    /// Bytes of the whole entry.
-    pub(super) fn stride(&self) -> usize {
-        self.length + VALUE
+    /// So many entries of this shape.
+    pub(super) fn done(&self, entries: u64) -> Done {
+        let bytes = usize::try_from(entries).unwrap_or(usize::MAX).saturating_mul(self.length + VALUE);
+        Done { entries, bytes, overlong: false }
     }
 
     /// How many entries of `rest`, from its beginning on, are each of the next ref and of the same time.
@@ -76,9 +89,8 @@ impl Head {
         if is_behind_base { per_length!(self, rest, consecutive) } else { 0 }
     }
 
-    /// Tells ref and time, relative to the base, of the next few entries of the same shape. How many these are, and whether
-    /// one of their varints had more bytes than it needs.
-    pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> (u64, bool) {
+    /// Tells ref and time, relative to the base, of the next few entries of the same shape.
+    pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> Done {
         per_length!(self, rest, alike, each)
     }
 
@@ -121,7 +133,7 @@ impl Head {
     }
 
     /// As [`Self::each_alike`], for entries of `STRIDE` bytes.
-    fn alike<const STRIDE: usize>(&self, rest: &[u8], mut each: impl FnMut(i64, i64)) -> (u64, bool) {
+    fn alike<const STRIDE: usize>(&self, rest: &[u8], mut each: impl FnMut(i64, i64)) -> Done {
         let (entries, _) = rest.as_chunks::<STRIDE>();
         let (blocks, _) = entries.get(..entries.len().min(SCATTERED)).unwrap_or_default().as_chunks::<4>();
         let ends = GOES_ON & low_bytes(self.length);
@@ -142,13 +154,13 @@ impl Head {
             }
             count += 4;
         }
-        (count, overlong)
+        Done { overlong, ..self.done(count) }
     }
 }
 
 /// Tells ref and time, relative to the base, of the next few entries, of whatever shape, as long as what stands before the
-/// value has at most eight bytes. How many, how many bytes they have, and whether a varint had more bytes than it needs.
-pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> (u64, usize, bool) {
+/// value has at most eight bytes.
+pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> Done {
     let (mut left, mut count, mut overlong) = (rest, 0, false);
     while count < SCATTERED as u64
         && let Some(bytes) = left.first_chunk()
@@ -171,12 +183,12 @@ pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> (u6
         each(unzigzag(squeeze(ref_bytes)), unzigzag(squeeze(t_bytes)));
         (left, count) = (behind, count + 1);
     }
-    (count, rest.len() - left.len(), overlong)
+    Done { entries: count, bytes: rest.len() - left.len(), overlong }
 }
 
 /// How many of the entries have the head that is expected, which is 2 higher for each.
 fn count_ascending<const STRIDE: usize>(entries: &[[u8; STRIDE]], mut expected: u64, mask: u64) -> u64 {
-    let (blocks, rest) = entries.as_chunks::<8>();
+    let (blocks, _) = entries.as_chunks::<8>();
     let mut count = 0;
     for block in blocks {
         let mut differ = 0;
@@ -191,8 +203,7 @@ fn count_ascending<const STRIDE: usize>(entries: &[[u8; STRIDE]], mut expected: 
         expected = want;
         count += 8;
     }
-    let behind = entries.get(usize::try_from(count).unwrap_or(0)..).unwrap_or(rest);
-    for entry in behind {
+    for entry in entries.get(usize::try_from(count).unwrap_or(usize::MAX)..).unwrap_or_default() {
         if (head_of(entry) ^ expected) & mask != 0 {
             break;
         }

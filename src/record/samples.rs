@@ -84,25 +84,23 @@ impl SampleIter<'_> {
             return;
         };
         let rest = self.cursor.rest();
-        let mut count = head.count_consecutive(rest).min(u64::MAX - first.series_ref);
-        run.count += count;
+        let consecutive = head.count_consecutive(rest).min(u64::MAX - first.series_ref);
+        run.count += consecutive;
         each(run);
-        let mut bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(head.stride());
-        if count == 0 {
+        let mut done = head.done(consecutive);
+        if consecutive == 0 {
             let mut one = |ref_delta, t_delta| {
                 let (first_ref, t) = base.at(ref_delta, t_delta);
                 each(Run { first_ref, count: 1, t });
             };
-            let mut overlong;
-            (count, overlong) = head.each_alike(rest, &mut one);
-            bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(head.stride());
-            if count == 0 {
-                (count, bytes, overlong) = runs::each_scattered(rest, one);
+            done = head.each_alike(rest, &mut one);
+            if done.entries == 0 {
+                done = runs::each_scattered(rest, one);
             }
-            self.cursor.note_overlong(overlong);
         }
-        self.cursor.skip(bytes);
-        self.count += count;
+        self.cursor.skip(done.bytes);
+        self.cursor.note_overlong(done.overlong);
+        self.count += done.entries;
     }
 
     fn entry(&mut self) -> Result<SampleEntry, Cut> {

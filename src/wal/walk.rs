@@ -183,7 +183,8 @@ fn record_of<'a>(
     })
 }
 
-/// What the salvage reader, too, tells whole pages by.
+/// A number that equal pages have in common, of the same words by which the salvage reader looks for copies; none of a page
+/// that is cut.
 fn number_of(page: &[u8]) -> Option<u64> {
     if page.len() < PAGE_SIZE {
         return None;
