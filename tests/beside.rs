@@ -13,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
+use std::time::{Duration, Instant};
 
 use support::server::{Error, Options, Running, Server, Servers, copy_directory};
 use tempfile::TempDir;
@@ -442,6 +443,7 @@ fn many_at_once() {
 #[test]
 fn files_that_others_open_meanwhile() {
     const LOOKS: usize = 300;
+    const DEADLINE: Duration = Duration::from_secs(30);
     let directory = directory("healthy");
     let data = directory.path();
     let over = AtomicBool::new(false);
@@ -464,7 +466,13 @@ fn files_that_others_open_meanwhile() {
         others.join().expect("no panic")
     });
     println!("{LOOKS} looks, {taken} found it open; opened {opened} times");
-    assert_eq!(liveness::look(data).expect("listed").writers, []);
+    // Other tests of this process start programs: what was open when one was forked is so until it runs.
+    let begun = Instant::now();
+    while let writers = liveness::look(data).expect("listed").writers
+        && !writers.is_empty()
+    {
+        assert!(begun.elapsed() < DEADLINE, "{writers:?}");
+    }
 }
 
 // ---- file systems and users

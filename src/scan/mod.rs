@@ -20,6 +20,7 @@ mod stretches;
 mod walk;
 pub(crate) mod words;
 
+use std::cell::LazyCell;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -189,12 +190,14 @@ fn forget_states_of_the_moment(
     findings: &mut Vec<Finding>,
 ) {
     let begun = Instant::now();
-    let mut is_written = None;
+    let is_written = LazyCell::new(|| {
+        let data = target.data_directory_around();
+        let data = data.as_ref().unwrap_or(target).path();
+        liveness::look(data).is_ok_and(|found| !found.writers.is_empty())
+    });
     while !findings.is_empty() {
         forget_what_has_changed(target, listing, order, dialects, findings);
-        let somebody_writes = || liveness::look(target.path()).is_ok_and(|found| !found.writers.is_empty());
-        if findings.is_empty() || begun.elapsed() > MOMENT || !*is_written.get_or_insert_with(somebody_writes)
-        {
+        if findings.is_empty() || begun.elapsed() > MOMENT || !*is_written {
             return;
         }
         std::thread::sleep(PAUSE);

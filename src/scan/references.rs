@@ -288,7 +288,13 @@ impl SegmentRefs {
         }
         if let (Some(labels), Some(behind)) = (&mut self.labels, behind.labels) {
             let room = LabelSets::MOST.saturating_sub(labels.hashes.len());
-            labels.hashes.extend(behind.hashes.into_iter().take(room));
+            let mut behind: Vec<(u64, u64)> = behind.hashes.into_iter().collect();
+            if behind.len() > room {
+                // The same ones in each scan.
+                behind.sort_unstable();
+                behind.truncate(room);
+            }
+            labels.hashes.extend(behind);
         }
     }
 

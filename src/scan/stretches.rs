@@ -16,6 +16,9 @@ use crate::wal::walk::{Pages, Walker};
 /// Bytes that one thread walks over before the next takes its turn: so many that finding the first record costs nothing.
 const STRETCH: u64 = 256 * PAGE;
 
+/// Stretches of one segment, at the most: no file is so long that there is no memory for their list.
+const MOST_STRETCHES: u64 = 1 << 16;
+
 /// A segment, and how it is to be read.
 pub(super) struct Task<'a> {
     pub(super) segment: &'a SegmentFile,
@@ -63,8 +66,10 @@ pub(super) fn read(
         .iter()
         .enumerate()
         .flat_map(|(task, state)| {
-            let starts = (0..state.bytes().max(1)).step_by(usize::try_from(STRETCH).unwrap_or(usize::MAX));
-            starts.map(move |from| (task, from..(from + STRETCH).min(state.bytes())))
+            let bytes = state.bytes();
+            let length = STRETCH.max(bytes.div_ceil(MOST_STRETCHES).next_multiple_of(PAGE));
+            let starts = (0..bytes.max(1)).step_by(usize::try_from(length).unwrap_or(usize::MAX));
+            starts.map(move |from| (task, from..from.saturating_add(length).min(bytes)))
         })
         .collect();
     let mut failed = None;
