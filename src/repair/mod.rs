@@ -144,8 +144,8 @@ pub fn plans(
     assumed: Assumed,
 ) -> Result<Plans, RepairError> {
     let of = |mode| plan(target, report, forecast, Options { mode, assumed, ..Options::default() });
-    let (salvage, prometheus) = rayon::join(|| of(Mode::Salvage), || of(Mode::Prometheus));
-    Ok(Plans { salvage: salvage?, prometheus: prometheus? })
+    // One after the other: what they know of each series is most of the memory.
+    Ok(Plans { salvage: of(Mode::Salvage)?, prometheus: of(Mode::Prometheus)? })
 }
 
 /// Executes a plan for the data directory `target` of which the lock is held. The old bytes are kept in `backup`, which
