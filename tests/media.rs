@@ -338,7 +338,7 @@ impl ReadAt for Endless {
 }
 
 #[test]
-fn a_record_beyond_all_measure_is_not_kept_in_memory() {
+fn a_record_beyond_all_measure_is_told_and_what_follows_is_read() {
     // More than 256 MiB.
     let endless = Endless { pages: (256 << 20) / Endless::DATA + 2 };
     let found: Found = salvage(&endless, endless.length(), Reading::Prometheus);
@@ -347,6 +347,39 @@ fn a_record_beyond_all_measure_is_not_kept_in_memory() {
     let told: Vec<_> = found.problems.iter().map(|problem| (&problem.range, &problem.kind)).collect();
     let too_large = ProblemKind::Framing(Fault::Unpack(UnpackError::TooLarge(endless.pages * Endless::DATA)));
     assert_eq!(told, [(&(0..small), &too_large)]);
+}
+
+/// Prometheus may read it: it is no damage, and where something else is, nothing is changed.
+#[test]
+fn a_segment_with_a_record_beyond_all_measure_is_left_as_it_is() {
+    let endless = Endless { pages: (256 << 20) / Endless::DATA + 2 };
+    let data = support::scratch();
+    fs::create_dir(data.path().join("wal")).unwrap();
+    let segment = data.path().join("wal/00000000");
+    let mut file = File::create(&segment).unwrap();
+    for number in 0..=endless.pages {
+        io::Write::write_all(&mut file, &endless.page(number)).unwrap();
+    }
+    let scanned = report(&finish(&mut scan(data.path())), CLEAN);
+    let codes: Vec<&str> = scanned["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(codes, ["record_too_large"], "{scanned:#}");
+
+    // The small record behind it.
+    let at = endless.pages * PAGE as u64 + 7;
+    std::os::unix::fs::FileExt::write_at(&file, &[0xff], at).unwrap();
+    drop(file);
+    report(&finish(&mut scan(data.path())), DAMAGED);
+    let before = segment.metadata().unwrap().modified().unwrap();
+    let mut repair = Command::new(env!("CARGO_BIN_EXE_walfix"));
+    let output = finish(repair.args(["repair", "--no-backup"]).arg(data.path()));
+    assert_eq!(output.status.code(), Some(DAMAGED), "{output:?}");
+    assert_eq!(segment.metadata().unwrap().modified().unwrap(), before);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("larger than walfix reads"), "{output:?}");
 }
 
 fn scan(path: &Path) -> Command {

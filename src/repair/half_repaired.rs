@@ -85,7 +85,7 @@ fn renamed_back(
     let file = File::open(full)?;
     let length = file.metadata()?.len();
     let standing = Standing::of(&file, length, mending);
-    if standing.is_in_flux() {
+    if standing.is_in_flux() || standing.has_too_large() {
         return Ok(Vec::new());
     }
     let change = match standing.mend(&file)? {

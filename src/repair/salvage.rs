@@ -236,6 +236,9 @@ fn segment_step(
             "the disk does not give all of its bytes: --into=DIR writes a repaired copy to another one",
         ));
     }
+    if standing.has_too_large() {
+        return Ok(Err("it has a record that is larger than walfix reads, and Prometheus may read it"));
+    }
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }

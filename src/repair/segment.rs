@@ -18,7 +18,7 @@ use crate::record::{RecordType, Selected, select};
 use crate::scan::report::Report;
 use crate::scan::salvage::{Contents, Corrections, Mended, Problem, ProblemKind, Surroundings, Visitor};
 use crate::scan::settled::Settlements;
-use crate::wal::compress::Unpacker;
+use crate::wal::compress::{UnpackError, Unpacker};
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Compression, Fault, ReadAt, Record, crc};
@@ -209,6 +209,14 @@ impl Standing {
             .any(|problem| matches!(&problem.kind, ProblemKind::Framing(fault) if in_flux(fault)))
     }
 
+    /// Whether there is a record that is larger than what is read: Prometheus may read it.
+    pub(super) fn has_too_large(&self) -> bool {
+        let too_large = |fault: &Fault| matches!(fault, Fault::Unpack(UnpackError::TooLarge(_)));
+        self.problems
+            .iter()
+            .any(|problem| matches!(&problem.kind, ProblemKind::Framing(fault) if too_large(fault)))
+    }
+
     /// The refs of the records that are right again once a bit is flipped back: no scan has counted these yet.
     pub(super) fn corrected_refs<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Refs> {
         let mut refs = Refs::default();
@@ -316,11 +324,11 @@ impl Standing {
         let Some(first) = patches.iter().find(|patch| takes_several_writes(patch)) else {
             return Ok(Method::InPlace);
         };
+        let behind = self.kept.partition_point(|kept| kept.end <= first.offset);
+        let next_kept = self.kept.get(behind).map_or(u64::MAX, |kept| kept.start);
         for place in self.stops(patches) {
             // A record of which a later part is damaged: nothing that is kept stands between.
-            let between = first.offset..place;
-            let is_kept = |kept: &Range<u64>| kept.start < between.end && between.start < kept.end;
-            if !between.is_empty() && self.kept.iter().any(is_kept) {
+            if first.offset < place && next_kept < place {
                 break;
             }
             if self.stops_at(source, place)? {

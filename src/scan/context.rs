@@ -14,8 +14,8 @@ const NEIGHBOURS: usize = 24;
 /// (`scrape/scrape.go`, `maxAheadTime`).
 const SLACK: i64 = 10 * 60 * 1000;
 
-/// Entries of one record that are looked at to tell whether its pages belong together, at the most: more than a scrape has,
-/// and a hostile record may have as many as bytes.
+/// Entries of one record that are looked at to tell whether its pages belong together, at the most: more than most scrapes
+/// have. A hostile record may have as many as bytes.
 const MOST_USES: usize = 1 << 20;
 
 /// Entries for which a decoder is out of step at least, when it is thrown out of it.
@@ -268,6 +268,9 @@ pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
         return false;
     }
     let uses = uses(record.data);
+    if uses.len() == MOST_USES {
+        return false;
+    }
     let joints = entries_at_joints(record, &uses);
     let at_joints = |odd: &dyn Fn(&[SeriesUse]) -> bool| {
         joints.iter().any(|&entry| around(&uses, entry).windows(2).any(odd))

@@ -6,6 +6,7 @@ use super::report::{Cause, Correction, Finding, Lost, Severity};
 use super::salvage::{Mended, Problem, ProblemKind};
 use super::segment::SegmentScan;
 use crate::tsdb::{LogDirectory, LogKind, Stray, StrayKind};
+use crate::wal::compress::UnpackError;
 use crate::wal::segments::SegmentFile;
 use crate::wal::{Fault, PAGE};
 
@@ -157,8 +158,9 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     let tail = problem.at_tail && last;
     match fault {
         Fault::TrailingZeros if last => Severity::Note,
-        // No writer pads a page in the midst of a segment, but every reader passes over it, and other tools may.
-        Fault::TrailingZeros => Severity::Warning,
+        // No writer pads a page in the midst of a segment, but every reader passes over it, and other tools may. And a record
+        // that is too large for this one may be read by others.
+        Fault::TrailingZeros | Fault::Unpack(UnpackError::TooLarge(_)) => Severity::Warning,
         Fault::ZeroedTail if problem.orphans.is_empty() => Severity::Warning,
         Fault::Torn | Fault::Unfinished if tail => Severity::Note,
         // The file got its length and not its bytes.
@@ -240,6 +242,10 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String)
         ),
         Fault::Headless => ("headless_record", "the rest of a record whose beginning is not there".into()),
         Fault::Torn => ("torn_record", "the file ends within a record".into()),
+        Fault::Unpack(UnpackError::TooLarge(bytes)) => (
+            "record_too_large",
+            format!("a record of {bytes} bytes is more than walfix reads (256 MiB): what it holds is not known"),
+        ),
         Fault::Unpack(error) => ("unpack_error", format!("the checksum is right, and the record does not unpack: {error}")),
         Fault::DuplicatedPage { original } => {
             ("duplicated_page", format!("the same bytes as at {original}: records would be replayed twice"))

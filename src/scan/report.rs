@@ -15,7 +15,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 38] = [
+pub const CODES: [&str; 39] = [
     "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
@@ -35,6 +35,7 @@ pub const CODES: [&str; 38] = [
     "misplaced_records",
     "not_a_file",
     "older_checkpoint",
+    "record_too_large",
     "refs_not_judged",
     "reissued_refs",
     "repeated_series",

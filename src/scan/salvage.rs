@@ -187,7 +187,7 @@ pub(super) fn salvage_doubtful<S: ReadAt + ?Sized, V: Visitor>(
     (visitor, settled)
 }
 
-/// What a first reading left open, decided; nothing, if it holds as it is.
+/// What a first reading left open, decided; nothing, if it holds as it is: to be told with no decisions is the first reading.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settled(Decisions);
 

@@ -88,3 +88,50 @@ impl Settlements {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A file of which something is settled, as it is now.
+    fn settled() -> (File, Settlements) {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"some bytes").expect("room for it");
+        let mut settled = Settlements::default();
+        let state = FileState::of(&file.metadata().expect("it is there"));
+        settled.add(state, 10, Reading::Prometheus, Settled::default());
+        (file, settled)
+    }
+
+    #[test]
+    fn it_is_known_as_long_as_nobody_writes() {
+        let (file, settled) = settled();
+        assert!(settled.of(&file, 10).is_some());
+        assert!(settled.of(&file, 9).is_none(), "of all of it, not of a part");
+        let time = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+        file.set_modified(time + Duration::from_nanos(1)).expect("its owner may");
+        assert!(settled.of(&file, 10).is_none(), "another time");
+    }
+
+    #[test]
+    fn another_size_or_file_is_not_known() {
+        let (mut file, settled) = settled();
+        let (other, _) = self::settled();
+        assert!(settled.of(&other, 10).is_none(), "another file");
+        file.write_all(b"!").expect("room for it");
+        assert!(settled.of(&file, 11).is_none() && settled.of(&file, 10).is_none(), "another size");
+    }
+
+    #[test]
+    fn of_other_readings_and_shrunken_files_nothing_is_kept() {
+        let (file, _) = settled();
+        let mut settled = Settlements::default();
+        let state = FileState::of(&file.metadata().expect("it is there"));
+        settled.add(state, 10, Reading::Snapshot, Settled::default());
+        settled.add(state, 12, Reading::Prometheus, Settled::default());
+        assert!(settled.of(&file, 10).is_none() && settled.of(&file, 12).is_none());
+    }
+}

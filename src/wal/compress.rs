@@ -19,8 +19,8 @@ pub enum UnpackError {
     /// No zstd frame, or one whose content checksum fails.
     #[error("zstd: {0}")]
     Zstd(String),
-    /// It would be larger than [`MAX_RECORD`].
-    #[error("the record claims to unpack to {0} bytes, more than walfix reads (256 MiB)")]
+    /// It has so many bytes, more than [`MAX_RECORD`].
+    #[error("the record has {0} bytes, more than walfix reads (256 MiB)")]
     TooLarge(u64),
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Part {
 struct Kept {
     /// Bytes, if it ends before its end.
     bytes: Option<u64>,
+    /// Nothing else of it is changed.
+    is_only_cut: bool,
     /// Entries of refs up to this one, if not all do.
     refs_up_to: Option<u64>,
 }
@@ -60,7 +62,10 @@ impl Part {
             file => file?,
         };
         let length = file.metadata()?.len();
-        let end = self.kept.bytes.unwrap_or(length);
+        let end = self.kept.bytes.unwrap_or(length).min(length);
+        // What stands behind a cut says nothing of what stands before it, if that is only cut. Otherwise the plan has judged both
+        // together, and changes what it does not believe.
+        let length = if self.kept.is_only_cut { end } else { length };
         let mending = self.mending(mending);
         let new = || Selecting { mending, taker: new() };
         Ok(Some(take_standing_before(&file, length, end, mending, new).taker))
@@ -128,7 +133,8 @@ impl Layout {
                 Change::Patch { path, patches, .. } => {
                     let ends = |patch: &&Patch| matches!(patch.with, Content::End);
                     let end = patches.iter().find(ends).map(|patch| patch.offset);
-                    kept.entry(path.clone()).or_default().bytes = end;
+                    let kept = kept.entry(path.clone()).or_default();
+                    (kept.bytes, kept.is_only_cut) = (end, patches.len() == 1);
                 }
                 Change::Rename { from, to } => rename(&mut names, &mut checkpoints, from, to),
                 Change::SetAside { path, .. } => {

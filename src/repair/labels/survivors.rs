@@ -139,7 +139,7 @@ impl Survivors {
 struct Found {
     /// By ref that is defined: a hash of its labels.
     defined: HashMap<u64, u64>,
-    /// Of refs that are defined, what stands behind the record.
+    /// What uses refs; of those that it is the first to define, behind the record.
     uses: Uses,
     /// Entries of any series.
     entries: u64,
