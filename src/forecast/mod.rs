@@ -191,8 +191,14 @@ fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed)
     let dropped: Vec<bool> =
         steps.iter().map(|step| drops_records(step, listing, known, &directory.checkpoint)).collect();
     let counts = if read_all || known.troubled || head_chunks.error.is_some() || dropped.contains(&true) {
+        // Starts that read and leave the same come to the same.
         let reads: Vec<StartReads> = steps.iter().map(StartReads::from).collect();
-        count(listing, known.settled, &reads, assumed.version, min_valid_time, &head_chunks)?
+        let mut distinct = reads.clone();
+        distinct.dedup();
+        let counted =
+            count(listing, known.settled, &distinct, assumed.version, min_valid_time, &head_chunks)?;
+        let of = |reads| distinct.iter().position(|other| other == reads).and_then(|at| counted.get(at));
+        reads.iter().filter_map(of).copied().collect()
     } else {
         vec![Counted::default(); steps.len()]
     };

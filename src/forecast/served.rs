@@ -142,28 +142,6 @@ pub fn count(
     min_valid_time: i64,
     chunks: &HeadChunks,
 ) -> io::Result<Vec<Counted>> {
-    // Starts that read and leave the same come to the same.
-    let mut distinct: Vec<StartReads> = Vec::new();
-    let mut of_starts = Vec::with_capacity(starts.len());
-    for start in starts {
-        let at = distinct.iter().position(|other| other == start).unwrap_or(distinct.len());
-        if at == distinct.len() {
-            distinct.push(start.clone());
-        }
-        of_starts.push(at);
-    }
-    let counted = count_distinct(listing, settled, &distinct, version, min_valid_time, chunks)?;
-    Ok(of_starts.into_iter().map(|at| counted[at]).collect())
-}
-
-fn count_distinct(
-    listing: &Listing,
-    settled: &Settlements,
-    starts: &[StartReads],
-    version: Version,
-    min_valid_time: i64,
-    chunks: &HeadChunks,
-) -> io::Result<Vec<Counted>> {
     let survey = survey(listing, settled, version)?;
     let units = order(listing, &survey);
     let is_whole = |of: &dyn Fn(LogKind) -> bool| {
