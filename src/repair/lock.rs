@@ -156,7 +156,10 @@ fn make(data: &Path, path: &Path) -> io::Result<bool> {
     };
     let made = match link() {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        // Somebody else has just made it, or was about to, and has removed what was staged: there is one name for all.
+        Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+            Ok(false)
+        }
         // Not every file system has links.
         Err(error)
             if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) =>
