@@ -1,7 +1,7 @@
 //! `walfix` is fsck for a Prometheus data directory: it reads every byte of the write-ahead log, says what is
 //! damaged and where, and what that costs.
 //!
-//! The rooms, and which way the arrows point: `cli` -> [`report`] -> [`forecast`] -> [`scan`] -> [`tsdb`], [`record`] -> [`wal`].
+//! The rooms, and which way the arrows point: `cli` -> [`report`] -> [`verdict`] -> [`repair`] -> [`forecast`] -> [`scan`] -> [`tsdb`], [`record`] -> [`wal`].
 //! `docs/design.md` says why; `docs/format.md` is the format.
 
 pub mod forecast;
@@ -10,4 +10,5 @@ pub mod repair;
 pub mod report;
 pub mod scan;
 pub mod tsdb;
+pub mod verdict;
 pub mod wal;

@@ -13,8 +13,10 @@ use std::process::ExitCode;
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use walfix::forecast::Version;
+use walfix::forecast::{Assumed, Version};
 use walfix::repair::RepairError;
+use walfix::tsdb::User;
+use walfix::verdict;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -93,6 +95,9 @@ struct Global {
     /// It runs as an agent (`prometheus --agent`).
     #[arg(long, global = true)]
     agent: bool,
+    /// As whom Prometheus runs [default: for root the owner of the newest segment, else who runs walfix].
+    #[arg(long = "as", global = true, value_name = "UID:GID")]
+    user: Option<User>,
     /// When to colour the text.
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colour::Auto)]
     color: Colour,
@@ -113,6 +118,12 @@ enum Colour {
 }
 
 impl Global {
+    /// How a directory is looked at.
+    fn how(&self) -> verdict::Options {
+        let assumed = Assumed { version: self.prometheus, agent: self.agent };
+        verdict::Options { threads: self.threads, assumed, user: self.user }
+    }
+
     /// Whether to colour standard output.
     fn colour(&self) -> bool {
         match self.color {

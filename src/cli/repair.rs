@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use walfix::forecast::report::{Forecast, Outcome, Start};
+use walfix::forecast::report::Forecast;
 use walfix::forecast::{Assumed, forecast};
 use walfix::repair::{self, Found, Lock, Plan, RepairError};
 use walfix::report::plan::{self, Answer, Done};
 use walfix::report::text;
 use walfix::scan::report::{Report, Verdict};
 use walfix::tsdb::Target;
+use walfix::verdict;
 
 use super::progress::Bar;
 use super::scan::{USUAL, usual_target};
@@ -122,10 +123,7 @@ impl Repair {
         }
         let made = self.plan(target, global)?;
         show(&Answer { plan: &made.plan, forecast: made.forecast.as_ref(), done: None }, global)?;
-        // What an agent refuses is no damage to a server, which the scan speaks of.
-        let refused =
-            made.plan.steps.iter().flat_map(|step| &step.mends).any(|mends| mends.code == "agent_refuses");
-        let clean = made.report.verdict == Verdict::Clean && made.plan.left.is_empty() && !refused;
+        let clean = made.report.verdict == Verdict::Clean && made.plan.left.is_empty();
         Ok(if clean { Exit::Clean } else { Exit::Damaged })
     }
 
@@ -153,7 +151,7 @@ impl Repair {
                 (Verdict::Clean, None) => Exit::Clean,
             });
         }
-        if let Some(orphans) = plan.orphans.filter(|orphans| orphans.are_many() && !self.accept_orphans) {
+        if let Some(orphans) = plan.orphans.filter(|_| plan.needs_accept_orphans() && !self.accept_orphans) {
             let elsewhere = match self.mode {
                 Mode::Salvage => "",
                 Mode::Prometheus => {
@@ -170,29 +168,21 @@ impl Repair {
             Some(backup) => repair::apply(target, plan, backup, &lock)?,
             None => repair::apply_for_good(target, plan, &lock)?,
         }
-        let after = walfix::scan::scan(target, &walfix::scan::Options { threads: global.threads }, &())
+        // The scan, the forecast and a further plan: all that a scan of the repaired directory would say.
+        let after = self
+            .plan(target, global)
             .context("the repair is done, but the directory cannot be read to verify it")?;
-        let done = Done { backup, finished: finished.is_some(), after: &after };
+        let done = Done { backup, finished: finished.is_some(), after: &after.report };
         show(&Answer { plan, forecast: made.forecast.as_ref(), done: Some(done) }, global)?;
-        if after.verdict == Verdict::Damaged || !plan.left.is_empty() {
-            return Ok(Exit::Damaged);
-        }
-        // The other reader.
-        let first = forecast(target, &after, assumed(global))?
-            .and_then(|forecast| forecast.starts.into_iter().next());
-        if let Some(start) = first.filter(|start| !is_clean(start)) {
-            let says = start.error.or(start.fatal).unwrap_or_else(|| "nothing".to_owned());
-            eprintln!(
-                "walfix: no damage is left, and Prometheus would still not take it all; it would say: {says}"
-            );
-            return Ok(Exit::Damaged);
-        }
-        Ok(Exit::Repaired)
+        Ok(match after.report.verdict {
+            Verdict::Clean if plan.left.is_empty() => Exit::Repaired,
+            Verdict::Clean | Verdict::Damaged => Exit::Damaged,
+        })
     }
 
     fn plan(&self, target: &Target, global: &Global) -> anyhow::Result<Made> {
         let options = walfix::scan::Options { threads: global.threads };
-        let report = if global.quiet {
+        let mut report = if global.quiet {
             walfix::scan::scan(target, &options, &())
         } else {
             walfix::scan::scan(target, &options, &Bar::new())
@@ -200,6 +190,8 @@ impl Repair {
         let options = self.options(global);
         let forecast = forecast(target, &report, options.assumed)?;
         let plan = repair::plan(target, &report, forecast.as_ref(), options)?;
+        report.findings.extend(verdict::around(target, global.user));
+        verdict::judge(target, &mut report, forecast.as_ref(), Some(&plan));
         Ok(Made { report, forecast, plan })
     }
 
@@ -212,15 +204,6 @@ impl Repair {
             if self.correct_large { repair::Corrections::Large } else { repair::Corrections::Sure };
         repair::Options { mode, assumed: assumed(global), corrections }
     }
-}
-
-/// Whether Prometheus comes up, and neither complains nor throws anything away. That it passes over samples, as those of which the
-/// series was recorded anew since, is no matter of damage.
-fn is_clean(start: &Start) -> bool {
-    matches!(start.outcome, Outcome::Starts | Outcome::Loses)
-        && start.error.is_none()
-        && start.deletes.is_empty()
-        && start.truncates.is_empty()
 }
 
 fn assumed(global: &Global) -> Assumed {

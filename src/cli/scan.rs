@@ -4,13 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use walfix::forecast::report::Forecast;
-use walfix::forecast::{Assumed, forecast};
-use walfix::repair::{self, Plans};
 use walfix::report::{json, text};
 use walfix::scan::frames;
 use walfix::scan::report::{Report, Severity, Verdict};
 use walfix::tsdb::Target;
+use walfix::verdict::{self, Diagnosis};
 
 use super::progress::Bar;
 use super::{EXIT_STATUS, Exit, Format, Global, print};
@@ -55,22 +53,20 @@ impl Scan {
             Some(path) => Target::find(path)?,
             None => usual_target(Path::new(USUAL))?,
         };
-        let options = walfix::scan::Options { threads: global.threads };
-        let report = if global.quiet {
-            walfix::scan::scan(&target, &options, &())
+        let options = global.how();
+        let diagnosis = if global.quiet {
+            verdict::diagnose(&target, &options, &())
         } else {
-            let bar = Bar::new();
-            walfix::scan::scan(&target, &options, &bar)
+            verdict::diagnose(&target, &options, &Bar::new())
         }?;
-        let assumed = Assumed { version: global.prometheus, agent: global.agent };
-        let forecast = forecast(&target, &report, assumed)?;
-        let plans = plans(&target, &report, forecast.as_ref(), assumed);
+        let Diagnosis { report, forecast, plans } = &diagnosis;
+        let plans = plans.as_ref().filter(|_| report.verdict == Verdict::Damaged);
         print(|out| match global.format {
-            Format::Json => json::write(&report, forecast.as_ref(), plans.as_ref(), out),
+            Format::Json => json::write(report, forecast.as_ref(), plans, out),
             Format::Text => {
                 let style = text::Style { colour: global.colour(), quiet: global.quiet };
-                text::write(&report, forecast.as_ref(), plans.as_ref(), out, style)?;
-                if self.frames { frames_of(&target, &report, out) } else { Ok(()) }
+                text::write(report, forecast.as_ref(), plans, out, style)?;
+                if self.frames { frames_of(&target, report, out) } else { Ok(()) }
             }
         })?;
         Ok(match report.verdict {
@@ -78,16 +74,6 @@ impl Scan {
             Verdict::Damaged => Exit::Damaged,
         })
     }
-}
-
-/// What a repair would come to. Of a part of a data directory nothing is said: repair looks at all of it. Nor where files
-/// cannot be read, or are being removed.
-fn plans(target: &Target, report: &Report, forecast: Option<&Forecast>, assumed: Assumed) -> Option<Plans> {
-    let is_whole = target.data_directory_around().as_ref() == Some(target);
-    if !is_whole || report.verdict == Verdict::Clean {
-        return None;
-    }
-    repair::plans(target, report, forecast, assumed).ok()
 }
 
 /// The fragments around what is damaged.

@@ -22,6 +22,7 @@ mod prefix;
 mod preflight;
 mod prometheus;
 mod readme;
+mod record;
 mod salvage;
 mod segment;
 mod sequence;
@@ -39,6 +40,7 @@ pub use self::error::RepairError;
 pub use self::lock::Lock;
 use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
+pub(crate) use self::record::without_labels;
 use self::segment::Mending;
 pub use self::transaction::{Found, Resumed, unfinished};
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
@@ -112,6 +114,7 @@ pub fn plan(
         Mode::Prometheus => prometheus::plan(target, report, forecast, options, &mut plan),
     };
     planned.at("read", target.path())?;
+    plan.steps.extend(record::step(target, report, &plan).at("list", target.path())?);
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
     let touched: Vec<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
     plan.inputs = input::all(target, &touched).at("read", target.path())?;

@@ -90,6 +90,17 @@ impl Plan {
         }
     }
 
+    /// Whether it is only executed on request (`--accept-orphans`): so many entries have lost their labels, and bytes are
+    /// changed from which somebody else might still get them. What only adds files, or moves whole ones, loses no label.
+    #[must_use]
+    pub fn needs_accept_orphans(&self) -> bool {
+        self.orphans.is_some_and(|orphans| orphans.are_many())
+            && self
+                .steps
+                .iter()
+                .any(|step| matches!(step.change, Change::Patch { .. } | Change::Rewrite { .. }))
+    }
+
     /// Bytes that a backup keeps.
     #[must_use]
     pub fn backup_bytes(&self) -> u64 {

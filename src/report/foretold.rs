@@ -4,7 +4,8 @@ use std::io;
 
 use super::page::{GLUE, Page, clean, count, number, path, times};
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
-use crate::scan::report::Finding;
+use crate::scan::report::{Finding, Reason, Report};
+use crate::verdict;
 
 /// Files that are named one by one.
 const NAMED: usize = 4;
@@ -25,9 +26,14 @@ const BODY: usize = 4;
 const LATER: usize = 6;
 
 /// Writes what each start would do, and what becomes of the next checkpoint.
-pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> {
+pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast, report: &Report) -> io::Result<()> {
     page.line("")?;
     let who = if forecast.agent { "Prometheus (agent)" } else { "Prometheus" };
+    let prevented = verdict::prevents_a_start(report);
+    if let Some(finding) = prevented {
+        let words = format!("{who} {} does not start here: {}", forecast.version, clean(&finding.message));
+        page.indented(2, &words)?;
+    }
     if let [start] = &*forecast.starts
         && start.outcome == Outcome::Starts
         && start.error.is_none()
@@ -35,9 +41,21 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
         && start.unknown_refs.samples == 0
         && forecast.next_checkpoint_error.is_none()
     {
-        return page.line(&format!("  {who} {} starts here, and has all that can be read", forecast.version));
+        if prevented.is_some() {
+            return Ok(());
+        }
+        let skips = report.reasons.contains(&Reason::SkipsBlock);
+        let but = if skips { ", but for a block that it skips" } else { "" };
+        let words = format!(
+            "{who} {} starts here, and has all that can be read of its logs{but}; what blocks hold is not verified",
+            forecast.version
+        );
+        return page.indented(2, &words);
     }
-    page.line(&format!("  If {who} {} starts here:", forecast.version))?;
+    match prevented {
+        Some(_) => page.line("  If that is put right and it starts:")?,
+        None => page.line(&format!("  If {who} {} starts here:", forecast.version))?,
+    }
     let body = " ".repeat(BODY);
     let mut at = 0;
     for alike in forecast.starts.chunk_by(|one, next| one == next) {

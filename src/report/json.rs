@@ -30,11 +30,17 @@ struct Outlook {
     changes: usize,
     lost: Loss,
     left: usize,
+    needs_accept_orphans: bool,
 }
 
 impl Outlook {
     fn of(plan: &Plan) -> Self {
-        Self { changes: plan.steps.len(), lost: plan.lost, left: plan.left.len() }
+        Self {
+            changes: plan.steps.len(),
+            lost: plan.lost,
+            left: plan.left.len(),
+            needs_accept_orphans: plan.needs_accept_orphans(),
+        }
     }
 }
 

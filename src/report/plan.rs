@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::foretold;
 use super::page::{GLUE, Page, clean, count, number, path, range, size, times};
-use super::text::Style;
+use super::text::{Style, state_in_words};
 use crate::forecast::report::Forecast;
 use crate::repair::Plan;
 use crate::repair::plan::{Change, FoundLabels, Loss, Mends, Method, Mode, Orphans, Step};
-use crate::scan::report::{Report, Severity, Verdict};
+use crate::scan::report::{Report, Severity, State, Verdict};
 
 /// Findings of one step that are shown one by one.
 const SHOWN: usize = 6;
@@ -60,6 +60,7 @@ struct Applied<'a> {
     backup: Option<String>,
     finished_interrupted: bool,
     verdict: Verdict,
+    state: State,
     damage: Vec<&'a str>,
 }
 
@@ -72,12 +73,13 @@ pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
         backup: done.backup.map(|path| path.display().to_string()),
         finished_interrupted: done.finished,
         verdict: done.after.verdict,
+        state: done.after.state,
         damage: done.after.of_severity(Severity::Damage).map(|finding| finding.code).collect(),
     });
     let document = Document {
         plan: answer.plan,
         backup_bytes: answer.plan.backup_bytes(),
-        needs_accept_orphans: needs_a_word(answer.plan),
+        needs_accept_orphans: answer.plan.needs_accept_orphans(),
         without_repair: answer.forecast,
         applied,
     };
@@ -156,20 +158,18 @@ fn is_rename(step: &Step) -> bool {
     matches!(step.change, Change::Rename { .. })
 }
 
-/// Whether a repair has to be told that so many orphans are meant.
-fn needs_a_word(plan: &Plan) -> bool {
-    !plan.steps.is_empty() && plan.orphans.is_some_and(|orphans| orphans.are_many())
-}
-
 /// What a repair would come to, for the report of a scan.
 pub(super) fn outlook(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
     let places: u64 = plan.steps.iter().map(|step| step.mends.len() as u64).sum();
+    let accept = if plan.needs_accept_orphans() { format!("{GLUE}--accept-orphans") } else { String::new() };
     let words = match (plan.steps.is_empty(), plan.left.first()) {
         (true, None) => return Ok(()),
-        (true, Some(left)) => format!("walfix{GLUE}repair cannot mend this: {}", clean(&left.reason)),
-        (false, None) => format!("walfix{GLUE}repair{GLUE}--backup mends it; lost: {}", loss(plan.lost)),
+        (true, Some(left)) => format!("walfix{GLUE}repair cannot repair this: {}", clean(&left.reason)),
+        (false, None) => {
+            format!("walfix{GLUE}repair{GLUE}--backup{accept} repairs it; lost: {}", loss(plan.lost))
+        }
         (false, Some(left)) => format!(
-            "walfix{GLUE}repair{GLUE}--backup mends {}, and not all: {}",
+            "walfix{GLUE}repair{GLUE}--backup{accept} repairs {}, and not all: {}",
             count(places, "place", "places"),
             clean(&left.reason)
         ),
@@ -182,7 +182,8 @@ fn verdict(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
     let (green, red) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default().bold());
     let plan = answer.plan;
     let (word, style) = match &answer.done {
-        Some(done) if done.after.verdict == Verdict::Damaged => ("STILL DAMAGED", red),
+        Some(done) if is_damaged(done) => ("STILL DAMAGED", red),
+        Some(done) if done.after.verdict == Verdict::Damaged => (state_in_words(done.after.state), red),
         Some(_) => ("REPAIRED", green),
         None if !plan.left.is_empty() && plan.steps.is_empty() => ("CANNOT BE REPAIRED", red),
         None if !plan.left.is_empty() => ("CAN BE REPAIRED IN PART", red),
@@ -198,6 +199,11 @@ fn verdict(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
     };
     let path = path(&plan.path, 60);
     page.line(&format!("{path}  {}  {tally}", page.paint(style, word)))
+}
+
+/// Whether damage is left.
+fn is_damaged(done: &Done<'_>) -> bool {
+    done.after.of_severity(Severity::Damage).next().is_some()
 }
 
 fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
@@ -345,12 +351,18 @@ fn end(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
             2,
             &format!(
                 "Nothing has been changed. With --backup{} it is, and {} of old bytes are kept.",
-                if needs_a_word(plan) { format!("{GLUE}--accept-orphans") } else { String::new() },
+                if plan.needs_accept_orphans() { format!("{GLUE}--accept-orphans") } else { String::new() },
                 size(plan.backup_bytes())
             ),
         ),
         Some(done) => {
-            if done.after.verdict == Verdict::Damaged {
+            if !is_damaged(done) && done.after.verdict == Verdict::Damaged {
+                page.indented(
+                    2,
+                    "All that walfix can repair is repaired. Do not start Prometheus; walfix scan says what else is wrong.",
+                )?;
+            }
+            if is_damaged(done) {
                 let left = done.after.of_severity(Severity::Damage).count() as u64;
                 page.indented(
                     2,

@@ -6,8 +6,8 @@ use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate
 use crate::repair::plan::{Change, Content, Loss, Mends, Method, Patch, Step};
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::report::{
-    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Report, SCHEMA, Segment,
-    Severity, Times, Verdict,
+    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Reason, Report, SCHEMA,
+    Segment, Severity, State, Times, Verdict,
 };
 use crate::scan::settled::Settlements;
 
@@ -45,6 +45,8 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         walfix: "0.1.0",
         path: "/prometheus".into(),
         verdict: if damaged { Verdict::Damaged } else { Verdict::Clean },
+        state: if damaged { State::Damaged } else { State::Clean },
+        reasons: if damaged { vec![Reason::Damage] } else { Vec::new() },
         logs,
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },

@@ -12,7 +12,7 @@ use super::{foretold, plan};
 use crate::forecast::report::Forecast;
 use crate::repair::Plans;
 use crate::scan::report::{
-    Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, Verdict,
+    Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, State, Verdict,
 };
 
 pub use super::page::WIDTH;
@@ -56,7 +56,7 @@ pub fn write(
     }
     verdict(&mut page, report, totals(report))?;
     if let Some(forecast) = forecast {
-        foretold::write(&mut page, forecast)?;
+        foretold::write(&mut page, forecast, report)?;
     }
     if let Some(plans) = plans {
         plan::outlook(&mut page, &plans.salvage)?;
@@ -70,14 +70,17 @@ pub fn write(
 fn verdict(page: &mut Page<'_>, report: &Report, totals: Option<String>) -> io::Result<()> {
     let (word, style) = match report.verdict {
         Verdict::Clean => ("clean", AnsiColor::Green.on_default()),
-        Verdict::Damaged => ("DAMAGED", AnsiColor::Red.on_default().bold()),
+        Verdict::Damaged => (state_in_words(report.state), AnsiColor::Red.on_default().bold()),
     };
     let segments = report.logs.iter().map(|log| log.segments.len() as u64).sum();
     let places = |severity| {
         report.of_severity(severity).fold(0, |sum: u64, finding| sum.saturating_add(finding.places))
     };
     let mut tally = count(segments, "segment", "segments");
-    if report.verdict == Verdict::Damaged {
+    if segments == 0 && report.verdict == Verdict::Clean {
+        "nothing here yet: Prometheus will create it".clone_into(&mut tally);
+    }
+    if places(Severity::Damage) > 0 {
         tally = format!("{} in {tally}", count(places(Severity::Damage), "place", "places"));
     }
     for (severity, one, more) in
@@ -106,6 +109,17 @@ fn verdict(page: &mut Page<'_>, report: &Report, totals: Option<String>) -> io::
             page.paragraph("  ", "  ", 2, &totals)
         }
         None => page.paragraph(&lead, &painted, 2, &tally),
+    }
+}
+
+/// The headline's word.
+pub(super) fn state_in_words(state: State) -> &'static str {
+    match state {
+        State::Clean => "clean",
+        State::Damaged => "DAMAGED",
+        State::WillNotStart => "WILL NOT START",
+        State::WillLoseData => "WILL LOSE DATA",
+        State::TakesNoSamples => "TAKES NO SAMPLES",
     }
 }
 
@@ -223,7 +237,8 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
     let lead = format!("  {word:<7}  ");
     let painted = format!("  {}{:2$}", page.paint(style, word), "", BODY - 2 - word.len());
 
-    let mut head = path(&finding.path, WIDTH - BODY);
+    let at = if finding.path.is_empty() { "." } else { &finding.path };
+    let mut head = path(at, WIDTH - BODY);
     let range = match (finding.offset, finding.end) {
         (Some(offset), Some(end)) if offset == end => Some(format!("at{GLUE}{}", number(offset))),
         (Some(offset), Some(end)) => Some(range(offset, end)),

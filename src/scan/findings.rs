@@ -105,7 +105,7 @@ pub(super) fn of_file(
 }
 
 /// A finding about a whole file or directory.
-pub(super) fn of_path(
+pub(crate) fn of_path(
     log: Option<&LogDirectory>,
     path: String,
     code: &'static str,

@@ -5,7 +5,7 @@
 
 mod cause;
 mod context;
-mod findings;
+pub(crate) mod findings;
 pub mod frames;
 mod generations;
 mod order;
@@ -30,7 +30,7 @@ use rayon::prelude::*;
 
 use self::order::{Order, Role};
 use self::references::{References, SegmentRefs};
-use self::report::{Dialect, Finding, Log, Report, SCHEMA, Segment, Severity, Verdict};
+use self::report::{Dialect, Finding, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict};
 use self::segment::{SegmentScan, Tally};
 use self::settled::Settlements;
 use self::stretches::Task;
@@ -123,6 +123,8 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         walfix: env!("CARGO_PKG_VERSION"),
         path: target.path().display().to_string(),
         verdict: Verdict::Clean,
+        state: State::Clean,
+        reasons: Vec::new(),
         logs: Vec::new(),
         findings: Vec::new(),
         refs: references.highest(),
@@ -168,7 +170,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         "a code that the documents do not have"
     );
     if report.of_severity(Severity::Damage).next().is_some() {
-        report.verdict = Verdict::Damaged;
+        report.judge(State::Damaged, vec![Reason::Damage]);
     }
     Ok(report)
 }

@@ -15,7 +15,9 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 39] = [
+pub const CODES: [&str; 45] = [
+    "block_skipped",
+    "block_unusable",
     "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
@@ -31,10 +33,14 @@ pub const CODES: [&str; 39] = [
     "invalid_length",
     "invalid_type",
     "junk_in_padding",
+    "lost_labels",
     "misnamed_segment",
     "misplaced_records",
+    "no_permission",
+    "no_space",
     "not_a_file",
     "older_checkpoint",
+    "read_only",
     "record_too_large",
     "refs_not_judged",
     "reissued_refs",
@@ -66,8 +72,12 @@ pub struct Report {
     pub walfix: &'static str,
     /// The directory, or single segment, that was read.
     pub path: String,
-    /// Whether any finding is damage.
+    /// Whether anything is wrong: [`State::Clean`] or not.
     pub verdict: Verdict,
+    /// What is wrong. [`crate::scan::scan`] judges by the findings alone, [`crate::verdict`] by what Prometheus would do, too.
+    pub state: State,
+    /// Why it is not clean, the worst first.
+    pub reasons: Vec<Reason>,
     /// What was read, in the order wal, checkpoints, wbl, chunk snapshots.
     pub logs: Vec<Log>,
     /// What is odd or wrong, in the order of logs; of each first what its names show, then its bytes in the order of
@@ -90,20 +100,62 @@ pub struct HighestRefs {
 }
 
 impl Report {
+    /// Sets what is wrong, and so the verdict.
+    pub(crate) fn judge(&mut self, state: State, reasons: Vec<Reason>) {
+        self.verdict = if state == State::Clean { Verdict::Clean } else { Verdict::Damaged };
+        (self.state, self.reasons) = (state, reasons);
+    }
+
     /// Findings of that severity.
     pub fn of_severity(&self, severity: Severity) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(move |finding| finding.severity == severity)
     }
 }
 
-/// Whether a directory is damaged.
+/// Whether a directory is clean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// No finding is damage.
+    /// Prometheus starts, and serves all that can be read.
     Clean,
-    /// At least one is.
+    /// Anything else: [`State`] says what.
     Damaged,
+}
+
+/// What is wrong with a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Prometheus starts, serves all that can be read, and a repair would change nothing.
+    Clean,
+    /// Bytes cannot be read, a repair has something to do, or a checkpoint or compaction will fail.
+    Damaged,
+    /// Prometheus does not come up, however often it is started.
+    WillNotStart,
+    /// A start deletes, cuts or leaves out what can be read.
+    WillLoseData,
+    /// Prometheus starts and refuses every sample.
+    TakesNoSamples,
+}
+
+/// Why a directory is not clean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A start fails, hangs or crashes.
+    StartFails,
+    /// A start deletes or cuts what can be read, or does not load it.
+    StartLoses,
+    /// A start drops samples because no series record says what their labels are.
+    DropsUnlabelled,
+    /// A start skips a block.
+    SkipsBlock,
+    /// The next checkpoint fails.
+    CheckpointFails,
+    /// A finding is damage.
+    Damage,
+    /// A repair would change something.
+    Repairable,
 }
 
 /// Whose records a log holds.

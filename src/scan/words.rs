@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 
 /// `1 record`, `1022 records`.
-pub(super) fn count(count: u64, one: &str) -> String {
+pub(crate) fn count(count: u64, one: &str) -> String {
     match count {
         1 => format!("1 {one}"),
         // An entry, a series.
@@ -15,7 +15,7 @@ pub(super) fn count(count: u64, one: &str) -> String {
 }
 
 /// `2026-11-21 19:24:15 UTC`, or the number where it is none that a clock shows.
-pub(super) fn time(ms: i64) -> String {
+pub(crate) fn time(ms: i64) -> String {
     day_and_time(ms).map_or_else(|| format!("{ms} ms"), |(day, time)| format!("{day} {time} UTC"))
 }
 

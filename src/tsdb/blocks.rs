@@ -1,8 +1,10 @@
 //! Which blocks a data directory has, and what their `meta.json` says (`tsdb/db.go`, `isBlockDir`; `tsdb/block.go`,
-//! `readMetaFile`). Index and chunks of a block are not looked at.
+//! `readMetaFile`), and whether Prometheus can open them: what [`fault`] looks at costs a few reads a block. What an index and
+//! chunks hold is not read.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -27,6 +29,19 @@ pub struct BlockMeta {
     pub samples: u64,
     /// Hints of its compaction: `from-out-of-order`, `from-stale-series`, `from-selected-series`.
     pub hints: Vec<String>,
+    /// The blocks that it was made from: Prometheus deletes these when it has loaded this one.
+    pub parents: Vec<String>,
+}
+
+/// Why Prometheus does not load a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockFault {
+    /// The file or directory, below the block.
+    pub name: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+    /// Whether Prometheus does not start because of it. Otherwise it skips the block.
+    pub refuses: bool,
 }
 
 impl BlockMeta {
@@ -56,7 +71,7 @@ pub fn list_blocks(data: &Path) -> io::Result<Vec<Block>> {
 }
 
 /// Whether it is a ULID as `ulid.ParseStrict` takes it: 26 digits of Crockford's base 32 in either case, 128 bits.
-fn is_ulid(name: &str) -> bool {
+pub(super) fn is_ulid(name: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_alphanumeric() && !b"ILOUilou".contains(&byte);
     name.len() == 26 && name.bytes().all(is_digit) && name.as_bytes()[0] <= b'7'
 }
@@ -72,6 +87,12 @@ struct MetaFile {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
+struct Parent {
+    ulid: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Stats {
     num_samples: Option<u64>,
@@ -81,6 +102,7 @@ struct Stats {
 #[serde(default)]
 struct Compaction {
     hints: Option<Vec<String>>,
+    parents: Option<Vec<Parent>>,
 }
 
 /// More than any block's: it grows by some hundred bytes with each block that was compacted into it.
@@ -105,12 +127,132 @@ fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
     if !(1..=2).contains(&version) {
         return Err(format!("unexpected meta file version {version}"));
     }
+    let compaction = meta.compaction.unwrap_or_default();
     Ok(BlockMeta {
         min_time: meta.min_time.unwrap_or_default(),
         max_time: meta.max_time.unwrap_or_default(),
         samples: meta.stats.unwrap_or_default().num_samples.unwrap_or_default(),
-        hints: meta.compaction.unwrap_or_default().hints.unwrap_or_default(),
+        hints: compaction.hints.unwrap_or_default(),
+        parents: compaction
+            .parents
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|parent| parent.ulid)
+            .collect(),
     })
+}
+
+/// Why Prometheus does not load this block of the data directory `data`, as far as it shows without reading the block: a
+/// file is missing, or its header or end is not one. `None` if it does, as far as that goes.
+fn fault(data: &Path, block: &Block) -> Option<BlockFault> {
+    let path = data.join(&block.ulid);
+    if let Err(what) = &block.meta {
+        return Some(BlockFault { name: "meta.json", what: what.clone(), refuses: false });
+    }
+    let refuses = |name, what| BlockFault { name, what, refuses: true };
+    // In the order of `OpenBlock` (`tsdb/block.go`).
+    chunks(&path.join("chunks"))
+        .map_err(|what| refuses("chunks", what))
+        .and_then(|()| index(&path.join("index")).map_err(|what| refuses("index", what)))
+        .and_then(|()| tombstones(&path.join("tombstones")).map_err(|what| refuses("tombstones", what)))
+        .err()
+}
+
+/// The faults of all blocks that Prometheus does not load, in their order, without those of blocks that a block which it
+/// loads was made from: it deletes these (`reloadBlocks` in `tsdb/db.go`).
+pub fn faults<'a>(data: &Path, blocks: &'a [Block]) -> Vec<(&'a Block, BlockFault)> {
+    let faults: Vec<_> = blocks.iter().filter_map(|block| Some((block, fault(data, block)?))).collect();
+    let is_loaded = |block: &&Block| !faults.iter().any(|(faulty, _)| faulty.ulid == block.ulid);
+    let metas = blocks.iter().filter(is_loaded).filter_map(|block| block.meta.as_ref().ok());
+    let parents: Vec<&String> = metas.flat_map(|meta| &meta.parents).collect();
+    faults.iter().filter(|(block, _)| !parents.contains(&&block.ulid)).cloned().collect()
+}
+
+/// `NewDirReader` (`tsdb/chunks/chunks.go`): every file whose name is a number has a header.
+fn chunks(directory: &Path) -> Result<(), String> {
+    let wrong = |name: &str, what: &str| format!("{name}: {what}");
+    for entry in fs::read_dir(directory).map_err(|e| e.to_string())? {
+        let name = entry.map_err(|e| e.to_string())?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.parse::<u64>().is_ok()) else { continue };
+        let (head, _) = ends(&directory.join(name), 8, 0).map_err(|what| wrong(name, &what))?;
+        match head.get(..8) {
+            None => return Err(wrong(name, "it has no header")),
+            Some([0x85, 0xbd, 0x40, 0xdd, 1, ..]) => {}
+            Some(_) => return Err(wrong(name, "it does not begin as a file of chunks does")),
+        }
+    }
+    Ok(())
+}
+
+/// The table of contents at the end of an index: six offsets and their checksum (`indexTOCLen`, `tsdb/index/index.go`).
+const TOC: usize = 6 * 8 + 4;
+
+fn index(path: &Path) -> Result<(), String> {
+    let (head, tail) = ends(path, 5, TOC)?;
+    match head.get(..5) {
+        None => return Err("it has no header".into()),
+        Some([0xba, 0xaa, 0xd7, 0x00, 1..=3]) => {}
+        Some(_) => return Err("it does not begin as an index does".into()),
+    }
+    let Some((offsets, checksum)) = tail.split_last_chunk::<4>().filter(|_| tail.len() == TOC) else {
+        return Err("it has no table of contents".into());
+    };
+    if crc32c::crc32c(offsets) != u32::from_be_bytes(*checksum) {
+        return Err("the checksum of its table of contents is wrong".into());
+    }
+    Ok(())
+}
+
+/// More than any file of tombstones.
+const LONGEST_TOMBSTONES: u64 = 64 << 20;
+
+/// `ReadTombstones` (`tsdb/tombstones/tombstones.go`); a block needs none.
+fn tombstones(path: &Path) -> Result<(), String> {
+    match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+        Ok(metadata) if !metadata.is_file() => return Err("it is no file".into()),
+        Ok(metadata) if metadata.len() > LONGEST_TOMBSTONES => return Ok(()),
+        Ok(_) => {}
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    file.take(LONGEST_TOMBSTONES).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    let Some((stones, checksum)) = bytes.split_last_chunk::<4>().filter(|(stones, _)| stones.len() >= 5)
+    else {
+        return Err("it has no header".into());
+    };
+    if !stones.starts_with(&[0x01, 0x30, 0xba, 0x30, 1]) {
+        return Err("it does not begin as a file of tombstones does".into());
+    }
+    // The checksum leaves out the header.
+    if crc32c::crc32c(&stones[5..]) != u32::from_be_bytes(*checksum) {
+        return Err("its checksum is wrong".into());
+    }
+    Ok(())
+}
+
+/// The first and last bytes of a file, fewer if it has fewer.
+fn ends(path: &Path, first: u64, last: usize) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => "it is missing".to_owned(),
+        _ => error.to_string(),
+    };
+    // Opening a pipe would wait for a writer.
+    let metadata = path.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err("it is no file".into());
+    }
+    if metadata.len() == 0 {
+        return Err("it is empty".into());
+    }
+    let file = File::open(path).map_err(failed)?;
+    let mut head = Vec::new();
+    (&file).take(first).read_to_end(&mut head).map_err(failed)?;
+    let last = last.min(usize::try_from(metadata.len()).unwrap_or(last));
+    let mut tail = vec![0; last];
+    file.read_exact_at(&mut tail, metadata.len() - last as u64).map_err(failed)?;
+    Ok((head, tail))
 }
 
 #[cfg(test)]

@@ -13,11 +13,14 @@ mod blocks;
 mod head_chunks;
 mod listing;
 pub mod liveness;
+pub mod losses;
 mod target;
+mod user;
 
-pub use blocks::{Block, BlockMeta, list_blocks};
+pub use blocks::{Block, BlockFault, BlockMeta, faults, list_blocks};
 pub use head_chunks::{
     HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter, list_head_chunks,
 };
 pub use listing::{Listing, LogDirectory, LogKind, Stray, StrayKind};
 pub use target::{Target, TargetError};
+pub use user::{Right, User};

@@ -1,8 +1,10 @@
 //! What a path means: a data directory, one of its logs, or one segment.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::blocks::is_ulid;
 use super::listing::{self, Listing, LogKind};
 use crate::wal::segments::{list_segments, segment_index};
 
@@ -36,10 +38,24 @@ pub enum TargetError {
         "{0} is no data directory of Prometheus, and none of wal/, wbl/, a checkpoint, a chunk snapshot or a segment"
     )]
     Other(PathBuf),
+    /// It is something else, and has data directories in it.
+    #[error("{path} is no data directory of Prometheus; there is one in {}{}", below.display(), more(*others))]
+    Above {
+        /// The path.
+        path: PathBuf,
+        /// The first directory below it that is one.
+        below: PathBuf,
+        /// How many more there are.
+        others: usize,
+    },
+}
+
+fn more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(", and in {others} more beside it") }
 }
 
 impl Target {
-    /// What `path` means.
+    /// What `path` means. A directory in which nothing is yet is a data directory: Prometheus will create the rest.
     ///
     /// # Errors
     /// If it cannot be looked at, or is nothing of Prometheus's.
@@ -56,7 +72,7 @@ impl Target {
         } else {
             None
         };
-        let shape = shape.ok_or_else(|| TargetError::Other(path.to_owned()))?;
+        let shape = shape.ok_or_else(|| above(path))?;
         Ok(Self { path: path.to_owned(), shape })
     }
 
@@ -138,6 +154,42 @@ impl Target {
     }
 }
 
+/// Names that stand in a data directory without a WAL: of a new volume, of blocks that were restored, of a server that was
+/// stopped and its logs removed, and walfix's own.
+fn may_stand_alone(name: &str) -> bool {
+    is_ulid(name)
+        || matches!(name, "lost+found" | "lock" | "queries.active" | "snapshots")
+        || name.starts_with("chunk_snapshot.")
+        || name.starts_with("walfix-")
+}
+
+/// Whether nothing is there yet, or nothing but what stands in a data directory without a WAL.
+fn has_nothing_else(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        if !entry?.file_name().to_str().is_some_and(may_stand_alone) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Of a directory that is none of Prometheus's: where there is one, a level below, as `/data/tenant` and Alloy's
+/// `/data/prometheus.remote_write.NAME`.
+fn above(path: &Path) -> TargetError {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut below: Vec<PathBuf> = entries
+        .map(|entry| path.join(entry.file_name()))
+        .filter(|below| ["wal", "wbl", "chunks_head"].iter().any(|log| below.join(log).is_dir()))
+        .collect();
+    below.sort_unstable();
+    match below.split_first() {
+        Some((first, others)) => {
+            TargetError::Above { path: path.to_owned(), below: first.clone(), others: others.len() }
+        }
+        None => TargetError::Other(path.to_owned()),
+    }
+}
+
 fn shape_of_directory(path: &Path) -> io::Result<Option<Shape>> {
     if path.join("wal").is_dir() || path.join("wbl").is_dir() || path.join("chunks_head").is_dir() {
         return Ok(Some(Shape::DataDirectory));
@@ -149,5 +201,11 @@ fn shape_of_directory(path: &Path) -> io::Result<Option<Shape>> {
         let listing = listing::log(path, "", kind)?;
         Ok(listing.logs.len() > 1 || !list_segments(path)?.is_empty())
     };
-    Ok(if named_so || looks_so()? { Some(Shape::Log(kind)) } else { None })
+    Ok(if named_so || looks_so()? {
+        Some(Shape::Log(kind))
+    } else if has_nothing_else(path)? {
+        Some(Shape::DataDirectory)
+    } else {
+        None
+    })
 }

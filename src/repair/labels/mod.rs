@@ -40,6 +40,7 @@ use self::sources::{Pool, Source, Table, Wanted};
 use self::survivors::{Orphan, Survivors};
 use super::generations::Generations;
 use super::plan::{Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series};
+use super::record;
 use super::salvage::rewritten;
 use super::segment::{Mending, Take};
 use super::{Scanned, fence, series};
@@ -65,7 +66,7 @@ pub(super) fn recover(
     plan: &mut Plan,
 ) -> io::Result<Option<Recovered>> {
     let numbers = generations.map(|generations| generations.last(false)).unwrap_or_default();
-    if plan.steps.is_empty() && numbers.is_empty() {
+    if plan.steps.is_empty() && numbers.is_empty() && record::without_labels(scanned.report).is_none() {
         return Ok(None);
     }
     let layout = Layout::after(scanned.listing, plan.steps.iter().chain(&numbers));

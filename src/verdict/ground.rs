@@ -1,0 +1,180 @@
+//! What makes a start fail, or lose data, beside the logs: blocks that cannot be opened, files that Prometheus may not read or
+//! write, a full or read-only volume. Each costs a few system calls.
+
+use std::fs::{self, Metadata};
+use std::path::Path;
+
+use crate::scan::findings::of_path;
+use crate::scan::report::{Cause, Finding, Severity};
+use crate::tsdb::{Block, LogKind, Right, Target, User, faults, list_blocks};
+
+const BLOCK_UNUSABLE: &str = "block_unusable";
+pub(super) const BLOCK_SKIPPED: &str = "block_skipped";
+const NO_PERMISSION: &str = "no_permission";
+const NO_SPACE: &str = "no_space";
+const READ_ONLY: &str = "read_only";
+
+/// Findings with which Prometheus does not start.
+pub(super) const NO_START: [&str; 4] = [BLOCK_UNUSABLE, NO_PERMISSION, NO_SPACE, READ_ONLY];
+
+/// What a start needs: a file of head chunks is made with 128 KiB (`HeadChunkFilePreallocationSize`,
+/// `tsdb/chunks/head_chunks.go`), and `queries.active` has 20 kB. Without them the server panics.
+const NEEDED: u64 = 256 * 1024;
+
+pub(super) fn findings(target: &Target, user: Option<User>) -> Vec<Finding> {
+    let data = target.path();
+    let mut findings: Vec<Finding> = volume(data).into_iter().collect();
+    // What cannot be listed, the scan has complained about.
+    let blocks = list_blocks(data).unwrap_or_default();
+    findings.extend(faults(data, &blocks).into_iter().map(|(block, fault)| {
+        let path = format!("{}/{}", block.ulid, fault.name);
+        let (code, then) = if fault.refuses {
+            (BLOCK_UNUSABLE, "Prometheus does not start with such a block")
+        } else {
+            (BLOCK_SKIPPED, "Prometheus starts without this block and its samples")
+        };
+        damage(code, path, format!("{}; {then}", fault.what), None)
+    }));
+    findings.extend(rights(target, &blocks, user));
+    findings
+}
+
+fn damage(code: &'static str, path: String, message: String, cause: Option<Cause>) -> Finding {
+    Finding { cause, ..of_path(None, path, code, Severity::Damage, message) }
+}
+
+/// Space and mount of the volume.
+fn volume(data: &Path) -> Option<Finding> {
+    let about = rustix::fs::statvfs(data).ok()?;
+    if about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        let message = "the directory is mounted read-only: Prometheus does not start".to_owned();
+        return Some(damage(READ_ONLY, String::new(), message, None));
+    }
+    let free = about.f_bavail.saturating_mul(about.f_frsize);
+    // Some file systems do not say how large they are.
+    let what = if about.f_blocks > 0 && free < NEEDED {
+        format!("{} KiB are free on its volume, and a start needs {} KiB", free / 1024, NEEDED / 1024)
+    } else if about.f_files > 0 && about.f_favail == 0 {
+        "its volume has no free inode".to_owned()
+    } else {
+        return None;
+    };
+    let message = format!("{what}: Prometheus does not start, or crashes at its next file of head chunks");
+    Some(damage(NO_SPACE, String::new(), message, None))
+}
+
+/// As whom Prometheus runs.
+enum Who {
+    /// As this user, by owner, group and mode.
+    User(User),
+    /// As the user whose process this is: the kernel knows.
+    Own,
+}
+
+impl Who {
+    fn may(&self, right: Right, path: &Path, metadata: &Metadata) -> bool {
+        use rustix::fs::Access;
+        match self {
+            Self::User(user) => user.may(right, metadata),
+            Self::Own => {
+                let access = match right {
+                    Right::Read => Access::READ_OK,
+                    Right::Write => Access::READ_OK | Access::WRITE_OK,
+                    Right::List => Access::READ_OK | Access::EXEC_OK,
+                    Right::Change => Access::WRITE_OK | Access::READ_OK | Access::EXEC_OK,
+                };
+                !matches!(rustix::fs::access(path, access), Err(rustix::io::Errno::ACCESS))
+            }
+        }
+    }
+}
+
+/// Files that Prometheus's user may not read, or not write where it has to.
+fn rights(target: &Target, blocks: &[Block], user: Option<User>) -> Option<Finding> {
+    let data = target.path();
+    let needed = needed(target, blocks);
+    let own = User::of_this_process();
+    let (who, said) = match user {
+        Some(user) => (Who::User(user), format!("user {}:{}", user.uid, user.gid)),
+        None if own.is_root() => {
+            let owner = owner(data, &needed)?;
+            let said = format!("user {}:{}, the owner of the newest segment,", owner.uid, owner.gid);
+            (Who::User(owner), said)
+        }
+        None => (Who::Own, format!("user {}:{}", own.uid, own.gid)),
+    };
+    let forbidden: Vec<(&String, Right)> = needed
+        .iter()
+        .filter_map(|(relative, right)| {
+            let path = data.join(relative);
+            let metadata = path.metadata().ok()?;
+            (!who.may(*right, &path, &metadata)).then_some((relative, *right))
+        })
+        .collect();
+    let (first, right) = *forbidden.first()?;
+    let deed = match right {
+        Right::Read => "read it",
+        Right::Write => "write to it",
+        Right::List => "list it",
+        Right::Change => "make files in it",
+    };
+    let message =
+        format!("{said} is not allowed to {deed}: Prometheus does not start, or does not find its data");
+    let finding = damage(NO_PERMISSION, first.clone(), message, None);
+    Some(Finding { places: forbidden.len() as u64, ..finding })
+}
+
+/// The owner of the newest segment, or of the directory if there is none.
+fn owner(data: &Path, needed: &[(String, Right)]) -> Option<User> {
+    use std::os::unix::fs::MetadataExt as _;
+    let newest =
+        needed.iter().rev().find(|(path, _)| path.starts_with("wal/") && !path.contains("checkpoint."));
+    let path = newest.map_or_else(|| data.to_owned(), |(path, _)| data.join(path));
+    let metadata = path.metadata().ok()?;
+    Some(User { uid: metadata.uid(), gid: metadata.gid() })
+}
+
+/// What Prometheus opens at a start, and for what.
+fn needed(target: &Target, blocks: &[Block]) -> Vec<(String, Right)> {
+    let data = target.path();
+    let mut needed = vec![(String::new(), Right::Change)];
+    for file in ["lock", "queries.active"] {
+        needed.push((file.to_owned(), Right::Write));
+    }
+    for block in blocks {
+        let below = |name: &str| format!("{}/{name}", block.ulid);
+        needed.push((block.ulid.clone(), Right::List));
+        for file in ["meta.json", "index", "tombstones"] {
+            needed.push((below(file), Right::Read));
+        }
+        needed.push((below("chunks"), Right::List));
+        needed.extend(
+            names(&data.join(below("chunks"))).map(|name| (below(&format!("chunks/{name}")), Right::Read)),
+        );
+    }
+    needed.push(("chunks_head".to_owned(), Right::Change));
+    let head_chunks = names(&data.join("chunks_head"));
+    needed.extend(head_chunks.map(|name| (format!("chunks_head/{name}"), Right::Read)));
+    let Ok(listing) = target.list() else { return needed };
+    let last = listing.last_checkpoint().map(|(at, _)| at);
+    // The WAL last: the owner of its newest segment is the one who counts.
+    for kind in [LogKind::Wbl, LogKind::Checkpoint, LogKind::Wal] {
+        for (at, log) in listing.logs.iter().enumerate().filter(|(_, log)| log.kind == kind) {
+            if kind == LogKind::Checkpoint && Some(at) != last {
+                continue;
+            }
+            let right = if kind == LogKind::Checkpoint { Right::List } else { Right::Change };
+            needed.push((log.relative.clone(), right));
+            needed.extend(log.segments.iter().map(|segment| (log.relative_of(segment), Right::Read)));
+        }
+    }
+    needed
+}
+
+/// The names of files in a directory, none if it cannot be listed.
+fn names(directory: &Path) -> std::vec::IntoIter<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names.into_iter()
+}

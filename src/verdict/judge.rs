@@ -1,0 +1,80 @@
+//! From findings, forecast and plan to a state, and why.
+
+use crate::forecast::report::{Forecast, Outcome};
+use crate::repair::plan::{Change, Step};
+use crate::repair::{Plan, without_labels};
+use crate::scan::findings::of_path;
+use crate::scan::report::{Finding, Reason, Report, Severity, State};
+use crate::scan::words;
+use crate::tsdb::Target;
+use crate::tsdb::losses::{self, LostLabels};
+
+use super::ground::{BLOCK_SKIPPED, NO_START};
+
+/// Sets the state of `report`, and adds a warning of what an earlier repair has recorded as lost.
+pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, plan: Option<&Plan>) {
+    let mut reasons = Vec::new();
+    let mut because = |reason, holds: bool| {
+        if holds {
+            reasons.push(reason);
+        }
+    };
+    let has = |codes: &[&str]| report.findings.iter().any(|finding| codes.contains(&finding.code));
+    let starts = || forecast.iter().flat_map(|forecast| &forecast.starts);
+    let comes_up = |outcome| matches!(outcome, Outcome::Starts | Outcome::Loses);
+    let fails = starts().any(|start| !comes_up(start.outcome));
+    let always = starts().last().is_some_and(|start| !comes_up(start.outcome));
+    because(Reason::StartFails, fails || has(&NO_START));
+    let loses = starts().any(|start| start.outcome == Outcome::Loses || start.gone.samples > 0);
+    because(Reason::StartLoses, loses || forecast.is_some_and(|forecast| forecast.poisoned && loses));
+    let unlabelled = starts().any(|start| start.unknown_refs.samples > 0);
+    let unlabelled = unlabelled.then(|| without_labels(report)).flatten();
+    let recorded = losses::recorded(target.path());
+    let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now)));
+    because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
+    because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
+    because(
+        Reason::CheckpointFails,
+        forecast.is_some_and(|forecast| forecast.next_checkpoint_error.is_some()),
+    );
+    because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
+    because(
+        Reason::Repairable,
+        plan.is_some_and(|plan| plan.steps.iter().any(|step| is_needed(step, &report.findings))),
+    );
+    let state = match reasons.first() {
+        None => State::Clean,
+        Some(Reason::StartFails) if always || has(&NO_START) => State::WillNotStart,
+        Some(Reason::StartFails | Reason::StartLoses | Reason::DropsUnlabelled | Reason::SkipsBlock) => {
+            State::WillLoseData
+        }
+        Some(Reason::CheckpointFails | Reason::Damage | Reason::Repairable) => State::Damaged,
+    };
+    if let (Some((_, at)), Some(now)) = (known, unlabelled) {
+        report.findings.push(lost(&now, at));
+    }
+    report.judge(state, reasons);
+}
+
+fn lost(now: &LostLabels, at: i64) -> Finding {
+    let message = format!(
+        "{} of {} have had no labels since the repair of {}: Prometheus drops them",
+        words::count(now.entries.unwrap_or(0), "entry"),
+        words::count(now.series.unwrap_or(0), "series"),
+        words::time(at),
+    );
+    Finding { series: now.series, ..of_path(None, String::new(), "lost_labels", Severity::Warning, message) }
+}
+
+/// Whether a step does more than tidy up what is normal after a crash, as a torn tail.
+fn is_needed(step: &Step, findings: &[Finding]) -> bool {
+    let is_fence = |code: &str| code == "unknown_refs" && matches!(step.change, Change::Create { .. });
+    let is_note = |code: &str, offset| {
+        let same = |finding: &&Finding| {
+            finding.code == code && finding.offset == offset && finding.path == step.change.path()
+        };
+        findings.iter().filter(same).all(|finding| finding.severity == Severity::Note)
+            && findings.iter().any(|finding| same(&finding))
+    };
+    !step.mends.iter().all(|mends| is_fence(&mends.code) || is_note(&mends.code, mends.offset))
+}

@@ -1,0 +1,98 @@
+//! Whether a directory is clean: what the scan has found, what each start would do, and what a repair would change, taken
+//! together. A verdict is never better than the forecast or the plan.
+
+mod ground;
+mod judge;
+
+use std::num::NonZeroUsize;
+
+pub use self::judge::judge;
+use crate::forecast::report::Forecast;
+use crate::forecast::{Assumed, ForecastError, forecast};
+use crate::repair::{self, Plans};
+use crate::scan::report::{Finding, Report};
+use crate::scan::{self, Progress, ScanError};
+use crate::tsdb::{Target, User};
+
+/// How to look at a directory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Threads to read with; as many as there are processors if it is left out.
+    pub threads: Option<NonZeroUsize>,
+    /// Which Prometheus is to read the directory next.
+    pub assumed: Assumed,
+    /// As whom it runs. If it is left out: for root the owner of the newest segment, else the user whose process this is.
+    pub user: Option<User>,
+}
+
+/// All that is known of a directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnosis {
+    /// What was found, judged by all that follows.
+    pub report: Report,
+    /// What Prometheus would do; `None` if there is no WAL of Prometheus's.
+    pub forecast: Option<Forecast>,
+    /// What a repair would come to; `None` for a part of a data directory, and if its files change or cannot be read.
+    pub plans: Option<Plans>,
+}
+
+/// Why a directory cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum DiagnosisError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// It cannot be read again.
+    #[error(transparent)]
+    Forecast(#[from] ForecastError),
+}
+
+/// How often a directory is looked at anew whose files go while it is read.
+const TRIES: usize = 3;
+
+/// Reads all of `target`, forecasts each start, plans a repair, and judges by all of it. Changes nothing.
+///
+/// # Errors
+/// If a directory cannot be listed, or a file not be opened.
+pub fn diagnose(
+    target: &Target,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Diagnosis, DiagnosisError> {
+    let mut tries = 1;
+    loop {
+        let mut report = scan::scan(target, &scan::Options { threads: options.threads }, progress)?;
+        let forecast = forecast(target, &report, options.assumed);
+        let plans = forecast.as_ref().ok().and_then(|forecast| {
+            is_whole(target)
+                .then(|| repair::plans(target, &report, forecast.as_ref(), options.assumed).ok())?
+        });
+        // A running server removes segments and checkpoints.
+        let changes = is_whole(target) && !report.logs.is_empty() && (forecast.is_err() || plans.is_none());
+        if changes && tries < TRIES {
+            tries += 1;
+            continue;
+        }
+        let forecast = forecast?;
+        report.findings.extend(around(target, options.user));
+        judge(target, &mut report, forecast.as_ref(), plans.as_ref().map(|plans| &plans.salvage));
+        return Ok(Diagnosis { report, forecast, plans });
+    }
+}
+
+/// What is wrong beside the logs: blocks, rights, space. Nothing for a part of a data directory.
+#[must_use]
+pub fn around(target: &Target, user: Option<User>) -> Vec<Finding> {
+    if is_whole(target) { ground::findings(target, user) } else { Vec::new() }
+}
+
+/// Whether it is a data directory, and no part of one.
+fn is_whole(target: &Target) -> bool {
+    target.data_directory_around().as_ref() == Some(target)
+}
+
+/// What keeps Prometheus from starting, beside the logs.
+#[must_use]
+pub fn prevents_a_start(report: &Report) -> Option<&Finding> {
+    report.findings.iter().find(|finding| ground::NO_START.contains(&finding.code))
+}
