@@ -19,6 +19,9 @@ const RECORDS: [u8; 79] = [
     0x00, 0x00, 0x00,
 ];
 
+/// The header of the samples record if it holds the sample of the first series alone. The second has no labels.
+const HEADER_OF_ONE: [u8; 7] = [0x01, 0x00, 0x1b, 0x2c, 0x51, 0x4c, 0x07];
+
 const CLEAN: i32 = 0;
 const DAMAGED: i32 = 4;
 const FAILED: i32 = 8;
@@ -51,9 +54,9 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
-/// A page that holds [`RECORDS`].
+/// A page that holds [`RECORDS`] but for the second sample.
 fn page() -> Vec<u8> {
-    let mut page = RECORDS.to_vec();
+    let mut page = [&RECORDS[..35], &HEADER_OF_ONE, &RECORDS[42..69]].concat();
     page.resize(32_768, 0);
     page
 }
@@ -135,6 +138,7 @@ fn missing_path() {
 #[test]
 fn not_a_data_directory() {
     let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("notes.txt"), "").expect("a file");
     let output = scan(&[], directory.path());
     assert_exit(&output, FAILED);
     assert!(stderr(&output).starts_with("walfix: "), "{}", stderr(&output));
@@ -184,9 +188,9 @@ fn a_clean_log() {
     assert_eq!(report["verdict"], "clean");
     assert_eq!(log["records"], serde_json::json!({ "series": 1, "samples": 1 }));
     assert_eq!(log["entries"]["series"], 1);
-    assert_eq!(log["entries"]["samples"], 2);
+    assert_eq!(log["entries"]["samples"], 1);
     assert_eq!(log["min_time"], 1_000);
-    assert_eq!(log["max_time"], 1_005);
+    assert_eq!(log["max_time"], 1_000);
     assert_eq!(log["segments"][0]["bytes"], 32_768);
 
     let output = scan(&[], directory.path());
@@ -236,7 +240,11 @@ fn a_damaged_log() {
     let output = scan(&["-q"], directory.path());
     assert_exit(&output, DAMAGED);
     // Nothing defines ref 2.
-    assert!(stdout(&output).contains("DAMAGED  1 place in 2 segments, 1 warning\n"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("WILL LOSE DATA  1 place in 2 segments, 1 warning\n"),
+        "{}",
+        stdout(&output)
+    );
     assert_eq!(stderr(&output), "");
 }
 

@@ -337,8 +337,13 @@ fn an_older_version() {
     let mut bytes = fs::read(&page).expect("a segment");
     bytes[40_000..40_100].fill(0x5a);
     fs::write(&page, bytes).expect("it can be damaged");
-    let arguments = ["repair", "--backup", "--accept-orphans", "--prometheus=2.42.0"];
-    assert_exit(&walfix(&arguments, directory.path()), REPAIRED);
+    let arguments = ["repair", "--backup", "--accept-orphans", "--prometheus=2.42.0", "--format=json"];
+    let output = walfix(&arguments, directory.path());
+    // No damage is left, and that version does not serve what the others do.
+    assert_exit(&output, DAMAGED);
+    let done: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!(done["applied"]["damage"], serde_json::json!([]));
+    assert_eq!(done["applied"]["state"], "will_lose_data");
 }
 
 #[test]

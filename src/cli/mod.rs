@@ -86,7 +86,7 @@ struct Global {
     /// Print nothing if there is no damage, and only the verdict if there is; JSON is printed all the same.
     #[arg(long, short, global = true)]
     quiet: bool,
-    /// Threads to read with [default: one for each processor].
+    /// Threads to read with, at most four for each processor [default: one for each processor].
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// The version of Prometheus that is to read the directory next.
@@ -146,7 +146,8 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     if let Some(threads) = cli.global.threads {
         // It is not there yet: this is the only one who makes it.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+        let _ =
+            rayon::ThreadPoolBuilder::new().num_threads(walfix::scan::threads(Some(threads))).build_global();
     }
     let done = match &cli.command {
         Command::Scan(command) => command.run(&cli.global),

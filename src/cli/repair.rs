@@ -144,7 +144,10 @@ impl Repair {
                 finished: true,
                 after: &made.report,
             });
-            show(&Answer { plan, forecast: made.forecast.as_ref(), done }, global)?;
+            match done {
+                Some(_) => show_done(&Answer { plan, forecast: made.forecast.as_ref(), done }, global),
+                None => show(&Answer { plan, forecast: made.forecast.as_ref(), done }, global)?,
+            }
             return Ok(match (made.report.verdict, finished) {
                 (Verdict::Damaged, _) => Exit::Damaged,
                 (Verdict::Clean, Some(_)) => Exit::Repaired,
@@ -173,7 +176,7 @@ impl Repair {
             .plan(target, global)
             .context("the repair is done, but the directory cannot be read to verify it")?;
         let done = Done { backup, finished: finished.is_some(), after: &after.report };
-        show(&Answer { plan, forecast: made.forecast.as_ref(), done: Some(done) }, global)?;
+        show_done(&Answer { plan, forecast: made.forecast.as_ref(), done: Some(done) }, global);
         Ok(match after.report.verdict {
             Verdict::Clean if plan.left.is_empty() => Exit::Repaired,
             Verdict::Clean | Verdict::Damaged => Exit::Damaged,
@@ -243,6 +246,14 @@ fn finish_interrupted(
         );
     }
     Ok(resumed.finished)
+}
+
+/// As [`show`]. The directory is changed, and that is not undone because nobody can read of it.
+fn show_done(answer: &Answer<'_>, global: &Global) {
+    let Err(error) = show(answer, global) else { return };
+    let backup = answer.done.and_then(|done| done.backup);
+    let kept = backup.map_or_else(String::new, |backup| format!("; its backup is {}", backup.display()));
+    eprintln!("walfix: the repair is done{kept}. Only the report could not be written: {error:#}");
 }
 
 fn show(answer: &Answer<'_>, global: &Global) -> anyhow::Result<()> {

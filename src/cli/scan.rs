@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use walfix::report::{json, text};
 use walfix::scan::frames;
 use walfix::scan::report::{Report, Severity, Verdict};
-use walfix::tsdb::Target;
+use walfix::tsdb::{Target, TargetError};
 use walfix::verdict::{self, Diagnosis};
 
 use super::progress::Bar;
@@ -97,7 +97,9 @@ fn frames_of(target: &Target, report: &Report, out: &mut dyn io::Write) -> io::R
 pub(super) fn usual_target(usual: &Path) -> anyhow::Result<Target> {
     let here = std::env::current_dir().context("cannot tell the current directory; give a PATH")?;
     let why = match Target::find(&here) {
-        Ok(target) => return Ok(target),
+        // An empty directory is a new volume only if it is named.
+        Ok(target) if !target.is_new() => return Ok(target),
+        Ok(_) => TargetError::Other(here),
         Err(why) => why,
     };
     if usual.exists() {

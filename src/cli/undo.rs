@@ -29,15 +29,19 @@ pub(super) struct Undo {
 impl Undo {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
         let answer = |answer: &Answer<'_>| {
-            print(|out| match global.format {
+            let printed = print(|out| match global.format {
                 Format::Json => undo::write_json(answer, out),
                 Format::Text if global.quiet => Ok(()),
                 Format::Text => undo::write(answer, out),
-            })
+            });
+            // What is done stays done if nobody can read of it.
+            if let Err(error) = printed {
+                eprintln!("walfix: the undo is done. Only the report could not be written: {error:#}");
+            }
         };
         if let Some(into) = &self.into {
             let restored = repair::restore_into(&self.backup, into)?;
-            answer(&Answer::Restored { restored: &restored, into })?;
+            answer(&Answer::Restored { restored: &restored, into });
             return Ok(if restored.missing.is_empty() { Exit::Clean } else { Exit::Damaged });
         }
         let (undone, moved_to) = if self.force {
@@ -46,7 +50,7 @@ impl Undo {
         } else {
             (repair::undo(&self.backup)?, None)
         };
-        answer(&Answer::PutBack { undone, moved_to: moved_to.as_deref() })?;
+        answer(&Answer::PutBack { undone, moved_to: moved_to.as_deref() });
         Ok(Exit::Clean)
     }
 }

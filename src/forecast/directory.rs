@@ -142,8 +142,10 @@ impl Log {
 
     /// The segment that a reader opens by this number: only its usual name is tried.
     pub(super) fn open(&self, index: i64) -> Option<&Segment> {
+        let from = self.segments.partition_point(|segment| segment.index < index);
         let name = segment_name(index);
-        self.segments.iter().find(|segment| segment.name == name)
+        let mut same = self.segments[from..].iter().take_while(|segment| segment.index == index);
+        same.find(|segment| segment.name == name)
     }
 
     /// The path of a segment below the data directory.

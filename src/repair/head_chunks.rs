@@ -24,7 +24,7 @@ pub(super) const TOO_OLD: &str = "head chunks have refs that mean other series b
      start a newer one, and repair for that with --prometheus";
 
 /// The directory of head chunks.
-pub(super) const CHUNKS_HEAD: &str = "chunks_head";
+pub(super) use crate::tsdb::CHUNKS_HEAD;
 
 /// The steps after which no chunk is taken for one of another series.
 pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Vec<Step>> {

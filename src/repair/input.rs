@@ -1,6 +1,7 @@
 //! The files that a plan is made from, known again by what the file system says of them, and by a checksum where they
 //! are changed.
 
+use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -12,13 +13,13 @@ use super::plan::Input;
 use crate::tsdb::Target;
 
 /// All segments of the logs of `target`; with a checksum those in `touched`.
-pub(super) fn all(target: &Target, touched: &[&str]) -> io::Result<Vec<Input>> {
+pub(super) fn all(target: &Target, touched: &HashSet<&str>) -> io::Result<Vec<Input>> {
     let listing = target.list()?;
     let mut inputs = Vec::new();
     for log in &listing.logs {
         for segment in &log.segments {
             let path = log.relative_of(segment);
-            let is_touched = touched.contains(&path.as_str());
+            let is_touched = touched.contains(path.as_str());
             inputs.push(input(target.path(), path, is_touched)?);
         }
     }

@@ -31,6 +31,7 @@ mod state;
 mod transaction;
 mod undo;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use self::backup::Backup;
@@ -116,10 +117,11 @@ pub fn plan(
     planned.at("read", target.path())?;
     plan.steps.extend(record::step(target, report, &plan).at("list", target.path())?);
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
-    let touched: Vec<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
+    let touched: HashSet<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
     plan.inputs = input::all(target, &touched).at("read", target.path())?;
+    let mut known: HashSet<String> = plan.inputs.iter().map(|input| input.path.clone()).collect();
     for source in plan.steps.iter().map(|step| step.change.source()) {
-        if !plan.inputs.iter().any(|input| input.path == source) && target.path_of(source).is_file() {
+        if target.path_of(source).is_file() && known.insert(source.to_owned()) {
             let input = input::input(target.path(), source.to_owned(), true).at("read", target.path())?;
             plan.inputs.push(input);
         }

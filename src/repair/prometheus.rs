@@ -7,6 +7,7 @@
 
 mod checkpoint;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 
@@ -75,9 +76,10 @@ pub(super) fn plan(
     if forecast.poisoned {
         return refuses(plan, "Prometheus repairs this again and again, and never mends it");
     }
+    let segments = segments(&listing);
     for start in &forecast.starts {
         // The last first: what is left has no gap.
-        for path in start.deletes.iter().rev().filter(|path| is_segment(&listing, path)) {
+        for path in start.deletes.iter().rev().filter(|path| segments.contains(*path)) {
             let bytes = target.path_of(path).metadata()?.len();
             let change = Change::SetAside { path: path.clone(), bytes };
             let how = "Prometheus deletes all segments behind the damaged one; here it goes into the backup";
@@ -103,9 +105,10 @@ fn repairs(start: &Start) -> bool {
     matches!(start.outcome, Outcome::Starts | Outcome::Loses)
 }
 
-fn is_segment(listing: &Listing, path: &str) -> bool {
-    let mut logs = listing.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Wbl));
-    logs.any(|log| log.segments.iter().any(|segment| log.relative_of(segment) == path))
+/// The paths of all segments of WAL and WBL.
+fn segments(listing: &Listing) -> HashSet<String> {
+    let logs = listing.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Wbl));
+    logs.flat_map(|log| log.segments.iter().map(|segment| log.relative_of(segment))).collect()
 }
 
 fn is_mended(plan: &Plan, finding: &Finding) -> bool {

@@ -90,9 +90,18 @@ pub enum ScanError {
 pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Result<Report, ScanError> {
     let listing =
         target.list().map_err(|source| ScanError::List { path: target.path().to_owned(), source })?;
-    let threads =
-        rayon::ThreadPoolBuilder::new().num_threads(options.threads.map_or(0, NonZeroUsize::get)).build()?;
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(threads(options.threads)).build()?;
     threads.install(|| read(target, &listing, progress))
+}
+
+/// Threads for each processor, at most: more only take memory.
+const THREADS: usize = 4;
+
+/// How many threads read where so many are asked for. 0 stands for one for each processor.
+#[must_use]
+pub fn threads(asked: Option<NonZeroUsize>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    asked.map_or(0, |asked| asked.get().min(THREADS * processors))
 }
 
 fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<Report, ScanError> {

@@ -147,6 +147,10 @@ fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
 fn fault(data: &Path, block: &Block) -> Option<BlockFault> {
     let path = data.join(&block.ulid);
     if let Err(what) = &block.meta {
+        // An empty directory holds no samples.
+        if ["meta.json", "index", "chunks"].iter().all(|name| path.join(name).symlink_metadata().is_err()) {
+            return None;
+        }
         return Some(BlockFault { name: "meta.json", what: what.clone(), refuses: false });
     }
     let refuses = |name, what| BlockFault { name, what, refuses: true };

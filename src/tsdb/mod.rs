@@ -17,6 +17,9 @@ pub mod losses;
 mod target;
 mod user;
 
+/// The directory of head chunks.
+pub const CHUNKS_HEAD: &str = "chunks_head";
+
 pub use blocks::{Block, BlockFault, BlockMeta, faults, list_blocks};
 pub use head_chunks::{
     HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter, list_head_chunks,

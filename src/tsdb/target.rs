@@ -76,6 +76,12 @@ impl Target {
         Ok(Self { path: path.to_owned(), shape })
     }
 
+    /// Whether nothing is there yet: no log, and nothing but what may stand in a data directory without one.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.shape == Shape::DataDirectory && has_nothing_else(&self.path).unwrap_or(false)
+    }
+
     /// The path as it was given.
     #[must_use]
     pub fn path(&self) -> &Path {

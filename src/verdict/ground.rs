@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::scan::findings::of_path;
 use crate::scan::report::{Cause, Finding, Severity};
-use crate::tsdb::{Block, LogKind, Right, Target, User, faults, list_blocks};
+use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, faults, list_blocks};
 
 const BLOCK_UNUSABLE: &str = "block_unusable";
 pub(super) const BLOCK_SKIPPED: &str = "block_skipped";
@@ -152,9 +152,9 @@ fn needed(target: &Target, blocks: &[Block]) -> Vec<(String, Right)> {
             names(&data.join(below("chunks"))).map(|name| (below(&format!("chunks/{name}")), Right::Read)),
         );
     }
-    needed.push(("chunks_head".to_owned(), Right::Change));
-    let head_chunks = names(&data.join("chunks_head"));
-    needed.extend(head_chunks.map(|name| (format!("chunks_head/{name}"), Right::Read)));
+    needed.push((CHUNKS_HEAD.to_owned(), Right::Change));
+    let head_chunks = names(&data.join(CHUNKS_HEAD));
+    needed.extend(head_chunks.map(|name| (format!("{CHUNKS_HEAD}/{name}"), Right::Read)));
     let Ok(listing) = target.list() else { return needed };
     let last = listing.last_checkpoint().map(|(at, _)| at);
     // The WAL last: the owner of its newest segment is the one who counts.

@@ -2,7 +2,7 @@
 
 use crate::forecast::report::{Forecast, Outcome};
 use crate::repair::plan::{Change, Step};
-use crate::repair::{Plan, without_labels};
+use crate::repair::{Mode, Plan, without_labels};
 use crate::scan::findings::of_path;
 use crate::scan::report::{Finding, Reason, Report, Severity, State};
 use crate::scan::words;
@@ -40,7 +40,10 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
     because(
         Reason::Repairable,
-        plan.is_some_and(|plan| plan.steps.iter().any(|step| is_needed(step, &report.findings))),
+        plan.is_some_and(|plan| {
+            // The other mode also cuts what is normal after a crash.
+            plan.mode == Mode::Salvage && plan.steps.iter().any(|step| is_needed(step, &report.findings))
+        }),
     );
     let state = match reasons.first() {
         None => State::Clean,

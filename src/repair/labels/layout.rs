@@ -138,7 +138,9 @@ impl Layout {
                 }
                 Change::Rename { from, to } => rename(&mut names, &mut checkpoints, from, to),
                 Change::SetAside { path, .. } => {
-                    names.retain(|name, _| !is_at_or_below(name, path));
+                    for name in at_or_below(&names, path) {
+                        names.remove(&name);
+                    }
                     checkpoints.retain(|name| !is_at_or_below(name, path));
                 }
             }
@@ -199,13 +201,21 @@ fn in_order(parts: &mut Vec<Part>) {
     parts.dedup_by_key(|part| part.number);
 }
 
+/// The names of a file, or of all that is in a directory. There may be many names and many steps.
+fn at_or_below(names: &BTreeMap<String, Option<String>>, path: &str) -> Vec<String> {
+    // Other names may stand between the directory's own and those in it, as `a-b` between `a` and `a/b`.
+    let (inside, behind) = (format!("{path}/"), format!("{path}0"));
+    let own = names.contains_key(path).then(|| path.to_owned());
+    own.into_iter().chain(names.range(inside..behind).map(|(name, _)| name.clone())).collect()
+}
+
 fn rename(
     names: &mut BTreeMap<String, Option<String>>,
     checkpoints: &mut BTreeSet<String>,
     from: &str,
     to: &str,
 ) {
-    let moved: Vec<String> = names.keys().filter(|name| is_at_or_below(name, from)).cloned().collect();
+    let moved = at_or_below(names, from);
     if moved.is_empty() && !checkpoints.contains(from) {
         // Something that is no segment by its name so far.
         names.insert(to.to_owned(), Some(from.to_owned()));

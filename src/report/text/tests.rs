@@ -21,7 +21,7 @@ fn nothing() {
     assert_text(
         &samples::empty(),
         "
-/prometheus  clean  0 segments
+/prometheus  clean  nothing here yet: Prometheus will create it
 
   log  kind  segments  size  records  series  samples  other  times in UTC
   wal  wal          0   0 B        0       0        0      0
