@@ -6,7 +6,7 @@ use std::fmt;
 use super::Version;
 use super::stream::{Stop, Stream, segment_path};
 use crate::record::RecordType;
-use crate::wal::compress::{MAX_RECORD, UnpackError, Unpacker};
+use crate::wal::compress::{MAX_RECORD, UnpackError, Unpacker, allowance};
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, FragmentType, HEADER_SIZE, PAGE, PAGE_SIZE, ReadAt, crc};
 
@@ -151,6 +151,8 @@ impl<S: ReadAt> Replay<S> {
     /// Over all of `parts` as one stream.
     #[must_use]
     pub fn new(parts: Vec<Part<S>>, version: Version) -> Self {
+        let mut unpacker = Unpacker::default();
+        unpacker.allow(allowance(parts.iter().map(|part| part.length).sum()));
         Self {
             stream: Stream::new(parts),
             version,
@@ -159,7 +161,7 @@ impl<S: ReadAt> Replay<S> {
             plain: Vec::new(),
             packed: Vec::new(),
             page: vec![0; PAGE_SIZE].into_boxed_slice(),
-            unpacker: Unpacker::default(),
+            unpacker,
             finished: false,
             error: None,
         }
@@ -305,7 +307,7 @@ impl<S: ReadAt> Replay<S> {
             Err(UnpackError::Zstd(words)) => {
                 fault(zstd_words(pile, &words), Class::Unpacks(Compression::Zstd))
             }
-            Err(UnpackError::TooLarge(_)) => {
+            Err(UnpackError::TooLarge(_) | UnpackError::TooMuch) => {
                 self.plain.clear();
                 Ok(Data::TooLarge)
             }

@@ -237,7 +237,7 @@ fn segment_step(
         ));
     }
     if standing.has_too_large() {
-        return Ok(Err("it has a record that is larger than walfix reads, and Prometheus may read it"));
+        return Ok(Err("it has records that are larger than walfix reads, and Prometheus may read them"));
     }
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));

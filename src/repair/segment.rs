@@ -211,7 +211,8 @@ impl Standing {
 
     /// Whether there is a record that is larger than what is read: Prometheus may read it.
     pub(super) fn has_too_large(&self) -> bool {
-        let too_large = |fault: &Fault| matches!(fault, Fault::Unpack(UnpackError::TooLarge(_)));
+        let too_large =
+            |fault: &Fault| matches!(fault, Fault::Unpack(UnpackError::TooLarge(_)) | Fault::NotRead);
         self.problems
             .iter()
             .any(|problem| matches!(&problem.kind, ProblemKind::Framing(fault) if too_large(fault)))

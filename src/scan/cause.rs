@@ -62,7 +62,7 @@ fn cause(problem: &Problem, bytes: &[u8], zeros_from: Option<u64>) -> Cause {
         Fault::Torn => Cause::TornByCrash,
         Fault::Unfinished if problem.at_tail => Cause::TornByCrash,
         Fault::Unfinished => Cause::AbandonedWrite,
-        Fault::Unpack(_) => Cause::WrittenWrong,
+        Fault::Unpack(_) | Fault::NotRead => Cause::WrittenWrong,
         Fault::Checksum { .. } | Fault::Length(_) | Fault::JunkInPadding => {
             let first_sector = problem.range.start.next_multiple_of(SECTOR);
             match zeros_from {

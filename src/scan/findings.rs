@@ -247,6 +247,11 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String)
             format!("a record of {bytes} bytes is more than walfix reads (256 MiB): what it holds is not known"),
         ),
         Fault::Unpack(error) => ("unpack_error", format!("the checksum is right, and the record does not unpack: {error}")),
+        Fault::NotRead => (
+            "not_read",
+            "the records before this unpack to more than 100 times the size of the file and 1 GiB: walfix stops reading here"
+                .into(),
+        ),
         Fault::DuplicatedPage { original } => {
             ("duplicated_page", format!("the same bytes as at {original}: records would be replayed twice"))
         }

@@ -15,7 +15,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 45] = [
+pub const CODES: [&str; 46] = [
     "block_skipped",
     "block_unusable",
     "checkpoint_ahead",
@@ -39,6 +39,7 @@ pub const CODES: [&str; 45] = [
     "no_permission",
     "no_space",
     "not_a_file",
+    "not_read",
     "older_checkpoint",
     "read_only",
     "record_too_large",
@@ -154,6 +155,8 @@ pub enum Reason {
     CheckpointFails,
     /// A finding is damage.
     Damage,
+    /// Records are too large, or too many, to be read.
+    NotRead,
     /// A repair would change something.
     Repairable,
 }

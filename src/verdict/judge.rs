@@ -38,6 +38,7 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
         forecast.is_some_and(|forecast| forecast.next_checkpoint_error.is_some()),
     );
     because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
+    because(Reason::NotRead, has(&["not_read", "record_too_large"]));
     because(
         Reason::Repairable,
         plan.is_some_and(|plan| {
@@ -51,7 +52,9 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
         Some(Reason::StartFails | Reason::StartLoses | Reason::DropsUnlabelled | Reason::SkipsBlock) => {
             State::WillLoseData
         }
-        Some(Reason::CheckpointFails | Reason::Damage | Reason::Repairable) => State::Damaged,
+        Some(Reason::CheckpointFails | Reason::Damage | Reason::NotRead | Reason::Repairable) => {
+            State::Damaged
+        }
     };
     if let (Some((_, at)), Some(now)) = (known, unlabelled) {
         report.findings.push(lost(&now, at));

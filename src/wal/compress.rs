@@ -22,15 +22,39 @@ pub enum UnpackError {
     /// It has so many bytes, more than [`MAX_RECORD`].
     #[error("the record has {0} bytes, more than walfix reads (256 MiB)")]
     TooLarge(u64),
+    /// The records of its file unpack to more than is read of one file, see [`Unpacker::allow`].
+    #[error("the records of this file unpack to more than 100 times its size and 1 GiB")]
+    TooMuch,
+}
+
+/// What the records of a file of so many bytes may unpack to, in bytes. Real ones come to ten times the size; a file made to
+/// keep readers busy comes to 30 000 times.
+#[must_use]
+pub fn allowance(bytes: u64) -> u64 {
+    bytes.saturating_mul(100).saturating_add(1 << 30)
 }
 
 /// Unpacks records; one for each thread, since its buffers are used again.
-#[derive(Default)]
 pub struct Unpacker {
     snappy: snap::raw::Decoder,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     buffer: Vec<u8>,
     unpacked: usize,
+    /// Bytes that may still be unpacked.
+    allowed: u64,
+}
+
+impl Default for Unpacker {
+    /// Without a bound on what it unpacks in all.
+    fn default() -> Self {
+        Self {
+            snappy: snap::raw::Decoder::default(),
+            zstd: None,
+            buffer: Vec::new(),
+            unpacked: 0,
+            allowed: u64::MAX,
+        }
+    }
 }
 
 impl std::fmt::Debug for Unpacker {
@@ -40,6 +64,16 @@ impl std::fmt::Debug for Unpacker {
 }
 
 impl Unpacker {
+    /// From here on it unpacks so many bytes in all, and no more.
+    pub fn allow(&mut self, bytes: u64) {
+        self.allowed = bytes;
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        self.allowed = self.allowed.checked_sub(bytes as u64).ok_or(UnpackError::TooMuch)?;
+        Ok(())
+    }
+
     /// The record that `stored` holds: `stored` itself where it is not compressed.
     ///
     /// # Errors
@@ -75,6 +109,7 @@ impl Unpacker {
         if length / 64 > stored.len() {
             return Err(UnpackError::Snappy("the block claims more than its bytes can hold".into()));
         }
+        self.charge(length)?;
         let out = grow(&mut self.buffer, length)?;
         self.unpacked = self.snappy.decompress(stored, out).map_err(failed)?;
         Ok(self.unpacked())
@@ -85,10 +120,11 @@ impl Unpacker {
         if self.zstd.is_none() {
             self.zstd = Some(zstd::bulk::Decompressor::new().map_err(failed)?);
         }
-        let Some(decompressor) = self.zstd.as_mut() else { return Ok(&[]) };
         let bound = stored.len().saturating_mul(MAX_RATIO).min(MAX_RECORD);
         let mut room = content_size(stored)?.min(bound);
         loop {
+            self.charge(room)?;
+            let Some(decompressor) = self.zstd.as_mut() else { return Ok(&[]) };
             let out = grow(&mut self.buffer, room)?;
             match decompressor.decompress_to_buffer(stored, out) {
                 Ok(length) => {

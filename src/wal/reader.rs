@@ -119,6 +119,8 @@ pub enum Fault {
         /// Where the earlier one begins.
         original: u64,
     },
+    /// From here on nothing is read: the records before unpack to too much, see [`compress::allowance`].
+    NotRead,
     /// The medium does not give these bytes, and what the system says about the first of them.
     Unreadable(String),
     /// The file has become shorter while it was read.
@@ -242,9 +244,11 @@ struct Part {
 impl<S: ReadAt> SegmentReader<S> {
     /// Over the first `length` bytes of `source`.
     pub fn new(source: S, length: u64) -> Self {
+        let mut unpacker = Unpacker::default();
+        unpacker.allow(compress::allowance(length));
         Self {
             window: Window::new(source, length),
-            unpacker: Unpacker::default(),
+            unpacker,
             at: 0,
             entered: None,
             open: None,
@@ -297,6 +301,7 @@ impl<S: ReadAt> SegmentReader<S> {
             if let Some(found) = self.stashed.take() {
                 match self.unpack(&found) {
                     Ok(()) => return Some(Event::Record(self.record(found))),
+                    Err(UnpackError::TooMuch) => self.give_up(found.range().start),
                     Err(error) => self.does_not_unpack(&found, error),
                 }
             } else if self.finished {
@@ -764,6 +769,14 @@ impl<S: ReadAt> SegmentReader<S> {
             in_copy: found.in_copy,
             flags_disagree: found.flags_disagree,
         }
+    }
+
+    /// Nothing more is read: all from `start` on.
+    fn give_up(&mut self, start: u64) {
+        (self.open, self.zeros, self.zero_tail) = (None, None, None);
+        self.damage(start..self.window.length(), Fault::NotRead);
+        self.flush_pending();
+        self.finished = true;
     }
 
     /// The fragments are whole and their record is not: perhaps a bit of the flags of the last one.

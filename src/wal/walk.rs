@@ -52,6 +52,9 @@ impl Walker {
         mut each: impl FnMut(&Record<'_>) -> bool,
     ) -> Result<(), Doubt> {
         let mut loaded = stretch.start..stretch.start;
+        // Files have many stretches. What unpacks to more is read once more, with what is left of the file's allowance.
+        self.unpacker
+            .allow((stretch.end - stretch.start).saturating_mul(100).saturating_add(MAX_RECORD as u64));
         // The first page may begin with the end of a record of the stretch before.
         let mut is_of_others = stretch.start > 0;
         let mut open: Option<HeadByte> = None;
