@@ -20,9 +20,9 @@ use walfix::verdict;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-   0  no damage; what was to be undone is undone
+   0  clean: Prometheus starts and serves all that can be read; what was to be undone is undone
    1  damage found, and all of it repaired
-   4  damage found that is not repaired
+   4  damage found that is not repaired, or a start that fails or loses data
    8  could not do the work: nothing to scan, no permission, ...
   16  the command line is wrong";
 
