@@ -26,6 +26,7 @@ var commands = []command{
 	{"chunks", "chunks [--decode] DIR", runChunks},
 	{"open", "open [flags] DIR", runOpen},
 	{"grow", "grow DIR", runGrow},
+	{"block", "block DIR", runBlock},
 	{"load", "load [flags] DIR", runLoad},
 	{"bench", "bench [--rounds N] DIR", runBench},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},

@@ -56,6 +56,17 @@ impl Oracle {
         answer(args, &output)
     }
 
+    /// As [`Self::json`], run by another user, if one is given.
+    pub fn json_as(self, user: Option<u32>, args: &[&str], dir: &Path) -> serde_json::Value {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new(self.0);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let output = command.args(args).arg(dir).stdin(Stdio::null()).output().unwrap();
+        answer(args, &output)
+    }
+
     /// One JSON document from a command that is told what to do.
     pub fn told(self, args: &[&str], dir: &Path, what: &serde_json::Value) -> serde_json::Value {
         let mut child = Command::new(self.0)
