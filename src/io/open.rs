@@ -26,6 +26,13 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether an error of [`open`] says that there is something else than a file.
+#[must_use]
+pub fn is_no_file(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
+        && matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory)
+}
+
 /// What is there in the place of a file.
 pub(crate) fn not_a_file(kind: FileType) -> io::Error {
     let (error, what) = if kind.is_dir() {

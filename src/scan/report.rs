@@ -15,7 +15,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 39] = [
+pub const CODES: [&str; 41] = [
     "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
@@ -31,6 +31,8 @@ pub const CODES: [&str; 39] = [
     "invalid_length",
     "invalid_type",
     "junk_in_padding",
+    "link_not_followed",
+    "linked_wal",
     "misnamed_segment",
     "misplaced_records",
     "not_a_file",
