@@ -374,7 +374,7 @@ fn a_writer_that_starts_after_the_plan_was_made() {
         strace::trace(&place.beside("trace"), &arguments).1
     };
     let calls = trace(&pristine.again());
-    let made = calls.iter().find(|call| call.name == "mkdir" && call.arguments.contains("unfinished"));
+    let made = calls.iter().find(|call| call.name == "mkdirat" && call.arguments.contains("unfinished"));
     let made = made.expect("a backup");
     for is_new in [true, false] {
         let place = pristine.again();

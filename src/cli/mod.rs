@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use walfix::forecast::{Assumed, Version};
+use walfix::io::printable;
 use walfix::repair::RepairError;
 use walfix::tsdb::User;
 use walfix::verdict;
@@ -175,13 +176,13 @@ fn print(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> anyhow::Re
 
 /// What went wrong, why, and what to do next where that is known.
 fn complaint(error: &anyhow::Error) -> String {
-    let mut text = format!("walfix: {error}\n");
+    let mut text = format!("walfix: {}\n", printable(&error.to_string()));
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         // Some errors name their cause themselves.
         if !said.contains(&cause) {
-            let _ = writeln!(text, "  because: {cause}");
+            let _ = writeln!(text, "  because: {}", printable(&cause));
             said = cause;
         }
     }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use walfix::forecast::report::Forecast;
 use walfix::forecast::{Assumed, forecast};
+use walfix::io::printable;
 use walfix::repair::{self, Found, Lock, Plan, RepairError};
 use walfix::report::plan::{self, Answer, Done};
 use walfix::report::text;
@@ -93,7 +94,12 @@ impl Repair {
             .data_directory_around()
             .ok_or_else(|| RepairError::NoDataDirectory(given.path().to_owned()))?;
         if let Some(copy) = &self.how.into {
-            repair::copy_logs(&target, copy)?;
+            for left_out in repair::copy_logs(&target, copy)? {
+                eprintln!(
+                    "walfix: {} is neither a file nor a directory, and is not copied; no link is followed",
+                    printable(&left_out.display().to_string())
+                );
+            }
             return self.apply(&Target::find(copy)?, None, global);
         }
         match (&self.how.backup, self.how.no_backup) {
@@ -106,18 +112,27 @@ impl Repair {
 
     /// Says what would be done.
     fn print_plan(&self, target: &Target, global: &Global) -> anyhow::Result<Exit> {
-        match repair::unfinished(target)? {
+        let found = match repair::unfinished(target) {
+            // What is by that name keeps nobody from seeing what else there is.
+            Err(error @ RepairError::Marker { .. }) => {
+                eprintln!("walfix: {}", printable(&error.to_string()));
+                None
+            }
+            found => found?,
+        };
+        match found {
             Some(Found::NotBegun { .. }) => {
                 eprintln!("walfix: a repair was interrupted here before it had changed anything");
             }
             Some(Found::Unfinished(backup)) => eprintln!(
                 "walfix: a repair was interrupted here. With --backup it is finished; `walfix undo {}` rolls it back.",
-                backup.path().display()
+                printable(&backup.path().display().to_string())
             ),
             Some(Found::Overtaken { backup, what }) => eprintln!(
-                "walfix: a repair was interrupted here, and something has changed since: {what}. With --backup it is planned \
+                "walfix: a repair was interrupted here, and something has changed since: {}. With --backup it is planned \
                  anew; its backup is {}.",
-                backup.display()
+                printable(&what),
+                printable(&backup.display().to_string())
             ),
             None => {}
         }
@@ -132,7 +147,8 @@ impl Repair {
         let lock = Lock::take(target.path())?;
         if let Some(why) = lock.not_known() {
             eprintln!(
-                "walfix: whether a Prometheus in another container works here cannot be told ({why}); make sure that none does"
+                "walfix: whether a Prometheus in another container works here cannot be told ({}); make sure that none does",
+                printable(&why.to_string())
             );
         }
         let finished = finish_interrupted(target, &lock, self.options(global))?;
@@ -230,19 +246,20 @@ fn finish_interrupted(
     for removed in &resumed.removed {
         eprintln!(
             "walfix: a repair was interrupted here before it had changed anything; its backup {} is removed",
-            removed.display()
+            printable(&removed.display().to_string())
         );
     }
     if let Some(backup) = &resumed.finished {
         eprintln!(
             "walfix: a repair was interrupted here; it is finished now, its backup is {}",
-            backup.display()
+            printable(&backup.display().to_string())
         );
     }
     if let Some((backup, what)) = &resumed.given_up {
         eprintln!(
-            "walfix: a repair was interrupted here, and something has changed since: {what}; it is given up, its backup stays in {}",
-            backup.display()
+            "walfix: a repair was interrupted here, and something has changed since: {}; it is given up, its backup stays in {}",
+            printable(what),
+            printable(&backup.display().to_string())
         );
     }
     Ok(resumed.finished)

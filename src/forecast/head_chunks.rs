@@ -159,7 +159,12 @@ impl HeadChunks {
         let mut late = HashSet::new();
         for file in files {
             let kept = !cut.deletes(file.index);
-            for chunk in file.chunks()? {
+            let chunks = match file.chunks() {
+                // No start gets beyond that: `HeadChunkFiles::refusal`.
+                Err(error) if crate::io::is_no_file(&error) => continue,
+                chunks => chunks?,
+            };
+            for chunk in chunks {
                 match chunk {
                     Ok(chunk) => {
                         let HeadChunk { series_ref, min_time, max_time, samples, .. } = chunk;

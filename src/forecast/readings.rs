@@ -1,7 +1,6 @@
 //! What Prometheus's reader makes of the files on disk. Each is read once, however many starts read it.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -316,7 +315,7 @@ impl<'a> Readings<'a> {
     fn part(&self, log: usize, segment: usize, offset: u64) -> io::Result<Option<Part<From>>> {
         let log = &self.listing.logs[log];
         let segment = &log.segments[segment];
-        let metadata = match segment.path.metadata() {
+        let metadata = match segment.path.symlink_metadata() {
             Ok(metadata) if metadata.is_file() || metadata.is_dir() => metadata,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             Ok(_) | Err(_) => return Ok(None),
@@ -402,10 +401,10 @@ pub(super) struct From {
 
 impl ReadAt for From {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        // Opening a pipe would wait for a writer.
-        if !self.path.metadata()?.is_file() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        ReadAt::read_at(&File::open(&self.path)?, buffer, offset.saturating_add(self.offset))
+        let file = crate::io::open(&self.path).map_err(|error| match error {
+            error if crate::io::is_no_file(&error) => io::ErrorKind::IsADirectory.into(),
+            error => error,
+        })?;
+        ReadAt::read_at(&file, buffer, offset.saturating_add(self.offset))
     }
 }

@@ -256,21 +256,14 @@ fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Resul
     listing.logs.iter().map(of_log).collect()
 }
 
-/// The file and its length; `None` if it has gone, or is no file: opening a pipe would wait for a writer.
+/// The file and its length; `None` if it has gone, or is no file.
 fn open(path: &PathBuf) -> io::Result<Option<(File, u64)>> {
-    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    match path.metadata() {
-        Ok(metadata) if metadata.is_file() => {}
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(e),
-        // A link that leads nowhere is none either.
-        Ok(_) | Err(_) => return Ok(None),
-    }
-    match File::open(path) {
+    match crate::io::open(path) {
         Ok(file) => {
             let length = file.metadata()?.len();
             Ok(Some((file, length)))
         }
-        Err(e) if gone(&e) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || crate::io::is_no_file(&e) => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -404,7 +397,7 @@ struct OpenedAnew(PathBuf);
 
 impl ReadAt for OpenedAnew {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        ReadAt::read_at(&File::open(&self.0)?, buffer, offset)
+        ReadAt::read_at(&crate::io::open(&self.0)?, buffer, offset)
     }
 }
 

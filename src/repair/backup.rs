@@ -9,20 +9,23 @@
 //!   old/wal/00000003 the bytes that were replaced, one behind the other; or the whole file or directory
 //! ```
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::data::{Data, owner_of};
 use super::error::{At as _, RepairError};
 use super::files::{
-    self, Bytes, Splice, checksum_spliced, checksum_tree, copy_tree, each_piece, sync_tree, write_and_verify,
+    self, Bytes, MODE, Owner, Splice, checksum_spliced, checksum_tree, copy_file, create_directories,
+    create_directory, each_piece, sync_tree, write_and_verify,
 };
 use super::input::{self, Checksum};
 use super::plan::{Change, Patch, Plan, Step};
 use super::segment::rewrite;
+use crate::io::beneath::{Kind, Place, is_below, is_privileged};
 
 /// The identity of the manifest.
 pub(super) const SCHEMA: &str = "walfix.backup/1";
@@ -36,11 +39,23 @@ const OLD: &str = "old";
 /// What the name of a backup ends in until it is whole.
 const UNFINISHED: &str = ".unfinished";
 
+/// Bytes of a description at the most: a plan may name 100 000 series that are lost, and has the labels of many.
+const LONGEST: u64 = 1 << 30;
+
+/// The line of a README behind which the data directory stands.
+pub(super) const OF: &str = "in the data directory\n\n    ";
+
 /// A backup on the disk.
 #[derive(Clone, Debug)]
 pub struct Backup {
     /// The directory.
     pub(super) path: PathBuf,
+    /// The same, held open.
+    place: Place,
+    /// To whom it belongs.
+    pub(super) owner: Owner,
+    /// Whether only root or this process's user can have written it.
+    is_trusted: bool,
     pub(super) plan: Plan,
     pub(super) manifest: Manifest,
 }
@@ -102,7 +117,7 @@ pub(super) struct Directory {
 }
 
 /// The directories below `data` in which `plan` changes names or files, and `data` itself, first.
-pub(super) fn directories(data: &Path, plan: &Plan) -> io::Result<Vec<Directory>> {
+pub(super) fn directories(data: &Place, plan: &Plan) -> io::Result<Vec<Directory>> {
     let mut directories: Vec<Directory> = Vec::new();
     let mut paths = vec![""];
     for step in &plan.steps {
@@ -112,7 +127,7 @@ pub(super) fn directories(data: &Path, plan: &Plan) -> io::Result<Vec<Directory>
         if directories.iter().any(|known| known.path == path) {
             continue;
         }
-        match data.join(path).metadata() {
+        match data.join(path).look() {
             Ok(metadata) => {
                 directories.push(Directory { path: path.to_owned(), modified: input::modified(&metadata) });
             }
@@ -124,48 +139,55 @@ pub(super) fn directories(data: &Path, plan: &Plan) -> io::Result<Vec<Directory>
     Ok(directories)
 }
 
-/// Where the backup `path` is written before it is whole.
-pub(super) fn in_the_making(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(UNFINISHED);
-    name.into()
+/// Where the backup `place` is written before it is whole.
+pub(super) fn in_the_making(place: &Place) -> Place {
+    place.with_ending(UNFINISHED)
+}
+
+/// Where a backup is, or is to be, whose absolute path is known: in the data directory, or in another, which is resolved
+/// once.
+pub(super) fn place(data: &Place, path: &Path) -> io::Result<Place> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    if directory == data.full() || directory == data.shown() {
+        return Ok(data.join(name));
+    }
+    Ok(Place::open(directory)?.join(name))
 }
 
 /// Backups in a directory that never became whole: of repairs that were not begun.
-pub(super) fn never_finished(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let is_ours = name
-            .to_str()
-            .is_some_and(|name| name.starts_with("walfix-backup-") && name.ends_with(UNFINISHED));
-        if is_ours && entry.file_type()?.is_dir() {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
+pub(super) fn never_finished(directory: &Place) -> io::Result<Vec<Place>> {
+    let is_ours = |name: &str| name.starts_with("walfix-backup-") && name.ends_with(UNFINISHED);
+    let entries = directory.list()?.into_iter();
+    let ours = entries.filter(|(name, kind)| *kind == Kind::Directory && name.to_str().is_some_and(is_ours));
+    Ok(ours.map(|(name, _)| directory.join(name)).collect())
+}
+
+/// Whether what is at `place` is a backup in the making of the data directory `data`: it says so before all else. Outside a
+/// data directory nothing is removed for a marker's word.
+pub(super) fn is_of(place: &Place, data: &Path) -> bool {
+    let Ok(text) = place.join(README).read(LONGEST) else { return false };
+    let text = String::from_utf8_lossy(&text);
+    let line = text.split_once(OF).and_then(|(_, rest)| rest.lines().next());
+    line == Some(&*crate::io::printable(&data.display().to_string()))
 }
 
 /// Removes a backup that never became whole, if it is there; whether it was. Nothing else is removed by its name.
-pub(super) fn remove_unfinished(path: &Path) -> io::Result<bool> {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let name = entry?.file_name();
-        if ![PLAN, MANIFEST, README, CHECKSUMS, OLD].iter().any(|ours| name == **ours) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{} in it is not of a backup", name.display()),
-            ));
+pub(super) fn remove_unfinished(place: &Place) -> io::Result<bool> {
+    let Some(found) = place.find()? else { return Ok(false) };
+    let foreign = |what: String| Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    if !found.is_dir() {
+        return foreign("it is no directory, and so not of a backup".to_owned());
+    }
+    for (name, kind) in place.list()? {
+        let expected = if name == *OLD { Kind::Directory } else { Kind::File };
+        let is_ours = [PLAN, MANIFEST, README, CHECKSUMS, OLD].iter().any(|ours| name == **ours);
+        if !is_ours || kind != expected {
+            return foreign(format!("{} in it is not of a backup", name.display()));
         }
     }
-    fs::remove_dir_all(path)?;
-    files::sync_directory_of(path)?;
+    place.remove_any()?;
+    files::sync_directory(&place.parent())?;
     Ok(true)
 }
 
@@ -176,19 +198,32 @@ impl Backup {
         &self.path
     }
 
-    /// Writes the backup of what `plan` changes below `data` to `path`, which is absolute and not there yet. It gets its
-    /// name when it is whole and has been read back. `directories` are those of the plan as they were.
+    /// Writes the backup of what `plan` changes in `data` to `place`, which is not there yet and has the absolute `path`. It
+    /// gets its name when it is whole and has been read back. `directories` are those of the plan as they were. Nobody but
+    /// whom the data belongs to may look into it.
     pub(super) fn write(
         path: &Path,
-        data: &Path,
+        place: &Place,
+        data: &Data,
         plan: &Plan,
         directories: Vec<Directory>,
     ) -> Result<Self, RepairError> {
-        let unfinished = in_the_making(path);
-        fs::create_dir(&unfinished).at("create", &unfinished)?;
+        let unfinished = in_the_making(place);
+        let owner = data.owner().at("look at", data.path())?;
+        create_directory(&unfinished, owner.with_mode(0o700)).at("create", &unfinished)?;
+        let describe = |name: &str, bytes: &[u8]| {
+            let file = unfinished.join(name);
+            write_and_verify(&file, owner.with_mode(0o600), |out| out.write_all(bytes))
+                .map(drop)
+                .at("write", &file)
+        };
+        let full = data.place().full();
+        // First of all, so that it is known whose it is if nothing more comes of it.
+        let text = super::readme::text(plan, &full).into_bytes();
+        describe(README, &text)?;
         let mut manifest = Manifest {
             schema: SCHEMA.to_owned(),
-            data: data.canonicalize().at("find", data)?,
+            data: full,
             backup: path.to_owned(),
             files: Vec::new(),
             aside: Vec::new(),
@@ -199,7 +234,8 @@ impl Backup {
             let full = data.join(below);
             match &step.change {
                 Change::Patch { .. } | Change::Rewrite { .. } => {
-                    let changed = keep(&unfinished, data, &step.change).at("keep the old bytes of", &full)?;
+                    let changed = keep(&unfinished, data.place(), &step.change, owner)
+                        .at("keep the old bytes of", &full)?;
                     manifest.files.push(changed);
                 }
                 Change::SetAside { .. } => {
@@ -209,32 +245,44 @@ impl Backup {
                 Change::Create { .. } | Change::CreateDirectory { .. } | Change::Rename { .. } => {}
             }
         }
-        let text = super::readme::text(plan, &manifest);
-        let described = [(MANIFEST, json(&manifest)), (PLAN, json(plan)), (README, Ok(text.into_bytes()))];
-        let mut checksums = String::new();
+        let described = [(MANIFEST, json(&manifest)), (PLAN, json(plan))];
+        let mut checksums = checksum_line(README, &text);
         for (name, bytes) in described {
-            let (file, bytes) = (unfinished.join(name), bytes.at("write", &unfinished.join(name))?);
-            write_and_verify(&file, |out| out.write_all(&bytes)).at("write", &file)?;
+            let bytes = bytes.at("write", &unfinished.join(name))?;
+            describe(name, &bytes)?;
             checksums += &checksum_line(name, &bytes);
         }
-        let file = unfinished.join(CHECKSUMS);
-        write_and_verify(&file, |out| out.write_all(checksums.as_bytes())).at("write", &file)?;
+        describe(CHECKSUMS, checksums.as_bytes())?;
         sync_tree(&unfinished).at("write", &unfinished)?;
-        files::rename_new(&unfinished, path).at("create", path)?;
-        Self::open(path)
+        files::rename_new(&unfinished, place).at("create", path)?;
+        Self::open_at(place)
     }
 
-    /// Reads a backup, and verifies it.
+    /// Reads a backup, and verifies it. Anybody may have written it.
     pub(super) fn open(path: &Path) -> Result<Self, RepairError> {
+        let place = Place::open(path);
+        place
+            .map_err(|error| RepairError::Backup { path: path.to_owned(), what: error.to_string() })
+            .and_then(|place| Self::open_root(place, path))
+    }
+
+    /// As [`Self::open`], of one that is below a directory that is held open.
+    pub(super) fn open_at(place: &Place) -> Result<Self, RepairError> {
+        let path = place.shown();
+        let wrong = |error: io::Error| RepairError::Backup { path: path.clone(), what: error.to_string() };
+        Self::open_root(place.as_root().map_err(wrong)?, &path)
+    }
+
+    fn open_root(place: Place, path: &Path) -> Result<Self, RepairError> {
         let wrong = |what: String| RepairError::Backup { path: path.to_owned(), what };
         if path.as_os_str().to_string_lossy().trim_end_matches('/').ends_with(UNFINISHED) {
             return Err(wrong(
                 "it was never finished, so nothing was repaired: there is nothing to undo".to_owned(),
             ));
         }
-        let checksums = read(path, CHECKSUMS).map_err(wrong)?;
+        let checksums = read(&place, CHECKSUMS).map_err(wrong)?;
         let verified = |name: &str| {
-            let bytes = read(path, name)?;
+            let bytes = read(&place, name)?;
             let line = checksum_line(name, &bytes);
             let is_right =
                 checksums.split_inclusive(|&byte| byte == b'\n').any(|known| known == line.as_bytes());
@@ -248,22 +296,31 @@ impl Backup {
         if plan.schema != super::plan::SCHEMA || manifest.schema != SCHEMA {
             return Err(wrong(format!("it was written by walfix {}, in another form", plan.walfix)));
         }
-        let paths = plan.steps.iter().flat_map(|step| step.change.paths());
-        let olds = manifest.files.iter().map(|changed| changed.old.as_str());
-        if let Some(outside) = paths.chain(olds).find(|path| !is_below(path)) {
+        if let Some(outside) = outside(&plan, &manifest) {
             return Err(wrong(format!("{outside} is not a path in the data directory")));
         }
-        for changed in &manifest.files {
-            let (checksum, _) = checksum_spliced(&path.join(&changed.old), &[])
+        let about = place.look().map_err(|error| wrong(error.to_string()))?;
+        let is_trusted = is_trusted(&place);
+        let backup = Self {
+            path: path.to_owned(),
+            owner: Owner::of(&about),
+            is_trusted,
+            place,
+            plan,
+            manifest,
+        };
+        for changed in &backup.manifest.files {
+            let (checksum, _) = backup
+                .old(&changed.old)
+                .and_then(|mut old| files::checksum_of(&mut old, &[]))
                 .map_err(|error| wrong(format!("{}: {error}", changed.old)))?;
             if checksum != changed.old_checksum {
                 return Err(wrong(format!("{} has been changed since it was written", changed.old)));
             }
         }
-        let backup = Self { path: path.to_owned(), plan, manifest };
         for aside in &backup.manifest.aside {
             let kept = backup.aside(&aside.path);
-            if kept.symlink_metadata().is_err() {
+            if kept.find().map_err(|error| wrong(format!("{OLD}/{}: {error}", aside.path)))?.is_none() {
                 // Not yet set aside.
                 continue;
             }
@@ -274,6 +331,39 @@ impl Backup {
             }
         }
         Ok(backup)
+    }
+
+    /// The directory, held open.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether only root or this process's user can have written it.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_trusted
+    }
+
+    /// Opens what is kept of a file.
+    pub(super) fn old(&self, path: &str) -> io::Result<File> {
+        let file = self.place.join(path).open_file()?;
+        // It would be given to whom the manifest says.
+        if file.metadata()?.nlink() > 1 && !self.is_trusted {
+            let what = "it has other names (hard links), and walfix writes none that has";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        Ok(file)
+    }
+
+    /// To whom a file of the data directory `data` is given back: to whom it belonged, if that is one to whom its files
+    /// belong, or nobody but root can have written the manifest.
+    pub(super) fn owner_of(&self, changed: &Changed, data: &Place) -> io::Result<Owner> {
+        let was = Owner { uid: changed.uid, gid: changed.gid, mode: changed.mode & MODE };
+        if self.is_trusted || !is_privileged() {
+            return Ok(was);
+        }
+        let (files, directory) = (owner_of(data)?, Owner::of(&data.look()?));
+        let is_one = [files, directory].iter().any(|one| (one.uid, one.gid) == (was.uid, was.gid));
+        Ok(if is_one { was } else { files.with_mode(was.mode) })
     }
 
     /// What the repair has done.
@@ -297,8 +387,8 @@ impl Backup {
     }
 
     /// Where a file or directory is that was set aside.
-    pub(super) fn aside(&self, path: &str) -> PathBuf {
-        self.path.join(OLD).join(path)
+    pub(super) fn aside(&self, path: &str) -> Place {
+        self.place.join(OLD).join(path)
     }
 
     /// The splices that a step makes, with what they replace.
@@ -307,7 +397,7 @@ impl Backup {
         let mut start = 0_u64;
         let mut splices = Vec::new();
         for patch in patches {
-            let old = Bytes::Kept { path: self.aside(path), start, count: patch.replaces };
+            let old = Bytes::Kept { file: self.aside(path), start, count: patch.replaces };
             start = start.saturating_add(patch.replaces);
             splices.push((splice(patch), old));
         }
@@ -315,31 +405,59 @@ impl Backup {
     }
 }
 
+/// The first path in a plan or a manifest that leads out of the data directory, or of the backup.
+fn outside<'a>(plan: &'a Plan, manifest: &'a Manifest) -> Option<&'a str> {
+    let steps = plan.steps.iter().flat_map(|step| step.change.paths().chain([step.change.source()]));
+    let inputs = plan.inputs.iter().map(|input| input.path.as_str());
+    let files = manifest.files.iter().flat_map(|changed| [changed.path.as_str(), changed.old.as_str()]);
+    let aside = manifest.aside.iter().map(|aside| aside.path.as_str());
+    let directories = manifest.directories.iter().map(|directory| directory.path.as_str());
+    // The data directory itself is one of these.
+    let directories = directories.filter(|path| !path.is_empty());
+    let mut all = steps.chain(inputs).chain(files).chain(aside).chain(directories);
+    let outside = all.find(|path| !is_below(Path::new(path)));
+    let kept = |changed: &&Changed| Path::new(&changed.old).strip_prefix(OLD).is_err();
+    outside.or_else(|| manifest.files.iter().find(kept).map(|changed| changed.old.as_str()))
+}
+
+/// Whether a directory and all in which it lies can be changed by nobody but root and this process's user.
+fn is_trusted(place: &Place) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let is_safe = |uid: u32| uid == 0 || uid == own;
+    let Ok(about) = place.look() else { return false };
+    let full = place.full();
+    let is_safe_above = full.ancestors().skip(1).all(|above| {
+        above.symlink_metadata().is_ok_and(|above| {
+            // In a sticky directory nobody renames what is somebody else's.
+            is_safe(above.uid()) && (above.mode() & 0o022 == 0 || above.mode() & 0o1000 != 0)
+        })
+    });
+    is_safe(about.uid()) && about.mode() & 0o022 == 0 && is_safe_above
+}
+
 /// Keeps the old bytes of a file, and says what it is before and after.
-fn keep(backup: &Path, data: &Path, change: &Change) -> io::Result<Changed> {
+fn keep(backup: &Place, data: &Place, change: &Change, owner: Owner) -> io::Result<Changed> {
     let path = change.path();
     let full = data.join(path);
-    let metadata = full.metadata()?;
+    let mut file = full.open_file()?;
+    let metadata = file.metadata()?;
     let old = format!("{OLD}/{path}");
     let kept = backup.join(&old);
-    if let Some(directory) = kept.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let (before, bytes) = checksum_spliced(&full, &[])?;
+    create_directories(&kept.parent(), owner.with_mode(0o700))?;
+    let (before, bytes) = files::checksum_of(&mut file, &[])?;
     let after = if let Change::Patch { patches, .. } = change {
-        let file = File::open(&full)?;
-        write_and_verify(&kept, |out| {
+        write_and_verify(&kept, Owner::of(&metadata), |out| {
             for patch in patches {
                 each_piece(&file, patch.offset, patch.replaces, |_, piece| out.write_all(piece))?;
             }
             Ok(())
         })?;
         let splices: Vec<Splice> = patches.iter().map(splice).collect();
-        checksum_spliced(&full, &splices)?
+        files::checksum_of(&mut file, &splices)?
     } else {
-        copy_tree(&full, &kept)?;
+        copy_file(&full, &kept, |owner| owner)?;
         let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
-        let source = File::open(data.join(change.source()))?;
+        let source = data.join(change.source()).open_file()?;
         rewrite(&source, source.metadata()?.len(), change, &mut sum)?;
         (sum.checksum.text(), sum.bytes)
     };
@@ -370,17 +488,12 @@ fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read(backup: &Path, name: &str) -> Result<Vec<u8>, String> {
-    fs::read(backup.join(name)).map_err(|error| format!("{name}: {error}"))
+fn read(backup: &Place, name: &str) -> Result<Vec<u8>, String> {
+    backup.join(name).read(LONGEST).map_err(|error| format!("{name}: {error}"))
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(name: &str, text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| format!("{name}: {error}"))
-}
-
-/// Whether a path leads nowhere else than below the directory that it is joined to.
-fn is_below(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Sums up what is written.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Options;
+use crate::io::beneath::Place;
 
 /// Why a repair or an undo could not be done. Each says what has been changed by then.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +112,26 @@ pub enum RepairError {
         /// Why it cannot be opened.
         source: io::Error,
     },
+    /// The file that says that a repair is not finished is not what walfix wrote.
+    #[error("{path} is not as walfix writes it ({what}): look at it, and remove it; nothing was changed")]
+    Marker {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What would be changed stands behind a link.
+    #[error(
+        "{path} is a symbolic link to {leads_to}, and nothing is written through a link: write a repaired copy with \
+         `walfix repair --into=DIR`, or mount the directory there (mount --bind) in the place of the link; nothing was \
+         changed"
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        leads_to: PathBuf,
+    },
     /// The backup, or a copy, would not be safe there.
     #[error("{path} is no place for it: {why}; nothing was changed")]
     NoPlace {
@@ -129,13 +150,36 @@ pub enum RepairError {
     },
 }
 
+/// What has a path that can be said.
+pub(super) trait Shown {
+    fn shown(&self) -> PathBuf;
+}
+
+impl Shown for Path {
+    fn shown(&self) -> PathBuf {
+        self.to_owned()
+    }
+}
+
+impl Shown for PathBuf {
+    fn shown(&self) -> PathBuf {
+        self.clone()
+    }
+}
+
+impl Shown for Place {
+    fn shown(&self) -> PathBuf {
+        Place::shown(self)
+    }
+}
+
 /// Gives an error its place.
 pub(super) trait At<T> {
-    fn at(self, deed: &'static str, path: &Path) -> Result<T, RepairError>;
+    fn at<S: Shown + ?Sized>(self, deed: &'static str, path: &S) -> Result<T, RepairError>;
 }
 
 impl<T> At<T> for io::Result<T> {
-    fn at(self, deed: &'static str, path: &Path) -> Result<T, RepairError> {
-        self.map_err(|source| RepairError::Io { deed, path: path.to_owned(), source })
+    fn at<S: Shown + ?Sized>(self, deed: &'static str, path: &S) -> Result<T, RepairError> {
+        self.map_err(|source| RepairError::Io { deed, path: path.shown(), source })
     }
 }

@@ -1,14 +1,14 @@
 //! Changes to files that are on the disk when they are said to be done.
 
-use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::input::Checksum;
+use super::input::{self, Checksum};
+use crate::io::beneath::{Kind, Place, not_too_deep};
 use crate::wal::layout::HEADER_SIZE;
 
 /// Bytes of a file that become others, and these.
@@ -27,7 +27,7 @@ pub(super) enum Bytes {
     Given(Vec<u8>),
     /// Those of a file, which may be more than there is memory for.
     Kept {
-        path: PathBuf,
+        file: Place,
         /// Where they begin in it.
         start: u64,
         count: u64,
@@ -54,9 +54,9 @@ impl Bytes {
                 let piece = bytes.get(at(range.start)?..at(range.end)?);
                 give(range.start, piece.ok_or(io::ErrorKind::InvalidInput)?)
             }
-            Self::Kept { path, start, .. } => {
+            Self::Kept { file, start, .. } => {
                 let from = start.checked_add(range.start).ok_or(io::ErrorKind::InvalidInput)?;
-                each_piece(&File::open(path)?, from, range.end - range.start, |at, piece| {
+                each_piece(&file.open_file()?, from, range.end - range.start, |at, piece| {
                     give(range.start + at, piece)
                 })
             }
@@ -100,15 +100,19 @@ pub(super) fn copy_spliced(file: &mut File, splices: &[Splice], out: &mut dyn Wr
 }
 
 /// The checksum that the file would have with these splices, and its size.
-pub(super) fn checksum_spliced(path: &Path, splices: &[Splice]) -> io::Result<(String, u64)> {
+pub(super) fn checksum_spliced(file: &Place, splices: &[Splice]) -> io::Result<(String, u64)> {
+    checksum_of(&mut file.open_file()?, splices)
+}
+
+/// As [`checksum_spliced`], of a file that is open.
+pub(super) fn checksum_of(file: &mut File, splices: &[Splice]) -> io::Result<(String, u64)> {
     let mut sum = Summing { out: io::sink(), checksum: Checksum::new(), bytes: 0 };
-    copy_spliced(&mut File::open(path)?, splices, &mut sum)?;
+    copy_spliced(file, splices, &mut sum)?;
     Ok((sum.checksum.text(), sum.bytes))
 }
 
 /// Writes the splices where they belong, the last first, each with its first bytes last.
-pub(super) fn splice_in_place(path: &Path, splices: &[Splice]) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
+pub(super) fn splice_in_place(file: &File, splices: &[Splice]) -> io::Result<()> {
     for splice in splices.iter().rev() {
         let count = splice.with.count();
         let header = count.min(HEADER_SIZE as u64);
@@ -123,31 +127,40 @@ pub(super) fn splice_in_place(path: &Path, splices: &[Splice]) -> io::Result<()>
 }
 
 /// Where a new file is written before it gets its name: Prometheus neither lists nor deletes such names.
-pub(super) fn staged(path: &Path) -> PathBuf {
-    let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
-    name.push(".walfix");
-    path.with_file_name(name)
+pub(super) fn staged(place: &Place) -> Place {
+    place.with_ending(STAGED)
 }
+
+/// What names end in under which files are written before they get theirs.
+pub(super) const STAGED: &str = ".walfix";
+
+/// The bits of a mode that are kept and restored. Those that let a program run as somebody else are never.
+pub(super) const MODE: u32 = 0o777;
 
 /// To whom a file belongs, and what they may do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// As new files have it, if it is not given.
-    pub(super) mode: Option<u32>,
+    pub(super) mode: u32,
 }
 
 impl Owner {
     /// As of a file that is there.
     pub(super) fn of(metadata: &Metadata) -> Self {
-        Self { uid: metadata.uid(), gid: metadata.gid(), mode: Some(metadata.mode() & 0o7777) }
+        Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & MODE }
     }
 
-    /// Of a new file in the directory in which `path` is.
-    pub(super) fn of_new(path: &Path) -> io::Result<Self> {
-        let directory = directory_of(path).metadata()?;
-        Ok(Self { mode: None, ..Self::of(&directory) })
+    /// With another mode.
+    pub(super) fn with_mode(self, mode: u32) -> Self {
+        Self { mode: mode & MODE, ..self }
+    }
+
+    /// The mode with which a file is made that is given away afterwards: until then its group is another, so that may do no
+    /// more than everybody.
+    pub(super) fn at_first(self) -> u32 {
+        let everybody = self.mode & 0o7 & (self.mode >> 3);
+        (self.mode & 0o700) | (everybody << 3) | everybody
     }
 
     /// Only a privileged user can give files away; to others they belong anyhow, or what is done fails.
@@ -156,55 +169,92 @@ impl Owner {
         if (own.uid(), own.gid()) != (self.uid, self.gid) {
             fchown(file, Some(self.uid), Some(self.gid))?;
         }
-        self.mode.map_or(Ok(()), |mode| file.set_permissions(fs::Permissions::from_mode(mode)))
+        if own.mode() & 0o7777 != self.mode {
+            file.set_permissions(Permissions::from_mode(self.mode))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::give`], where who may not give files away keeps them.
+    pub(super) fn give_if_allowed(self, file: &File) -> io::Result<()> {
+        match self.give(file) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                file.set_permissions(Permissions::from_mode(self.mode))
+            }
+            given => given,
+        }
     }
 }
 
-/// Puts a file at `path` at once, whole, as `write` makes it.
+/// Makes a new file that is to belong to `owner`, to whom it has yet to be given. Whatever else is by that name, as something
+/// that was planted or left behind, is removed as a name; but for a directory.
+pub(super) fn create_staged(staged: &Place, owner: Owner) -> io::Result<File> {
+    match staged.remove_file() {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => staged.create_file(owner.at_first()),
+    }
+}
+
+/// Puts a file at `place` at once, whole, as `write` makes it.
 pub(super) fn replace(
-    path: &Path,
-    owner: Option<Owner>,
+    place: &Place,
+    owner: Owner,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let staged = staged(path);
+    replace_and(place, owner, write, |file| owner.give(file))
+}
+
+/// As [`replace`]; who may not give files away keeps it.
+pub(super) fn replace_own(
+    place: &Place,
+    owner: Owner,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    replace_and(place, owner, write, |file| owner.give_if_allowed(file))
+}
+
+fn replace_and(
+    place: &Place,
+    owner: Owner,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    give: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let staged = staged(place);
     let stage = || {
-        let mut out = io::BufWriter::with_capacity(256 * 1024, File::create(&staged)?);
+        let mut out = io::BufWriter::with_capacity(256 * 1024, create_staged(&staged, owner)?);
         if let Err(error) = write(&mut out) {
             // What it still holds need not be written.
             drop(out.into_parts());
             return Err(error);
         }
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        owner.map_or(Ok(()), |owner| owner.give(&file))?;
+        give(&file)?;
         file.sync_all()?;
-        fs::rename(&staged, path)
+        staged.rename(place)?;
+        is_still(&file, place)
     };
     if let Err(error) = stage() {
         // The disk may be full because of it.
-        let _ = fs::remove_file(&staged);
+        let _ = staged.remove_file();
         return Err(error);
     }
-    sync_directory_of(path)
+    sync_directory(&place.parent())
 }
 
-/// Removes a file, or a directory with all that is in it, if it is there.
-pub(super) fn remove_any(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+/// Whether the file is what is by that name.
+fn is_still(file: &File, place: &Place) -> io::Result<()> {
+    let (own, there) = (file.metadata()?, place.look()?);
+    if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
+        return Ok(());
     }
+    Err(io::Error::other("somebody has put something else in the place of what was written"))
 }
 
 /// Renames, if there is nothing by the new name; both names are on the disk then.
-pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    if to.symlink_metadata().is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    fs::rename(from, to)?;
-    sync_directory_of(to)?;
-    sync_directory_of(from)
+pub(super) fn rename_new(from: &Place, to: &Place) -> io::Result<()> {
+    from.rename_to_new(to)?;
+    sync_directory(&to.parent())?;
+    sync_directory(&from.parent())
 }
 
 /// The directory in which `path` is.
@@ -215,130 +265,158 @@ pub(super) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Sets when a file or directory was last written to, ns since 1970.
-pub(super) fn set_modified(path: &Path, modified: i128) -> io::Result<()> {
+/// Sets when a file was last written to, ns since 1970. One that has other names as well is left as it is: what walfix has
+/// written has one.
+pub(super) fn set_modified(place: &Place, modified: i128) -> io::Result<()> {
+    let file = place.open_file()?;
+    let metadata = file.metadata()?;
+    if input::modified(&metadata) == modified || metadata.nlink() > 1 {
+        return Ok(());
+    }
+    set_modified_of(&file, modified)
+}
+
+fn set_modified_of(file: &File, modified: i128) -> io::Result<()> {
     let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidData);
     let since = |nanoseconds: i128| -> io::Result<Duration> {
         let seconds = u64::try_from(nanoseconds / 1_000_000_000).map_err(out_of_range)?;
         let rest = u32::try_from(nanoseconds % 1_000_000_000).map_err(out_of_range)?;
         Ok(Duration::new(seconds, rest))
     };
-    let time = if modified < 0 { UNIX_EPOCH - since(-modified)? } else { UNIX_EPOCH + since(modified)? };
-    File::open(path)?.set_modified(time)
+    let add = |since| UNIX_EPOCH.checked_add(since);
+    let subtract = |since| UNIX_EPOCH.checked_sub(since);
+    let time =
+        if modified < 0 { subtract(since(modified.saturating_neg())?) } else { add(since(modified)?) };
+    file.set_modified(time.ok_or(io::ErrorKind::InvalidData)?)
 }
 
 /// As [`set_modified`], of a directory. One that is only shared with its owner can be written in, but not be given a
 /// time (Kubernetes, `fsGroup`); its time is then that of the last change in it.
-pub(super) fn set_modified_directory(path: &Path, modified: i128) -> io::Result<()> {
-    match set_modified(path, modified) {
+pub(super) fn set_modified_directory(place: &Place, modified: i128) -> io::Result<()> {
+    match place.open_directory().and_then(|directory| set_modified_of(&directory, modified)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         done => done,
     }
 }
 
-/// A checksum of all names and bytes below `path`, which is a file or a directory; and how many bytes.
-pub(super) fn checksum_tree(path: &Path) -> io::Result<(String, u64)> {
-    fn add(path: &Path, name: &str, sum: &mut Checksum, bytes: &mut u64) -> io::Result<()> {
-        if path.symlink_metadata()?.is_dir() {
+/// A checksum of all names and bytes below `place`, which is a file or a directory; and how many bytes.
+pub(super) fn checksum_tree(place: &Place) -> io::Result<(String, u64)> {
+    fn add(place: &Place, name: &str, depth: usize, sum: &mut Checksum, bytes: &mut u64) -> io::Result<()> {
+        if place.look()?.is_dir() {
+            not_too_deep(depth)?;
             sum.update(format!("directory {name}\n").as_bytes());
-            let mut names =
-                fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
-            names.sort();
-            for below in names {
+            for (below, _) in place.list()? {
                 let name = format!("{name}/{}", below.display());
-                add(&path.join(&below), &name, sum, bytes)?;
+                add(&place.join(&below), &name, depth + 1, sum, bytes)?;
             }
             return Ok(());
         }
-        let (checksum, length) = checksum_spliced(path, &[])?;
+        let (checksum, length) = checksum_spliced(place, &[])?;
         *bytes += length;
         sum.update(format!("file {name} {checksum}\n").as_bytes());
         Ok(())
     }
     let (mut sum, mut bytes) = (Checksum::new(), 0);
-    add(path, "", &mut sum, &mut bytes)?;
+    add(place, "", 0, &mut sum, &mut bytes)?;
     Ok((sum.text(), bytes))
 }
 
-/// Writes a new file, and reads it back.
+/// Writes a new file that is to belong to `owner`, who need not be had, and reads it back.
 pub(super) fn write_and_verify(
-    path: &Path,
+    place: &Place,
+    owner: Owner,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    let out = io::BufWriter::with_capacity(256 * 1024, file);
+) -> io::Result<File> {
+    let out = io::BufWriter::with_capacity(256 * 1024, place.create_file(owner.at_first())?);
     let mut sum = Summing { out, checksum: Checksum::new(), bytes: 0 };
     write(&mut sum)?;
-    let file = sum.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let mut file = sum.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    owner.give_if_allowed(&file)?;
     file.sync_all()?;
-    drop(file);
-    let (read, bytes) = checksum_spliced(path, &[])?;
+    let (read, bytes) = checksum_of(&mut file, &[])?;
     if (&read, bytes) == (&sum.checksum.text(), sum.bytes) {
-        Ok(())
+        Ok(file)
     } else {
         Err(io::Error::other("what was written is not what is read back"))
     }
 }
 
-/// Makes the names in a directory safe.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+/// Makes a new directory that belongs to `owner`, who need not be had.
+pub(super) fn create_directory(place: &Place, owner: Owner) -> io::Result<File> {
+    let made = place.create_directory(owner.at_first())?;
+    owner.give_if_allowed(&made)?;
+    Ok(made)
 }
 
-/// As [`sync_directory`], of the directory in which `path` is.
-pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    sync_directory(directory_of(path))
+/// Makes the names in a directory safe.
+pub(super) fn sync_directory(place: &Place) -> io::Result<()> {
+    place.open_directory()?.sync_all()
 }
 
 /// Makes all names below a directory safe.
-pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
+pub(super) fn sync_tree(place: &Place) -> io::Result<()> {
+    fn sync(place: &Place, depth: usize) -> io::Result<()> {
+        not_too_deep(depth)?;
+        for (name, kind) in place.list()? {
+            if kind == Kind::Directory {
+                sync(&place.join(name), depth + 1)?;
+            }
         }
+        sync_directory(place)
     }
-    sync_directory(path)
+    sync(place, 0)
 }
 
-/// Makes a directory, and those above it, and their names safe.
-pub(super) fn create_directories(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+/// Makes a directory, and those above it, which belong to `owner`, and their names safe.
+pub(super) fn create_directories(place: &Place, owner: Owner) -> io::Result<()> {
+    if place.below() == Path::new("") || place.is_directory() {
         return Ok(());
     }
-    create_directories(directory_of(path))?;
-    fs::create_dir(path)?;
-    sync_directory_of(path)
+    create_directories(&place.parent(), owner)?;
+    create_directory(place, owner)?;
+    sync_directory(&place.parent())
 }
 
 /// Copies a file or directory, with owners, modes and times, to where there is nothing; and reads it back.
-pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    let metadata = from.symlink_metadata()?;
-    if metadata.is_dir() {
-        fs::create_dir(to)?;
-        for entry in fs::read_dir(from)? {
-            let name = entry?.file_name();
-            copy_tree(&from.join(&name), &to.join(&name))?;
+pub(super) fn copy_tree(from: &Place, to: &Place) -> io::Result<()> {
+    fn copy(from: &Place, to: &Place, depth: usize) -> io::Result<()> {
+        let found = from.look()?;
+        if found.is_dir() {
+            not_too_deep(depth)?;
+            let metadata = from.open_directory()?.metadata()?;
+            let owner = Owner::of(&metadata);
+            // Files can be made in it until it is done.
+            let directory = to.create_directory(0o700)?;
+            for (name, _) in from.list()? {
+                copy(&from.join(&name), &to.join(&name), depth + 1)?;
+            }
+            owner.give_if_allowed(&directory)?;
+            directory.set_modified(metadata.modified()?)?;
+            return directory.sync_all();
         }
-        let directory = File::open(to)?;
-        Owner::of(&metadata).give(&directory)?;
-        directory.set_modified(metadata.modified()?)?;
-        return directory.sync_all();
+        copy_file(from, to, |owner| owner).map(drop)
     }
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "it is neither a file nor a directory"));
-    }
-    write_and_verify(to, |out| io::copy(&mut File::open(from)?, out).map(drop))?;
-    let file = OpenOptions::new().write(true).open(to)?;
-    Owner::of(&metadata).give(&file)?;
+    copy(from, to, 0)
+}
+
+/// Copies a file as [`copy_tree`] does, for another owner.
+pub(super) fn copy_file(from: &Place, to: &Place, owner: impl FnOnce(Owner) -> Owner) -> io::Result<File> {
+    let mut source = from.open_file()?;
+    let metadata = source.metadata()?;
+    let owner = owner(Owner::of(&metadata));
+    let file = write_and_verify(to, owner, |out| {
+        // An endless file has a length, too: what comes behind it is not of the file that was looked at.
+        io::copy(&mut (&mut source).take(metadata.len()), out).map(drop)
+    })?;
     file.set_modified(metadata.modified()?)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Copies a file or directory as [`copy_tree`] does; by its name there is all of it, or nothing.
-pub(super) fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_whole(from: &Place, to: &Place) -> io::Result<()> {
     let staged = staged(to);
-    remove_any(&staged)?;
+    staged.remove_any()?;
     copy_tree(from, &staged)?;
     rename_new(&staged, to)
 }

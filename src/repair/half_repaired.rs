@@ -4,8 +4,8 @@
 //! (`tsdb/wlog/wlog.go`, `WL.Repair`). Killed in between it leaves both, and never looks at the original again. If nothing has
 //! been logged since, the original takes its place again, without what is damaged in it.
 
-use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use super::input::checksum_of_bytes;
 use super::plan::{Change, Loss, Mends, Step};
@@ -40,7 +40,7 @@ pub(super) fn steps(
             }
             continue;
         };
-        if logged_since || !target.path_of(&stray.relative).is_file() {
+        if logged_since || !is_file(&target.path_of(&stray.relative)) {
             continue;
         }
         let (now, original) = (records(target, &path, mending)?, records(target, &stray.relative, mending)?);
@@ -71,6 +71,11 @@ pub(super) fn steps(
     Ok(steps)
 }
 
+/// Whether it is a file itself, and not a link to one.
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
 /// Mends the original where it is, since nobody reads it there, and gives it its name back.
 fn renamed_back(
     target: &Target,
@@ -79,10 +84,10 @@ fn renamed_back(
     mending: Mending<'_>,
 ) -> io::Result<Vec<Step>> {
     let full = target.path_of(original);
-    if !full.is_file() {
+    if !is_file(&full) {
         return Ok(Vec::new());
     }
-    let file = File::open(full)?;
+    let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
     let standing = Standing::of(&file, length, mending);
     if standing.is_in_flux() || standing.has_too_large() {
@@ -144,10 +149,10 @@ impl Visitor for Records {
 
 fn records(target: &Target, path: &str, mending: Mending<'_>) -> io::Result<Records> {
     let path = target.path_of(path);
-    if !path.metadata()?.is_file() {
-        return Ok(Records::default());
-    }
-    let file = File::open(path)?;
+    let file = match crate::io::open(&path) {
+        Err(error) if crate::io::is_no_file(&error) => return Ok(Records::default()),
+        file => file?,
+    };
     let length = file.metadata()?.len();
     Ok(mending.settled.salvage(&file, length, mending.corrections, Records::default))
 }

@@ -44,7 +44,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
     for file in &files {
         let Ok(chunks) = file.chunks() else { continue };
         let (mut patches, mut count, mut lost) = (Vec::new(), 0_u64, 0_u64);
-        let source = File::open(&file.path)?;
+        let source = crate::io::open(&file.path)?;
         for chunk in chunks.flatten().filter(|chunk| is_strange(chunk) && chunk.encoding != UNKNOWN) {
             patches.extend(passed_over(&source, &chunk)?);
             count += 1;

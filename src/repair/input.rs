@@ -5,33 +5,43 @@ use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::plan::Input;
+use crate::io::beneath::Place;
 use crate::tsdb::Target;
 
 /// All segments of the logs of `target`; with a checksum those in `touched`.
 pub(super) fn all(target: &Target, touched: &HashSet<&str>) -> io::Result<Vec<Input>> {
     let listing = target.list()?;
+    let root = Place::open(target.path())?;
     let mut inputs = Vec::new();
     for log in &listing.logs {
         for segment in &log.segments {
             let path = log.relative_of(segment);
             let is_touched = touched.contains(path.as_str());
-            inputs.push(input(target.path(), path, is_touched)?);
+            inputs.push(input(&root, path, is_touched)?);
         }
     }
     Ok(inputs)
 }
 
-/// What identifies the file at `path` below `root`.
-pub(super) fn input(root: &Path, path: String, with_checksum: bool) -> io::Result<Input> {
-    let full = root.join(&path);
-    // A link that leads nowhere is there, too.
-    let metadata = full.metadata().or_else(|_| full.symlink_metadata())?;
-    let checksum = if with_checksum { Some(checksum_of_file(&full)?) } else { None };
+/// What identifies the file at `path` below `root`. Behind a link it is what is there when that is followed, as readers do;
+/// nothing is changed there.
+pub(super) fn input(root: &Place, path: String, with_checksum: bool) -> io::Result<Input> {
+    let mut file = root.join(&path);
+    if file.parent().link_on_the_way().is_some() {
+        let full = root.full().join(&path);
+        let directory = Place::open(full.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        file = directory.join(full.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    }
+    let (metadata, checksum) = if with_checksum {
+        let mut file = file.open_file()?;
+        (file.metadata()?, Some(checksum_of_file(&mut file)?))
+    } else {
+        (file.look()?, None)
+    };
     let (device, inode, bytes) = (metadata.dev(), metadata.ino(), metadata.len());
     Ok(Input { path, device, inode, bytes, modified: modified(&metadata), checksum })
 }
@@ -64,9 +74,8 @@ pub(super) fn checksum_of_bytes(bytes: &[u8]) -> String {
     checksum.text()
 }
 
-/// Of all bytes of a file.
-pub(super) fn checksum_of_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+/// Of all bytes of a file, from where it stands on.
+pub(super) fn checksum_of_file(file: &mut File) -> io::Result<String> {
     let mut buffer = vec![0; 256 * 1024];
     let mut checksum = Checksum::new();
     loop {

@@ -2,53 +2,47 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::{directory_of, remove_any, set_modified_directory, staged, sync_directory};
+use super::data::Data;
+use super::files::{STAGED, set_modified_directory, sync_directory};
 use super::head_chunks::CHUNKS_HEAD;
 use super::input;
 use super::plan::{Change, Plan};
 use super::transaction::UNFINISHED;
-use crate::tsdb::Target;
+use crate::io::beneath::{Kind, Place};
 use crate::tsdb::liveness::LOCK;
 use crate::wal::segments::segment_index;
 
-/// What names end in under which files are written before they get theirs, `files::staged`.
-const STAGED: &str = ".walfix";
-
-/// Names that what `plan` sets aside has below `data` while it goes, or comes back: files and directories alike.
-pub(super) fn of_plan(data: &Path, plan: &Plan) -> BTreeSet<PathBuf> {
+/// Names that what `plan` sets aside has in the data directory while it goes, or comes back: files and directories alike.
+pub(super) fn of_plan(plan: &Plan) -> BTreeSet<PathBuf> {
     let changes = plan.steps.iter().map(|step| &step.change);
-    let aside = changes.filter(|change| matches!(change, Change::SetAside { .. }));
-    aside.map(|change| staged(&data.join(change.path()))).collect()
+    let staged =
+        changes.filter(|change| matches!(change, Change::SetAside { .. } | Change::CreateDirectory { .. }));
+    staged.map(|change| PathBuf::from(format!("{}{STAGED}", change.path()))).collect()
 }
 
 /// Removes what was never given its name: `known`, and files that are called as we call them. Others may be somebody's
 /// own, whatever their names end in.
-pub(super) fn remove(data: &Target, known: &BTreeSet<PathBuf>) -> io::Result<()> {
-    let mut directories: BTreeSet<PathBuf> = BTreeSet::from([data.path().to_owned()]);
-    directories.extend(["wal", "wbl", CHUNKS_HEAD].iter().map(|log| data.path().join(log)));
-    directories.extend(data.list()?.logs.iter().map(|log| data.path().join(&log.relative)));
-    directories.extend(known.iter().map(|path| directory_of(path).to_owned()));
-    directories.iter().try_for_each(|directory| remove_in(directory, known))
+pub(super) fn remove(data: &Data, known: &BTreeSet<PathBuf>) -> io::Result<()> {
+    let mut directories: BTreeSet<PathBuf> = ["", "wal", "wbl", CHUNKS_HEAD].map(PathBuf::from).into();
+    directories.extend(data.list()?.logs.iter().map(|log| PathBuf::from(&log.relative)));
+    directories.extend(known.iter().map(|path| path.parent().unwrap_or(Path::new("")).to_owned()));
+    directories.iter().try_for_each(|directory| remove_in(&data.join(directory), known))
 }
 
-/// As [`remove`], in one directory.
-pub(super) fn remove_in(directory: &Path, known: &BTreeSet<PathBuf>) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(());
-        }
-        entries => entries?,
-    };
-    let modified = input::modified(&directory.metadata()?);
+/// As [`remove`], in one directory. What is a link, or stands behind one, is left.
+pub(super) fn remove_in(directory: &Place, known: &BTreeSet<PathBuf>) -> io::Result<()> {
+    if directory.link_on_the_way().is_some() || !directory.is_directory() {
+        return Ok(());
+    }
+    let modified = input::modified(&directory.look()?);
     let mut removed = false;
-    for entry in entries {
-        let entry = entry?;
-        if known.contains(&entry.path()) || (is_ours(&entry.file_name()) && entry.file_type()?.is_file()) {
-            remove_any(&entry.path())?;
+    for (name, kind) in directory.list()? {
+        let place = directory.join(&name);
+        if known.contains(place.below()) || (is_ours(&name) && kind == Kind::File) {
+            place.remove_any()?;
             removed = true;
         }
     }

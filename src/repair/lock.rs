@@ -8,16 +8,18 @@
 //! the lock back before it has written the last of its data, perhaps a whole chunk snapshot (`tsdb/db.go` and
 //! `tsdb/agent/db.go`, `Close`). Somebody may have removed the file. So we also look who writes.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::data::owner_of;
 use super::error::{At as _, RepairError};
-use super::files::{Owner, set_modified_directory, staged};
+use super::files::{Owner, create_staged, set_modified_directory, staged};
 use super::input;
+use crate::io::beneath::Place;
 use crate::tsdb::liveness::{self, LOCK, Liveness, NotKnown};
 
 /// What is in a lock that walfix made, before the time of the directory in which it is. Prometheus does not read it.
@@ -26,7 +28,9 @@ const MARK: &str = "walfix ";
 /// Held as long as it lives; another holder finds it taken.
 #[derive(Debug)]
 pub struct Lock {
-    data: PathBuf,
+    data: Place,
+    place: Place,
+    /// The data directory as it was given.
     path: PathBuf,
     file: File,
     /// It was not there before, so it goes again, and the directory has the time again that it had, ns since 1970.
@@ -40,17 +44,18 @@ impl Lock {
     /// # Errors
     /// If somebody holds it or has files open for writing, or it cannot be made. Then nothing is changed.
     pub fn take(data: &Path) -> Result<Self, RepairError> {
-        let path = data.join(LOCK);
-        let is_new = match path.symlink_metadata() {
-            Ok(_) => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make(data, &path).at("create", &path)?,
-            Err(error) => return Err(error).at("look at", &path),
+        let root = Place::open(data).at("open", data)?;
+        let place = root.join(LOCK);
+        let is_new = match place.find() {
+            Ok(Some(_)) => false,
+            Ok(None) => make(&root, &place).at("create", &place)?,
+            Err(error) => return Err(error).at("look at", &place),
         };
         let changed_hands =
-            || RepairError::InUse(format!("{} has changed hands just now; try again", path.display()));
-        let file = match File::options().read(true).write(true).open(&path) {
+            || RepairError::InUse(format!("{} has changed hands just now; try again", place.shown().display()));
+        let file = match place.open_to_write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed_hands()),
-            opened => opened.at("open", &path)?,
+            opened => opened.at("open", &place)?,
         };
         match file.try_lock() {
             Ok(()) => {}
@@ -59,9 +64,16 @@ impl Lock {
                 drop(file);
                 return Err(locked(data));
             }
-            Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
+            Err(TryLockError::Error(error)) => return Err(error).at("lock", &place),
         }
-        let mut lock = Self { data: data.to_owned(), path: path.clone(), file, made: None, not_known: None };
+        let mut lock = Self {
+            data: root,
+            place: place.clone(),
+            path: data.to_owned(),
+            file,
+            made: None,
+            not_known: None,
+        };
         // One that walfix made and was not there to remove is as good as made now.
         let mut text = String::new();
         let _ = (&lock.file).take(64).read_to_string(&mut text);
@@ -72,9 +84,14 @@ impl Lock {
             return Err(changed_hands());
         }
         if let (Some(modified), false) = (lock.made, is_new) {
-            set_modified_directory(data, modified).at("set the time of", data)?;
+            set_modified_directory(&lock.data, modified).at("set the time of", data)?;
         }
         Ok(lock)
+    }
+
+    /// The data directory, held open.
+    pub(super) fn data(&self) -> &Place {
+        &self.data
     }
 
     /// Looks again whether nobody works here. Somebody who takes no lock may have begun since it was taken.
@@ -97,7 +114,7 @@ impl Lock {
         // is found by every look.
         let mut pauses = [5, 20, 80].into_iter();
         loop {
-            let mut found = liveness::look(&self.data).at("list", &self.data)?;
+            let mut found = liveness::look(&self.path).at("list", &self.path)?;
             // We hold it: who has it open as well has tried in vain.
             for writer in &mut found.writers {
                 writer.files.retain(|file| file != LOCK);
@@ -109,7 +126,7 @@ impl Lock {
             let Some(pause) = pauses.next() else {
                 return Err(RepairError::InUse(format!(
                     "{} is in use: {}",
-                    self.data.display(),
+                    self.path.display(),
                     who(&found)
                 )));
             };
@@ -118,7 +135,7 @@ impl Lock {
     }
 
     fn is_still_there(&self) -> bool {
-        match (self.file.metadata(), self.path.metadata()) {
+        match (self.file.metadata(), self.place.look()) {
             (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
             _ => false,
         }
@@ -132,27 +149,25 @@ fn marked(text: &str) -> Option<i128> {
 
 /// Makes the lock, if nobody else does; whether it was made. It is there at once with its mark in it, and belongs to whom
 /// the data directory belongs: a Prometheus that cannot open it does not start.
-fn make(data: &Path, path: &Path) -> io::Result<bool> {
-    let staged = staged(path);
+fn make(data: &Place, place: &Place) -> io::Result<bool> {
+    let staged = staged(place);
     // Whoever was killed while making it may have written down when the directory was changed before that.
-    let modified = match fs::read_to_string(&staged).ok().as_deref().and_then(marked) {
+    let text = staged.read(64).ok().and_then(|text| String::from_utf8(text).ok());
+    let modified = match text.as_deref().and_then(marked) {
         Some(modified) => modified,
-        None => input::modified(&data.metadata()?),
+        None => input::modified(&data.look()?),
     };
-    let write = |path: &Path| {
-        let mut file = File::create(path)?;
-        file.write_all(format!("{MARK}{modified}\n").as_bytes())?;
+    let write = |make: &dyn Fn(Owner) -> io::Result<File>| {
         // The data directory itself may belong to another user than the server.
-        let wal = data.join("wal");
-        let of = if wal.is_dir() { wal.join(LOCK) } else { path.to_owned() };
-        let owner = Owner { mode: Some(0o666), ..Owner::of_new(&of)? };
+        let owner = owner_of(data)?.with_mode(0o666);
+        let mut file = make(owner)?;
+        file.write_all(format!("{MARK}{modified}\n").as_bytes())?;
         // A member of the group cannot give it away, and need not.
-        let _ = owner.give(&file);
-        io::Result::Ok(())
+        owner.give_if_allowed(&file)
     };
     let link = || {
-        write(&staged)?;
-        fs::hard_link(&staged, path)
+        write(&|owner| create_staged(&staged, owner))?;
+        staged.link(place)
     };
     let made = match link() {
         Ok(()) => Ok(true),
@@ -164,11 +179,11 @@ fn make(data: &Path, path: &Path) -> io::Result<bool> {
         Err(error)
             if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) =>
         {
-            write(path).map(|()| true)
+            write(&|_| place.create_file(0o666)).map(|()| true)
         }
         Err(error) => Err(error),
     };
-    let _ = fs::remove_file(&staged);
+    let _ = staged.remove_file();
     set_modified_directory(data, modified)?;
     made
 }
@@ -179,11 +194,10 @@ impl Drop for Lock {
             return;
         }
         // What is done while it is held has set the time that the directory is to have, or changed it.
-        let data = self.path.parent().unwrap_or(&self.path);
-        let modified = data.metadata().map(|metadata| input::modified(&metadata));
-        let _ = fs::remove_file(&self.path);
+        let modified = self.data.look().map(|metadata| input::modified(&metadata));
+        let _ = self.place.remove_file();
         if let Ok(modified) = modified {
-            let _ = set_modified_directory(data, modified);
+            let _ = set_modified_directory(&self.data, modified);
         }
     }
 }

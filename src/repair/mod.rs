@@ -5,6 +5,7 @@
 
 mod backup;
 mod copy;
+mod data;
 mod error;
 mod fence;
 mod files;
@@ -36,6 +37,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::backup::Backup;
 pub use self::copy::copy_logs;
+use self::data::Data;
 use self::error::At as _;
 pub use self::error::RepairError;
 pub use self::lock::Lock;
@@ -43,10 +45,12 @@ use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
 pub(crate) use self::record::without_labels;
 use self::segment::Mending;
+use self::transaction::absolute;
 pub use self::transaction::{Found, Resumed, unfinished};
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
 use crate::forecast::report::Forecast;
 use crate::forecast::{Assumed, Version};
+use crate::io::beneath::Place;
 use crate::scan::report::Report;
 pub use crate::scan::salvage::Corrections;
 use crate::tsdb::{Listing, Target};
@@ -119,10 +123,11 @@ pub fn plan(
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
     let touched: HashSet<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
     plan.inputs = input::all(target, &touched).at("read", target.path())?;
+    let root = Place::open(target.path()).at("open", target.path())?;
     let mut known: HashSet<String> = plan.inputs.iter().map(|input| input.path.clone()).collect();
     for source in plan.steps.iter().map(|step| step.change.source()) {
         if target.path_of(source).is_file() && known.insert(source.to_owned()) {
-            let input = input::input(target.path(), source.to_owned(), true).at("read", target.path())?;
+            let input = input::input(&root, source.to_owned(), true).at("read", target.path())?;
             plan.inputs.push(input);
         }
     }
@@ -160,7 +165,7 @@ pub fn plans(
 /// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
 pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
     lock.check()?;
-    transaction::apply(target, plan, backup, lock).map(drop)
+    transaction::apply(&Data::of(target, lock.data()), plan, backup, lock).map(drop)
 }
 
 /// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
@@ -171,7 +176,8 @@ pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), R
     // An interruption must find them.
     let backup = default_backup(target.path());
     apply(target, plan, &backup, lock)?;
-    std::fs::remove_dir_all(&backup).at("remove", &backup)
+    let backup = absolute(&backup).and_then(|path| backup::place(lock.data(), &path)).at("find", &backup)?;
+    backup.remove_any().at("remove", &backup)
 }
 
 /// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
@@ -180,7 +186,7 @@ pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), R
 /// As of [`apply`]; and if what was begun is not what is `asked` for now.
 pub fn resume(target: &Target, lock: &Lock, asked: Options) -> Result<Resumed, RepairError> {
     lock.check()?;
-    transaction::resume(target, asked)
+    transaction::resume(&Data::of(target, lock.data()), asked)
 }
 
 /// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor

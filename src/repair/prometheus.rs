@@ -8,7 +8,6 @@
 mod checkpoint;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 
 use super::fence::{self, Refs};
@@ -134,7 +133,7 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
         (_, true) => Reader::Agent,
         (_, false) => Reader::Wal,
     };
-    let file = File::open(&segment.path)?;
+    let file = crate::io::open(&segment.path)?;
     let length = file.metadata()?.len();
     let part = Part { dir: log.relative.clone(), index: segment.index, source: &file, length };
     let reading = read(vec![part], reader, assumed.version);

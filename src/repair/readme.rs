@@ -2,22 +2,25 @@
 
 use std::fmt::Write as _;
 
-use super::backup::Manifest;
+use std::path::Path;
+
+use super::backup::OF;
 use super::plan::{Change, Plan};
+use crate::io::printable;
 
 /// How to put everything back by hand.
-pub(super) fn text(plan: &Plan, manifest: &Manifest) -> String {
+pub(super) fn text(plan: &Plan, data: &Path) -> String {
     let mut text = format!(
         "Backup of a repair by walfix {}\n\n\
-         It has the bytes that the repair replaced in the data directory\n\n    {}\n\n\
+         It has the bytes that the repair replaced {OF}{}\n\n\
          With walfix, everything is put back with\n\n    walfix undo <this directory>\n\n\
          which first makes sure that nothing has changed since. By hand, and only while Prometheus is stopped and has not\n\
          been started since the repair, with this directory as BACKUP and the data directory as DATA, in this order:\n\n",
         plan.walfix,
-        manifest.data.display(),
+        printable(&data.display().to_string()),
     );
     for step in plan.steps.iter().rev() {
-        let path = step.change.path();
+        let path = &printable(step.change.path());
         let put_back = match &step.change {
             Change::Patch { patches, .. } => {
                 let mut skip = 0;
@@ -39,7 +42,7 @@ pub(super) fn text(plan: &Plan, manifest: &Manifest) -> String {
             Change::Rewrite { .. } => format!("cp -p BACKUP/old/{path} DATA/{path}"),
             Change::Create { .. } => format!("rm DATA/{path}"),
             Change::CreateDirectory { .. } => format!("rmdir DATA/{path}"),
-            Change::Rename { from, to } => format!("mv -n DATA/{to} DATA/{from}"),
+            Change::Rename { from, to } => format!("mv -n DATA/{} DATA/{}", printable(to), printable(from)),
             Change::SetAside { .. } => format!("cp -pr BACKUP/old/{path} DATA/{path}"),
         };
         let _ = writeln!(text, "    {put_back}");

@@ -228,7 +228,10 @@ fn segment_step(
     begins_with: Vec<Series>,
 ) -> io::Result<Result<(Option<Step>, Refs), &'static str>> {
     let full = target.path_of(path);
-    let file = File::open(&full)?;
+    if full.is_symlink() {
+        return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
+    }
+    let file = crate::io::open(&full)?;
     let metadata = file.metadata()?;
     let standing = Standing::of(&file, metadata.len(), mending);
     if standing.is_in_flux() {
@@ -238,9 +241,6 @@ fn segment_step(
     }
     if standing.has_too_large() {
         return Ok(Err("it has records that are larger than walfix reads, and Prometheus may read them"));
-    }
-    if full.is_symlink() {
-        return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
     let confused = Confused::of(&file, metadata.len(), mending);
     let mend = if confused.entries > 0 {
@@ -399,6 +399,13 @@ fn why_not(finding: &Finding) -> &'static str {
     match finding.code {
         REISSUED_REFS => "the checkpoint and the segments do not go together: are they of one directory?",
         "repeated_series" => "walfix does not yet tell which of two copies of a segment is the right one",
+        "not_a_file" if finding.message.contains("symbolic link") => {
+            "nothing is written through a symbolic link: repair the directory that it leads to, or put the file itself \
+             in its place"
+        }
+        "link_not_followed" => {
+            "put the directory itself in its place, or mount it there (mount --bind)"
+        }
         "not_a_file" => "move it out of the directory; an empty file by its name may take its place",
         _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {
             "Prometheus may still load this snapshot, or does not look at it; it makes a new one when it stops"

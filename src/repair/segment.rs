@@ -530,11 +530,7 @@ fn places_of_records(source: &File, length: u64, mending: Mending<'_>) -> Vec<(R
 
 /// Opens a segment, and says how long it is.
 pub(super) fn open(path: &Path) -> io::Result<(File, u64)> {
-    // Opening a pipe would wait for a writer.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-    }
-    let file = File::open(path)?;
+    let file = crate::io::open(path)?;
     let length = file.metadata()?.len();
     Ok((file, length))
 }

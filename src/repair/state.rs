@@ -1,16 +1,16 @@
 //! Where a repair stands: of each step, whether it has been done; and whether anybody else has been here.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 
 use super::backup::{Backup, Changed};
-use super::files::{Splice, checksum_spliced, checksum_tree, directory_of};
+use super::data::Data;
+use super::files::{STAGED, Splice, checksum_of, checksum_tree};
 use super::input;
 use super::plan::{Change, Method, Step};
-use crate::tsdb::Target;
+use crate::io::beneath::Place;
 
 /// How far a step has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,60 +26,61 @@ pub(super) enum Progress {
 }
 
 /// How far a step of the backup's plan has come below `data`.
-pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Result<Progress> {
+pub(super) fn progress(backup: &Backup, data: &Place, change: &Change) -> io::Result<Progress> {
     let other = |what: &str| Ok(Progress::Other(what.to_owned()));
     let path = data.join(change.path());
-    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    let is_there = |place: &Place| place.find().map(|found| found.is_some());
     match change {
         Change::Patch { .. } | Change::Rewrite { .. } => {
             let path = now_at(backup, data, change.path());
-            let Ok(changed) = backup.changed(change.path()) else {
-                return other("the manifest does not have it");
-            };
-            if !is_there(&path) {
-                return other("it is gone");
+            match path.open_file() {
+                Ok(mut file) => progress_of(backup, change, &mut file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => other("it is gone"),
+                Err(_) if path.is_there() && !path.is_file() => other("it is not a file any more"),
+                Err(error) => Err(error),
             }
-            let (checksum, bytes) = checksum_spliced(&path, &[])?;
-            if (bytes, &checksum) == (changed.before.bytes, &changed.before.checksum) {
-                return Ok(Progress::Before);
-            }
-            if (bytes, &checksum) == (changed.after.bytes, &changed.after.checksum) {
-                return Ok(Progress::After);
-            }
-            if is_between(backup, change, changed, &path, bytes)? {
-                return Ok(Progress::Between);
-            }
-            other("its bytes are neither the old nor the new ones")
         }
-        Change::Create { bytes, .. } => match fs::read(&path) {
+        Change::Create { bytes, .. } => match path.read(bytes.len() as u64) {
             Ok(found) if found == *bytes => Ok(Progress::After),
             Ok(_) if is_to_be_set_aside(backup, data, change.path())? => Ok(Progress::Before),
             Ok(_) => other("it holds something else"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => not_there(backup, data, change.path()),
+            // Longer than that, or no file.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                if is_to_be_set_aside(backup, data, change.path())? {
+                    Ok(Progress::Before)
+                } else {
+                    other("it holds something else")
+                }
+            }
             Err(error) => Err(error),
         },
-        Change::CreateDirectory { path: directory } => match fs::read_dir(&path) {
+        Change::CreateDirectory { path: directory } => match path.list() {
             Ok(entries) => {
                 // What later steps make in it, and what they have not given its name yet.
                 let is_planned = |name: &str| {
                     let below = format!("{directory}/{name}");
                     backup.plan.steps.iter().any(|step| makes(&step.change, &below))
                 };
-                for entry in entries {
-                    let name = entry?.file_name();
+                for (name, _) in entries {
                     let name = name.to_string_lossy();
-                    if !is_planned(name.strip_suffix(".walfix").unwrap_or(&name)) {
+                    if !is_planned(name.strip_suffix(STAGED).unwrap_or(&name)) {
                         return Ok(Progress::Other(format!("there is {name} in it")));
                     }
                 }
-                let (own, above) = (path.metadata()?, directory_of(&path).metadata()?);
+                let (own, above) = (path.look()?, path.parent().look()?);
                 let is_given = (own.uid(), own.gid()) == (above.uid(), above.gid());
-                Ok(if is_given { Progress::After } else { Progress::Between })
+                if is_given { Ok(Progress::After) } else { other("it belongs to somebody else") }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => not_there(backup, data, directory),
             Err(error) => Err(error),
         },
-        Change::Rename { from, to } => match (is_there(&path), is_there(&data.join(to))) {
+        Change::Rename { from, to } => match (is_there(&path)?, is_there(&data.join(to))?) {
             (true, false) => Ok(Progress::Before),
             (_, true) if is_to_be_set_aside(backup, data, to)? => Ok(Progress::Before),
             (false, true) => Ok(Progress::After),
@@ -90,8 +91,8 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
             (false, false) => other("it is gone"),
         },
         Change::SetAside { path: below, .. } => {
-            let is_aside = is_there(&backup.aside(below));
-            if !is_there(&path) {
+            let is_aside = is_there(&backup.aside(below))?;
+            if !is_there(&path)? {
                 return if is_aside { Ok(Progress::After) } else { other("it is gone") };
             }
             let takes_its_place = |step: &Step| makes(&step.change, below);
@@ -105,6 +106,29 @@ pub(super) fn progress(backup: &Backup, data: &Path, change: &Change) -> io::Res
     }
 }
 
+/// How far the bytes of a file have come that a step of the backup's plan changes.
+pub(super) fn progress_of(backup: &Backup, change: &Change, file: &mut File) -> io::Result<Progress> {
+    let other = |what: &str| Ok(Progress::Other(what.to_owned()));
+    let Ok(changed) = backup.changed(change.path()) else {
+        return other("the manifest does not have it");
+    };
+    // What is longer than either has been changed by somebody else, and may be endless.
+    if file.metadata()?.len() > changed.before.bytes.max(changed.after.bytes) {
+        return other("its bytes are neither the old nor the new ones");
+    }
+    let (checksum, bytes) = checksum_of(file, &[])?;
+    if (bytes, &checksum) == (changed.before.bytes, &changed.before.checksum) {
+        return Ok(Progress::Before);
+    }
+    if (bytes, &checksum) == (changed.after.bytes, &changed.after.checksum) {
+        return Ok(Progress::After);
+    }
+    if is_between(backup, change, changed, file, bytes)? {
+        return Ok(Progress::Between);
+    }
+    other("its bytes are neither the old nor the new ones")
+}
+
 /// Whether there is something by the name `path` after a change that was not there before.
 fn makes(change: &Change, path: &str) -> bool {
     match change {
@@ -115,27 +139,27 @@ fn makes(change: &Change, path: &str) -> bool {
 }
 
 /// How far something has come that the plan makes, and that is not there: not made yet, or given its true name since.
-fn not_there(backup: &Backup, data: &Path, path: &str) -> io::Result<Progress> {
+fn not_there(backup: &Backup, data: &Place, path: &str) -> io::Result<Progress> {
     Ok(if is_renamed(backup, data, path)? { Progress::After } else { Progress::Before })
 }
 
 /// Whether what is at `path` is what the plan sets aside.
-fn is_as_set_aside(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
+fn is_as_set_aside(backup: &Backup, data: &Place, path: &str) -> io::Result<bool> {
     Ok(backup.checksum_of_aside(path) == Some(checksum_tree(&data.join(path))?.0.as_str()))
 }
 
 /// Whether what is at `path` makes room yet for what the plan puts there.
-fn is_to_be_set_aside(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
+fn is_to_be_set_aside(backup: &Backup, data: &Place, path: &str) -> io::Result<bool> {
     Ok(backup.checksum_of_aside(path).is_some() && is_as_set_aside(backup, data, path)?)
 }
 
 /// Whether a later step of the plan has given `path`, or a directory above it, another name.
-fn is_renamed(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
+fn is_renamed(backup: &Backup, data: &Place, path: &str) -> io::Result<bool> {
     for step in &backup.plan.steps {
         if let Change::Rename { from, to } = &step.change
             && is_at_or_below(path, from)
-            && data.join(from).symlink_metadata().is_err()
-            && data.join(format!("{to}{}", &path[from.len()..])).symlink_metadata().is_ok()
+            && !data.join(from).is_there()
+            && data.join(format!("{to}{}", &path[from.len()..])).is_there()
         {
             // What is by that name may be what makes room for it yet.
             return Ok(!is_to_be_set_aside(backup, data, to)?);
@@ -146,12 +170,12 @@ fn is_renamed(backup: &Backup, data: &Path, path: &str) -> io::Result<bool> {
 
 /// Where a file is by now whose bytes the plan changes: a later step may have given it, or a directory above it, another
 /// name.
-pub(super) fn now_at(backup: &Backup, data: &Path, path: &str) -> PathBuf {
+pub(super) fn now_at(backup: &Backup, data: &Place, path: &str) -> Place {
     let mut name = path.to_owned();
     for step in &backup.plan.steps {
         if let Change::Rename { from, to } = &step.change
             && is_at_or_below(&name, from)
-            && data.join(&name).symlink_metadata().is_err()
+            && !data.join(&name).is_there()
         {
             name = format!("{to}{}", &name[from.len()..]);
         }
@@ -170,7 +194,7 @@ fn is_between(
     backup: &Backup,
     change: &Change,
     changed: &Changed,
-    path: &Path,
+    file: &mut File,
     bytes: u64,
 ) -> io::Result<bool> {
     let Change::Patch { method: Method::InPlace, .. } = change else { return Ok(false) };
@@ -187,7 +211,7 @@ fn is_between(
             Splice { offset: splice.offset, replaces, with: old }
         })
         .collect();
-    let (checksum, _) = checksum_spliced(path, &undone)?;
+    let (checksum, _) = checksum_of(file, &undone)?;
     Ok(checksum == changed.before.checksum)
 }
 
@@ -196,7 +220,7 @@ fn is_between(
 ///
 /// Files are known again by size and time: the numbers of devices change with every mount, and those of inodes when a
 /// directory is moved to another disk with its backup.
-pub(super) fn intruder(backup: &Backup, data: &Target) -> io::Result<Option<String>> {
+pub(super) fn intruder(backup: &Backup, data: &Data) -> io::Result<Option<String>> {
     let plan = &backup.plan;
     let inputs: BTreeSet<&str> = plan.inputs.iter().map(|input| input.path.as_str()).collect();
     let touched: Vec<&str> = plan.steps.iter().flat_map(|step| step.change.paths()).collect();
@@ -211,7 +235,7 @@ pub(super) fn intruder(backup: &Backup, data: &Target) -> io::Result<Option<Stri
         }
     }
     for input in plan.inputs.iter().filter(|input| !is_touched(&input.path)) {
-        let metadata = match data.path().join(&input.path).metadata() {
+        let metadata = match data.join(&input.path).look() {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Some(format!("{} has gone", input.path)));

@@ -5,28 +5,33 @@
 //! files, so no log of steps is needed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::backup::{self, Backup, Changed, Directory};
+use super::data::Data;
 use super::error::{At as _, RepairError};
 use super::files::{
-    self, Owner, Splice, copy_spliced, copy_whole, create_directories, remove_any, rename_new, replace,
-    set_modified, set_modified_directory, splice_in_place, staged, sync_directory, sync_directory_of,
+    self, Owner, Splice, copy_spliced, copy_whole, create_directories, rename_new,
+    replace, replace_own, set_modified, set_modified_directory, splice_in_place, staged, sync_directory,
 };
 use super::lock::Lock;
 use super::plan::{Change, Method, Plan};
 use super::segment::rewrite;
-use super::state::{Progress, intruder, progress};
+use super::state::{Progress, intruder, progress, progress_of};
 use super::{Options, input, leftovers, preflight};
 use crate::forecast::Assumed;
+use crate::io::beneath::{Place, is_below};
 use crate::tsdb::Target;
 
 /// In the data directory as long as a repair is not finished.
 pub(super) const UNFINISHED: &str = "walfix-repair.json";
+
+/// Bytes of that file at the most. It has a line for each directory in which the repair works.
+const LONGEST: u64 = 16 << 20;
 
 /// A repair that has been begun, as its file says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,28 +54,48 @@ enum Stage {
 }
 
 impl Begun {
-    /// What the file in the data directory says, if there is one.
-    pub(super) fn read(data: &Path) -> Result<Option<Self>, RepairError> {
-        let path = data.join(UNFINISHED);
-        match fs::read(&path) {
-            Ok(text) => {
-                let mut begun: Self =
-                    serde_json::from_slice(&text).map_err(io::Error::from).at("read", &path)?;
-                begun.backup = data.join(begun.backup);
-                Ok(Some(begun))
+    /// What the file in the data directory says, if there is one. Anybody may have written it, so every path in it is
+    /// looked at.
+    pub(super) fn read(data: &Place) -> Result<Option<Self>, RepairError> {
+        let marker = data.join(UNFINISHED);
+        let wrong = |what: String| RepairError::Marker { path: marker.shown(), what };
+        let text = match marker.read(LONGEST) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(error).at("read", &marker);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).at("read", &path),
+            Err(error) => return Err(wrong(error.to_string())),
+        };
+        let mut begun: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let outside =
+            begun.directories.iter().find(|known| !known.path.is_empty() && !is_below(Path::new(&known.path)));
+        if let Some(outside) = outside {
+            return Err(wrong(format!("{} is not a path in the data directory", outside.path)));
         }
+        let is_name = is_below(&begun.backup)
+            && begun.backup.components().count() == 1
+            && begun.backup.to_str().is_some_and(|name| name.starts_with("walfix-") && name != UNFINISHED);
+        if !is_name && !is_absolute(&begun.backup) {
+            return Err(wrong(format!("{} is no place of a backup", begun.backup.display())));
+        }
+        begun.backup = data.shown().join(begun.backup);
+        Ok(Some(begun))
     }
 
-    fn write(&self, data: &Path) -> Result<(), RepairError> {
-        let path = data.join(UNFINISHED);
-        let full = data.canonicalize().at("find", data)?;
-        let backup = self.backup.strip_prefix(full).unwrap_or(&self.backup).to_owned();
+    fn write(&self, data: &Data) -> Result<(), RepairError> {
+        let marker = data.join(UNFINISHED);
+        let backup = self.backup.strip_prefix(data.place().full()).unwrap_or(&self.backup).to_owned();
         let text = serde_json::to_vec(&Self { backup, ..self.clone() });
-        let text = text.map_err(io::Error::from).at("write", &path)?;
-        replace(&path, None, |out| out.write_all(&text)).at("write", &path)
+        let text = text.map_err(io::Error::from).at("write", &marker)?;
+        // Whom the directory belongs to may finish the repair, or take it back.
+        let owner = data.owner().at("look at", data.path())?.with_mode(0o600);
+        replace_own(&marker, owner, |out| out.write_all(&text)).at("write", &marker)
+    }
+
+    /// Where its backup is, or is to be.
+    fn place(&self, data: &Place) -> io::Result<Place> {
+        backup::place(data, &self.backup)
     }
 
     /// Whether it has come so far that something may have been changed.
@@ -82,6 +107,11 @@ impl Begun {
     pub(super) fn backup(&self) -> &Path {
         &self.backup
     }
+}
+
+/// Whether a path is absolute, and leads nowhere back.
+fn is_absolute(path: &Path) -> bool {
+    path.strip_prefix("/").is_ok_and(is_below)
 }
 
 /// An unfinished repair that was found.
@@ -119,27 +149,39 @@ pub struct Resumed {
 /// # Errors
 /// If files cannot be read.
 pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
-    let Some(begun) = Begun::read(data.path())? else { return Ok(None) };
-    let backup = begun.backup;
+    find_unfinished(&Data::open(data)?)
+}
+
+fn find_unfinished(data: &Data) -> Result<Option<Found>, RepairError> {
+    let Some(begun) = Begun::read(data.place())? else { return Ok(None) };
+    let backup = begun.backup.clone();
     let overtaken = |what: String| Ok(Some(Found::Overtaken { backup: backup.clone(), what }));
-    if begun.stage == Stage::Backup && backup.symlink_metadata().is_err() {
+    let place = begun.place(data.place());
+    if begun.stage == Stage::Backup && !place.as_ref().is_ok_and(Place::is_there) {
         return Ok(Some(Found::NotBegun { backup }));
     }
     // Not mounted, perhaps: what has been changed cannot be told without it, nor be put back.
-    if let Err(source) = fs::read_dir(&backup) {
-        return Err(RepairError::NoBackup { backup, marker: data.path().join(UNFINISHED), source });
-    }
-    let opened = match Backup::open(&backup) {
+    let place = match place.and_then(|place| place.open_directory().map(|_| place)) {
+        Ok(place) => place,
+        Err(source) => {
+            return Err(RepairError::NoBackup { backup, marker: data.path().join(UNFINISHED), source });
+        }
+    };
+    let opened = match Backup::open_at(&place) {
         Ok(opened) => opened,
         Err(error) => return overtaken(error.to_string()),
     };
+    if place.parent() != *data.place() && opened.manifest.data != data.place().full() {
+        let what = format!("its backup is one of {}", opened.manifest.data.display());
+        return overtaken(what);
+    }
     if let Some(what) = intruder(&opened, data).at("look at", data.path())? {
         return overtaken(what);
     }
     for step in &opened.plan.steps {
         let path = step.change.path();
         if let Progress::Other(what) =
-            progress(&opened, data.path(), &step.change).at("read", &data.path().join(path))?
+            progress(&opened, data.place(), &step.change).at("read", &data.join(path))?
         {
             return overtaken(format!("{path}: {what}"));
         }
@@ -148,12 +190,12 @@ pub fn unfinished(data: &Target) -> Result<Option<Found>, RepairError> {
 }
 
 /// Finishes the repair that was interrupted, or gives it up, and removes what it left behind.
-pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairError> {
+pub(super) fn resume(data: &Data, asked: Options) -> Result<Resumed, RepairError> {
     let mut resumed = Resumed::default();
-    match unfinished(data)? {
+    match find_unfinished(data)? {
         None => leftovers::remove(data, &BTreeSet::new()).at("clean up", data.path())?,
         Some(Found::NotBegun { .. }) => {
-            if let Some(begun) = Begun::read(data.path())? {
+            if let Some(begun) = Begun::read(data.place())? {
                 resumed.removed.extend(take_back(data, &begun)?);
             }
         }
@@ -167,6 +209,7 @@ pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairErr
             if begun != asked {
                 return Err(RepairError::BegunOtherwise { begun, backup: backup.path });
             }
+            no_links(data.place(), plan)?;
             finish(data, &backup)?;
             resumed.finished = Some(backup.path);
         }
@@ -175,30 +218,45 @@ pub(super) fn resume(data: &Target, asked: Options) -> Result<Resumed, RepairErr
             resumed.given_up = Some((backup, what));
         }
     }
-    for path in backup::never_finished(data.path()).at("list", data.path())? {
-        if backup::remove_unfinished(&path).at("remove", &path)? {
-            resumed.removed.push(path);
+    for place in backup::never_finished(data.place()).at("list", data.path())? {
+        if backup::remove_unfinished(&place).at("remove", &place)? {
+            resumed.removed.push(place.shown());
         }
     }
     Ok(resumed)
 }
 
+/// Whether nothing that the plan changes stands behind a link.
+fn no_links(data: &Place, plan: &Plan) -> Result<(), RepairError> {
+    for path in plan.steps.iter().flat_map(|step| step.change.paths().chain([step.change.source()])) {
+        // The last name may be a link that is set aside.
+        let directory = data.join(path).parent();
+        if let Some((link, leads_to)) = directory.link_on_the_way() {
+            return Err(RepairError::Link { path: link.shown(), leads_to });
+        }
+    }
+    Ok(())
+}
+
 /// Executes `plan`; the old bytes are kept in `backup`, which is not there yet.
-pub(super) fn apply(data: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<Backup, RepairError> {
-    unchanged(data.path(), plan)?;
+pub(super) fn apply(data: &Data, plan: &Plan, backup: &Path, lock: &Lock) -> Result<Backup, RepairError> {
+    no_links(data.place(), plan)?;
+    unchanged(data.place(), plan)?;
     let backup = absolute(backup).at("find", backup)?;
-    is_left_alone(data.path(), &backup)?;
-    if backup.symlink_metadata().is_ok() {
+    is_left_alone(data.place(), &backup)?;
+    let place = backup::place(data.place(), &backup).at("find", &backup)?;
+    if place.find().at("look at", &place)?.is_some() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("create", &backup);
     }
-    let partial = backup::in_the_making(&backup);
+    let partial = backup::in_the_making(&place);
     backup::remove_unfinished(&partial).at("remove", &partial)?;
-    preflight::check(data.path(), plan, &backup)?;
-    let directories = backup::directories(data.path(), plan).at("look at", data.path())?;
+    preflight::check(data, plan, &place)?;
+    let directories = backup::directories(data.place(), plan).at("look at", data.path())?;
     let begun = Begun { stage: Stage::Backup, backup, directories };
-    let kept = keep(data, plan, &begun, lock).map_err(|error| {
+    let kept = keep(data, plan, &begun, &place, lock).map_err(|error| {
         // What cannot be removed now, the next repair removes.
-        let _ = fs::remove_dir_all(&begun.backup);
+        let _ = place.remove_any();
+        let _ = partial.remove_any();
         let _ = take_back(data, &begun);
         RepairError::NotBegun(Box::new(error))
     })?;
@@ -214,65 +272,80 @@ pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// All that comes before the first change.
-fn keep(data: &Target, plan: &Plan, begun: &Begun, lock: &Lock) -> Result<Backup, RepairError> {
-    begun.write(data.path())?;
-    preflight::probe(data.path(), plan).at("write to", data.path())?;
-    let backup = Backup::write(&begun.backup, data.path(), plan, begun.directories.clone())?;
+fn keep(
+    data: &Data,
+    plan: &Plan,
+    begun: &Begun,
+    place: &Place,
+    lock: &Lock,
+) -> Result<Backup, RepairError> {
+    begun.write(data)?;
+    preflight::probe(data, plan).at("write to", data.path())?;
+    let backup = Backup::write(&begun.backup, place, data, plan, begun.directories.clone())?;
     // That takes its time, and not everybody takes the lock.
     lock.check()?;
-    unchanged(data.path(), plan)?;
+    unchanged(data.place(), plan)?;
     untouched(data, &backup)?;
-    Begun { stage: Stage::Change, ..begun.clone() }.write(data.path())?;
+    Begun { stage: Stage::Change, ..begun.clone() }.write(data)?;
     Ok(backup)
 }
 
 /// Removes all traces of a repair that has changed nothing; the backup that was removed.
-fn take_back(data: &Target, begun: &Begun) -> Result<Option<PathBuf>, RepairError> {
-    let partial = backup::in_the_making(&begun.backup);
-    let removed = backup::remove_unfinished(&partial).at("remove", &partial)?;
+fn take_back(data: &Data, begun: &Begun) -> Result<Option<PathBuf>, RepairError> {
+    let mut removed = None;
+    // Where it cannot be looked for, it is left.
+    if let Ok(place) = begun.place(data.place()) {
+        let partial = backup::in_the_making(&place);
+        let is_in = place.parent() == *data.place();
+        if (is_in || backup::is_of(&partial, &data.place().full()))
+            && backup::remove_unfinished(&partial).at("remove", &partial)?
+        {
+            removed = Some(partial.shown());
+        }
+    }
     forget(data, None)?;
-    set_times_of(data.path(), &begun.directories)?;
-    Ok(removed.then_some(partial))
+    set_times_of(data.place(), &begun.directories)?;
+    Ok(removed)
 }
 
 /// Does all steps of the backup's plan that have not been done.
-pub(super) fn finish(data: &Target, backup: &Backup) -> Result<(), RepairError> {
+pub(super) fn finish(data: &Data, backup: &Backup) -> Result<(), RepairError> {
     let steps = || {
         for step in &backup.plan.steps {
-            do_step(data.path(), backup, &step.change)?;
+            do_step(data, backup, &step.change)?;
         }
         forget(data, Some(&backup.plan))
     };
     steps().map_err(|error| RepairError::NotFinished { backup: backup.path.clone(), source: Box::new(error) })
 }
 
-fn do_step(data: &Path, backup: &Backup, change: &Change) -> Result<(), RepairError> {
+fn do_step(data: &Data, backup: &Backup, change: &Change) -> Result<(), RepairError> {
     let path = data.join(change.path());
     let changed = |what| RepairError::Changed { path: change.path().to_owned(), what };
-    match progress(backup, data, change).at("read", &path)? {
+    match progress(backup, data.place(), change).at("read", &path)? {
         Progress::After => return Ok(()),
         Progress::Before | Progress::Between => execute(data, backup, change).at("change", &path)?,
         Progress::Other(what) => return Err(changed(what)),
     }
-    match progress(backup, data, change).at("read", &path)? {
+    match progress(backup, data.place(), change).at("read", &path)? {
         Progress::After => Ok(()),
         _ => Err(changed("what was written is not what is read back".to_owned())),
     }
 }
 
 /// Says that there is no unfinished repair any more, and removes what it left behind, by its plan if that is known.
-pub(super) fn forget(data: &Target, plan: Option<&Plan>) -> Result<(), RepairError> {
-    let known = plan.map_or_else(BTreeSet::new, |plan| leftovers::of_plan(data.path(), plan));
+pub(super) fn forget(data: &Data, plan: Option<&Plan>) -> Result<(), RepairError> {
+    let known = plan.map_or_else(BTreeSet::new, leftovers::of_plan);
     leftovers::remove(data, &known).at("clean up", data.path())?;
-    let marker = data.path().join(UNFINISHED);
-    match fs::remove_file(&marker) {
+    let marker = data.join(UNFINISHED);
+    match marker.remove_file() {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &marker),
-        _ => sync_directory(data.path()).at("write", data.path()),
+        _ => sync_directory(data.place()).at("write", data.path()),
     }
 }
 
 /// Whether all inputs of the plan are what they were.
-fn unchanged(data: &Path, plan: &Plan) -> Result<(), RepairError> {
+fn unchanged(data: &Place, plan: &Plan) -> Result<(), RepairError> {
     for known in &plan.inputs {
         let changed = |what: &str| RepairError::Changed { path: known.path.clone(), what: what.to_owned() };
         let now = match input::input(data, known.path.clone(), known.checksum.is_some()) {
@@ -288,7 +361,7 @@ fn unchanged(data: &Path, plan: &Plan) -> Result<(), RepairError> {
 }
 
 /// Whether there is nothing that was not there when the plan was made, as a segment that a Prometheus has begun since.
-fn untouched(data: &Target, backup: &Backup) -> Result<(), RepairError> {
+fn untouched(data: &Data, backup: &Backup) -> Result<(), RepairError> {
     if let Some(what) = intruder(backup, data).at("look at", data.path())? {
         return Err(RepairError::Changed { path: data.path().display().to_string(), what });
     }
@@ -300,8 +373,8 @@ fn untouched(data: &Target, backup: &Backup) -> Result<(), RepairError> {
                 | Change::Rename { .. }
                 | Change::SetAside { .. }
         );
-        let path = data.path().join(change.path());
-        if is_by_name && progress(backup, data.path(), change).at("read", &path)? != Progress::Before {
+        let path = data.join(change.path());
+        if is_by_name && progress(backup, data.place(), change).at("read", &path)? != Progress::Before {
             let what = "it has come, or gone".to_owned();
             return Err(RepairError::Changed { path: change.path().to_owned(), what });
         }
@@ -310,8 +383,8 @@ fn untouched(data: &Target, backup: &Backup) -> Result<(), RepairError> {
 }
 
 /// Whether Prometheus leaves a backup or a copy alone at this place, and never takes it for something of its own.
-pub(super) fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairError> {
-    let full = data.canonicalize().at("find", data)?;
+pub(super) fn is_left_alone(data: &Place, backup: &Path) -> Result<(), RepairError> {
+    let full = data.full();
     let refused = |why: &str| Err(RepairError::NoPlace { path: backup.to_owned(), why: why.to_owned() });
     let name = backup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if Path::new(name).extension().is_some_and(|extension| extension == "unfinished") {
@@ -319,7 +392,7 @@ pub(super) fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairErro
     }
     // They may be links to elsewhere.
     for part in ["wal", "wbl", "chunks_head"] {
-        if data.join(part).canonicalize().is_ok_and(|part| backup.starts_with(part)) {
+        if full.join(part).canonicalize().is_ok_and(|part| backup.starts_with(part)) {
             return refused(&format!("it is in {part}/, which is Prometheus's"));
         }
     }
@@ -332,35 +405,72 @@ pub(super) fn is_left_alone(data: &Path, backup: &Path) -> Result<(), RepairErro
     Ok(())
 }
 
-fn execute(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
-    let path = data.join(change.path());
+fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
+    let place = data.join(change.path());
     match change {
-        Change::Patch { method: Method::InPlace, .. } => splice_in_place(&path, &splices(backup, change)),
-        Change::Patch { method: Method::Replace, .. } => {
+        Change::Patch { method, .. } => {
             let splices = splices(backup, change);
-            let mut file = File::open(&path)?;
-            let owner = Owner::of(&file.metadata()?);
-            replace(&path, Some(owner), |out| copy_spliced(&mut file, &splices, out))
+            patch(&place, *method, &splices, Progress::Before, |file| progress_of(backup, change, file))
         }
         Change::Rewrite { .. } => {
-            let source = File::open(data.join(change.source()))?;
-            let length = source.metadata()?.len();
-            let owner = Owner::of(&path.metadata()?);
-            replace(&path, Some(owner), |out| rewrite(&source, length, change, out))
+            let source = data.join(change.source()).open_file()?;
+            let about = source.metadata()?;
+            let owner = Owner::of(&place.open_file()?.metadata()?);
+            if about.nlink() > 1 && about.uid() != owner.uid {
+                return Err(somebody_elses());
+            }
+            replace(&place, owner, |out| rewrite(&source, about.len(), change, out))
         }
         Change::Create { bytes, .. } => {
-            replace(&path, Some(Owner::of_new(&path)?), |out| out.write_all(bytes))
+            replace(&place, data.owner_of_new(&place)?, |out| out.write_all(bytes))
         }
-        Change::CreateDirectory { .. } => {
-            if !path.is_dir() {
-                fs::create_dir(&path)?;
-            }
-            Owner::of_new(&path)?.give(&File::open(&path)?)?;
-            sync_directory_of(&path)
-        }
-        Change::Rename { to, .. } => rename_new(&path, &data.join(to)),
-        Change::SetAside { .. } => set_aside(&path, &backup.aside(change.path())),
+        Change::CreateDirectory { .. } => make_directory(&place, data.owner_of_new_directory(&place)?),
+        Change::Rename { to, .. } => rename_new(&place, &data.join(to)),
+        Change::SetAside { .. } => set_aside(&place, &backup.aside(change.path()), backup.owner),
     }
+}
+
+fn somebody_elses() -> io::Error {
+    let what = "it is a file of somebody else's that has another name (hard link) outside";
+    io::Error::new(io::ErrorKind::PermissionDenied, what)
+}
+
+/// Changes bytes of a file. It is looked at once more by the very descriptor that is changed: the name may stand for
+/// another file by now.
+fn patch(
+    place: &Place,
+    method: Method,
+    splices: &[Splice],
+    whole: Progress,
+    progress_of: impl Fn(&mut std::fs::File) -> io::Result<Progress>,
+) -> io::Result<()> {
+    let mut file = if method == Method::InPlace { place.open_to_write()? } else { place.open_file()? };
+    let about = file.metadata()?;
+    let found = progress_of(&mut file)?;
+    if found != whole && found != Progress::Between {
+        return Err(io::Error::other("it has been changed by somebody else just now"));
+    }
+    match method {
+        Method::InPlace if about.nlink() == 1 => splice_in_place(&file, splices),
+        // Its other names are not this directory's.
+        Method::InPlace if found == Progress::Between => place.open_to_change().map(drop),
+        _ => replace(place, Owner::of(&about), |out| copy_spliced(&mut file, splices, out)),
+    }
+}
+
+/// Makes a directory at once, as it is to be: one that is there is never given away.
+fn make_directory(place: &Place, owner: Owner) -> io::Result<()> {
+    if place.is_directory() {
+        return Ok(());
+    }
+    let staged = staged(place);
+    match staged.remove_directory() {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let made = staged.create_directory(owner.mode & 0o700)?;
+    owner.give(&made)?;
+    rename_new(&staged, place)
 }
 
 fn splices(backup: &Backup, change: &Change) -> Vec<Splice> {
@@ -369,28 +479,28 @@ fn splices(backup: &Backup, change: &Change) -> Vec<Splice> {
 
 /// Moves a file or directory into the backup. Its name is gone from one instant to the next, and not before all of it is
 /// there.
-fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
-    create_directories(files::directory_of(aside))?;
-    if aside.symlink_metadata().is_err() {
-        match rename_new(path, aside) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_whole(path, aside)?,
+fn set_aside(place: &Place, aside: &Place, owner: Owner) -> io::Result<()> {
+    create_directories(&aside.parent(), owner.with_mode(0o700))?;
+    if aside.find()?.is_none() {
+        match rename_new(place, aside) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_whole(place, aside)?,
             done => return done,
         }
     }
-    let staged = staged(path);
-    rename_new(path, &staged)?;
-    remove_any(&staged)?;
-    sync_directory_of(path)
+    let staged = staged(place);
+    rename_new(place, &staged)?;
+    staged.remove_any()?;
+    sync_directory(&place.parent())
 }
 
 /// Undoes all steps of the backup's plan that have been done, the last first.
-pub(super) fn roll_back(data: &Target, backup: &Backup) -> Result<(), RepairError> {
+pub(super) fn roll_back(data: &Data, backup: &Backup) -> Result<(), RepairError> {
     for step in backup.plan.steps.iter().rev() {
-        let path = data.path().join(step.change.path());
-        match progress(backup, data.path(), &step.change).at("read", &path)? {
+        let path = data.join(step.change.path());
+        match progress(backup, data.place(), &step.change).at("read", &path)? {
             Progress::Before => {}
             Progress::After | Progress::Between => {
-                revert(data.path(), backup, &step.change).at("change", &path)?;
+                revert(data, backup, &step.change).at("change", &path)?;
             }
             Progress::Other(what) => {
                 return Err(RepairError::Changed { path: step.change.path().to_owned(), what });
@@ -398,63 +508,86 @@ pub(super) fn roll_back(data: &Target, backup: &Backup) -> Result<(), RepairErro
         }
     }
     forget(data, Some(&backup.plan))?;
-    set_times(data.path(), backup)
+    set_times(data, backup)
 }
 
 /// Gives files and directories the times that they had.
-pub(super) fn set_times(data: &Path, backup: &Backup) -> Result<(), RepairError> {
-    for changed in &backup.manifest.files {
-        let path = data.join(&changed.path);
-        set_modified(&path, changed.modified).at("set the time of", &path)?;
-    }
-    set_times_of(data, &backup.manifest.directories)
+pub(super) fn set_times(data: &Data, backup: &Backup) -> Result<(), RepairError> {
+    set_times_of_files(data, backup)?;
+    set_times_of(data.place(), &backup.manifest.directories)
 }
 
-fn set_times_of(data: &Path, directories: &[Directory]) -> Result<(), RepairError> {
+/// Gives the files that were changed the times that they had.
+pub(super) fn set_times_of_files(data: &Data, backup: &Backup) -> Result<(), RepairError> {
+    for changed in &backup.manifest.files {
+        let place = data.join(&changed.path);
+        set_modified(&place, changed.modified).at("set the time of", &place)?;
+    }
+    Ok(())
+}
+
+fn set_times_of(data: &Place, directories: &[Directory]) -> Result<(), RepairError> {
     for directory in directories {
-        let path = data.join(&directory.path);
-        set_modified_directory(&path, directory.modified).at("set the time of", &path)?;
+        let place = data.join(&directory.path);
+        set_modified_directory(&place, directory.modified).at("set the time of", &place)?;
     }
     Ok(())
 }
 
 /// Takes back a step that has been done, wholly or in part.
-pub(super) fn revert(data: &Path, backup: &Backup, change: &Change) -> io::Result<()> {
-    let path = data.join(change.path());
+pub(super) fn revert(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
+    let place = data.join(change.path());
     let changed = || backup.changed(change.path()).map_err(io::Error::other);
     match change {
         Change::Patch { method, .. } => {
-            let old = inverse_splices(backup, change);
+            let (old, changed) = (inverse_splices(backup, change), changed()?);
             match method {
-                Method::InPlace => {
-                    splice_in_place(&path, &old)?;
-                    let file = File::options().write(true).open(&path)?;
-                    file.set_len(changed()?.before.bytes)?;
-                    file.sync_all()
-                }
+                Method::InPlace => take_back_in_place(&place, &old, backup, change, changed),
                 Method::Replace => {
-                    let mut file = File::open(&path)?;
-                    put_back(&path, changed()?, |out| copy_spliced(&mut file, &old, out))
+                    let mut file = place.open_file()?;
+                    put_back(data, backup, &place, changed, |out| copy_spliced(&mut file, &old, out))
                 }
             }
         }
         Change::Rewrite { .. } => {
             let changed = changed()?;
-            let mut old = File::open(backup.path.join(&changed.old))?;
-            put_back(&path, changed, |out| io::copy(&mut old, out).map(drop))
+            let mut old = backup.old(&changed.old)?;
+            put_back(data, backup, &place, changed, |out| io::copy(&mut old, out).map(drop))
         }
         Change::Create { .. } => {
-            fs::remove_file(&path)?;
-            sync_directory_of(&path)
+            place.remove_file()?;
+            sync_directory(&place.parent())
         }
         Change::CreateDirectory { .. } => {
-            leftovers::remove_in(&path, &leftovers::of_plan(data, &backup.plan))?;
-            fs::remove_dir(&path)?;
-            sync_directory_of(&path)
+            leftovers::remove_in(&place, &leftovers::of_plan(&backup.plan))?;
+            place.remove_directory()?;
+            sync_directory(&place.parent())
         }
-        Change::Rename { to, .. } => rename_new(&data.join(to), &path),
-        Change::SetAside { .. } if path.symlink_metadata().is_ok() => Ok(()),
-        Change::SetAside { .. } => copy_whole(&backup.aside(change.path()), &path),
+        Change::Rename { to, .. } => rename_new(&data.join(to), &place),
+        Change::SetAside { .. } if place.find()?.is_some() => Ok(()),
+        Change::SetAside { .. } => copy_whole(&backup.aside(change.path()), &place),
+    }
+}
+
+fn take_back_in_place(
+    place: &Place,
+    old: &[Splice],
+    backup: &Backup,
+    change: &Change,
+    changed: &Changed,
+) -> io::Result<()> {
+    let mut file = place.open_to_write()?;
+    let about = file.metadata()?;
+    match progress_of(backup, change, &mut file)? {
+        Progress::After | Progress::Between if about.nlink() == 1 => {
+            splice_in_place(&file, old)?;
+            file.set_len(changed.before.bytes)?;
+            file.sync_all()
+        }
+        // Its other names are not this directory's.
+        Progress::After => replace(place, Owner::of(&about), |out| copy_spliced(&mut file, old, out)),
+        Progress::Between => place.open_to_change().map(drop),
+        _ => Err(io::Error::other("it has been changed by somebody else just now")),
     }
 }
 
@@ -467,10 +600,11 @@ pub(super) fn inverse_splices(backup: &Backup, change: &Change) -> Vec<Splice> {
 }
 
 fn put_back(
-    path: &Path,
+    data: &Data,
+    backup: &Backup,
+    place: &Place,
     changed: &Changed,
     write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let owner = Owner { uid: changed.uid, gid: changed.gid, mode: Some(changed.mode & 0o7777) };
-    replace(path, Some(owner), write)
+    replace(place, backup.owner_of(changed, data.place())?, write)
 }

@@ -107,16 +107,8 @@ pub(super) fn width(char: char) -> usize {
     }
 }
 
-/// A text from outside, without what would move the cursor, or hide or reorder what is shown.
-pub(super) fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for char in text.chars() {
-        let unsafe_to_show = char.is_control()
-            || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if unsafe_to_show { clean.extend(char.escape_default()) } else { clean.push(char) }
-    }
-    clean
-}
+/// A text from outside, as it may be shown.
+pub(super) use crate::io::printable as clean;
 
 /// A path as one word, cut in the middle if it is wider than `most` columns.
 pub(super) fn path(path: &str, most: usize) -> String {

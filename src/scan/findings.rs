@@ -33,6 +33,17 @@ pub(super) fn of_strays(strays: &[Stray]) -> Vec<Finding> {
             Severity::Warning,
             "Prometheus died while it repaired this segment; the original is here, and Prometheus never looks at it again",
         ),
+        StrayKind::LinkedWal => (
+            "linked_wal",
+            Severity::Note,
+            "it is a symbolic link: it is read as Prometheus reads it, and a repair writes nothing through it; `walfix \
+             repair --into` writes a repaired copy, or mount its directory here (mount --bind)",
+        ),
+        StrayKind::Link => (
+            "link_not_followed",
+            Severity::Damage,
+            "it is a symbolic link, which walfix does not follow: what Prometheus reads there is not known",
+        ),
     };
     strays
         .iter()
@@ -51,7 +62,10 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
     for (at, (segment, scan)) in log.segments.iter().zip(scans).enumerate() {
         let Some(scan) = scan else { continue };
         if scan.not_a_file {
-            let message = "Prometheus takes it for a segment, and it is no file".into();
+            // It may have become one since.
+            let what = crate::io::open(&segment.path).err().map(|error| error.to_string());
+            let what = what.unwrap_or_else(|| "it is no file".to_owned());
+            let message = format!("Prometheus takes it for a segment, and {what}");
             findings.push(of_file(log, segment, "not_a_file", Severity::Damage, message, Some(Cause::Files)));
             continue;
         }

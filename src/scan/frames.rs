@@ -1,6 +1,5 @@
 //! The fragments around a place, as they stand: for showing to somebody else.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -58,7 +57,7 @@ pub enum FrameKind {
 /// # Errors
 /// If the file cannot be opened; bytes that cannot be read are shown as zeros.
 pub fn around(path: &Path, place: &Range<u64>) -> io::Result<Vec<Frame>> {
-    let file = File::open(path)?;
+    let file = crate::io::open(path)?;
     let length = file.metadata()?.len();
     let mut window = Window::new(file, length);
     let first = page_start(place.start).saturating_sub(PAGE);

@@ -15,7 +15,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 46] = [
+pub const CODES: [&str; 48] = [
     "block_skipped",
     "block_unusable",
     "checkpoint_ahead",
@@ -33,6 +33,8 @@ pub const CODES: [&str; 46] = [
     "invalid_length",
     "invalid_type",
     "junk_in_padding",
+    "link_not_followed",
+    "linked_wal",
     "lost_labels",
     "misnamed_segment",
     "misplaced_records",

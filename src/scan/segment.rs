@@ -241,18 +241,12 @@ pub(super) fn scan(
     }))
 }
 
-/// The file and its size; `None` if it is no file: opening a pipe would wait for a writer.
+/// The file and its size; `None` if it is no file. A link is none: what it leads to is not of this directory.
 pub(super) fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
-    match segment.path.metadata() {
-        Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Ok(None),
-        // A link that leads nowhere or round in a circle is still there, unlike a segment that has gone.
-        Err(e) if e.kind() != io::ErrorKind::PermissionDenied && segment.path.is_symlink() => {
-            return Ok(None);
-        }
-        Err(e) => return Err(e),
-    }
-    let file = File::open(&segment.path)?;
+    let file = match crate::io::open(&segment.path) {
+        Err(error) if crate::io::is_no_file(&error) => return Ok(None),
+        file => file?,
+    };
     let bytes = file.metadata()?.len();
     Ok(Some((file, bytes)))
 }

@@ -55,7 +55,7 @@ pub(super) fn read(
     let states: Vec<Progressing<'_>> = tasks
         .iter()
         .map(|task| {
-            let looked_at = task.segment.path.metadata().ok();
+            let looked_at = task.segment.path.symlink_metadata().ok();
             let bytes = looked_at.as_ref().map_or(0, Metadata::len);
             let reached = Reached::new(progress, bytes);
             Progressing { looked_at, reached, is_doubtful: AtomicBool::new(false) }

@@ -285,11 +285,7 @@ impl HeadChunkFile {
     /// # Errors
     /// If it cannot be opened.
     pub fn chunks(&self) -> io::Result<HeadChunkIter<File>> {
-        // Opening a pipe would wait for a writer.
-        if !self.path.metadata()?.is_file() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        Ok(HeadChunkIter::new(File::open(&self.path)?, self.length, self.index))
+        Ok(HeadChunkIter::new(crate::io::open(&self.path)?, self.length, self.index))
     }
 }
 
@@ -329,6 +325,10 @@ pub fn list_head_chunks(directory: &Path, shown: &str) -> io::Result<HeadChunkFi
 
 /// Of two names with one number, the last in the order of names (`listChunkFiles`).
 fn list(directory: &Path) -> io::Result<Vec<HeadChunkFile>> {
+    // Behind a link they are not of this directory.
+    if directory.is_symlink() {
+        return Ok(Vec::new());
+    }
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -339,7 +339,7 @@ fn list(directory: &Path) -> io::Result<Vec<HeadChunkFile>> {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         let Some(index) = number(&name) else { continue };
-        let length = match entry.path().metadata() {
+        let length = match entry.path().symlink_metadata() {
             Ok(metadata) => metadata.len(),
             // A server removes them.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -367,11 +367,11 @@ fn is_unwritten(last: Option<&HeadChunkFile>) -> io::Result<bool> {
 
 /// The first eight bytes, or what there is of them.
 fn beginning(file: &HeadChunkFile) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for a writer.
-    if !file.path.metadata()?.is_file() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    let opened = File::open(&file.path)?;
+    let opened = crate::io::open(&file.path).map_err(|error| match error.kind() {
+        // As Prometheus says it.
+        io::ErrorKind::IsADirectory => io::ErrorKind::IsADirectory.into(),
+        _ => error,
+    })?;
     let mut bytes = vec![0; 8];
     let mut filled = 0;
     while filled < bytes.len() {

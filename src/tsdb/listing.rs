@@ -84,11 +84,25 @@ pub enum StrayKind {
     Temporary,
     /// `N.repair`: a segment that Prometheus was repairing when it died.
     Repair,
+    /// The WAL is a link to elsewhere.
+    LinkedWal,
+    /// The WBL or the directory of head chunks is one.
+    Link,
 }
 
 pub(super) fn data_directory(path: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
+    for name in ["wal", "wbl", "chunks_head"] {
+        if path.join(name).is_symlink() {
+            let kind = if name == "wal" { StrayKind::LinkedWal } else { StrayKind::Link };
+            listing.strays.push(Stray { relative: name.to_owned(), kind });
+        }
+    }
     for (name, kind) in [("wal", LogKind::Wal), ("wbl", LogKind::Wbl)] {
+        // The WAL may have a disk of its own; what is behind other links is not of this directory.
+        if kind == LogKind::Wbl && path.join(name).is_symlink() {
+            continue;
+        }
         match log(&path.join(name), name, kind) {
             Ok(found) => {
                 listing.logs.extend(found.logs);

@@ -161,11 +161,15 @@ struct Watched {
 fn list(data: &Path) -> io::Result<Vec<Watched>> {
     let mut files = Vec::new();
     for name in FILES {
-        if let Some(metadata) = existing(data.join(name).metadata())? {
+        if let Some(metadata) = existing(data.join(name).symlink_metadata())? {
             watch(data.join(name), name.to_owned(), &metadata, &mut files);
         }
     }
     for name in DIRECTORIES {
+        // The WAL may have a disk of its own.
+        if name != "wal" && data.join(name).is_symlink() {
+            continue;
+        }
         // With the checkpoints in it.
         list_below(&data.join(name), name, 1, &mut files)?;
     }
@@ -180,7 +184,7 @@ fn list_below(directory: &Path, relative: &str, levels: u8, files: &mut Vec<Watc
         let below = format!("{relative}/{}", entry.file_name().to_string_lossy());
         if levels > 0 && entry.file_type()?.is_dir() {
             list_below(&path, &below, levels - 1, files)?;
-        } else if let Some(metadata) = existing(path.metadata())? {
+        } else if let Some(metadata) = existing(path.symlink_metadata())? {
             watch(path, below, &metadata, files);
         }
     }
@@ -337,7 +341,7 @@ fn lease(path: &Path) -> io::Result<Lease> {
     const F_SETSIG: libc::c_int = 10;
 
     // Should it be a pipe by now, or have another's write lease: not to wait for that.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
     fcntl(&file, F_SETSIG, libc::SIGURG)?;
     match fcntl(&file, libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(()) => fcntl(&file, libc::F_SETLEASE, libc::F_UNLCK).map(|()| Lease::Free),

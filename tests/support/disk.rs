@@ -45,6 +45,8 @@ pub struct Disk {
     inodes: Vec<Inode>,
     /// Descriptors: what is open, and the position in it.
     open: BTreeMap<i64, (Node, usize)>,
+    /// By what paths descriptors were opened.
+    held: BTreeMap<i64, Vec<u8>>,
     /// Where what was renamed from one directory to another arrived, by transaction; those that are synced no more.
     moves: BTreeMap<usize, Node>,
     moved: usize,
@@ -90,6 +92,7 @@ impl Disk {
             root: root.clone(),
             inodes: Vec::new(),
             open: BTreeMap::new(),
+            held: BTreeMap::new(),
             moves: BTreeMap::new(),
             moved: 0,
         };
@@ -200,12 +203,33 @@ impl Disk {
         self.change(directory, Op::Add(name, node));
     }
 
+    /// The strings of a call; those of the calls that take a directory as well, as paths without it.
+    fn paths_of(&self, call: &Call) -> Vec<Vec<u8>> {
+        let mut strings = call.strings();
+        if !call.name.contains("at") || call.name == "utimensat" || call.name == "fdatasync" {
+            return strings;
+        }
+        // Of a directory and a name, one behind the other.
+        let outside: String = call.arguments.split('"').step_by(2).collect();
+        let directories = outside.split(", ").step_by(2);
+        for (path, directory) in strings.iter_mut().zip(directories) {
+            if !path.starts_with(b"/")
+                && let Some(above) = directory.parse().ok().and_then(|number| self.held.get(&number))
+            {
+                let name = if path == b"." { &[][..] } else { &path[..] };
+                *path = [above.strip_suffix(b"/").unwrap_or(above), b"/", name].concat();
+            }
+        }
+        strings
+    }
+
     /// Does what a call did.
     pub fn play(&mut self, call: &Call) {
         let Some(result) = call.result.filter(|&result| result >= 0) else { return };
-        let strings = call.strings();
+        let strings = self.paths_of(call);
         match call.name.as_str() {
-            "openat" => {
+            "openat" | "openat2" => {
+                self.held.insert(result, strings[0].clone());
                 let is_new = self.find(&strings[0]).is_none();
                 if call.arguments.contains("O_CREAT") && is_new {
                     self.make(&strings[0], Inode::File { synced: Vec::new(), pending: Vec::new() });

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// The calls that change files, or make changes safe; and those that open them.
-const CHANGES: &str = "openat,open,creat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,\
+const CHANGES: &str = "openat,openat2,open,creat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,\
     rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mkdir,mkdirat,\
     chmod,fchmod,fchmodat,chown,lchown,fchown,fchownat,utimensat,fsync,fdatasync,sync_file_range,\
     copy_file_range,sendfile,splice,setxattr,fsetxattr";
@@ -32,7 +32,7 @@ impl Call {
     /// Whether it changes something, and is not only about a file that was open for it, or is about to be.
     pub fn is_change(&self) -> bool {
         match self.name.as_str() {
-            "openat" | "open" => self.arguments.contains("O_CREAT") || self.arguments.contains("O_TRUNC"),
+            "openat" | "openat2" | "open" => self.arguments.contains("O_CREAT") || self.arguments.contains("O_TRUNC"),
             // Standard output and error.
             "write" => !self.arguments.starts_with("1,") && !self.arguments.starts_with("2,"),
             _ => true,
@@ -43,7 +43,19 @@ impl Call {
     pub fn takes_room(&self) -> bool {
         matches!(
             self.name.as_str(),
-            "openat" | "write" | "pwrite64" | "mkdir" | "rename" | "link" | "linkat" | "fsync" | "ftruncate"
+            "openat"
+                | "openat2"
+                | "write"
+                | "pwrite64"
+                | "mkdir"
+                | "mkdirat"
+                | "rename"
+                | "renameat"
+                | "renameat2"
+                | "link"
+                | "linkat"
+                | "fsync"
+                | "ftruncate"
         ) && self.is_change()
     }
 
@@ -111,8 +123,11 @@ fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str, fast: Option<
         "-e".into(),
         format!("inject={}:{what}:when={}", call.name, call.ordinal),
     ];
-    // The same path, below the directories of this run.
-    if let Some(below) = path_opened(&call.name, &call.arguments).and_then(|path| split_temporary(&path)?.1) {
+    // The same path, below the directories of this run; or the same name in a directory that is held open.
+    let opened = path_opened(&call.name, &call.arguments);
+    if let Some(name) = opened.filter(|path| !path.contains('/')) {
+        options.extend(["-P".to_owned(), name]);
+    } else if let Some(below) = path_opened(&call.name, &call.arguments).and_then(|path| split_temporary(&path)?.1) {
         let texts = command.iter().copied().chain([log.as_os_str()]);
         let roots = texts.filter_map(|text| split_temporary(text.to_str()?));
         options.extend(roots.flat_map(|(root, _)| ["-P".to_owned(), format!("{root}/{below}")]));

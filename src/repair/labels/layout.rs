@@ -1,7 +1,6 @@
 //! Which segments Prometheus reads once a plan is done, and where their bytes stand now.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -55,10 +54,12 @@ impl Part {
         mending: Mending<'_>,
         new: impl Fn() -> T,
     ) -> io::Result<Option<T>> {
-        let path = self.from.as_ref().map(|from| target.path_of(from)).filter(|path| path.is_file());
+        let path = self.from.as_ref().map(|from| target.path_of(from));
         let Some(path) = path else { return Ok(None) };
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let file = match crate::io::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound || crate::io::is_no_file(&error) => {
+                return Ok(None);
+            }
             file => file?,
         };
         let length = file.metadata()?.len();

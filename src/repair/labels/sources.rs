@@ -4,7 +4,7 @@
 //! that Prometheus was repairing, chunk snapshots, backups of earlier repairs.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -155,14 +155,14 @@ fn of_backup(backup: &Backup) -> io::Result<Files> {
     for step in backup.steps() {
         let (Change::Rewrite { path, .. } | Change::SetAside { path, .. }) = &step.change else { continue };
         let kept = backup.aside(path);
-        if kept.is_dir() {
-            let segments = list_segments(&kept)?.into_iter().map(|segment| segment.path);
+        if kept.is_directory() {
+            let segments = list_segments(&kept.full())?.into_iter().map(|segment| segment.path);
             found.entry(path.clone()).or_default().extend(segments);
         } else if kept.is_file() {
             let (log, name) = path.rsplit_once('/').unwrap_or(("", path));
             let name = name.strip_suffix(".repair").unwrap_or(name);
             if segment_index(name).is_some() {
-                found.entry(log.to_owned()).or_default().push(kept);
+                found.entry(log.to_owned()).or_default().push(kept.full());
             }
         }
     }
@@ -208,7 +208,7 @@ impl Source {
         let new = || Page { survivors, wanted, table: Table::default(), texts: Pool::default() };
         for path in &self.files {
             // What cannot be opened has nothing to say.
-            let Ok(file) = File::open(path) else { continue };
+            let Ok(file) = crate::io::open(path) else { continue };
             let Ok(metadata) = file.metadata() else { continue };
             if !metadata.is_file() {
                 continue;

@@ -1,0 +1,12 @@
+//! Bytes from the disk, and changes to it: the one place that opens, makes, renames and removes files.
+//!
+//! Root repairs directories that somebody else owns, and that somebody may plant anything in them, at any moment. So nothing
+//! is changed by a path: [`beneath`] resolves names below a directory that is held open, and follows no link. [`open`] is
+//! for readers.
+
+pub(crate) mod beneath;
+mod open;
+mod printable;
+
+pub use self::open::{is_no_file, open};
+pub use self::printable::printable;
