@@ -44,7 +44,11 @@ pub(super) fn plan(
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
-    let half_repaired = half_repaired::steps(target, &listing, report, mending)?;
+    let half_repaired = match generations {
+        // The numbers of segments change.
+        Some(_) => Vec::new(),
+        None => half_repaired::steps(target, &listing, report, mending)?,
+    };
     let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
         findings.remove(step.change.path());
@@ -77,11 +81,13 @@ pub(super) fn plan(
         None => {}
     }
     if let Some(generations) = generations {
-        return renumber(target, report, generations, corrected, plan);
+        return renumber(&scanned, generations, corrected, plan);
     }
     if !plan.steps.is_empty() {
         let refs = Refs::in_logs(report).and(corrected);
-        plan.steps.splice(..0, fence::step(target, report, refs, fence::behind(&listing))?);
+        let path = fence::behind(&listing, &plan.steps);
+        let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;
+        plan.steps.splice(..0, fence);
     }
     Ok(())
 }
@@ -95,13 +101,15 @@ fn refuse(report: &Report, reason: &str, plan: &mut Plan) {
 
 /// The segments of the newest generation come to be replayed, last of all.
 fn renumber(
-    target: &Target,
-    report: &Report,
+    scanned: &Scanned<'_>,
     generations: &Generations,
     corrected: Refs,
     plan: &mut Plan,
 ) -> io::Result<()> {
-    let fence = fence::step(target, report, generations.refs.and(corrected), Some(generations.next()))?;
+    let refs = generations.refs.and(corrected);
+    let (target, report) = (scanned.target, scanned.report);
+    let next = Some(generations.next());
+    let fence = fence::step(target, report, (refs, &plan.steps), next, scanned.mending())?;
     let is_made = fence.is_some();
     plan.steps.splice(..0, fence.or_else(|| generations.gap()));
     plan.steps.extend(generations.last(is_made));
