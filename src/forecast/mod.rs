@@ -94,6 +94,8 @@ struct Known<'a> {
     troubled: bool,
     /// How what was in doubt was settled.
     settled: &'a Settlements,
+    /// Places of head chunks that are of a run that is gone.
+    head_chunks_of_others: &'a [u64],
 }
 
 impl<'a> Known<'a> {
@@ -122,7 +124,8 @@ impl<'a> Known<'a> {
             }
         }
         let troubled = report.findings.iter().any(|finding| finding.severity != Severity::Note);
-        Self { segments, findings, troubled, settled: &report.settled }
+        let head_chunks_of_others = &report.head_chunks.of_others;
+        Self { segments, findings, troubled, settled: &report.settled, head_chunks_of_others }
     }
 
     fn is_clean(&self, log: usize, segment: usize) -> bool {
@@ -156,7 +159,8 @@ fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed)
         (i64::MIN, HeadChunks::default())
     } else {
         let min_valid_time = min_valid_time(listing, &list_blocks(root)?, assumed.version);
-        (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version)?)
+        let of_others = known.head_chunks_of_others;
+        (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version, of_others)?)
     };
     let mut readings = Readings::new(root, listing, assumed.version, &doubt, &head_chunks);
     let mut directory = Directory::of(listing);
@@ -221,7 +225,7 @@ fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed)
 }
 
 fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
-    let Counted { not_replayed, gone, unknown_refs } = counted;
+    let Counted { not_replayed, gone, unknown_refs, wrong_labels } = counted;
     let lost = dropped || not_replayed.samples > 0 || gone.samples > 0;
     let (outcome, fatal) = match step.run.end {
         End::Serves if lost => (Outcome::Loses, None),
@@ -240,6 +244,7 @@ fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
         not_replayed,
         gone,
         unknown_refs,
+        wrong_labels,
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Start {
     /// What it reads and drops, since no series record says what the refs of these samples mean: a series is a ref, and
     /// staleness markers count.
     pub unknown_refs: Samples,
+    /// What it serves under labels that are not theirs: head chunks of a run that is gone, whose refs other series have by now.
+    pub wrong_labels: Samples,
 }
 
 /// How a start ends.

@@ -92,6 +92,8 @@ pub struct Counted {
     /// What it drops, since no series record says what the refs of these samples mean; staleness markers among it, as in
     /// what Prometheus logs of it (`Unknown series references`).
     pub unknown_refs: Samples,
+    /// What it serves under labels that are not theirs.
+    pub wrong_labels: Samples,
 }
 
 /// The time before which a start takes no sample from the WAL, ms (`inOrderBlocksMaxTime`, `tsdb/db.go`; `ReadMinValidTime`,

@@ -9,7 +9,7 @@ use super::fence::Refs;
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
-use super::{Options, Scanned, fence, half_repaired, head_chunks, labels, sequence};
+use super::{Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, REISSUED_REFS, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -64,8 +64,12 @@ pub(super) fn plan(
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     snapshots(report, forecast, generations, &mut findings, plan);
+    let heads = head_chunk_files::steps(&scanned, generations.is_some(), &mut findings, plan)?;
+    plan.steps.extend_from_slice(&heads.first);
+    let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
+    heads.lift(plan);
     if generations.is_some() && !plan.left.is_empty() {
         plan.steps.clear();
         let numbering =
@@ -83,7 +87,7 @@ pub(super) fn plan(
     if let Some(generations) = generations {
         return renumber(&scanned, generations, corrected, plan);
     }
-    if !plan.steps.is_empty() {
+    if (!plan.steps.is_empty() || wants_fence) && !is_emptied {
         let refs = Refs::in_logs(report).and(corrected);
         let path = fence::behind(&listing, &plan.steps);
         let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;

@@ -33,6 +33,7 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
         && start.error.is_none()
         && start.deletes.is_empty()
         && start.unknown_refs.samples == 0
+        && start.wrong_labels.samples == 0
         && forecast.next_checkpoint_error.is_none()
     {
         return page.line(&format!("  {who} {} starts here, and has all that can be read", forecast.version));
@@ -58,6 +59,10 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
                 LATER,
                 &format!("{}, are dropped: nothing says what their labels are", amount(unknown)),
             )?;
+        }
+        let wrong = start.wrong_labels;
+        if wrong.samples > 0 && before.is_none_or(|before| before.wrong_labels != wrong) {
+            page.indented(LATER, &format!("{}, are served under labels that are not theirs", amount(wrong)))?;
         }
     }
     if forecast.poisoned {

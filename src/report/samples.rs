@@ -6,8 +6,8 @@ use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate
 use crate::repair::plan::{Change, Content, Loss, Mends, Method, Patch, Step};
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::report::{
-    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Report, SCHEMA, Segment,
-    Severity, Times, Verdict,
+    Cause, Correction, Dialect, Entries, Finding, HeadChunkFacts, HighestRefs, Log, LogKind, Lost, Report,
+    SCHEMA, Segment, Severity, Times, Verdict,
 };
 use crate::scan::settled::Settlements;
 
@@ -49,6 +49,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },
         settled: Settlements::default(),
+        head_chunks: HeadChunkFacts::default(),
     }
 }
 
@@ -203,6 +204,7 @@ fn start(outcome: Outcome) -> Start {
         not_replayed: Samples::default(),
         gone: Samples::default(),
         unknown_refs: Samples::default(),
+        wrong_labels: Samples::default(),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::{Heads, Turn};
 use crate::forecast::head_chunks::Stock;
+use crate::forecast::report::Samples;
 use crate::forecast::served::Counted;
 use crate::forecast::served::groups::{Group, Pile};
+use crate::forecast::served::start::Start;
 use crate::forecast::served::tables::NONE;
 use crate::forecast::served::tally::{Tally, sum};
 
@@ -31,9 +33,29 @@ impl<'a> Heads<'a> {
             let gone = start.series.iter().map(|of_series| of_series.gone);
             let not_replayed = if start.serves { sum(missing, found.unplaced) } else { sum_base };
             let unknown_refs = start.unknown();
-            Counted { not_replayed, gone: sum(gone, found_left.unplaced), unknown_refs }
+            let wrong_labels = self.wrong_labels(start);
+            Counted { not_replayed, gone: sum(gone, found_left.unplaced), unknown_refs, wrong_labels }
         });
         Turn::Done(counted.collect())
+    }
+
+    /// Head chunks of a run that is gone, as far as a start knows a series by their ref.
+    fn wrong_labels(&self, start: &Start) -> Samples {
+        if !start.serves {
+            return Samples::default();
+        }
+        let mut all = Vec::new();
+        for (&number, [kept, deleted]) in &self.chunks.read.of_others {
+            let series_ref = self.refs.find(number);
+            if series_ref == NONE || start.resolve(series_ref) == NONE {
+                continue;
+            }
+            for stock in [Some(kept), Some(deleted).filter(|_| !start.chunks_deleted)].into_iter().flatten() {
+                let Stock { samples, min_time, max_time } = *stock;
+                all.push(Tally { samples, min_time, max_time });
+            }
+        }
+        sum(all.into_iter(), 0)
     }
 
     /// Samples out of order, each of them once.
