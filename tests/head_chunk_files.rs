@@ -548,3 +548,44 @@ fn files_that_are_missing_or_damaged() {
         }
     }
 }
+
+/// A start takes from the log no sample that is older than the last head chunk of its series.
+#[test]
+fn what_hides_samples_goes() {
+    let oracle = oracle::judge("head chunks that hide samples");
+    let files = |names: &[(&'static str, std::ops::Range<i64>)]| -> Files {
+        let mut all: Files = vec![("wal/00000000", segment(run(1..=20, "new", 0..300)))];
+        all.extend(
+            names.iter().map(|(name, scrapes)| (*name, heads::file(&chunks(1..=20, scrapes.clone(), NEW)))),
+        );
+        all
+    };
+    for (what, files, hidden) in [
+        ("all are there", files(&[("chunks_head/000001", 0..60), ("chunks_head/000002", 60..120)]), 0),
+        ("the first is gone", files(&[("chunks_head/000002", 60..120)]), 1200),
+        ("two are gone", files(&[("chunks_head/000003", 120..180), ("chunks_head/000004", 180..240)]), 2400),
+    ] {
+        let root = support::scratch();
+        let data = root.path().join("data");
+        write(&data, &files);
+        let look = Look::at(&data);
+        let start = &look.forecast.as_ref().unwrap().starts[0];
+        assert_eq!(start.hidden_by_head_chunks.samples, hidden, "{what}");
+        assert_eq!(start.not_replayed.samples, hidden, "{what}");
+        let lacks = |served: &BTreeMap<String, usize>| served.values().map(|n| 300 - *n as u64).sum::<u64>();
+        if let Some(oracle) = oracle {
+            let copy = root.path().join("copy");
+            copy_directory(&data, &copy).unwrap();
+            assert_eq!(lacks(&served(oracle, &copy)), hidden, "{what}");
+        }
+        if hidden == 0 {
+            assert!(look.plan.steps.is_empty(), "{what}: {:?}", look.plan.steps);
+            continue;
+        }
+        assert_eq!(start.outcome, Outcome::Loses, "{what}");
+        repaired(&data, what);
+        if let Some(oracle) = oracle {
+            assert_eq!(lacks(&served(oracle, &data)), 0, "{what}");
+        }
+    }
+}

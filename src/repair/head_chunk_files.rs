@@ -15,6 +15,7 @@ use super::Scanned;
 use super::head_chunks::{CHUNKS_HEAD, TOO_OLD, neutral};
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use super::salvage::left;
+use crate::forecast::report::Forecast;
 use crate::scan::heads::{
     DAMAGED, HEADER, NOT_SEQUENTIAL, OF_OTHER_SERIES, OUT_OF_SEQUENCE, WBL_WITHOUT_SERIES, WITHOUT_SERIES,
     in_blocks,
@@ -41,6 +42,8 @@ pub(super) struct Steps {
     pub(super) wants_fence: bool,
     /// Whether all that has refs has gone.
     pub(super) is_emptied: bool,
+    /// Whether chunks go that a chunk snapshot counts on.
+    pub(super) takes_chunks: bool,
 }
 
 impl Steps {
@@ -57,7 +60,7 @@ impl Steps {
 /// The steps that mend what has been found of head chunks; takes these findings out of `findings`.
 pub(super) fn steps<'a>(
     scanned: &Scanned<'a>,
-    has_generations: bool,
+    (has_generations, forecast): (bool, Option<&Forecast>),
     findings: &mut BTreeMap<&str, Vec<&'a Finding>>,
     plan: &mut Plan,
 ) -> io::Result<Steps> {
@@ -66,6 +69,12 @@ pub(super) fn steps<'a>(
         found.extend(findings.extract_if(.., |finding| CODES.contains(&finding.code)));
     }
     let mut steps = Steps::default();
+    if !has_generations && let Some(asides) = all_that_hide(scanned, forecast, &found)? {
+        steps.wants_fence = found.iter().any(|finding| is_above(finding));
+        steps.first = asides;
+        steps.takes_chunks = true;
+        return Ok(steps);
+    }
     let torn = || {
         scanned
             .report
@@ -111,6 +120,43 @@ pub(super) fn steps<'a>(
     }
     steps.first.splice(..0, rest);
     Ok(steps)
+}
+
+/// What a start would read and not take, since head chunks that are older are gone.
+const HIDE: &str = "head_chunks_hide_samples";
+
+/// Where the first chunks of series are gone, the later ones hide what the WAL has of that time: all files go into the backup,
+/// unless more stands in these alone.
+fn all_that_hide(
+    scanned: &Scanned<'_>,
+    forecast: Option<&Forecast>,
+    found: &[&Finding],
+) -> io::Result<Option<Vec<Step>>> {
+    let forecasts =
+        forecast.into_iter().chain(forecast.and_then(|forecast| forecast.without_snapshots.as_deref()));
+    let starts = forecasts.flat_map(|forecast| forecast.starts.iter().filter(|start| start.fatal.is_none()));
+    let Some(start) = starts.max_by_key(|start| start.hidden_by_head_chunks.samples) else { return Ok(None) };
+    let (hidden, only) = (start.hidden_by_head_chunks.samples, start.only_in_head_chunks.samples);
+    let is_other = |finding: &&Finding| [OF_OTHER_SERIES, HEADER, NOT_SEQUENTIAL].contains(&finding.code);
+    if hidden <= only || found.iter().any(|finding| is_other(finding)) {
+        return Ok(None);
+    }
+    let mends = Mends {
+        code: HIDE.to_owned(),
+        offset: None,
+        end: None,
+        message: format!(
+            "the first head chunks of some series are gone: for the later ones Prometheus does not take {hidden} samples from the WAL"
+        ),
+        how: "all head chunks go into the backup; Prometheus takes from the WAL what stands there".to_owned(),
+    };
+    let listed = list_head_chunks(&scanned.target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
+    let step = |file: &HeadChunkFile| Step {
+        change: Change::SetAside { path: path_of(file), bytes: file.length },
+        mends: vec![mends.clone()],
+        lost: Loss::NOTHING,
+    };
+    Ok(Some(listed.files.iter().rev().map(step).collect()))
 }
 
 fn path_of(file: &HeadChunkFile) -> String {
@@ -193,6 +239,9 @@ impl<'a> Work<'a> {
             report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
         let has_records = replayed.flat_map(|log| &log.segments).any(|segment| segment.records > 0);
         let comes_back = plan.steps.iter().any(|step| step.change.source().ends_with(".repair"));
+        let snapshots = report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
+        let comes_back =
+            comes_back || snapshots.flat_map(|log| &log.segments).any(|segment| segment.records > 0);
         let wbl = report.logs.iter().filter(|log| log.kind == LogKind::Wbl).flat_map(|log| &log.segments);
         let files = self.files.iter().map(|file| (path_of(file), file.length));
         let all: Vec<(String, u64)> =
@@ -278,6 +327,7 @@ impl<'a> Work<'a> {
     ) -> Result<(), &'static str> {
         let how = "it goes into the backup, as all behind the first fault; Prometheus takes from the WAL what stands there";
         let files = self.files.get(at..).unwrap_or_default();
+        steps.takes_chunks = true;
         if !files.iter().all(|file| self.is_plain(&path_of(file))) {
             return Err(
                 "something that is no file has the name of a file of head chunks: move it out of the directory",

@@ -118,12 +118,7 @@ pub(super) fn write<W: io::Write>(series: &[Series], writer: &mut SegmentWriter<
         record.extend(one.series_ref.to_be_bytes());
         record.extend(&one.labels.0);
     }
-    if record.is_empty() {
-        return Ok(());
-    }
-    writer.record(Compression::None, &record)?;
-    // Their first samples stood elsewhere: without this mark those that follow would pass for these.
-    writer.record(Compression::None, &[RecordType::Samples.byte()])
+    if record.is_empty() { Ok(()) } else { writer.record(Compression::None, &record) }
 }
 
 /// A segment that holds these series and nothing else.

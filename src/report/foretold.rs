@@ -27,6 +27,16 @@ const LATER: usize = 6;
 /// Writes what each start would do, and what becomes of the next checkpoint.
 pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> {
     page.line("")?;
+    let Some(without) =
+        forecast.without_snapshots.as_deref().filter(|without| without.starts != forecast.starts)
+    else {
+        return write_one(page, forecast, "");
+    };
+    write_one(page, forecast, ", with chunk snapshots on")?;
+    write_one(page, without, ", with chunk snapshots off")
+}
+
+fn write_one(page: &mut Page<'_>, forecast: &Forecast, with: &str) -> io::Result<()> {
     let who = if forecast.agent { "Prometheus (agent)" } else { "Prometheus" };
     if let [start] = &*forecast.starts
         && start.outcome == Outcome::Starts
@@ -36,9 +46,10 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
         && start.wrong_labels.samples == 0
         && forecast.next_checkpoint_error.is_none()
     {
-        return page.line(&format!("  {who} {} starts here, and has all that can be read", forecast.version));
+        return page
+            .line(&format!("  {who} {} starts here{with}, and has all that can be read", forecast.version));
     }
-    page.line(&format!("  If {who} {} starts here:", forecast.version))?;
+    page.line(&format!("  If {who} {} starts here{with}:", forecast.version))?;
     let body = " ".repeat(BODY);
     let mut at = 0;
     for alike in forecast.starts.chunk_by(|one, next| one == next) {
@@ -59,6 +70,14 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast) -> io::Result<()> 
                 LATER,
                 &format!("{}, are dropped: nothing says what their labels are", amount(unknown)),
             )?;
+        }
+        let hidden = start.hidden_by_snapshot;
+        if hidden.samples > 0 && before.is_none_or(|before| before.hidden_by_snapshot != hidden) {
+            let words = format!(
+                "{} of them, stand in the WAL behind the chunk snapshot that it loads instead",
+                amount(hidden)
+            );
+            page.indented(LATER, &words)?;
         }
         let wrong = start.wrong_labels;
         if wrong.samples > 0 && before.is_none_or(|before| before.wrong_labels != wrong) {

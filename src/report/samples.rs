@@ -205,6 +205,10 @@ fn start(outcome: Outcome) -> Start {
         gone: Samples::default(),
         unknown_refs: Samples::default(),
         wrong_labels: Samples::default(),
+        hidden_by_snapshot: Samples::default(),
+        only_in_snapshot: Samples::default(),
+        hidden_by_head_chunks: Samples::default(),
+        only_in_head_chunks: Samples::default(),
     }
 }
 
@@ -216,6 +220,7 @@ fn forecast(starts: Vec<Start>) -> Forecast {
         poisoned: false,
         next_checkpoint_error: None,
         next_checkpoint_place: None,
+        without_snapshots: None,
     }
 }
 

@@ -41,8 +41,8 @@ pub(crate) const WITHOUT_SERIES: &str = "head_chunks_without_series";
 /// Samples in the WBL whose refs are yet to be handed out.
 pub(crate) const WBL_WITHOUT_SERIES: &str = "wbl_without_series";
 
-/// By ref, when the first chunk in order ends that a start loads, ms.
-pub(super) type Earliest = HashMap<u64, i64>;
+/// By ref, when the first chunk in order begins and ends that a start loads, ms.
+pub(super) type Earliest = HashMap<u64, (i64, i64)>;
 
 /// What is in the files.
 #[derive(Default)]
@@ -121,7 +121,7 @@ impl HeadChunks {
                     _ => drop(last.insert(chunk.series_ref, (chunk.min_time, chunk.max_time))),
                 }
                 if is_whole {
-                    earliest.entry(chunk.series_ref).or_insert(chunk.max_time);
+                    earliest.entry(chunk.series_ref).or_insert((chunk.min_time, chunk.max_time));
                 }
             }
         }

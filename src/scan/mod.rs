@@ -15,7 +15,7 @@ mod references;
 pub mod report;
 pub mod salvage;
 mod segment;
-mod sequence;
+pub(crate) mod sequence;
 pub mod settled;
 mod stretches;
 mod walk;
@@ -175,7 +175,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     let defined = references.are_all_known().then_some(report.refs.defined);
     let (of_heads, facts) = heads.findings(&references.of_other_chunks, defined);
     report.findings.extend(of_heads);
-    report.head_chunks = facts;
+    report.head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };
     report.findings.extend(findings::of_strays(&listing.strays));
     debug_assert!(
         report.findings.iter().all(|finding| report::CODES.contains(&finding.code)),

@@ -218,6 +218,8 @@ pub(super) struct SegmentRefs {
     fresh: Vec<usize>,
     /// Refs of which a head chunk ends before the first sample, that sample's time, and where its record ends.
     others: Vec<(u64, i64, u64)>,
+    /// The first head chunk of a series may begin after the first sample.
+    chunks_lack: bool,
 }
 
 impl SegmentRefs {
@@ -241,6 +243,7 @@ impl SegmentRefs {
             sampled: Vec::new(),
             fresh: Vec::new(),
             others: Vec::new(),
+            chunks_lack: false,
         })
     }
 
@@ -324,8 +327,13 @@ impl SegmentRefs {
             block.fresh &= !bits;
             let (Some(heads), Some(first)) = (&self.heads, earliest) else { continue };
             let refs = (0..BLOCK).filter(|bit| bits >> bit & 1 == 1).map(|bit| block.number * BLOCK + bit);
-            let of_others = refs.filter(|series_ref| heads.get(series_ref).is_some_and(|&ends| ends < first));
-            self.others.extend(of_others.map(|series_ref| (series_ref, first, end)));
+            for series_ref in refs {
+                match heads.get(&series_ref) {
+                    Some(&(_, ends)) if ends < first => self.others.push((series_ref, first, end)),
+                    Some(&(begins, _)) => self.chunks_lack |= begins > first,
+                    None => {}
+                }
+            }
         }
     }
 
@@ -350,6 +358,7 @@ impl SegmentRefs {
         let others: Vec<_> =
             behind.others.iter().copied().filter(|(series_ref, ..)| is_new(series_ref)).collect();
         self.others.extend(others);
+        self.chunks_lack |= behind.chunks_lack;
         for block in &behind.refs.blocks {
             self.refs.follow(block);
         }
@@ -392,6 +401,8 @@ pub(super) struct References {
     incomplete: bool,
     /// Refs of which a head chunk ends before the first sample, and that sample's time, ms.
     pub(super) of_other_chunks: HashMap<u64, i64>,
+    /// The first head chunk of a series may begin after the first sample.
+    pub(super) chunks_lack: bool,
 }
 
 /// The highest ref that is used and not defined.
@@ -419,6 +430,7 @@ impl References {
         match role {
             Role::Checkpoint | Role::Wal => {
                 self.checkpoint.extend(labels);
+                self.chunks_lack |= refs.chunks_lack;
                 for (series_ref, first, _) in refs.others {
                     if !self.refs.is_seen(series_ref) {
                         self.of_other_chunks.insert(series_ref, first);

@@ -15,7 +15,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 46] = [
+pub const CODES: [&str; 47] = [
     "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
@@ -49,6 +49,7 @@ pub const CODES: [&str; 46] = [
     "segments_not_sequential",
     "series_after_use",
     "shrunk",
+    "snapshot_ahead",
     "snapshot_not_a_directory",
     "spliced_record",
     "stale_segments",
@@ -95,6 +96,8 @@ pub struct Report {
 pub(crate) struct HeadChunkFacts {
     /// Those whose refs mean other series by now: where they are (`ChunkDiskMapperRef`), in order.
     pub(crate) of_others: Vec<u64>,
+    /// The first of a series may begin after the first sample that the log has: it then hides those before it.
+    pub(crate) may_lack_first: bool,
 }
 
 /// The highest refs of series in the logs that are replayed.

@@ -24,9 +24,11 @@ impl<'a> Heads<'a> {
             return Turn::Again(Box::new(self.again()));
         }
         self.settle_late();
+        let mut only_in_chunks = Vec::new();
         for group in 0..self.chunks.groups.len() {
-            self.settle_group(group);
+            only_in_chunks.push(self.settle_group(group));
         }
+        let only_in_head_chunks = sum(only_in_chunks.into_iter(), 0);
         let sum_base = sum(self.base.series.iter().map(|of_series| of_series.counted), 0);
         let counted = self.starts.iter().zip(&self.known.found).map(|(start, [found, found_left])| {
             let missing = start.series.iter().map(|of_series| of_series.missing);
@@ -34,7 +36,16 @@ impl<'a> Heads<'a> {
             let not_replayed = if start.serves { sum(missing, found.unplaced) } else { sum_base };
             let unknown_refs = start.unknown();
             let wrong_labels = self.wrong_labels(start);
-            Counted { not_replayed, gone: sum(gone, found_left.unplaced), unknown_refs, wrong_labels }
+            Counted {
+                not_replayed,
+                gone: sum(gone, found_left.unplaced),
+                unknown_refs,
+                wrong_labels,
+                hidden_by_snapshot: start.hidden(),
+                only_in_snapshot: start.only_in_snapshot(),
+                hidden_by_head_chunks: start.hidden_by_head_chunks(),
+                only_in_head_chunks,
+            }
         });
         Turn::Done(counted.collect())
     }
@@ -69,12 +80,12 @@ impl<'a> Heads<'a> {
         });
     }
 
-    /// The chunks of a group, and what they cover.
-    fn settle_group(&mut self, index: usize) {
+    /// The chunks of a group, and what they cover; what stands nowhere else.
+    fn settle_group(&mut self, index: usize) -> Tally {
         let group = &self.chunks.groups[index];
         let series = self.base.refs[group.series_ref as usize];
         if series == NONE {
-            return;
+            return Tally::NOTHING;
         }
         let number = u32::try_from(index).unwrap_or(NONE);
         let in_order: Vec<Tally> = group.piles().map(|pile| self.not_in_wal(pile, series)).collect();
@@ -100,6 +111,9 @@ impl<'a> Heads<'a> {
                 }
             }
         }
+        let mut only = Tally::NOTHING;
+        in_order.iter().take(1).chain(late.iter().take(1)).for_each(|tally| only.join(tally));
+        only
     }
 
     /// Samples that are in chunks in order, and that the WAL does not have.
