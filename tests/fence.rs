@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::exporter::{Exporter, Shape};
+use support::heads::{self, Chunk};
 use support::oracle::{self, Oracle};
 use support::server::{Options, Servers, Version, copy_directory};
 use walfix::record::{SampleEntry, encode_samples, encode_series};
@@ -130,6 +131,131 @@ fn new_series_get_refs_that_nobody_had() {
             assert_eq!(samples_of(report, "series_6"), None);
         }
     }
+}
+
+/// A head chunk of two samples.
+fn chunk(series_ref: u64) -> Chunk {
+    Chunk { series_ref, from: START, step: STEP, samples: 2, value: 1.5, out_of_order: false }
+}
+
+/// A segment of the log of which a repair of Prometheus's has left the original, and what is there now instead.
+struct HalfRepaired {
+    original: Vec<u8>,
+    now: Option<Vec<u8>>,
+    /// The number of the segment, and segments before it.
+    number: usize,
+}
+
+impl HalfRepaired {
+    fn write(&self, data: &Path, chunks: &[Chunk]) {
+        fs::create_dir_all(data.join("wal")).unwrap();
+        fs::create_dir_all(data.join("chunks_head")).unwrap();
+        for number in 0..self.number {
+            fs::write(data.join(format!("wal/{number:08}")), segment([series(1..=1), samples(1..=1, 0)]))
+                .unwrap();
+        }
+        fs::write(data.join(format!("wal/{:08}.repair", self.number)), &self.original).unwrap();
+        if let Some(now) = &self.now {
+            fs::write(data.join(format!("wal/{:08}", self.number)), now).unwrap();
+            fs::write(data.join(format!("wal/{:08}", self.number + 1)), b"").unwrap();
+        }
+        fs::write(data.join("chunks_head/000001"), heads::file(chunks)).unwrap();
+    }
+}
+
+/// Fences that a plan makes: the path and the ref.
+fn fences(plan: &Plan) -> Vec<(String, u64)> {
+    let mut all = Vec::new();
+    for step in &plan.steps {
+        let Change::Create { path, bytes } = &step.change else { continue };
+        for record in support::pristine::records(bytes) {
+            if let walfix::record::Record::Series(series) = walfix::record::Record::parse(&record.data) {
+                all.extend(series.entries().flatten().map(|entry| (path.clone(), entry.series_ref)));
+            }
+        }
+    }
+    all
+}
+
+/// What the other steps put back counts: a fence takes no ref that a restored segment defines, stands behind the last segment
+/// that there is then, and is above all that is restored.
+#[test]
+fn a_fence_is_made_for_what_the_other_steps_leave() {
+    let whole = |refs: std::ops::RangeInclusive<u64>| segment([series(refs.clone()), samples(refs, 1)]);
+    let with_unknown = segment([series(2..=5), samples(2..=9, 1)]);
+    let damaged = {
+        let mut bytes = segment([series(2..=5), samples(2..=5, 1), series(6..=8), samples(6..=8, 2)]);
+        let last = support::pristine::records(&bytes).pop().unwrap().offset();
+        bytes[last + 12] ^= 0xFF;
+        bytes[last + 14] ^= 0xFF;
+        bytes
+    };
+    let prefix = segment([series(2..=5)]);
+    // The original, what stands in its place, the highest ref in head chunks; the ref of the fence, if one is needed.
+    let cases: [(Vec<u8>, Option<Vec<u8>>, u64, Option<u64>); 9] = [
+        (whole(2..=8), Some(Vec::new()), 5, None),
+        (whole(2..=8), Some(Vec::new()), 8, None),
+        (whole(2..=8), Some(Vec::new()), 9, Some(10)),
+        (whole(2..=8), None, 5, None),
+        (whole(2..=8), None, 9, Some(10)),
+        (with_unknown.clone(), Some(prefix.clone()), 1, Some(10)),
+        (with_unknown, None, 1, Some(10)),
+        (damaged.clone(), Some(prefix), 8, None),
+        (damaged, None, 12, Some(13)),
+    ];
+    for (which, (original, now, in_chunks, expected)) in cases.into_iter().enumerate() {
+        for number in [0, 1] {
+            let root = support::scratch();
+            let data = root.path().join("data");
+            let state = HalfRepaired { original: original.clone(), now: now.clone(), number };
+            if state.now.is_none() && number == 0 {
+                // Nothing would show that there is a log.
+                continue;
+            }
+            state.write(&data, &[chunk(1), chunk(in_chunks)]);
+            let plan = repaired(&data);
+            let what = format!("case {which}, segment {number}");
+            assert!(plan.left.is_empty(), "{what}: {:?}", plan.left);
+            let behind = format!("wal/{:08}", number + 1 + usize::from(state.now.is_some()));
+            let expected: Vec<_> =
+                expected.into_iter().map(|series_ref| (behind.clone(), series_ref)).collect();
+            assert_eq!(fences(&plan), expected, "{what}");
+            let target = Target::find(&data).unwrap();
+            let report = scan(&target, &walfix::scan::Options::default(), &()).unwrap();
+            let codes: Vec<_> = report.findings.iter().map(|finding| finding.code).collect();
+            let is_harmless = |code: &&str| ["unknown_refs", "empty_segment"].contains(code);
+            assert!(codes.iter().all(is_harmless), "{what}: {codes:?}");
+            assert!(
+                report.refs.defined > report.refs.unknown.max(Some(in_chunks - 1)),
+                "{what}: {:?}",
+                report.refs
+            );
+            let after = repair::plan(&target, &report, None, repair::Options::default()).unwrap();
+            assert!(after.steps.is_empty(), "{what}: {:?}", after.steps);
+        }
+    }
+}
+
+/// Refs in a chunk snapshot that stays are handed out again as well, by a server without the feature.
+#[test]
+fn a_fence_is_above_a_chunk_snapshot() {
+    let root = support::scratch();
+    let data = root.path().join("data");
+    fs::create_dir_all(data.join("wal")).unwrap();
+    fs::create_dir_all(data.join("chunk_snapshot.000000.0000000000")).unwrap();
+    let mut torn = segment([series(1..=3), samples(1..=3, 0)]);
+    torn.extend([1, 0, 9, 1, 2, 3]);
+    fs::write(data.join("wal/00000000"), torn).unwrap();
+    // Ref, labels (one pair), no chunk.
+    let mut snapshot = vec![1];
+    snapshot.extend(7_u64.to_be_bytes());
+    snapshot.extend([1, 1, b'a', 1, b'b']);
+    snapshot.extend([0; 8]);
+    snapshot.push(0);
+    let path = data.join("chunk_snapshot.000000.0000000000/00000000");
+    fs::write(path, segment([snapshot])).unwrap();
+    let plan = repaired(&data);
+    assert_eq!(fences(&plan), [("wal/00000001".to_owned(), 8)]);
 }
 
 #[test]

@@ -15,8 +15,11 @@ pub(super) struct Directory {
     pub(super) checkpoint: LastCheckpoint,
     /// Removed by every start.
     pub(super) temporaries: Vec<String>,
-    /// Whether there is a chunk snapshot of before. A server that stops writes another one in its place.
+    /// Whether a start reads the chunk snapshots that are there. Where it could not load one, a server that stops writes another one
+    /// in its place.
     pub(super) snapshot: bool,
+    /// Whether a start has removed the chunk snapshots, since they are ahead of all segments.
+    pub(super) snapshots_removed: bool,
     /// Whether a start has deleted head chunks that it could not load.
     pub(super) head_chunks_deleted: bool,
 }
@@ -87,6 +90,7 @@ impl Directory {
                 .collect(),
             head_chunks_deleted: false,
             snapshot: listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot),
+            snapshots_removed: false,
         }
     }
 }

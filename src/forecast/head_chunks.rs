@@ -23,6 +23,10 @@ pub struct HeadChunks {
     pub deletes: Vec<String>,
     /// By the ref of the series.
     pub(super) of_series: HashMap<u64, OfSeries>,
+    /// Chunks of a run that is gone, by the ref that another series has by now: those in files that are kept, and the rest.
+    pub(super) of_others: HashMap<u64, [Stock; 2]>,
+    /// Where these are (`ChunkDiskMapperRef`), in order.
+    places_of_others: Vec<u64>,
     /// The last chunk, and the last one in a file that is kept.
     pub(super) last: u64,
     pub(super) last_kept: u64,
@@ -100,12 +104,18 @@ impl Stock {
 }
 
 /// As [`HeadChunks::read`], of a directory in which a running Prometheus may remove files meanwhile.
-pub(super) fn of_now(data: &Path, min_valid_time: i64, version: Version) -> io::Result<HeadChunks> {
+/// `of_others` are the places of chunks that are of a run that is gone, in order.
+pub(super) fn of_now(
+    data: &Path,
+    min_valid_time: i64,
+    version: Version,
+    of_others: &[u64],
+) -> io::Result<HeadChunks> {
     const TRIES: usize = 10;
     let shown = data.components().as_path().display().to_string();
     let mut tries = 1;
     loop {
-        match HeadChunks::read(data, &shown, min_valid_time, version) {
+        match HeadChunks::read_but(data, &shown, min_valid_time, version, of_others) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
             read => return read,
         }
@@ -127,17 +137,30 @@ impl HeadChunks {
     /// # Errors
     /// If the directory is there and cannot be listed, or a file not be opened.
     pub fn read(data: &Path, shown: &str, min_valid_time: i64, version: Version) -> io::Result<Self> {
+        Self::read_but(data, shown, min_valid_time, version, &[])
+    }
+
+    /// As [`Self::read`], where the chunks at the places `of_others` are of a run that is gone.
+    fn read_but(
+        data: &Path,
+        shown: &str,
+        min_valid_time: i64,
+        version: Version,
+        of_others: &[u64],
+    ) -> io::Result<Self> {
         let shown = format!("{}/chunks_head", shown.trim_end_matches('/'));
         let listed = list_head_chunks(&data.join("chunks_head"), &shown)?;
         let mut chunks = Self {
             refusal: listed.refusal,
             unwritten: listed.unwritten.map(|file| file.name),
+            places_of_others: of_others.to_vec(),
             ..Self::default()
         };
         let mut cut = Cut::Nowhere;
         if let Some((error, from)) = chunks.load(&listed.files, &shown, min_valid_time, version, cut)? {
             (chunks.error, cut) = (Some(error), from);
             (chunks.of_series, chunks.last, chunks.last_kept) = (HashMap::new(), 0, 0);
+            chunks.of_others.clear();
             chunks.load(&listed.files, &shown, min_valid_time, version, cut)?;
         }
         let deleted = listed.files.iter().filter(|file| cut.deletes(file.index));
@@ -208,6 +231,11 @@ impl HeadChunks {
     ) -> Option<String> {
         let out_of_order = chunk.out_of_order && version.has_wbl();
         if !out_of_order && chunk.max_time < min_valid_time || !version.knows_chunks(chunk.encoding) {
+            return None;
+        }
+        if self.places_of_others.binary_search(&chunk.chunk_ref).is_ok() {
+            // They end before the chunks of the series that has their ref now.
+            self.of_others.entry(chunk.series_ref).or_default()[usize::from(!kept)].add(chunk);
             return None;
         }
         let of_series = self.of_series.entry(chunk.series_ref).or_default();

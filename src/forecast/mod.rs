@@ -25,7 +25,7 @@ pub use self::head_chunks::HeadChunks;
 use self::readings::Readings;
 use self::replay::Reader;
 use self::report::{Forecast, Outcome, Place, Start, Truncate};
-pub use self::served::{Counted, StartReads, Stretch, count, min_valid_time};
+pub use self::served::{Counted, SnapshotReads, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
 pub use self::version::{Version, VersionError};
 use crate::scan::report::{Dialect, Report, Segment, Severity};
@@ -81,7 +81,48 @@ pub fn forecast(
         return Ok(None);
     }
     let known = Known::of(report, &listing);
-    foretell(target.path(), &listing, &known, assumed).map(Some).map_err(failed)
+    let mut forecast = foretell(target.path(), &listing, &known, (assumed, true)).map_err(failed)?;
+    if !assumed.agent && listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot) {
+        let without = foretell(target.path(), &listing, &known, (assumed, false)).map_err(failed)?;
+        forecast.without_snapshots = Some(Box::new(without));
+    }
+    Ok(Some(forecast))
+}
+
+/// What a start would come to that replays all that there is, and loads the last chunk snapshot first: whether its number lets it or
+/// not. `None` if there is none.
+///
+/// # Errors
+/// As of [`forecast`].
+pub fn with_last_snapshot(
+    target: &Target,
+    listing: &Listing,
+    report: &Report,
+    assumed: Assumed,
+) -> io::Result<Option<Counted>> {
+    let known = Known::of(report, listing);
+    let snapshots = listing.logs.iter().enumerate().filter(|(_, log)| log.kind == LogKind::ChunkSnapshot);
+    let last = snapshots.filter_map(|(at, log)| Some((log.snapshot_position()?, at))).max();
+    let Some(((index, offset), log)) = last else { return Ok(None) };
+    let root = target.path();
+    let min_valid_time = min_valid_time(listing, &list_blocks(root)?, assumed.version);
+    let of_others = known.head_chunks_of_others;
+    let head_chunks = head_chunks::of_now(root, min_valid_time, assumed.version, of_others)?;
+    let is_replayed = |log: &usize| listing.logs[*log].kind != LogKind::ChunkSnapshot;
+    let all = (0..listing.logs.len()).filter(is_replayed).flat_map(|log| {
+        let segments = 0..listing.logs[log].segments.len();
+        segments.map(move |segment| Stretch { log, segment, upto: None })
+    });
+    let replayed: Vec<Stretch> = all.collect();
+    let start = StartReads {
+        serves: true,
+        left: replayed.clone(),
+        replayed,
+        head_chunks_deleted: head_chunks.error.is_some(),
+        snapshot: Some(SnapshotReads { log, index, offset }),
+    };
+    let counted = count(listing, known.settled, &[start], assumed.version, min_valid_time, &head_chunks)?;
+    Ok(counted.first().copied())
 }
 
 /// What a scan says of the segments of a listing.
@@ -94,6 +135,10 @@ struct Known<'a> {
     troubled: bool,
     /// How what was in doubt was settled.
     settled: &'a Settlements,
+    /// Places of head chunks that are of a run that is gone.
+    head_chunks_of_others: &'a [u64],
+    /// The first of a series may begin after the first sample that the log has.
+    may_lack_first: bool,
 }
 
 impl<'a> Known<'a> {
@@ -122,7 +167,9 @@ impl<'a> Known<'a> {
             }
         }
         let troubled = report.findings.iter().any(|finding| finding.severity != Severity::Note);
-        Self { segments, findings, troubled, settled: &report.settled }
+        let head_chunks_of_others = &report.head_chunks.of_others;
+        let may_lack_first = report.head_chunks.may_lack_first;
+        Self { segments, findings, troubled, settled: &report.settled, head_chunks_of_others, may_lack_first }
     }
 
     fn is_clean(&self, log: usize, segment: usize) -> bool {
@@ -148,7 +195,13 @@ impl Step {
     }
 }
 
-fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed) -> io::Result<Forecast> {
+/// With chunk snapshots, or without.
+fn foretell(
+    root: &Path,
+    listing: &Listing,
+    known: &Known<'_>,
+    (assumed, snapshots): (Assumed, bool),
+) -> io::Result<Forecast> {
     // What the salvage reader finds clean, the newest reader finds clean; older ones and agents may not.
     let read_all = assumed.agent || assumed.version < Version::NEWEST;
     let doubt = |log: usize, segment: usize| read_all || !known.is_clean(log, segment);
@@ -156,10 +209,12 @@ fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed)
         (i64::MIN, HeadChunks::default())
     } else {
         let min_valid_time = min_valid_time(listing, &list_blocks(root)?, assumed.version);
-        (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version)?)
+        let of_others = known.head_chunks_of_others;
+        (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version, of_others)?)
     };
     let mut readings = Readings::new(root, listing, assumed.version, &doubt, &head_chunks);
     let mut directory = Directory::of(listing);
+    directory.snapshot &= snapshots;
     directory.temporaries.extend(head_chunks.unwritten.iter().map(|name| format!("chunks_head/{name}")));
     let mut steps: Vec<Step> = Vec::new();
     for _ in 0..STARTS {
@@ -172,6 +227,10 @@ fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed)
         let mut step = step(&before, &directory, listing, known, run);
         if directory.head_chunks_deleted && !before.head_chunks_deleted {
             step.deletes.extend(head_chunks.deletes.iter().map(|name| format!("chunks_head/{name}")));
+        }
+        if directory.snapshots_removed && !before.snapshots_removed {
+            let snapshots = listing.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
+            step.deletes.extend(snapshots.map(|log| log.relative.clone()));
         }
         steps.push(step);
     }
@@ -190,7 +249,9 @@ fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed)
     };
     let dropped: Vec<bool> =
         steps.iter().map(|step| drops_records(step, listing, known, &directory.checkpoint)).collect();
-    let counts = if read_all || known.troubled || head_chunks.error.is_some() || dropped.contains(&true) {
+    let has_snapshot = listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot);
+    let is_doubtful = read_all || known.troubled || known.may_lack_first || has_snapshot;
+    let counts = if is_doubtful || head_chunks.error.is_some() || dropped.contains(&true) {
         // Starts that read and leave the same come to the same.
         let reads: Vec<StartReads> = steps.iter().map(StartReads::from).collect();
         let mut distinct = reads.clone();
@@ -217,11 +278,21 @@ fn foretell(root: &Path, listing: &Listing, known: &Known<'_>, assumed: Assumed)
             .map(|failed| format!("create checkpoint: {}", failed.error)),
         next_checkpoint_place: next_checkpoint
             .and_then(|failed| place_of_checkpoint(&failed, listing, known)),
+        without_snapshots: None,
     })
 }
 
 fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
-    let Counted { not_replayed, gone, unknown_refs } = counted;
+    let Counted {
+        not_replayed,
+        gone,
+        unknown_refs,
+        wrong_labels,
+        hidden_by_snapshot,
+        only_in_snapshot,
+        hidden_by_head_chunks,
+        only_in_head_chunks,
+    } = counted;
     let lost = dropped || not_replayed.samples > 0 || gone.samples > 0;
     let (outcome, fatal) = match step.run.end {
         End::Serves if lost => (Outcome::Loses, None),
@@ -240,6 +311,11 @@ fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
         not_replayed,
         gone,
         unknown_refs,
+        wrong_labels,
+        hidden_by_snapshot,
+        only_in_snapshot,
+        hidden_by_head_chunks,
+        only_in_head_chunks,
     }
 }
 
@@ -369,6 +445,7 @@ impl From<&Step> for StartReads {
             replayed: step.run.replayed.clone(),
             left: step.left.clone(),
             head_chunks_deleted: step.head_chunks_deleted,
+            snapshot: step.run.snapshot,
         }
     }
 }

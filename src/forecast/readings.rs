@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::HeadChunks;
 use super::replay::{self, Part, Reader, Replay, ReplayError};
-use super::served::Stretch;
+use super::served::{SnapshotReads, Stretch};
 use super::stream::go_words;
 use super::version::Version;
 use crate::record::{Record, SnapshotRecord};
 use crate::tsdb::{Listing, LogKind};
 use crate::wal::ReadAt;
-use crate::wal::segments::segment_index;
 
 /// Why reading ends before the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +54,18 @@ impl<F: Fn(usize, usize) -> bool> Doubt for F {
 /// The end of what is read (`None`: all), and why it ends.
 type Read = (Option<u64>, Option<Failure>);
 
-/// The position up to which a chunk snapshot replaces the log, or the error with which loading it fails; `None` if there
-/// is none that is loaded.
-type Snapshot = Option<Result<(i64, u64), String>>;
+/// What a start makes of chunk snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Snapshot {
+    /// There is none.
+    None,
+    /// It is ahead of all segments, and so all are removed.
+    Removed,
+    /// It replaces the log up to there.
+    Loads(SnapshotReads),
+    /// With what error it cannot be loaded.
+    Fails(String),
+}
 
 /// The files of a directory as one version of Prometheus reads them.
 pub(super) struct Readings<'a> {
@@ -66,7 +74,7 @@ pub(super) struct Readings<'a> {
     version: Version,
     doubt: &'a dyn Doubt,
     head_chunks: &'a HeadChunks,
-    segments: HashMap<(usize, usize), Read>,
+    segments: HashMap<(usize, usize, u64), Read>,
     checkpoints: HashMap<usize, (Vec<Stretch>, Option<Failure>)>,
     snapshot: Option<Snapshot>,
 }
@@ -118,7 +126,7 @@ impl<'a> Readings<'a> {
         if !self.doubt.doubts(log, segment) {
             return Ok((None, None));
         }
-        if let Some(read) = self.segments.get(&(log, segment)) {
+        if let Some(read) = self.segments.get(&(log, segment, offset)) {
             return Ok(read.clone());
         }
         let Some(part) = self.part(log, segment, offset)? else { return Ok((None, None)) };
@@ -126,7 +134,7 @@ impl<'a> Readings<'a> {
         let end = reading.read_to.map_or(0, |(_, end)| end).saturating_add(offset);
         let failure = reading.error.map(failure);
         let read = (failure.is_some().then_some(end), failure);
-        self.segments.insert((log, segment), read.clone());
+        self.segments.insert((log, segment, offset), read.clone());
         Ok(read)
     }
 
@@ -268,7 +276,7 @@ impl<'a> Readings<'a> {
         })
     }
 
-    /// The last chunk snapshot. That the feature is on is concluded from there being one.
+    /// The last chunk snapshot, if the feature is on (`LastChunkSnapshot`).
     pub(super) fn snapshot(&mut self, last_segment: i64) -> io::Result<Snapshot> {
         if let Some(known) = &self.snapshot {
             return Ok(known.clone());
@@ -276,12 +284,17 @@ impl<'a> Readings<'a> {
         let logs = self.listing.logs.iter().enumerate();
         let last = logs
             .filter(|(_, log)| log.kind == LogKind::ChunkSnapshot)
-            .filter_map(|(at, log)| Some((position(&log.relative)?, at)))
+            .filter_map(|(at, log)| Some((log.snapshot_position()?, at)))
             .max();
         let loaded = match last {
-            None => None,
-            Some(((index, _), _)) if last_segment < index && self.version.drops_newer_snapshots() => None,
-            Some((position, log)) => Some(self.load_snapshot(log)?.map(|()| position)),
+            None => Snapshot::None,
+            Some(((index, _), _)) if last_segment < index && self.version.drops_newer_snapshots() => {
+                Snapshot::Removed
+            }
+            Some(((index, offset), log)) => match self.load_snapshot(log)? {
+                Ok(()) => Snapshot::Loads(SnapshotReads { log, index, offset }),
+                Err(error) => Snapshot::Fails(error),
+            },
         };
         self.snapshot = Some(loaded.clone());
         Ok(loaded)
@@ -358,13 +371,6 @@ fn snapshot_error(record: &[u8]) -> Option<String> {
             Some(format!("unsupported snapshot record type 0b{:b}", record.first()?))
         }
     }
-}
-
-/// Segment and offset in the name of a chunk snapshot.
-fn position(relative: &str) -> Option<(i64, u64)> {
-    let name = relative.rsplit('/').next()?.strip_prefix("chunk_snapshot.")?;
-    let (index, offset) = name.split_once('.')?;
-    Some((segment_index(index)?, u64::try_from(segment_index(offset)?).ok()?))
 }
 
 /// What comes of reading for a new checkpoint.

@@ -18,6 +18,9 @@ pub struct Forecast {
     pub next_checkpoint_error: Option<String>,
     /// The true place of what that error is about, where it is another than the error names.
     pub next_checkpoint_place: Option<Place>,
+    /// The same with the feature `memory-snapshot-on-shutdown` off, where there are chunk snapshots: the directory does not tell
+    /// whether it is on, and the rest of the forecast takes it for on.
+    pub without_snapshots: Option<Box<Forecast>>,
 }
 
 /// One start.
@@ -42,6 +45,16 @@ pub struct Start {
     /// What it reads and drops, since no series record says what the refs of these samples mean: a series is a ref, and
     /// staleness markers count.
     pub unknown_refs: Samples,
+    /// What it serves under labels that are not theirs: head chunks of a run that is gone, whose refs other series have by now.
+    pub wrong_labels: Samples,
+    /// What of `not_replayed` stands in a part of the WAL that it does not read, since it has loaded a chunk snapshot.
+    pub hidden_by_snapshot: Samples,
+    /// What it has from a chunk snapshot, and no record that can be read has; staleness markers count.
+    pub only_in_snapshot: Samples,
+    /// What of `not_replayed` it reads and does not take, since it is older than a head chunk of its series, and in none.
+    pub hidden_by_head_chunks: Samples,
+    /// What stands in head chunks that a start loads, and in no record that can be read; staleness markers count.
+    pub only_in_head_chunks: Samples,
 }
 
 /// How a start ends.

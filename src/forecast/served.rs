@@ -49,7 +49,7 @@ use self::reads::{Extent, Reads};
 use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
-use crate::record::Record;
+use crate::record::{Record, SnapshotRecord};
 use crate::scan::salvage::{
     Contents, Corrections, Problem, Reading, Settled, Visitor, salvage_settling, settle,
 };
@@ -80,6 +80,19 @@ pub struct StartReads {
     pub left: Vec<Stretch>,
     /// Whether it, or one before it, has deleted the files that [`HeadChunks::deletes`] names.
     pub head_chunks_deleted: bool,
+    /// The chunk snapshot that it loads first. What of `replayed` stands before that it does not read.
+    pub snapshot: Option<SnapshotReads>,
+}
+
+/// A chunk snapshot that a start loads, and the place in the WAL up to which it stands for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotReads {
+    /// Which of [`Listing::logs`].
+    pub log: usize,
+    /// The number of a segment.
+    pub index: i64,
+    /// An offset in it.
+    pub offset: u64,
 }
 
 /// What a start comes to.
@@ -92,6 +105,16 @@ pub struct Counted {
     /// What it drops, since no series record says what the refs of these samples mean; staleness markers among it, as in
     /// what Prometheus logs of it (`Unknown series references`).
     pub unknown_refs: Samples,
+    /// What it serves under labels that are not theirs.
+    pub wrong_labels: Samples,
+    /// What of `not_replayed` stands in a part of the WAL that it does not read, since it has loaded a chunk snapshot.
+    pub hidden_by_snapshot: Samples,
+    /// What it has from a chunk snapshot, and no record that can be read has; staleness markers among it.
+    pub only_in_snapshot: Samples,
+    /// What of `not_replayed` it reads and does not take, since it is older than a head chunk of its series, and in none.
+    pub hidden_by_head_chunks: Samples,
+    /// What stands in head chunks that a start loads, and in no record that can be read; staleness markers among it.
+    pub only_in_head_chunks: Samples,
 }
 
 /// The time before which a start takes no sample from the WAL, ms (`inOrderBlocksMaxTime`, `tsdb/db.go`; `ReadMinValidTime`,
@@ -152,6 +175,7 @@ pub fn count(
     let whole = Whole { wal: is_whole(&|kind| kind != LogKind::Wbl), wbl };
     let mut heads = Heads::new(starts, version, min_valid_time, whole, chunks);
     loop {
+        snapshots(listing, starts, version, &mut heads);
         for unit in &units {
             read(listing, &survey, unit, starts, version, &mut heads)?;
         }
@@ -365,7 +389,7 @@ fn read(
         .map(|&(segment, _)| Reads {
             late: listing.logs[unit.log].kind == LogKind::Wbl,
             before: unit.before,
-            starts: starts.iter().map(|start| extents(start, unit.log, segment)).collect(),
+            starts: starts.iter().map(|start| extents(listing, start, unit.log, segment)).collect(),
         })
         .collect();
     for (part, &(segment, surveyed)) in there.iter().enumerate() {
@@ -383,12 +407,56 @@ fn read(
 }
 
 /// How far a start replays a segment, and what it leaves of it.
-fn extents(start: &StartReads, log: usize, segment: usize) -> (Extent, Extent) {
+fn extents(listing: &Listing, start: &StartReads, log: usize, segment: usize) -> (Extent, Extent) {
     let extent = |stretches: &[Stretch]| {
         let here = stretches.iter().find(|stretch| (stretch.log, stretch.segment) == (log, segment));
         here.map_or(Extent::Nothing, |stretch| stretch.upto.map_or(Extent::All, Extent::Upto))
     };
-    (extent(&start.replayed), extent(&start.left))
+    let replayed = extent(&start.replayed);
+    let Some(snapshot) = start.snapshot.filter(|_| replayed != Extent::Nothing) else {
+        return (replayed, extent(&start.left));
+    };
+    let directory = &listing.logs[log];
+    let skips = match directory.kind {
+        LogKind::Wal => directory.segments[segment].index < snapshot.index,
+        LogKind::Checkpoint => checkpoint_number(directory).is_some_and(|number| number < snapshot.index),
+        LogKind::Wbl | LogKind::ChunkSnapshot => false,
+    };
+    let is_cut = directory.kind == LogKind::Wal && directory.segments[segment].index == snapshot.index;
+    let upto = match replayed {
+        Extent::Upto(upto) => Some(upto),
+        _ => None,
+    };
+    let replayed = match (skips, is_cut) {
+        (true, _) => Extent::Skipped,
+        (false, true) => Extent::Behind { offset: snapshot.offset, upto },
+        (false, false) => replayed,
+    };
+    (replayed, extent(&start.left))
+}
+
+/// Lets starts load their chunk snapshots (`loadChunkSnapshot`, `tsdb/head_wal.go`).
+fn snapshots(listing: &Listing, starts: &[StartReads], version: Version, heads: &mut Heads<'_>) {
+    let mut logs: Vec<usize> = starts.iter().filter_map(|start| Some(start.snapshot?.log)).collect();
+    logs.sort_unstable();
+    logs.dedup();
+    for log in logs {
+        let loads: Vec<bool> =
+            starts.iter().map(|start| start.snapshot.is_some_and(|snapshot| snapshot.log == log)).collect();
+        let part = |segment: &wal::segments::SegmentFile| {
+            let (_, length) = open(&segment.path).ok()??;
+            let source = OpenedAnew(segment.path.clone());
+            Some(Part { dir: String::new(), index: segment.index, source, length })
+        };
+        let mut replay = Replay::new(listing.logs[log].segments.iter().filter_map(part).collect(), version);
+        while let Some(record) = replay.next() {
+            if let SnapshotRecord::Series(series) = SnapshotRecord::parse(record.data)
+                && let Ok(series) = series.decode()
+            {
+                heads.in_snapshot(&series, &loads);
+            }
+        }
+    }
 }
 
 /// A file that is opened for each read: a checkpoint may have more segments than there are descriptors.

@@ -6,9 +6,9 @@
 use std::io;
 
 use super::directory::{Directory, Holds, LastCheckpoint, Log};
-use super::readings::{Failure, Readings};
+use super::readings::{Failure, Readings, Snapshot};
 use super::replay::Reader;
-use super::served::Stretch;
+use super::served::{SnapshotReads, Stretch};
 
 /// What a start came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) struct Run {
     pub(super) stopped: Option<Stopped>,
     /// What it has read, in order.
     pub(super) replayed: Vec<Stretch>,
+    /// The chunk snapshot that it has loaded instead of what stands before.
+    pub(super) snapshot: Option<SnapshotReads>,
     /// It has repaired the WAL or WBL, and deletes at every start what was written there since.
     pub(super) repairs: bool,
 }
@@ -61,7 +63,7 @@ enum Stop {
 /// A start of a server.
 pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> io::Result<Run> {
     let version = readings.version();
-    let mut run = Run { end: End::Serves, error: None, stopped: None, replayed: Vec::new(), repairs: false };
+    let mut run = Run::new();
     if version.migrates_wal()
         && let (Some(log), false) = (directory.wal.number, directory.wal.segments.is_empty())
         && let Some(error) = readings.first_header_error(log)?
@@ -90,18 +92,25 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
     }
     let mut stop = None;
     let last = directory.wal.segments.last().map_or(-1, |last| last.index);
-    let snapshot = match directory.snapshot.then(|| readings.snapshot(last)).transpose()?.flatten() {
-        Some(Ok(position)) => Some(position),
-        Some(Err(error)) => {
-            run.error.get_or_insert(error);
-            None
+    if directory.snapshot {
+        match readings.snapshot(last)? {
+            Snapshot::Loads(snapshot) => run.snapshot = Some(snapshot),
+            Snapshot::Fails(error) => {
+                run.error.get_or_insert(error);
+            }
+            Snapshot::Removed => directory.snapshots_removed = true,
+            Snapshot::None => {}
         }
-        None => None,
-    };
+    }
     if let Some(error) = readings.head_chunks().error.as_ref().filter(|_| !directory.head_chunks_deleted) {
         run.error.get_or_insert_with(|| error.clone());
         directory.head_chunks_deleted = true;
+        // What the chunks had is in the part of the WAL that it stands for.
+        run.snapshot = None;
     }
+    let snapshot = run.snapshot.map(|snapshot| (snapshot.index, snapshot.offset));
+    // One that could be loaded is loaded again, or another one with the same in it.
+    let snapshot_stays = directory.snapshot && run.snapshot.is_some();
     if let Err(why) = replay_wal(directory, readings, Reader::Wal, snapshot, &mut run.replayed)? {
         stop = Some(why);
     } else if version.has_wbl()
@@ -110,7 +119,7 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
         stop = Some(why);
     }
     let Some(stop) = stop else {
-        directory.snapshot = false;
+        directory.snapshot = snapshot_stays;
         return Ok(run);
     };
     let (error, corrupt, wbl) = match stop {
@@ -130,7 +139,7 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
     };
     Ok(match repair(log, readings, &error, corrupt)? {
         Ok(()) => {
-            directory.snapshot = false;
+            directory.snapshot = snapshot_stays;
             Run { repairs: true, ..run }
         }
         Err(error) => {
@@ -142,7 +151,7 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
 
 /// A start of an agent, which has a WAL alone.
 pub(super) fn agent(directory: &mut Directory, readings: &mut Readings<'_>) -> io::Result<Run> {
-    let mut run = Run { end: End::Serves, error: None, stopped: None, replayed: Vec::new(), repairs: false };
+    let mut run = Run::new();
     if let Err(error) = begin(&mut directory.wal) {
         return Ok(run.exits(format!("opening storage failed: creating WAL: {error}")));
     }
@@ -168,6 +177,17 @@ pub(super) fn agent(directory: &mut Directory, readings: &mut Readings<'_>) -> i
 }
 
 impl Run {
+    fn new() -> Self {
+        Self {
+            end: End::Serves,
+            error: None,
+            stopped: None,
+            replayed: Vec::new(),
+            snapshot: None,
+            repairs: false,
+        }
+    }
+
     fn exits(mut self, error: String) -> Self {
         self.error.get_or_insert_with(|| error.clone());
         Self { end: End::Exits(error), ..self }

@@ -9,12 +9,14 @@ use std::io;
 
 use super::head_chunks::CHUNKS_HEAD;
 use super::plan::{Change, Loss, Mends, Step};
-use crate::record::{RecordType, SampleEntry, each_use, encode_samples, encode_series};
+use super::segment::{Mending, Take, open, take_standing};
+use crate::record::{self, RecordType, SampleEntry, SnapshotRecord, each_use, encode_samples, encode_series};
 use crate::scan::report::{LogKind, Report};
+use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use crate::tsdb::{Listing, Target, list_head_chunks};
-use crate::wal::Compression;
-use crate::wal::segments::segment_name;
+use crate::wal::segments::{segment_index, segment_name};
 use crate::wal::writer::SegmentWriter;
+use crate::wal::{self, Compression};
 
 /// The bits of Prometheus's staleness marker (`model/value/value.go`, `StaleNaN`).
 const STALE: u64 = 0x7FF0_0000_0000_0002;
@@ -56,23 +58,106 @@ impl Refs {
     }
 }
 
-/// The segment behind the last one of the WAL.
-pub(super) fn behind(listing: &Listing) -> Option<String> {
+/// The segment behind the last one that the WAL has after `steps`.
+pub(super) fn behind(listing: &Listing, steps: &[Step]) -> Option<String> {
     let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal)?;
-    let next = wal.segments.last()?.index.checked_add(1)?;
-    Some(format!("{}/{}", wal.relative, segment_name(next)))
+    let made = steps.iter().filter_map(|step| match &step.change {
+        Change::Create { path, .. } | Change::Rename { to: path, .. } => {
+            segment_index(path.strip_prefix(&wal.relative)?.strip_prefix('/')?)
+        }
+        _ => None,
+    });
+    let last = wal.segments.last().map(|segment| segment.index).into_iter().chain(made).max()?;
+    Some(format!("{}/{}", wal.relative, segment_name(last.checked_add(1)?)))
 }
 
-/// Makes a fence, if the directory needs one and there is a place for it: before all else, since it changes nothing of what is
-/// there.
+/// What is in files that steps put in the place of segments.
+#[derive(Default)]
+struct Brought {
+    refs: Refs,
+    newest: Option<i64>,
+}
+
+impl Take for Brought {
+    fn take(&mut self, record: &[u8]) {
+        self.refs.learn(record);
+        self.newest = self.newest.max(record::summarize(record).max_time);
+    }
+}
+
+/// Of a segment that Prometheus was repairing when it died, the original comes back: it is read from there on.
+fn brought_by(target: &Target, steps: &[Step], mending: Mending<'_>) -> io::Result<Brought> {
+    let mut all = Brought::default();
+    for step in steps {
+        let source = match &step.change {
+            Change::Rewrite { from: Some(from), .. } => from,
+            Change::Rename { from, to } if from.ends_with(".repair") && !to.ends_with(".repair") => from,
+            _ => continue,
+        };
+        let (file, length) = open(&target.path_of(source))?;
+        let brought = take_standing(&file, length, mending, Brought::default);
+        all.refs = all.refs.and(brought.refs);
+        all.newest = all.newest.max(brought.newest);
+    }
+    Ok(all)
+}
+
+/// The refs of series in a chunk snapshot. A server with the feature hands out refs from there on, one without it does not.
+#[derive(Default)]
+struct InSnapshot(Option<u64>);
+
+impl Visitor for InSnapshot {
+    fn record(&mut self, record: &wal::Record<'_>, _: &Contents) {
+        if let SnapshotRecord::Series(series) = SnapshotRecord::parse(record.data)
+            && let Ok((series_ref, _)) = series.series()
+        {
+            self.0 = self.0.max(Some(series_ref).filter(|&series_ref| series_ref < MOST));
+        }
+    }
+
+    fn damage(&mut self, _: Problem) {}
+}
+
+fn in_snapshots(target: &Target, report: &Report, steps: &[Step]) -> io::Result<Option<u64>> {
+    let mut highest = None;
+    for log in report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot) {
+        if is_set_aside(steps, &log.path) {
+            continue;
+        }
+        for segment in &log.segments {
+            let path = target.path_of(&segment.path);
+            if path.is_file() {
+                let (file, length) = open(&path)?;
+                let InSnapshot(found) = salvage(&file, length, Reading::Snapshot);
+                highest = highest.max(found);
+            }
+        }
+    }
+    Ok(highest)
+}
+
+fn is_set_aside(steps: &[Step], path: &str) -> bool {
+    steps.iter().any(|step| matches!(&step.change, Change::SetAside { path: aside, .. } if aside == path))
+}
+
+/// Makes a fence, if what the directory holds after `steps` needs one and there is a place for it: before all else, since it
+/// changes nothing of what is there.
 pub(super) fn step(
     target: &Target,
     report: &Report,
-    refs: Refs,
+    (refs, steps): (Refs, &[Step]),
     path: Option<String>,
+    mending: Mending<'_>,
 ) -> io::Result<Option<Step>> {
-    let (Some(series_ref), Some(path)) = (needed(target, refs)?, path) else { return Ok(None) };
-    let change = Change::Create { path, bytes: segment(series_ref, report)? };
+    let brought = brought_by(target, steps, mending)?;
+    let mut refs = refs.and(brought.refs);
+    refs.used = refs.used.max(in_snapshots(target, report, steps)?);
+    let (in_chunks, newest_chunk) = in_head_chunks(target, steps)?;
+    refs.used = refs.used.max(in_chunks);
+    let (Some(series_ref), Some(path)) = (needed(refs), path) else { return Ok(None) };
+    let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
+    let newest = logs.filter_map(|log| log.max_time).chain(brought.newest).max().or(newest_chunk);
+    let change = Change::Create { path, bytes: segment(series_ref, newest.unwrap_or(0))? };
     let mends = Mends {
         code: "unknown_refs".to_owned(),
         offset: None,
@@ -87,24 +172,33 @@ pub(super) fn step(
     Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
 }
 
-/// The ref of the fence that the directory needs, if it needs one.
-fn needed(target: &Target, refs: Refs) -> io::Result<Option<u64>> {
+/// The highest ref in head chunks that stay, and the time of the last of their samples.
+fn in_head_chunks(target: &Target, steps: &[Step]) -> io::Result<(Option<u64>, Option<i64>)> {
     let chunks = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
-    let Refs { defined, mut used } = refs;
-    for file in &chunks.files {
-        let Ok(headers) = file.chunks() else { continue };
-        let refs = headers.map_while(Result::ok).map(|chunk| chunk.series_ref);
-        used = used.max(refs.filter(|&used| used < MOST).max());
+    let (mut highest, mut newest) = (None, None);
+    for file in
+        chunks.files.iter().filter(|file| !is_set_aside(steps, &format!("{CHUNKS_HEAD}/{}", file.name)))
+    {
+        // What stands behind a damaged chunk stays, too.
+        let Ok(chunks) = file.chunks() else { continue };
+        for chunk in chunks.flatten().filter(|chunk| chunk.series_ref < MOST) {
+            highest = highest.max(Some(chunk.series_ref));
+            newest = newest.max(Some(chunk.max_time).filter(|_| !chunk.out_of_order));
+        }
     }
-    // A segment without series still begins at 0.
-    let is_above = |used: &u64| *used < MOST && defined.is_none_or(|defined| *used > defined);
-    Ok(used.filter(is_above).map(|used| used + 1))
+    Ok((highest, newest))
 }
 
-/// A segment that holds the fence, at the time of the newest sample.
-fn segment(series_ref: u64, report: &Report) -> io::Result<Vec<u8>> {
-    let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
-    let t = logs.filter_map(|log| log.max_time).max().unwrap_or(0);
+/// The ref of the fence that is needed, if one is.
+fn needed(refs: Refs) -> Option<u64> {
+    let Refs { defined, used } = refs;
+    // A segment without series still begins at 0.
+    let is_above = |used: &u64| *used < MOST && defined.is_none_or(|defined| *used > defined);
+    used.filter(is_above).map(|used| used + 1)
+}
+
+/// A segment that holds the fence, at the time `t` of the newest sample.
+fn segment(series_ref: u64, t: i64) -> io::Result<Vec<u8>> {
     let mut writer = SegmentWriter::new(Vec::new());
     let mut record = Vec::new();
     encode_series([(series_ref, [(&b"__name__"[..], NAME)])], &mut record);

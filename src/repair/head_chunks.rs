@@ -46,7 +46,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
         let (mut patches, mut count, mut lost) = (Vec::new(), 0_u64, 0_u64);
         let source = crate::io::open(&file.path)?;
         for chunk in chunks.flatten().filter(|chunk| is_strange(chunk) && chunk.encoding != UNKNOWN) {
-            patches.extend(passed_over(&source, &chunk)?);
+            patches.extend(neutral(&source, start_of(&chunk), chunk.end)?);
             count += 1;
             if generations.times.1.is_none_or(|begun| chunk.max_time < begun) {
                 lost += u64::from(chunk.samples);
@@ -118,10 +118,9 @@ fn start_of(chunk: &HeadChunk) -> u64 {
     chunk.chunk_ref & u64::from(u32::MAX)
 }
 
-/// The patches that make Prometheus pass over a chunk.
-fn passed_over(file: &File, chunk: &HeadChunk) -> io::Result<[Patch; 2]> {
-    let start = start_of(chunk);
-    let mut bytes = vec![0; usize::try_from(chunk.end - 4 - start).unwrap_or(0)];
+/// The patches that make Prometheus pass over the chunk from `start` to `end`.
+pub(super) fn neutral(file: &File, start: u64, end: u64) -> io::Result<[Patch; 2]> {
+    let mut bytes = vec![0; usize::try_from(end - 4 - start).unwrap_or(0)];
     read_exact(file, &mut bytes, start)?;
     let at = usize::try_from(ENCODING).unwrap_or(0);
     let encoding = bytes.get(at).map_or(UNKNOWN, |byte| byte | UNKNOWN);
@@ -131,5 +130,5 @@ fn passed_over(file: &File, chunk: &HeadChunk) -> io::Result<[Patch; 2]> {
     let checksum = crc32c::crc32c(&bytes).to_be_bytes().to_vec();
     let patch =
         |offset, with: Vec<u8>| Patch { offset, replaces: with.len() as u64, with: Content::Bytes(with) };
-    Ok([patch(encoding_of(chunk), vec![encoding]), patch(chunk.end - 4, checksum)])
+    Ok([patch(start + ENCODING, vec![encoding]), patch(end - 4, checksum)])
 }

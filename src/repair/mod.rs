@@ -12,6 +12,7 @@ mod files;
 pub mod fill;
 mod generations;
 mod half_repaired;
+mod head_chunk_files;
 mod head_chunks;
 mod input;
 mod labels;

@@ -54,7 +54,9 @@ pub(super) fn plan(
         // What is cut off does not define any more.
         let Refs { defined, used } = Refs::in_logs(report);
         let refs = Refs { defined: None, used: used.max(defined) }.and(cut.refs);
-        plan.steps.extend(fence::step(target, report, refs, fence::behind(&listing))?);
+        let path = fence::behind(&listing, &cut.steps);
+        let mending = scanned.mending();
+        plan.steps.extend(fence::step(target, report, (refs, &cut.steps), path, mending)?);
         plan.steps.extend(cut.steps);
         (plan.lost_series, plan.lost_series_count) = (cut.lost_series, cut.lost_refs.len() as u64);
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);

@@ -9,9 +9,10 @@ use super::fence::Refs;
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
-use super::{Options, Scanned, fence, half_repaired, head_chunks, labels, sequence};
+use super::{Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, REISSUED_REFS, Report, Severity};
+use crate::scan::sequence::SNAPSHOT_AHEAD;
 use crate::tsdb::{Listing, Target};
 
 /// Plans what mends the data directory `target`, of which `report` is the scan.
@@ -39,12 +40,17 @@ pub(super) fn plan(
         .iter()
         .filter(|finding| is_to_be_mended(finding))
         .filter(|finding| !generations.is_some_and(|generations| generations.mends(finding)))
+        .filter(|finding| finding.code != SNAPSHOT_AHEAD || generations.is_none())
         .partition(|finding| sequence::is_about_names(&listing, finding));
     let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
     for finding in rest {
         findings.entry(&finding.path).or_default().push(finding);
     }
-    let half_repaired = half_repaired::steps(target, &listing, report, mending)?;
+    let half_repaired = match generations {
+        // The numbers of segments change.
+        Some(_) => Vec::new(),
+        None => half_repaired::steps(target, &listing, report, mending)?,
+    };
     let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
         findings.remove(step.change.path());
@@ -59,9 +65,26 @@ pub(super) fn plan(
     let mut corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
-    snapshots(report, forecast, generations, &mut findings, plan);
+    let heads = head_chunk_files::steps(&scanned, (generations.is_some(), forecast), &mut findings, plan)?;
+    let mut of_names = of_names;
+    let mut takes_snapshots = heads.takes_chunks;
+    if let Some(ahead) = of_names.iter().find(|finding| finding.code == SNAPSHOT_AHEAD) {
+        // What it would hide if it was not ahead.
+        let counted = crate::forecast::with_last_snapshot(target, &listing, report, options.assumed)?;
+        let hides = counted
+            .is_none_or(|counted| counted.hidden_by_snapshot.samples > counted.only_in_snapshot.samples);
+        takes_snapshots |= hides || sequence::up_to_snapshot(&listing, ahead).is_none();
+        if takes_snapshots {
+            of_names.retain(|finding| finding.code != SNAPSHOT_AHEAD);
+        }
+    }
+    let kept = snapshots(report, forecast, (generations, takes_snapshots), &mut findings, plan);
+    plan.steps.extend_from_slice(&heads.first);
+    let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
+    heads.lift(plan);
+    plan.left.extend(kept);
     if generations.is_some() && !plan.left.is_empty() {
         plan.steps.clear();
         let numbering =
@@ -77,11 +100,13 @@ pub(super) fn plan(
         None => {}
     }
     if let Some(generations) = generations {
-        return renumber(target, report, generations, corrected, plan);
+        return renumber(&scanned, generations, corrected, plan);
     }
-    if !plan.steps.is_empty() {
+    if (!plan.steps.is_empty() || wants_fence) && !is_emptied {
         let refs = Refs::in_logs(report).and(corrected);
-        plan.steps.splice(..0, fence::step(target, report, refs, fence::behind(&listing))?);
+        let path = fence::behind(&listing, &plan.steps);
+        let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;
+        plan.steps.splice(..0, fence);
     }
     Ok(())
 }
@@ -95,13 +120,15 @@ fn refuse(report: &Report, reason: &str, plan: &mut Plan) {
 
 /// The segments of the newest generation come to be replayed, last of all.
 fn renumber(
-    target: &Target,
-    report: &Report,
+    scanned: &Scanned<'_>,
     generations: &Generations,
     corrected: Refs,
     plan: &mut Plan,
 ) -> io::Result<()> {
-    let fence = fence::step(target, report, generations.refs.and(corrected), Some(generations.next()))?;
+    let refs = generations.refs.and(corrected);
+    let (target, report) = (scanned.target, scanned.report);
+    let next = Some(generations.next());
+    let fence = fence::step(target, report, (refs, &plan.steps), next, scanned.mending())?;
     let is_made = fence.is_some();
     plan.steps.splice(..0, fence.or_else(|| generations.gap()));
     plan.steps.extend(generations.last(is_made));
@@ -121,15 +148,19 @@ fn is_about_bytes(finding: &Finding) -> bool {
     finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
 }
 
+/// What a chunk snapshot hides that the WAL has.
+const SNAPSHOT_HIDES: &str = "snapshot_hides_samples";
+
 /// A chunk snapshot that Prometheus does not load is of no use: it replays the WAL instead (`tsdb/head.go`, `Head.Init`). One
-/// that it loads in spite of the damage may have what the WAL has lost.
+/// that it loads in spite of the damage may have what the WAL has lost. One that it loads without the head chunks that go with it
+/// hides what the WAL has of these.
 fn snapshots(
     report: &Report,
     forecast: Option<&Forecast>,
-    generations: Option<&Generations>,
+    (generations, takes_chunks): (Option<&Generations>, bool),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
-) {
+) -> Option<Left> {
     let snapshots = || report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
     if let Some(generations) = generations.filter(|generations| generations.is_begun_anew()) {
         for log in snapshots() {
@@ -144,8 +175,47 @@ fn snapshots(
                 lost: Loss::NOTHING,
             });
         }
-        return;
+        return None;
     }
+    let starts = forecast.into_iter().flat_map(|forecast| &forecast.starts);
+    let hides = starts.max_by_key(|start| start.hidden_by_snapshot.samples);
+    let (hidden, only) =
+        hides.map_or((0, 0), |start| (start.hidden_by_snapshot.samples, start.only_in_snapshot.samples));
+    if takes_chunks || hidden > only {
+        let message = if hidden > 0 {
+            format!(
+                "Prometheus loads this snapshot instead of the WAL, and so does not serve {hidden} samples that stand there"
+            )
+        } else {
+            "Prometheus would load this snapshot instead of the WAL, and it does not go with what is there"
+                .to_owned()
+        };
+        for log in snapshots() {
+            for findings in findings.values_mut() {
+                findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
+            }
+            let mends = Mends {
+                code: SNAPSHOT_HIDES.to_owned(),
+                offset: None,
+                end: None,
+                message: message.clone(),
+                how: "a snapshot only saves time; Prometheus replays the WAL instead".to_owned(),
+            };
+            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
+            plan.steps.push(Step { change, mends: vec![mends], lost: Loss::NOTHING });
+        }
+        return None;
+    }
+    let kept = snapshots().next_back().filter(|_| hidden > 0).map(|log| Left {
+        code: SNAPSHOT_HIDES.to_owned(),
+        path: log.path.clone(),
+        offset: None,
+        end: None,
+        reason: format!(
+            "Prometheus loads it instead of the WAL, and so does not serve {hidden} samples that stand there; but it has {only} \
+             samples that stand nowhere else"
+        ),
+    });
     let first = forecast.and_then(|forecast| forecast.starts.first());
     let error = first.and_then(|start| start.error.as_deref()).unwrap_or_default();
     for log in snapshots().filter(|log| error.contains(&log.path)) {
@@ -160,6 +230,7 @@ fn snapshots(
             plan.steps.push(Step { change, mends, lost: Loss::NOTHING });
         }
     }
+    kept
 }
 
 /// What Prometheus comes to first is mended last: until then it stops where it stopped before.

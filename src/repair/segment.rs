@@ -468,6 +468,10 @@ pub(super) fn rewrite<W: io::Write>(source: &File, length: u64, change: &Change,
         let record = unpacker.unpack(compression, &stored);
         if !series.is_empty() && !record.as_ref().is_ok_and(|record| is_min_valid_time(record)) {
             series::write(std::mem::take(&mut series), &mut writer)?;
+            if !change.path().contains("checkpoint.") {
+                // Their first samples stood elsewhere: without this mark those that follow would pass for these (`scan/heads.rs`).
+                writer.record(Compression::None, &[RecordType::Samples.byte()])?;
+            }
         }
         match record.map_or(Selected::All, |record| mending.select(record)) {
             Selected::All => writer.record(compression, &stored)?,

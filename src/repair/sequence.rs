@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::plan::{Change, Loss, Mends, Step};
 use crate::scan::report::Finding;
+use crate::scan::sequence::SNAPSHOT_AHEAD;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::segments::segment_name;
 
@@ -21,7 +22,8 @@ const FILE: &str = "checkpoint_not_a_directory";
 /// Whether a finding is about names and numbers that are mended here.
 pub(super) fn is_about_names(listing: &Listing, finding: &Finding) -> bool {
     let has_it = |log: &LogDirectory| Some(&log.relative) == finding.log.as_ref();
-    finding.code == FILE || CODES.contains(&finding.code) && logs(listing).any(has_it)
+    [FILE, SNAPSHOT_AHEAD].contains(&finding.code)
+        || CODES.contains(&finding.code) && logs(listing).any(has_it)
 }
 
 /// Logs of which Prometheus wants all segments, by their right names.
@@ -73,6 +75,9 @@ pub(super) fn steps(
             }));
         }
     }
+    for finding in findings.iter().filter(|finding| finding.code == SNAPSHOT_AHEAD) {
+        steps.extend(up_to_snapshot(listing, finding).unwrap_or_default());
+    }
     for finding in findings.iter().filter(|finding| finding.code == FILE) {
         if target.path_of(&finding.path).is_symlink() {
             return Err(
@@ -84,6 +89,33 @@ pub(super) fn steps(
         steps.push(step(change, finding, "moved out of the way"));
     }
     Ok(steps)
+}
+
+/// Empty segments up to the one up to which a chunk snapshot stands for the WAL: so it is loaded, and what is written from now on is
+/// behind it. `None` where these would be too many.
+pub(super) fn up_to_snapshot(listing: &Listing, finding: &Finding) -> Option<Vec<Step>> {
+    let log = listing.logs.iter().find(|log| log.relative == finding.path);
+    let (index, _) = log.and_then(LogDirectory::snapshot_position)?;
+    let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
+    let last = wal.and_then(|wal| wal.segments.last()).map(|segment| segment.index);
+    let last = last.max(listing.last_checkpoint().map(|(_, number)| number)).unwrap_or(-1);
+    if index - last > MOST {
+        return None;
+    }
+    let how = "an empty segment, so that the snapshot is not ahead of the WAL";
+    let directory = wal.is_none().then(|| {
+        step(
+            Change::CreateDirectory { path: "wal".to_owned() },
+            finding,
+            "the WAL that the snapshot belongs to is gone",
+        )
+    });
+    let directory = directory.into_iter();
+    let segments = (last + 1..=index).map(|number| {
+        let path = format!("wal/{}", segment_name(number));
+        step(Change::Create { path, bytes: Vec::new() }, finding, how)
+    });
+    Some(directory.chain(segments).collect())
 }
 
 /// Steps that make an empty checkpoint that ends where the first segment begins: instead of many empty segments.

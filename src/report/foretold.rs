@@ -28,6 +28,16 @@ const LATER: usize = 6;
 /// Writes what each start would do, and what becomes of the next checkpoint.
 pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast, report: &Report) -> io::Result<()> {
     page.line("")?;
+    let Some(without) =
+        forecast.without_snapshots.as_deref().filter(|without| without.starts != forecast.starts)
+    else {
+        return write_one(page, forecast, report, "");
+    };
+    write_one(page, forecast, report, ", with chunk snapshots on")?;
+    write_one(page, without, report, ", with chunk snapshots off")
+}
+
+fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &str) -> io::Result<()> {
     let who = if forecast.agent { "Prometheus (agent)" } else { "Prometheus" };
     let prevented = verdict::prevents_a_start(report);
     if let Some(finding) = prevented {
@@ -39,6 +49,7 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast, report: &Report) -
         && start.error.is_none()
         && start.deletes.is_empty()
         && start.unknown_refs.samples == 0
+        && start.wrong_labels.samples == 0
         && forecast.next_checkpoint_error.is_none()
     {
         if prevented.is_some() {
@@ -47,14 +58,14 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast, report: &Report) -
         let skips = report.reasons.contains(&Reason::SkipsBlock);
         let but = if skips { ", but for a block that it skips" } else { "" };
         let words = format!(
-            "{who} {} starts here, and has all that can be read of its logs{but}; what blocks hold is not verified",
+            "{who} {} starts here{with}, and has all that can be read of its logs{but}; what blocks hold is not verified",
             forecast.version
         );
         return page.indented(2, &words);
     }
     match prevented {
         Some(_) => page.line("  If that is put right and it starts:")?,
-        None => page.line(&format!("  If {who} {} starts here:", forecast.version))?,
+        None => page.line(&format!("  If {who} {} starts here{with}:", forecast.version))?,
     }
     let body = " ".repeat(BODY);
     let mut at = 0;
@@ -76,6 +87,18 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast, report: &Report) -
                 LATER,
                 &format!("{}, are dropped: nothing says what their labels are", amount(unknown)),
             )?;
+        }
+        let hidden = start.hidden_by_snapshot;
+        if hidden.samples > 0 && before.is_none_or(|before| before.hidden_by_snapshot != hidden) {
+            let words = format!(
+                "{} of them, stand in the WAL behind the chunk snapshot that it loads instead",
+                amount(hidden)
+            );
+            page.indented(LATER, &words)?;
+        }
+        let wrong = start.wrong_labels;
+        if wrong.samples > 0 && before.is_none_or(|before| before.wrong_labels != wrong) {
+            page.indented(LATER, &format!("{}, are served under labels that are not theirs", amount(wrong)))?;
         }
     }
     if forecast.poisoned {

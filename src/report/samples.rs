@@ -6,8 +6,8 @@ use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate
 use crate::repair::plan::{Change, Content, Loss, Mends, Method, Patch, Step};
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::report::{
-    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Reason, Report, SCHEMA,
-    Segment, Severity, State, Times, Verdict,
+    Cause, Correction, Dialect, Entries, Finding, HeadChunkFacts, HighestRefs, Log, LogKind, Lost, Reason,
+    Report, SCHEMA, Segment, Severity, State, Times, Verdict,
 };
 use crate::scan::settled::Settlements;
 
@@ -51,6 +51,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },
         settled: Settlements::default(),
+        head_chunks: HeadChunkFacts::default(),
     }
 }
 
@@ -205,6 +206,11 @@ fn start(outcome: Outcome) -> Start {
         not_replayed: Samples::default(),
         gone: Samples::default(),
         unknown_refs: Samples::default(),
+        wrong_labels: Samples::default(),
+        hidden_by_snapshot: Samples::default(),
+        only_in_snapshot: Samples::default(),
+        hidden_by_head_chunks: Samples::default(),
+        only_in_head_chunks: Samples::default(),
     }
 }
 
@@ -216,6 +222,7 @@ fn forecast(starts: Vec<Start>) -> Forecast {
         poisoned: false,
         next_checkpoint_error: None,
         next_checkpoint_place: None,
+        without_snapshots: None,
     }
 }
 

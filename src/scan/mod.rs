@@ -8,13 +8,14 @@ mod context;
 pub(crate) mod findings;
 pub mod frames;
 mod generations;
+pub(crate) mod heads;
 mod order;
 mod parallel;
 mod references;
 pub mod report;
 pub mod salvage;
 mod segment;
-mod sequence;
+pub(crate) mod sequence;
 pub mod settled;
 mod stretches;
 mod walk;
@@ -28,9 +29,12 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use self::heads::HeadChunks;
 use self::order::{Order, Role};
 use self::references::{References, SegmentRefs};
-use self::report::{Dialect, Finding, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict};
+use self::report::{
+    Dialect, Finding, HeadChunkFacts, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict,
+};
 use self::segment::{SegmentScan, Tally};
 use self::settled::Settlements;
 use self::stretches::Task;
@@ -111,6 +115,12 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     let mut references = References::default();
     // Label sets are only asked for where segments have numbers that the checkpoint covers.
     let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
+    let is_written = || {
+        let data = target.data_directory_around();
+        let data = data.as_ref().unwrap_or(target).path();
+        liveness::look(data).is_ok_and(|found| !found.writers.is_empty())
+    };
+    let heads = HeadChunks::read(target, listing, &order, &is_written);
     let mut scans: Vec<Vec<Option<SegmentScan>>> =
         listing.logs.iter().map(|log| log.segments.iter().map(|_| None).collect()).collect();
     let tasks: Vec<Task<'_>> = steps
@@ -118,7 +128,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         .map(|&step| Task {
             segment: &listing.logs[step.log].segments[step.segment],
             reading: segment::reading(listing.logs[step.log].kind, dialects[step.log]),
-            refs: SegmentRefs::new(step.role, hasher.as_ref()),
+            refs: SegmentRefs::new(step.role, hasher.as_ref(), heads.earliest.as_ref()),
         })
         .collect();
     stretches::read(&tasks, progress, |at, mut scan| {
@@ -138,6 +148,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         findings: Vec::new(),
         refs: references.highest(),
         settled: Settlements::default(),
+        head_chunks: HeadChunkFacts::default(),
     };
     for (task, &step) in tasks.iter().zip(&steps) {
         if let Some(scan) = &mut scans[step.log][step.segment]
@@ -162,6 +173,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     };
     let mut of_refs = references::findings(listing, &troubles, why);
     of_refs.extend(references.not_judged(listing, &order));
+    of_refs.extend(references.above_in_wbl(listing, &order));
     sequence::weigh(&mut of_state, &of_refs);
 
     for (at, (directory, of_log)) in listing.logs.iter().zip(of_logs).enumerate() {
@@ -173,6 +185,10 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.findings.extend(of_refs.extract_if(.., of_this));
         report.logs.push(log);
     }
+    let defined = references.are_all_known().then_some(report.refs.defined);
+    let (of_heads, facts) = heads.findings(&references.of_other_chunks, defined);
+    report.findings.extend(of_heads);
+    report.head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };
     report.findings.extend(findings::of_strays(&listing.strays));
     debug_assert!(
         report.findings.iter().all(|finding| report::CODES.contains(&finding.code)),

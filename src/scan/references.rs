@@ -8,10 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
 use super::findings::{of_file, of_path};
+use super::heads::{Earliest, WBL_WITHOUT_SERIES};
 use super::order::{Order, Role, Step};
 use super::parallel::in_order;
 use super::report::{Cause, Dialect, Finding, HighestRefs, Log, Lost, Severity, Times};
@@ -56,6 +58,8 @@ struct Block {
     used: u64,
     /// Defined more than once.
     again: u64,
+    /// Defined, and without a sample since.
+    fresh: u64,
 }
 
 /// Where blocks are, by their number.
@@ -153,6 +157,12 @@ impl Refs {
         self.places.get(number).map_or_else(Block::default, |at| self.blocks[at])
     }
 
+    fn is_seen(&self, series_ref: u64) -> bool {
+        let (number, bit) = Self::of(series_ref);
+        let block = self.get(number);
+        (block.used | block.defined) & bit != 0
+    }
+
     fn is_used(&self, series_ref: u64) -> bool {
         let (number, bit) = Self::of(series_ref);
         self.get(number).used & bit != 0
@@ -200,11 +210,26 @@ pub(super) struct SegmentRefs {
     /// Refs that it defines, in order.
     defining: Vec<u64>,
     labels: Option<LabelSets>,
+    /// What the first samples of series are held against.
+    heads: Option<Arc<Earliest>>,
+    /// Fresh refs that the record that was decoded last has samples of: the block's place, and the bits.
+    sampled: Vec<(usize, u64)>,
+    /// Blocks that have fresh refs.
+    fresh: Vec<usize>,
+    /// Refs of which a head chunk ends before the first sample, that sample's time, and where its record ends.
+    others: Vec<(u64, i64, u64)>,
+    /// The first head chunk of a series may begin after the first sample.
+    chunks_lack: bool,
 }
 
 impl SegmentRefs {
-    /// To be filled; nothing for a segment that no replay reads. With a hasher it keeps label sets where they matter.
-    pub(super) fn new(role: Role, hasher: Option<&LabelHasher>) -> Option<Self> {
+    /// To be filled; nothing for a segment that no replay reads. With a hasher it keeps label sets where they matter, and with
+    /// head chunks which of its series these are not of.
+    pub(super) fn new(
+        role: Role,
+        hasher: Option<&LabelHasher>,
+        heads: Option<&Arc<Earliest>>,
+    ) -> Option<Self> {
         let labels = hasher
             .filter(|_| matches!(role, Role::Checkpoint | Role::Below))
             .map(|hasher| LabelSets { hasher: hasher.clone(), hashes: HashMap::default() });
@@ -214,6 +239,11 @@ impl SegmentRefs {
             unsettled: Vec::new(),
             defining: Vec::new(),
             labels,
+            heads: heads.filter(|_| role == Role::Wal).cloned(),
+            sampled: Vec::new(),
+            fresh: Vec::new(),
+            others: Vec::new(),
+            chunks_lack: false,
         })
     }
 
@@ -229,7 +259,9 @@ impl SegmentRefs {
                 self.defining.extend((0..count).map(|i| first + i));
             });
         }
-        let (refs, unsettled) = (&mut self.refs, &mut self.unsettled);
+        let (refs, unsettled, sampled) = (&mut self.refs, &mut self.unsettled, &mut self.sampled);
+        let is_of_samples =
+            !matches!(kind, Some(RecordType::Exemplars | RecordType::Tombstones | RecordType::Metadata));
         record::summarize_refs(data, |first, count| {
             let (mut from, end) = (first, first + (count - 1));
             loop {
@@ -240,6 +272,9 @@ impl SegmentRefs {
                 let bits = last_bit | last_bit.wrapping_sub(from_bit);
                 let at = refs.place(number);
                 let block = &mut refs.blocks[at];
+                if bits & block.fresh != 0 && is_of_samples {
+                    sampled.push((at, bits & block.fresh));
+                }
                 let new = bits & !(block.defined | block.used);
                 if new != 0 {
                     block.used |= new;
@@ -253,12 +288,20 @@ impl SegmentRefs {
         })
     }
 
-    /// The record that was decoded last is whole.
-    pub(super) fn settle(&mut self, data: &[u8]) {
+    /// The record that was decoded last is whole; the earliest time of its samples, and where it ends.
+    pub(super) fn settle(&mut self, data: &[u8], earliest: Option<i64>, end: u64) {
         self.unsettled.clear();
+        if self.heads.is_some() {
+            self.settle_first_samples(data, earliest, end);
+        }
         for series_ref in self.defining.drain(..) {
             let (number, bit) = Refs::of(series_ref);
-            let block = self.refs.block(number);
+            let at = self.refs.place(number);
+            let Some(block) = self.refs.blocks.get_mut(at) else { continue };
+            if self.heads.is_some() && (block.defined | block.used) & bit == 0 {
+                block.fresh |= bit;
+                self.fresh.push(at);
+            }
             block.again |= block.defined & bit;
             block.defined |= bit;
         }
@@ -269,6 +312,34 @@ impl SegmentRefs {
                 labels.insert(entry.series_ref, entry.labels);
             }
         }
+    }
+
+    /// Samples of series that have been defined just before.
+    fn settle_first_samples(&mut self, data: &[u8], earliest: Option<i64>, end: u64) {
+        // What stands in the place of lost bytes: samples may have stood there.
+        if data.len() == 1 {
+            for at in self.fresh.drain(..) {
+                self.refs.blocks[at].fresh = 0;
+            }
+        }
+        for (at, bits) in self.sampled.drain(..) {
+            let block = &mut self.refs.blocks[at];
+            block.fresh &= !bits;
+            let (Some(heads), Some(first)) = (&self.heads, earliest) else { continue };
+            let refs = (0..BLOCK).filter(|bit| bits >> bit & 1 == 1).map(|bit| block.number * BLOCK + bit);
+            for series_ref in refs {
+                match heads.get(&series_ref) {
+                    Some(&(_, ends)) if ends < first => self.others.push((series_ref, first, end)),
+                    Some(&(begins, _)) => self.chunks_lack |= begins > first,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Nothing is known of what stands behind that place.
+    pub(super) fn doubt_from(&mut self, offset: u64) {
+        self.others.retain(|&(.., end)| end <= offset);
     }
 
     /// Gives up what only helps to find refs: this one waits for its turn.
@@ -283,6 +354,11 @@ impl SegmentRefs {
         behind.forget();
         self.refs.find_places_again();
         self.refs.overflowed |= behind.refs.overflowed;
+        let is_new = |series_ref: &u64| !self.refs.is_seen(*series_ref);
+        let others: Vec<_> =
+            behind.others.iter().copied().filter(|(series_ref, ..)| is_new(series_ref)).collect();
+        self.others.extend(others);
+        self.chunks_lack |= behind.chunks_lack;
         for block in &behind.refs.blocks {
             self.refs.follow(block);
         }
@@ -301,6 +377,7 @@ impl SegmentRefs {
     /// The record that was decoded last is not whole, unless it is settled.
     fn forget(&mut self) {
         self.defining.clear();
+        self.sampled.clear();
         for (at, bits) in self.unsettled.drain(..) {
             self.refs.blocks[at].used &= !bits;
         }
@@ -322,6 +399,15 @@ pub(super) struct References {
     pub(super) reissued_below: u64,
     /// A segment that belongs to the replay was removed while it was read.
     incomplete: bool,
+    /// Refs of which a head chunk ends before the first sample, and that sample's time, ms.
+    pub(super) of_other_chunks: HashMap<u64, i64>,
+    /// The first head chunk of a series may begin after the first sample.
+    pub(super) chunks_lack: bool,
+}
+
+/// The highest ref that is used and not defined.
+fn unknown(refs: &Refs) -> Option<u64> {
+    refs.highest(|block| block.used & !block.defined)
 }
 
 impl References {
@@ -344,6 +430,12 @@ impl References {
         match role {
             Role::Checkpoint | Role::Wal => {
                 self.checkpoint.extend(labels);
+                self.chunks_lack |= refs.chunks_lack;
+                for (series_ref, first, _) in refs.others {
+                    if !self.refs.is_seen(series_ref) {
+                        self.of_other_chunks.insert(series_ref, first);
+                    }
+                }
                 for block in &refs.refs.blocks {
                     if self.refs.follow(block) != 0 {
                         self.concerned.insert(at);
@@ -373,6 +465,11 @@ impl References {
         self.refs.overflowed || self.wbl.overflowed
     }
 
+    /// Whether all that belongs to the replay has been read.
+    pub(super) fn are_all_known(&self) -> bool {
+        !self.incomplete && !self.have_overflowed()
+    }
+
     /// That nothing is said of refs is said.
     pub(super) fn not_judged(&self, listing: &Listing, order: &Order) -> Option<Finding> {
         let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
@@ -384,11 +481,24 @@ impl References {
 
     /// The highest refs that are defined, and that are used and not defined.
     pub(super) fn highest(&self) -> HighestRefs {
-        let unknown = |refs: &Refs| refs.highest(|block| block.used & !block.defined);
         HighestRefs {
             defined: self.refs.highest(|block| block.defined),
             unknown: unknown(&self.refs).max(unknown(&self.wbl)),
         }
+    }
+
+    /// Samples in the WBL have refs that Prometheus will hand out again: it reads these after all series records.
+    pub(super) fn above_in_wbl(&self, listing: &Listing, order: &Order) -> Option<Finding> {
+        let log = &listing.logs[order.wbl?];
+        let highest = unknown(&self.wbl).filter(|_| self.are_all_known())?;
+        if self.refs.highest(|block| block.defined).is_some_and(|defined| highest <= defined) {
+            return None;
+        }
+        let message = format!(
+            "entries have refs up to {highest} that no series record defines, and that Prometheus hands out again: the start after \
+             that serves these samples under labels that are not theirs"
+        );
+        Some(of_path(Some(log), log.relative.clone(), WBL_WITHOUT_SERIES, Severity::Damage, message))
     }
 
     /// Whether all that is used is defined before, and once.

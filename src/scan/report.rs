@@ -15,19 +15,25 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 48] = [
+pub const CODES: [&str; 56] = [
     "block_skipped",
     "block_unusable",
     "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
     "compression_flag",
+    "damaged_head_chunk",
     "decode_error",
     "duplicated_page",
     "empty_checkpoint",
     "empty_segment",
     "first_segment_missing",
     "flags_disagree",
+    "head_chunks_header",
+    "head_chunks_not_sequential",
+    "head_chunks_of_other_series",
+    "head_chunks_out_of_sequence",
+    "head_chunks_without_series",
     "headless_record",
     "interrupted_repair",
     "invalid_length",
@@ -52,6 +58,7 @@ pub const CODES: [&str; 48] = [
     "segments_not_sequential",
     "series_after_use",
     "shrunk",
+    "snapshot_ahead",
     "snapshot_not_a_directory",
     "spliced_record",
     "stale_segments",
@@ -62,6 +69,7 @@ pub const CODES: [&str; 48] = [
     "unknown_refs",
     "unpack_error",
     "unreadable",
+    "wbl_without_series",
     "zeroed_pages",
     "zeroed_tail",
 ];
@@ -91,6 +99,18 @@ pub struct Report {
     /// How what was in doubt was settled.
     #[serde(skip)]
     pub(crate) settled: Settlements,
+    /// What is known of head chunks.
+    #[serde(skip)]
+    pub(crate) head_chunks: HeadChunkFacts,
+}
+
+/// What is known of head chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeadChunkFacts {
+    /// Those whose refs mean other series by now: where they are (`ChunkDiskMapperRef`), in order.
+    pub(crate) of_others: Vec<u64>,
+    /// The first of a series may begin after the first sample that the log has: it then hides those before it.
+    pub(crate) may_lack_first: bool,
 }
 
 /// The highest refs of series in the logs that are replayed.

@@ -157,7 +157,7 @@ impl Visitor for Found {
         self.tally.count(contents);
         self.data_end = record.end;
         if let Some(refs) = &mut self.refs {
-            refs.settle(record.data);
+            refs.settle(record.data, contents.min_time, record.end);
         }
         if record.flags_disagree {
             self.odd_flags.push((record.offset, record.end));
@@ -222,7 +222,12 @@ pub(super) fn scan(
     let state = file.metadata().ok().as_ref().map(FileState::of);
     let source = Counted { file: &file, progress };
     let visitor = || Found { refs: refs.cloned(), ..Found::default() };
-    let (found, settled) = salvage_doubtful(&source, bytes, reading, Corrections::Sure, visitor);
+    let (mut found, settled) = salvage_doubtful(&source, bytes, reading, Corrections::Sure, visitor);
+    if let (Some(refs), Some(first)) =
+        (&mut found.refs, found.problems.iter().map(|problem| problem.range.start).min())
+    {
+        refs.doubt_from(first);
+    }
     progress.reach(bytes);
     let problems = found.problems.into_iter().map(|problem| {
         let evidence = cause::look(&file, &problem);

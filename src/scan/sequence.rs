@@ -81,10 +81,42 @@ pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
     if let Some(checkpoint) = order.checkpoint {
         incomplete_checkpoint(&listing.logs[checkpoint], &mut findings);
     }
+    findings.extend(snapshot_ahead(listing, order));
     if let (Some(last), Some(_)) = (order.checkpoint, order.number) {
         older_checkpoints(listing, last, &mut findings);
     }
     findings
+}
+
+/// A chunk snapshot that is ahead of all segments.
+pub(crate) const SNAPSHOT_AHEAD: &str = "snapshot_ahead";
+
+/// The last chunk snapshot stands for more segments than there are.
+fn snapshot_ahead(listing: &Listing, order: &Order) -> Option<Finding> {
+    let snapshots = listing.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
+    let (position, log) = snapshots
+        .filter_map(|log| Some((log.snapshot_position()?, log)))
+        .max_by_key(|(position, _)| *position)?;
+    // Given by its own path it stands for itself.
+    if log.relative.is_empty() {
+        return None;
+    }
+    let last = order.wal.and_then(|wal| listing.logs[wal].segments.last()).map(|segment| segment.index);
+    let last = last.max(order.number).unwrap_or(-1);
+    let (index, _) = position;
+    let then = if last.saturating_add(1) < index {
+        "the next start removes it, and what it has and the log has not"
+    } else {
+        "the next start loads it, and the starts after that pass over what is written until then"
+    };
+    let message = format!(
+        "it stands for the WAL up to segment {}, and there is none of so high a number: with chunk snapshots on {then}",
+        segment_name(index)
+    );
+    (last < index).then(|| Finding {
+        cause: Some(Cause::Files),
+        ..of_path(Some(log), log.relative.clone(), SNAPSHOT_AHEAD, Severity::Damage, message)
+    })
 }
 
 const REFUSES: &str = "so Prometheus refuses to start";

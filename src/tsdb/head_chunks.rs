@@ -13,6 +13,8 @@ use crate::wal::ReadAt;
 
 /// Bytes before the first chunk.
 const FILE_HEADER: u64 = 8;
+/// What a file begins with.
+pub const HEAD_CHUNKS_HEADER: [u8; 8] = [0x01, 0x30, 0xBC, 0x91, VERSION, 0, 0, 0];
 const MAGIC: [u8; 4] = [0x01, 0x30, 0xBC, 0x91];
 const VERSION: u8 = 1;
 
@@ -120,6 +122,12 @@ impl<S: ReadAt> HeadChunkIter<S> {
             begun: false,
             finished: false,
         }
+    }
+
+    /// Where the next chunk begins in the file.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
     }
 
     fn chunk(&mut self) -> Result<Option<HeadChunk>, HeadChunkError> {
@@ -280,6 +288,16 @@ pub struct HeadChunkFile {
 }
 
 impl HeadChunkFile {
+    /// For what every start refuses to open it, in words.
+    #[must_use]
+    pub fn header_error(&self) -> Option<String> {
+        match beginning(self) {
+            Ok(header) if header.is_empty() => Some("it is empty".to_owned()),
+            Ok(header) => why_not(&header),
+            Err(error) => Some(in_words(&error)),
+        }
+    }
+
     /// Its chunks.
     ///
     /// # Errors
@@ -409,18 +427,23 @@ fn refusal(files: &[HeadChunkFile], shown: &str) -> Option<String> {
         }
     }
     // Prometheus looks at them in no order.
-    files.iter().zip(&headers).find_map(|(file, header)| {
-        let why = match header.as_slice() {
-            [a, b, c, d, ..] if [*a, *b, *c, *d] != MAGIC && header.len() == 8 => {
-                format!("invalid magic number {:x}", u32::from_be_bytes([*a, *b, *c, *d]))
-            }
-            [_, _, _, _, version, _, _, _] if *version != VERSION => {
-                format!("invalid chunk format version {version}")
-            }
-            [_, _, _, _, _, _, _, _] => return None,
-            _ => "invalid head chunk file header: invalid size".into(),
-        };
-        Some(format!("{shown}/{}: {why}", file.name))
+    let why = |(file, header)| Some((file, why_not(header)?));
+    let (file, why): (&HeadChunkFile, _) =
+        files.iter().zip(headers.iter().map(Vec::as_slice)).find_map(why)?;
+    Some(format!("{shown}/{}: {why}", file.name))
+}
+
+/// What is wrong with the first bytes of a file.
+fn why_not(header: &[u8]) -> Option<String> {
+    Some(match header {
+        [a, b, c, d, ..] if [*a, *b, *c, *d] != MAGIC && header.len() == 8 => {
+            format!("invalid magic number {:x}", u32::from_be_bytes([*a, *b, *c, *d]))
+        }
+        [_, _, _, _, version, _, _, _] if *version != VERSION => {
+            format!("invalid chunk format version {version}")
+        }
+        [_, _, _, _, _, _, _, _] => return None,
+        _ => "invalid head chunk file header: invalid size".into(),
     })
 }
 

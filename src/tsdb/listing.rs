@@ -218,6 +218,14 @@ impl LogDirectory {
             .flatten()
     }
 
+    /// N and M of `chunk_snapshot.N.M`: it stands for the WAL up to the offset M of segment N.
+    #[must_use]
+    pub fn snapshot_position(&self) -> Option<(i64, u64)> {
+        let name = self.relative.rsplit('/').next().unwrap_or_default();
+        let (index, offset) = name.strip_prefix(CHUNK_SNAPSHOT)?.split_once('.')?;
+        Some((segment_index(index)?, u64::try_from(segment_index(offset)?).ok()?))
+    }
+
     /// The path of one of its segments below the directory that was listed.
     #[must_use]
     pub fn relative_of(&self, segment: &SegmentFile) -> String {

@@ -88,6 +88,12 @@ impl Target {
         &self.path
     }
 
+    /// Whether it is a data directory.
+    #[must_use]
+    pub fn is_data_directory(&self) -> bool {
+        self.shape == Shape::DataDirectory
+    }
+
     /// Where something is of which the path below this target is known.
     #[must_use]
     pub fn path_of(&self, relative: &str) -> PathBuf {

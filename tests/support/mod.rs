@@ -14,6 +14,7 @@ pub mod fresh;
 pub mod fuse;
 #[cfg(target_os = "linux")]
 pub mod generations;
+pub mod heads;
 pub mod judged;
 pub mod matrix;
 pub mod oracle;

@@ -72,6 +72,8 @@ pub(super) struct Heads<'a> {
     is_second: bool,
     /// By start: whether it replays the record at hand, and whether it leaves it.
     turns: Vec<(bool, bool)>,
+    /// By start: whether it does not read the record at hand, since it has loaded a chunk snapshot.
+    skips: Vec<bool>,
 }
 
 impl<'a> Heads<'a> {
@@ -97,6 +99,7 @@ impl<'a> Heads<'a> {
             learnt: Hindsight::of(starts.len()),
             is_second: false,
             turns: Vec::new(),
+            skips: Vec::new(),
         }
     }
 
@@ -133,7 +136,33 @@ impl<'a> Heads<'a> {
         self.turns.extend(reads.starts.iter().map(|(replayed, left)| {
             (is_replayed && is_known && replayed.has(end, true), left.has(end, is_replayed))
         }));
+        self.skips.clear();
+        self.skips.extend(reads.starts.iter().map(|(replayed, _)| is_known && replayed.skips(end)));
         self.read(data, true, reads);
+    }
+
+    /// A series that the starts `loads` load from a chunk snapshot.
+    pub(super) fn in_snapshot(&mut self, of: &record::SnapshotSeries<'_>, loads: &[bool]) {
+        if of.series_ref == 0 {
+            return;
+        }
+        let series = self.names.number(&of.labels);
+        let series_ref = self.refs.number(of.series_ref);
+        if series == NONE || series_ref == NONE {
+            return;
+        }
+        if series as usize == self.base.series.len() {
+            self.grow_series();
+        }
+        if series_ref as usize == self.base.refs.len() {
+            self.grow_refs(of.series_ref);
+        }
+        let group = self.chunks.group[series_ref as usize];
+        for ((start, &loads), found) in self.starts.iter_mut().zip(loads).zip(&mut self.learnt.found) {
+            if loads && start.serves {
+                start.load(series_ref, series, (group, &self.chunks), of.chunk.as_ref(), &mut found[0]);
+            }
+        }
     }
 
     /// A record that only Prometheus's reader has.
@@ -143,6 +172,8 @@ impl<'a> Heads<'a> {
         }
         self.turns.clear();
         self.turns.extend(reads.starts.iter().map(|(replayed, _)| (replayed.has(end, true), false)));
+        self.skips.clear();
+        self.skips.resize(reads.starts.len(), false);
         self.read(data, false, reads);
     }
 
@@ -298,7 +329,11 @@ impl<'a> Heads<'a> {
         }
         for i in 0..self.starts.len() {
             let (is_replayed, is_left) = self.turns[i];
+            let is_skipped = self.skips.get(i).copied().unwrap_or(false);
             let start = &mut self.starts[i];
+            if is_new {
+                start.see_of_snapshot(s, time);
+            }
             let [known, known_left] = &self.known.found[i];
             let [learnt, learnt_left] = &mut self.learnt.found[i];
             if start.serves {
@@ -315,13 +350,20 @@ impl<'a> Heads<'a> {
                 if counts && !known.has(series, time) {
                     let is_deleted = start.wiped.contains(&series)
                         || self.known.deleted_by_start[i].cover(series, time, time);
-                    if takes && to == series && !is_deleted {
+                    let is_there = takes && to == series || start.has_in_snapshot(series, time);
+                    if is_there && !is_deleted {
                         start.series[s].taken.add(time);
                     } else if let Some(Cover { group, pile }) = covering {
                         let place = self.chunks.groups[group as usize].first_place + pile;
                         start.covered[place].add(time);
                     } else {
                         start.series[s].missing.add(time);
+                        if is_skipped {
+                            start.series[s].hidden.add(time);
+                        } else if to == series && !takes && start.has_later_chunk(series, time, &self.chunks)
+                        {
+                            start.series[s].older.add(time);
+                        }
                     }
                 }
                 if takes && !stale && !(is_new && to == series) {

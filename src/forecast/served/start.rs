@@ -7,6 +7,7 @@ use super::hindsight::Found;
 use super::tables::NONE;
 use super::tally::{Tally, sum};
 use crate::forecast::report::Samples;
+use crate::record::SnapshotChunk;
 
 /// What a start has, and what it leaves.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Start {
     /// Samples of refs that it does not know, and these refs.
     unknown: Tally,
     unknown_refs: HashSet<u64>,
+    /// Refs that a chunk snapshot defines.
+    by_snapshot: HashSet<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,22 @@ pub(super) struct OfSeries {
     pub(super) gone: Tally,
     /// The chunks that it holds.
     held: Attached,
+    /// What it has from a chunk snapshot.
+    in_snapshot: Option<InSnapshot>,
+    /// What of `missing` stands before that.
+    pub(super) hidden: Tally,
+    /// What of `missing` is read, and older than its head chunks.
+    pub(super) older: Tally,
+}
+
+/// The open chunk of a series in a chunk snapshot.
+#[derive(Clone, Copy, Debug)]
+struct InSnapshot {
+    min_time: i64,
+    max_time: i64,
+    samples: u64,
+    /// Samples of the WAL that are in it.
+    seen: u64,
 }
 
 impl Start {
@@ -76,6 +95,9 @@ impl Start {
             missing: Tally::NOTHING,
             gone: Tally::NOTHING,
             held: Attached::none(),
+            in_snapshot: None,
+            hidden: Tally::NOTHING,
+            older: Tally::NOTHING,
         });
     }
 
@@ -140,6 +162,75 @@ impl Start {
         found.forget(series);
     }
 
+    /// A series in a chunk snapshot: head chunks go to it at once, and one that ends behind the beginning of its open chunk takes the
+    /// place of that (`loadMmappedChunks`).
+    pub(super) fn load(
+        &mut self,
+        series_ref: u32,
+        series: u32,
+        (group, chunks): (u32, &Chunks<'_>),
+        open: Option<&SnapshotChunk<'_>>,
+        found: &mut Found,
+    ) {
+        self.define(series_ref, series, group, chunks, found);
+        self.by_snapshot.insert(series_ref);
+        let of_series = &mut self.series[series as usize];
+        if let Some(open) = open.filter(|open| of_series.last < open.min_time) {
+            let count = u64::from(u16::from_be_bytes([
+                open.data.first().copied().unwrap_or(0),
+                open.data.get(1).copied().unwrap_or(0),
+            ]));
+            // The upper bits are flags (`HistogramSTChunk`, `tsdb/chunkenc/histogram_st.go`).
+            let samples = if matches!(open.encoding, 5 | 6) { count & 0x3fff } else { count };
+            let SnapshotChunk { min_time, max_time, .. } = *open;
+            of_series.in_snapshot = Some(InSnapshot { min_time, max_time, samples, seen: 0 });
+            of_series.last = max_time;
+            of_series.filled = true;
+        }
+    }
+
+    /// Whether a sample is in the chunk that it has from a chunk snapshot.
+    pub(super) fn has_in_snapshot(&self, series: u32, time: i64) -> bool {
+        let of_series = &self.series[series as usize];
+        let is_reached = of_series.id != NONE && self.refs[of_series.id as usize].by_id == series;
+        is_reached && of_series.in_snapshot.is_some_and(|open| open.min_time <= time && time <= open.max_time)
+    }
+
+    /// The WAL has that sample.
+    pub(super) fn see_of_snapshot(&mut self, series: usize, time: i64) {
+        if let Some(open) = &mut self.series[series].in_snapshot
+            && open.min_time <= time
+            && time <= open.max_time
+        {
+            open.seen += 1;
+        }
+    }
+
+    /// What stands in a part of the log that is not read, and is not there either.
+    pub(super) fn hidden(&self) -> Samples {
+        sum(self.series.iter().map(|of_series| of_series.hidden), 0)
+    }
+
+    /// What is read, and older than the head chunks of its series.
+    pub(super) fn hidden_by_head_chunks(&self) -> Samples {
+        sum(self.series.iter().map(|of_series| of_series.older), 0)
+    }
+
+    /// Whether a series has a head chunk that ends behind that time.
+    pub(super) fn has_later_chunk(&self, series: u32, time: i64, chunks: &Chunks<'_>) -> bool {
+        let mut held = self.series[series as usize].held.each();
+        held.any(|group| chunks.groups[group as usize].last_time(!self.chunks_deleted) >= time)
+    }
+
+    /// What only a chunk snapshot has.
+    pub(super) fn only_in_snapshot(&self) -> Samples {
+        let only = |of_series: &OfSeries| {
+            let InSnapshot { min_time, max_time, samples, seen } = of_series.in_snapshot?;
+            Some(Tally { samples: samples.saturating_sub(seen), min_time, max_time })
+        };
+        sum(self.series.iter().filter_map(only), 0)
+    }
+
     /// A series record (`getOrCreateWithOptionalID`, `resetSeriesWithMMappedChunks`).
     pub(super) fn define(
         &mut self,
@@ -163,9 +254,14 @@ impl Start {
         }
         self.empty(series, found);
         let with_deleted = !self.chunks_deleted;
+        let is_loaded = self.by_snapshot.contains(&series_ref);
         let of_series = &mut self.series[series as usize];
         of_series.filled = false;
-        if chunks.are_merged {
+        of_series.in_snapshot = None;
+        if is_loaded {
+            // Its chunks have gone to the series of the snapshot, and go with that.
+            of_series.held = Attached::none();
+        } else if chunks.are_merged {
             of_series.held.add(group);
         } else {
             of_series.held.set(group);
@@ -184,6 +280,7 @@ impl Start {
         self.empty(series, found);
         let of_series = &mut self.series[series as usize];
         of_series.filled = false;
+        of_series.in_snapshot = None;
         if of_series.id == id {
             of_series.id = NONE;
         }

@@ -2,8 +2,10 @@
 
 use super::{Heads, Turn};
 use crate::forecast::head_chunks::Stock;
+use crate::forecast::report::Samples;
 use crate::forecast::served::Counted;
 use crate::forecast::served::groups::{Group, Pile};
+use crate::forecast::served::start::Start;
 use crate::forecast::served::tables::NONE;
 use crate::forecast::served::tally::{Tally, sum};
 
@@ -22,18 +24,49 @@ impl<'a> Heads<'a> {
             return Turn::Again(Box::new(self.again()));
         }
         self.settle_late();
+        let mut only_in_chunks = Vec::new();
         for group in 0..self.chunks.groups.len() {
-            self.settle_group(group);
+            only_in_chunks.push(self.settle_group(group));
         }
+        let only_in_head_chunks = sum(only_in_chunks.into_iter(), 0);
         let sum_base = sum(self.base.series.iter().map(|of_series| of_series.counted), 0);
         let counted = self.starts.iter().zip(&self.known.found).map(|(start, [found, found_left])| {
             let missing = start.series.iter().map(|of_series| of_series.missing);
             let gone = start.series.iter().map(|of_series| of_series.gone);
             let not_replayed = if start.serves { sum(missing, found.unplaced) } else { sum_base };
             let unknown_refs = start.unknown();
-            Counted { not_replayed, gone: sum(gone, found_left.unplaced), unknown_refs }
+            let wrong_labels = self.wrong_labels(start);
+            Counted {
+                not_replayed,
+                gone: sum(gone, found_left.unplaced),
+                unknown_refs,
+                wrong_labels,
+                hidden_by_snapshot: start.hidden(),
+                only_in_snapshot: start.only_in_snapshot(),
+                hidden_by_head_chunks: start.hidden_by_head_chunks(),
+                only_in_head_chunks,
+            }
         });
         Turn::Done(counted.collect())
+    }
+
+    /// Head chunks of a run that is gone, as far as a start knows a series by their ref.
+    fn wrong_labels(&self, start: &Start) -> Samples {
+        if !start.serves {
+            return Samples::default();
+        }
+        let mut all = Vec::new();
+        for (&number, [kept, deleted]) in &self.chunks.read.of_others {
+            let series_ref = self.refs.find(number);
+            if series_ref == NONE || start.resolve(series_ref) == NONE {
+                continue;
+            }
+            for stock in [Some(kept), Some(deleted).filter(|_| !start.chunks_deleted)].into_iter().flatten() {
+                let Stock { samples, min_time, max_time } = *stock;
+                all.push(Tally { samples, min_time, max_time });
+            }
+        }
+        sum(all.into_iter(), 0)
     }
 
     /// Samples out of order, each of them once.
@@ -47,12 +80,12 @@ impl<'a> Heads<'a> {
         });
     }
 
-    /// The chunks of a group, and what they cover.
-    fn settle_group(&mut self, index: usize) {
+    /// The chunks of a group, and what they cover; what stands nowhere else.
+    fn settle_group(&mut self, index: usize) -> Tally {
         let group = &self.chunks.groups[index];
         let series = self.base.refs[group.series_ref as usize];
         if series == NONE {
-            return;
+            return Tally::NOTHING;
         }
         let number = u32::try_from(index).unwrap_or(NONE);
         let in_order: Vec<Tally> = group.piles().map(|pile| self.not_in_wal(pile, series)).collect();
@@ -78,6 +111,9 @@ impl<'a> Heads<'a> {
                 }
             }
         }
+        let mut only = Tally::NOTHING;
+        in_order.iter().take(1).chain(late.iter().take(1)).for_each(|tally| only.join(tally));
+        only
     }
 
     /// Samples that are in chunks in order, and that the WAL does not have.

@@ -1,0 +1,350 @@
+//! Head chunks (`chunks_head/`): files that are missing or damaged, and chunks whose refs mean other series by now.
+//!
+//! Prometheus knows to whom a head chunk belongs by its ref alone (`tsdb/head.go`, `loadMmappedChunks`), and counts refs on from
+//! the highest that a series record defines. If that record is gone, as after `wal/` was removed, it hands out the refs of
+//! chunks that are still there, and the next start serves these under the labels of the new series.
+//!
+//! What proves it: Prometheus logs a series, and then its first sample. A chunk of samples in order that ends before that one is
+//! of another series. All that stands before such a chunk was written before it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use rayon::prelude::*;
+
+use super::findings::of_path;
+use super::order::Order;
+use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
+use super::words::{count, span};
+use crate::tsdb::{
+    BlockMeta, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target, list_blocks,
+    list_head_chunks,
+};
+
+/// Where they are.
+const CHUNKS_HEAD: &str = "chunks_head";
+
+/// Files of a number in between are missing.
+pub(crate) const NOT_SEQUENTIAL: &str = "head_chunks_not_sequential";
+/// A file does not begin as one of head chunks.
+pub(crate) const HEADER: &str = "head_chunks_header";
+/// A chunk that cannot be read.
+pub(crate) const DAMAGED: &str = "damaged_head_chunk";
+/// A chunk that begins before the one before it ends.
+pub(crate) const OUT_OF_SEQUENCE: &str = "head_chunks_out_of_sequence";
+/// Chunks of a run that is gone, whose refs other series have.
+pub(crate) const OF_OTHER_SERIES: &str = "head_chunks_of_other_series";
+/// Chunks whose refs are yet to be handed out.
+pub(crate) const WITHOUT_SERIES: &str = "head_chunks_without_series";
+
+/// Samples in the WBL whose refs are yet to be handed out.
+pub(crate) const WBL_WITHOUT_SERIES: &str = "wbl_without_series";
+
+/// By ref, when the first chunk in order begins and ends that a start loads, ms.
+pub(super) type Earliest = HashMap<u64, (i64, i64)>;
+
+/// What is in the files.
+#[derive(Default)]
+pub(super) struct HeadChunks {
+    listed: HeadChunkFiles,
+    /// What is older than this in order is in blocks, and no start loads it.
+    in_blocks: i64,
+    /// If the log is there from its beginning on, and so can be held against the chunks.
+    pub(super) earliest: Option<Arc<Earliest>>,
+    findings: Vec<Finding>,
+}
+
+/// What one file has.
+#[derive(Default)]
+struct Seen {
+    chunks: Vec<Short>,
+    damage: Vec<(u64, u64, HeadChunkError)>,
+    /// Where its last whole chunk ends.
+    end: u64,
+}
+
+/// What matters of a chunk.
+#[derive(Clone, Copy)]
+struct Short {
+    series_ref: u64,
+    chunk_ref: u64,
+    min_time: i64,
+    max_time: i64,
+    samples: u16,
+    out_of_order: bool,
+    is_known: bool,
+}
+
+impl From<HeadChunk> for Short {
+    fn from(chunk: HeadChunk) -> Self {
+        let HeadChunk { series_ref, chunk_ref, min_time, max_time, samples, out_of_order, encoding, .. } =
+            chunk;
+        Self {
+            series_ref,
+            chunk_ref,
+            min_time,
+            max_time,
+            samples,
+            out_of_order,
+            is_known: (1..=6).contains(&encoding),
+        }
+    }
+}
+
+impl HeadChunks {
+    /// Of a data directory; nothing of others.
+    pub(super) fn read(
+        target: &Target,
+        listing: &Listing,
+        order: &Order,
+        is_written: &dyn Fn() -> bool,
+    ) -> Self {
+        let nothing = Self::default();
+        if listing.alone || !target.is_data_directory() {
+            return nothing;
+        }
+        let data = target.path();
+        let Ok(listed) = list_head_chunks(&data.join(CHUNKS_HEAD), CHUNKS_HEAD) else { return nothing };
+        let mut heads = Self { in_blocks: in_blocks(data), listed, ..Self::default() };
+        let seen: Vec<Seen> = heads.listed.files.par_iter().map(see).collect();
+        let wal = order.wal.map(|at| &listing.logs[at].segments);
+        let is_whole = order.checkpoint.is_none()
+            && wal.is_some_and(|wal| wal.first().is_some_and(|first| first.index == 0));
+        let mut last: HashMap<u64, (i64, i64)> = HashMap::default();
+        let mut earliest = Earliest::default();
+        let mut out_of_sequence: Vec<(usize, Short)> = Vec::new();
+        for (at, seen) in seen.iter().enumerate() {
+            for chunk in seen.chunks.iter().filter(|chunk| heads.loads(chunk) && !chunk.out_of_order) {
+                match last.get(&chunk.series_ref) {
+                    Some((_, end)) if *end >= chunk.min_time => out_of_sequence.push((at, *chunk)),
+                    _ => drop(last.insert(chunk.series_ref, (chunk.min_time, chunk.max_time))),
+                }
+                if is_whole {
+                    earliest.entry(chunk.series_ref).or_insert((chunk.min_time, chunk.max_time));
+                }
+            }
+        }
+        heads.of_names();
+        heads.of_bytes(&seen, &out_of_sequence, is_written);
+        if is_whole && !earliest.is_empty() {
+            heads.earliest = Some(Arc::new(earliest));
+        }
+        heads
+    }
+
+    /// Whether a start takes in such a chunk.
+    fn loads(&self, chunk: &Short) -> bool {
+        chunk.is_known && (chunk.out_of_order || chunk.max_time >= self.in_blocks)
+    }
+
+    fn path_of(file: &HeadChunkFile) -> String {
+        format!("{CHUNKS_HEAD}/{}", file.name)
+    }
+
+    /// Numbers that are missing, and what stands at the beginning of each file (`openMMapFiles`).
+    fn of_names(&mut self) {
+        const REFUSES: &str = "so Prometheus refuses to start";
+        let mut findings = Vec::new();
+        for pair in self.listed.files.windows(2) {
+            let (before, after) = (&pair[0], &pair[1]);
+            let (first, last) = (before.index.wrapping_add(1), after.index.wrapping_sub(1));
+            if first == after.index {
+                continue;
+            }
+            let missing = if first == last {
+                format!("file {first:06} before it is missing")
+            } else {
+                format!("files {first:06} to {last:06} before it are missing")
+            };
+            let message = format!("{missing}, {REFUSES}");
+            let finding = of_path(None, Self::path_of(after), NOT_SEQUENTIAL, Severity::Damage, message);
+            findings.push(Finding { cause: Some(Cause::Files), ..finding });
+        }
+        for file in &self.listed.files {
+            let Some(why) = file.header_error() else { continue };
+            let message = format!("{why}, {REFUSES}");
+            findings.push(of_path(None, Self::path_of(file), HEADER, Severity::Damage, message));
+        }
+        if let Some(file) = &self.listed.unwritten {
+            let held = see(file).chunks;
+            if !held.is_empty() {
+                let samples = held.iter().map(|chunk| u64::from(chunk.samples)).sum();
+                let message = format!(
+                    "it does not begin as a file of head chunks: the next start removes it without a word, with {} of {}",
+                    count(held.len() as u64, "chunk"),
+                    count(samples, "sample")
+                );
+                findings.push(of_path(None, Self::path_of(file), HEADER, Severity::Damage, message));
+            }
+        }
+        self.findings.extend(findings);
+    }
+
+    /// Chunks that cannot be read, or follow each other in the wrong order.
+    fn of_bytes(&mut self, seen: &[Seen], out_of_sequence: &[(usize, Short)], is_written: &dyn Fn() -> bool) {
+        let last = seen.len().saturating_sub(1);
+        for (at, (file, seen)) in self.listed.files.iter().zip(seen).enumerate() {
+            if file.header_error().is_some() {
+                continue;
+            }
+            for (offset, end, error) in &seen.damage {
+                // A crash leaves the last one half-written, and so does a server that is at work.
+                let is_torn = at == last && *offset >= seen.end && !matches!(error, HeadChunkError::Zero);
+                if is_torn && is_written() {
+                    continue;
+                }
+                let then = if self.listed.files.len() - at == 1 {
+                    "the next start removes this file"
+                } else {
+                    "the next start removes this file and all later ones"
+                };
+                let what = match error {
+                    HeadChunkError::Checksum { .. } => {
+                        "a chunk does not have the checksum that stands behind it"
+                    }
+                    HeadChunkError::Unreadable(_) => "the disk does not give these bytes",
+                    HeadChunkError::Zero => "Prometheus does not expect a file of this number",
+                    _ => "a chunk that is longer than the file",
+                };
+                let message = format!("{what}: {then}, and takes from the WAL what stands there");
+                let severity = if is_torn { Severity::Note } else { Severity::Damage };
+                let finding = of_path(None, Self::path_of(file), DAMAGED, severity, message);
+                let cause = is_torn.then_some(Cause::TornByCrash);
+                self.findings.push(Finding { offset: Some(*offset), end: Some(*end), cause, ..finding });
+            }
+        }
+        for &(at, chunk) in out_of_sequence.iter().take(1) {
+            let Some(file) = self.listed.files.get(at) else { continue };
+            let message = format!(
+                "a chunk of the series with ref {} begins before the one before it ends: the next start removes all head chunks, \
+                 and takes from the WAL what stands there ({} such)",
+                chunk.series_ref,
+                count(out_of_sequence.len() as u64, "chunk"),
+            );
+            let finding = of_path(None, Self::path_of(file), OUT_OF_SEQUENCE, Severity::Damage, message);
+            let offset = Some(chunk.chunk_ref & u64::from(u32::MAX));
+            self.findings.push(Finding { offset, ..finding });
+        }
+    }
+
+    /// What is found, and which chunks are of other series: `others` are refs with the time of the first sample that the log has
+    /// of them right behind their series record, and `defined` the highest ref that is defined, if that is known.
+    pub(super) fn findings(
+        self,
+        others: &HashMap<u64, i64>,
+        defined: Option<Option<u64>>,
+    ) -> (Vec<Finding>, HeadChunkFacts) {
+        let files = &self.listed.files;
+        let each = || files.iter().flat_map(|file| see(file).chunks).filter(|chunk| self.loads(chunk));
+        let mut findings = self.findings.clone();
+        let mut facts = HeadChunkFacts::default();
+        let is_certain = |chunk: &Short| {
+            !chunk.out_of_order && others.get(&chunk.series_ref).is_some_and(|&first| chunk.max_time < first)
+        };
+        let last = if others.is_empty() {
+            None
+        } else {
+            each().filter(is_certain).map(|chunk| chunk.chunk_ref).max()
+        };
+        if let (Some(last), Some(&lowest)) = (last, others.keys().min()) {
+            let of_others: Vec<Short> =
+                each().filter(|chunk| chunk.chunk_ref <= last && chunk.series_ref >= lowest).collect();
+            let times = times(&of_others);
+            let message = format!(
+                "{} of {} have refs that mean other series by now ({}): Prometheus serves these samples under labels that are not \
+                 theirs. The log that said whose they are is gone; it was removed, or Prometheus has cut it",
+                count(of_others.len() as u64, "head chunk"),
+                count(samples(&of_others), "sample"),
+                words(times),
+            );
+            let finding = of_path(None, CHUNKS_HEAD.to_owned(), OF_OTHER_SERIES, Severity::Damage, message);
+            findings.push(Finding {
+                cause: Some(Cause::Files),
+                series: Some(distinct(&of_others)),
+                times,
+                lost: Lost { records: Some(0), entries: Some(samples(&of_others)) },
+                ..finding
+            });
+            facts.of_others = of_others.iter().map(|chunk| chunk.chunk_ref).collect();
+        }
+        let is_above = |chunk: &Short| {
+            !chunk.out_of_order
+                && defined.is_some_and(|defined| defined.is_none_or(|defined| chunk.series_ref > defined))
+                && facts.of_others.binary_search(&chunk.chunk_ref).is_err()
+        };
+        let above: Vec<Short> = each().filter(is_above).collect();
+        if !above.is_empty() {
+            let times = times(&above);
+            let message = format!(
+                "{} of {} have refs that no series record defines, and that Prometheus hands out again ({}): the start after that \
+                 serves these samples under labels that are not theirs",
+                count(above.len() as u64, "head chunk"),
+                count(samples(&above), "sample"),
+                words(times),
+            );
+            let finding = of_path(None, CHUNKS_HEAD.to_owned(), WITHOUT_SERIES, Severity::Damage, message);
+            findings.push(Finding {
+                series: Some(distinct(&above)),
+                times,
+                lost: Lost { records: Some(0), entries: Some(samples(&above)) },
+                ..finding
+            });
+        }
+        (findings, facts)
+    }
+}
+
+fn samples(chunks: &[Short]) -> u64 {
+    chunks.iter().map(|chunk| u64::from(chunk.samples)).sum()
+}
+
+fn distinct(chunks: &[Short]) -> u64 {
+    let mut refs: Vec<u64> = chunks.iter().map(|chunk| chunk.series_ref).collect();
+    refs.sort_unstable();
+    refs.dedup();
+    refs.len() as u64
+}
+
+fn times(chunks: &[Short]) -> Option<Times> {
+    let from = chunks.iter().map(|chunk| chunk.min_time).min()?;
+    let to = chunks.iter().map(|chunk| chunk.max_time).max()?;
+    Some(Times { from: Some(from), to: Some(to) })
+}
+
+fn words(times: Option<Times>) -> String {
+    let times = times.and_then(|times| times.from.zip(times.to));
+    times.map_or_else(String::new, |(from, to)| span(from, to))
+}
+
+fn see(file: &HeadChunkFile) -> Seen {
+    let mut seen = Seen::default();
+    let Ok(mut chunks) = file.chunks() else { return seen };
+    loop {
+        let from = chunks.at();
+        match chunks.next() {
+            None => return seen,
+            Some(Ok(chunk)) => {
+                seen.end = chunk.end;
+                seen.chunks.push(chunk.into());
+            }
+            Some(Err(error)) => {
+                let to = chunks.at();
+                let to = if to > from { to } else { file.length };
+                seen.damage.push((from, to, error));
+            }
+        }
+    }
+}
+
+/// The time up to which samples in order are in blocks, ms (`inOrderBlocksMaxTime`, `tsdb/db.go`).
+pub(crate) fn in_blocks(data: &Path) -> i64 {
+    let blocks = list_blocks(data).unwrap_or_default();
+    let metas = blocks.iter().filter_map(|block| block.meta.as_ref().ok());
+    let in_order = metas.filter(|meta| !is_of_late_samples(meta));
+    in_order.map(|meta| meta.max_time).max().unwrap_or(i64::MIN)
+}
+
+fn is_of_late_samples(meta: &BlockMeta) -> bool {
+    ["from-out-of-order", "from-stale-series", "from-selected-series"].iter().any(|hint| meta.has_hint(hint))
+}
