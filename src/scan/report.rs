@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub(crate) use super::generations::{CHECKPOINT_AHEAD, RESTARTED_GENERATION};
+use super::misplaced::Arrangement;
 use super::settled::Settlements;
 pub use crate::tsdb::LogKind;
 
@@ -15,7 +16,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 39] = [
+pub const CODES: [&str; 40] = [
     "checkpoint_ahead",
     "checkpoint_not_a_directory",
     "checksum_mismatch",
@@ -32,6 +33,7 @@ pub const CODES: [&str; 39] = [
     "invalid_type",
     "junk_in_padding",
     "misnamed_segment",
+    "misplaced_pages",
     "misplaced_records",
     "not_a_file",
     "older_checkpoint",
@@ -78,6 +80,9 @@ pub struct Report {
     /// How what was in doubt was settled.
     #[serde(skip)]
     pub(crate) settled: Settlements,
+    /// Where pages belong that do not stand there.
+    #[serde(skip)]
+    pub(crate) misplaced: Option<Arrangement>,
 }
 
 /// The highest refs of series in the logs that are replayed.
