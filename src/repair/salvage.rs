@@ -9,7 +9,7 @@ use super::fence::Refs;
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
-use super::{Options, Scanned, fence, half_repaired, head_chunks, labels, sequence};
+use super::{Options, Scanned, fence, half_repaired, head_chunks, labels, misplaced, sequence};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, REISSUED_REFS, Report, Severity};
 use crate::tsdb::{Listing, Target};
@@ -60,6 +60,7 @@ pub(super) fn plan(
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     snapshots(report, forecast, generations, &mut findings, plan);
+    misplaced::settle(report, &mut findings, plan);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
     if generations.is_some() && !plan.left.is_empty() {
@@ -180,16 +181,25 @@ fn segments(
             let of_bytes: Vec<&Finding> =
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
             let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
+            let arranged = report.misplaced.as_ref().filter(|_| generations.is_none());
+            let arranged = arranged.and_then(|pages| pages.segments.get(&segment.path));
             let comes_back = generations.is_some_and(|generations| generations.brings_back(&segment.path));
-            let is_looked_at =
-                !of_bytes.is_empty() || mending.agent.is_some() || comes_back || refs_up_to.is_some();
+            let is_looked_at = !of_bytes.is_empty()
+                || mending.agent.is_some()
+                || comes_back
+                || refs_up_to.is_some()
+                || arranged.is_some();
             if !is_looked_at || put_back.contains(&segment.path) {
                 continue;
             }
             // No agent reads a WBL.
             let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
             let mending = Mending { agent, refs_up_to, ..mending };
-            match segment_step(target, &segment.path, mending, &of_bytes, Vec::new())? {
+            let step = match arranged {
+                Some(puts) => misplaced::step(target, &segment.path, mending, &of_bytes, puts)?,
+                None => segment_step(target, &segment.path, mending, &of_bytes, Vec::new())?,
+            };
+            match step {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -266,6 +276,7 @@ fn segment_step(
             corrections: mending.corrections,
             refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
             begins_with,
+            pages: Vec::new(),
         },
     };
     let mended = |finding: &&Finding| mends(finding, how(&file, &standing, &change, finding));
@@ -308,7 +319,7 @@ fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut P
     }
 }
 
-fn mends(finding: &Finding, how: String) -> Mends {
+pub(super) fn mends(finding: &Finding, how: String) -> Mends {
     Mends {
         code: finding.code.to_owned(),
         offset: finding.offset,

@@ -49,6 +49,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },
         settled: Settlements::default(),
+        misplaced: None,
     }
 }
 
