@@ -11,7 +11,7 @@ use super::chain::{UNBELIEVABLE, verify};
 use super::pages::{Joint, Pages, Side};
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::HeadByte;
-use crate::wal::{FragmentType, HEADER_SIZE};
+use crate::wal::{Compression, FragmentType, HEADER_SIZE};
 
 /// Fragments that are put together to see whether they are a record, at the most.
 const MOST_TRIALS: usize = 20_000;
@@ -173,6 +173,47 @@ fn slack(pages: &Pages) -> i64 {
     *backs.select_nth_unstable(at).1
 }
 
+/// How times go on from one page to the next, ms.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// How far they go back at the most, but for a few.
+    back: i64,
+    /// How far they go on.
+    on: i64,
+}
+
+impl Pace {
+    fn of(pages: &Pages) -> Self {
+        let timed = |page: &super::pages::Page| page.times.0 <= page.times.1;
+        let pairs = pages.all.windows(2).filter(|pair| {
+            pair[1].before == Joint::Sound
+                && pair[0].segment == pair[1].segment
+                && timed(&pair[0])
+                && timed(&pair[1])
+        });
+        let mut gaps: Vec<i64> =
+            pairs.map(|pair| pair[1].times.0.saturating_sub(pair[0].times.1)).collect();
+        gaps.sort_unstable();
+        let at = |part: usize| gaps.get(gaps.len().saturating_sub(1) * part / 10).copied().unwrap_or(0);
+        Self { back: at(1).min(0).saturating_neg(), on: at(9).max(0) }
+    }
+
+    /// How badly a gap between the times of two pages fits: 0 well, 1 badly, 2 not at all.
+    fn misfit(self, gap: Option<i64>) -> u32 {
+        const MINUTES: i64 = 5 * 60 * 1000;
+        let Some(gap) = gap else { return 0 };
+        if gap < -self.back.saturating_mul(2) {
+            2
+        } else if gap <= self.on.saturating_mul(2) {
+            0
+        } else if gap <= self.on.saturating_mul(8).saturating_add(MINUTES) {
+            1
+        } else {
+            2
+        }
+    }
+}
+
 /// Finds which blocks go on with which.
 fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
     let part = |side: Side| match side {
@@ -216,19 +257,35 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         let range = usize::from(edge.start) + HEADER_SIZE..usize::from(edge.end);
         Some((edge.head, bytes.get(&page)?.get(range)?))
     };
+    let pace = Pace::of(pages);
+    let seam = |from: &Block, to: &Block| {
+        let timed = |page: &usize| {
+            let (min, max) = pages.all[*page].times;
+            min <= max
+        };
+        let last = from.pages.clone().rev().find(timed)?;
+        let next = to.pages.clone().find(timed)?;
+        Some(pages.all[next].times.0.saturating_sub(pages.all[last].times.1))
+    };
     let mut search = Search { blocks, middles: &middles, tails: &tails, unpacker: Unpacker::default(), trials: 0 };
-    let mut found: Vec<(u32, usize, Vec<usize>)> = Vec::new();
+    let mut found: Vec<(u32, u64, usize, Vec<usize>)> = Vec::new();
     for &start in &starts {
         let mut path = vec![start];
         let mut parts: Vec<(HeadByte, &[u8])> = fragment(&blocks[start], true).into_iter().collect();
         let mut of_start: Vec<(u32, usize, Vec<usize>)> = Vec::new();
         search.extend(&fragment, &mut path, &mut parts, &mut of_start);
-        of_start.sort();
-        found.extend(of_start);
+        let is_compressed = parts.first().is_some_and(|part| part.0.compression() != Compression::None);
+        for (odd, away, path) in of_start {
+            let gap = seam(&blocks[path[0]], &blocks[path[path.len() - 1]]);
+            let misfit = pace.misfit(gap);
+            if misfit < 2 || is_compressed {
+                found.push((odd + misfit, gap.map_or(0, i64::unsigned_abs), away, path));
+            }
+        }
     }
-    found.sort();
+    found.sort_by(|a, b| (a.0, a.2 > 0, a.1, a.2).cmp(&(b.0, b.2 > 0, b.1, b.2)));
     let mut is_taken = vec![[false; 2]; blocks.len()];
-    for (_, _, path) in found {
+    for (.., path) in found {
         let pairs = path.windows(2);
         let is_free =
             pairs.clone().all(|pair| !is_taken[pair[0]][1] && !is_taken[pair[1]][0]);

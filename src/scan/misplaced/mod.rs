@@ -107,6 +107,12 @@ pub(super) fn find(
     let bytes: u64 = pages.segments.iter().map(|segment| segment.length).sum();
     let most = if bytes > MANY { 4 } else { MOST_TRIALS };
     let (copies, open) = arrange::copies(&pages);
+    if std::env::var_os("WALFIX_DEBUG").is_some() {
+        for (at, page) in pages.all.iter().enumerate() {
+            eprintln!("{at} {}:{} zero {} {:?} | {:?} | {:?} times {:?} refs {:?}", page.segment, page.number, page.is_zero, page.before, page.begins, page.ends, page.times, page.refs);
+        }
+        eprintln!("copies {copies:?} open {open:?}");
+    }
     let mut search = Search { pages: &pages, settled, before: None, best: None, trials: 0 };
     search.try_without(&copies)?;
     let mut without = copies;
@@ -150,8 +156,20 @@ impl Search<'_> {
         };
         self.trials += 1;
         let now = served(self.pages, &places(self.pages, &order)?, self.settled)?;
-        let least = self.best.as_ref().map_or(before.samples, |(_, best)| best.samples);
-        let is_better = now.samples > least;
+        // More samples; or as many, with series that are defined once.
+        let worth = |served: &Served| (served.samples, std::cmp::Reverse(served.redefined));
+        let least = self.best.as_ref().map_or(before, |(_, best)| *best);
+        let is_better = worth(&now) > worth(&least);
+        if std::env::var_os("WALFIX_DEBUG").is_some() {
+            eprintln!("without {copies:?}: {now:?}, least {least:?}");
+            for (at, puts) in order.iter().enumerate() {
+                let text: Vec<String> = puts.iter().map(|put| match put {
+                    Put::Blank => "_".to_owned(),
+                    Put::Page(page) => format!("{}:{}", self.pages.all[*page].segment, self.pages.all[*page].number),
+                }).collect();
+                eprintln!("  {at}: {}", text.join(" "));
+            }
+        }
         if is_better {
             self.best = Some((order, now));
         }
