@@ -11,6 +11,7 @@ use super::segment::{Mending, Standing, is_to_be_mended};
 use crate::scan::misplaced::PagePut;
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::Target;
+use crate::wal::arranged::Place;
 use crate::wal::{PAGE, PAGE_SIZE, ReadAt};
 
 /// Pages of other segments that one plan holds, at the most: each takes twice its bytes as text.
@@ -50,7 +51,7 @@ pub(super) fn step(
     if standing.is_in_flux() || standing.has_too_large() {
         return Ok(Err("not all of its bytes can be read"));
     }
-    let blanks = puts.iter().filter(|put| **put == PagePut::Blank).count() as u64;
+    let blanks = places.iter().flatten().filter(|place| **place == Place::Blank).count() as u64;
     if let Change::Rewrite { records, .. } = &mut change {
         *records = standing.kept_records().saturating_sub(blanks);
     }

@@ -24,7 +24,10 @@ pub(super) fn plan(
 ) -> io::Result<()> {
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
+    // Refs that mean several series are no sign of a run if each is defined once where the pages belong.
+    let is_explained = report.misplaced.as_ref().is_some_and(|pages| pages.defines_once);
     let generations = match Generations::of(target, &listing, report, options.assumed)? {
+        _ if is_explained => None,
         Ok(generations) => generations,
         // What belongs to whom is not known.
         Err(reason) => {

@@ -471,6 +471,14 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
             of_segment.extend(range.map(Put::Page));
         }
     }
+    for of_segment in &mut order {
+        // Nothing stands before them.
+        let blanks = of_segment.iter().take_while(|put| **put == Put::Blank).count();
+        let is_headless = |put: &Put| matches!(put, Put::Page(page) if pages.all[*page].begins != Side::Whole);
+        if !of_segment.get(blanks).is_some_and(is_headless) {
+            of_segment.drain(..blanks);
+        }
+    }
     order
 }
 

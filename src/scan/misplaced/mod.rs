@@ -114,19 +114,23 @@ pub(super) fn find(
         eprintln!("copies {copies:?} open {open:?}");
     }
     let mut search = Search { pages: &pages, settled, before: None, best: None, trials: 0 };
-    search.try_without(&copies)?;
     let mut without = copies;
+    if open.is_empty() {
+        search.try_without(&without)?;
+    }
     for twins in open {
         if search.trials + 2 > most {
             break;
         }
+        let mut better = None;
         for copy in [twins.second, twins.first] {
             let mut more = without.clone();
             more.push(copy);
             if search.try_without(&more)? {
-                without = more;
+                better = Some(more);
             }
         }
+        without = better.unwrap_or(without);
     }
     let Some((order, served)) = search.best else { return Ok(None) };
     let arrangement = arrangement(&pages, &order, served);
