@@ -128,20 +128,28 @@ pub(super) fn order(pages: &Pages, copies: &[Range<usize>]) -> io::Result<Order>
 fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
     let is_copy = |page: usize| copies.iter().any(|copy| copy.contains(&page));
     let slack = slack(pages);
+    let pace = Pace::of(pages);
     let mut blocks: Vec<Block> = Vec::new();
+    // Of the last page with times.
+    let mut last_time: Option<i64> = None;
     for (at, page) in pages.all.iter().enumerate() {
         if page.is_zero || is_copy(at) {
             continue;
         }
+        let is_timed = page.times.0 <= page.times.1;
+        let gap = last_time.filter(|_| is_timed).map(|last| page.times.0.saturating_sub(last));
         let goes_on = blocks.last().is_some_and(|last| {
             last.pages.end == at
                 && last.segment == page.segment
                 && match page.before {
-                    Joint::Sound | Joint::Unknown => true,
+                    Joint::Sound | Joint::Unknown => pace.misfit(gap) < 2,
                     Joint::Clean => page.times.0 > page.times.1 || page.times.0.saturating_add(slack) >= last.times.1,
                     Joint::Odd | Joint::Broken => false,
                 }
         });
+        if is_timed {
+            last_time = Some(page.times.1);
+        }
         match blocks.last_mut().filter(|_| goes_on) {
             Some(last) => {
                 last.pages.end += 1;

@@ -71,7 +71,7 @@ pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], o
         .filter_map(|scan| scan.tally.times())
         .try_fold(i64::MIN, |last, (_, max)| (max >= last).then_some(max))
         .is_none();
-    goes_back || scans.iter().any(|scan| scan.problems.iter().any(|(problem, _)| is_suspicious(problem)))
+    goes_back || scans.iter().any(|scan| scan.goes_back || scan.problems.iter().any(|(problem, _)| is_suspicious(problem)))
 }
 
 /// Whether pages in the wrong place make such a problem.
@@ -132,7 +132,7 @@ pub(super) fn find(
         }
         without = better.unwrap_or(without);
     }
-    let Some((order, served)) = search.best else { return Ok(None) };
+    let Some((order, served, _)) = search.best else { return Ok(None) };
     let arrangement = arrangement(&pages, &order, served);
     let findings = findings(listing, &pages, &order);
     Ok(Some((arrangement, findings)))
@@ -143,7 +143,7 @@ struct Search<'a> {
     settled: &'a Settlements,
     /// What is served of the pages as they stand.
     before: Option<Served>,
-    best: Option<(Order, Served)>,
+    best: Option<(Order, Served, usize)>,
     trials: usize,
 }
 
@@ -161,9 +161,12 @@ impl Search<'_> {
         self.trials += 1;
         let now = served(self.pages, &places(self.pages, &order)?, self.settled)?;
         // More samples; or as many, with series that are defined once.
-        let worth = |served: &Served| (served.samples, std::cmp::Reverse(served.redefined));
-        let least = self.best.as_ref().map_or(before, |(_, best)| *best);
-        let is_better = worth(&now) > worth(&least);
+        let moves = displaced(self.pages, &order).len();
+        let worth = |served: &Served, moves: usize| {
+            (served.samples, std::cmp::Reverse(served.redefined), std::cmp::Reverse(moves))
+        };
+        let least = self.best.as_ref().map_or((before, 0), |(_, best, moves)| (*best, *moves));
+        let is_better = worth(&now, moves) > worth(&least.0, least.1);
         if std::env::var_os("WALFIX_DEBUG").is_some() {
             eprintln!("without {copies:?}: {now:?}, least {least:?}");
             for (at, puts) in order.iter().enumerate() {
@@ -175,7 +178,7 @@ impl Search<'_> {
             }
         }
         if is_better {
-            self.best = Some((order, now));
+            self.best = Some((order, now, moves));
         }
         Ok(is_better)
     }
@@ -207,7 +210,8 @@ fn is_as_it_was(pages: &Pages, at: usize, puts: &[Put]) -> bool {
     while range.end > range.start && pages.all[range.end - 1].is_zero {
         range.end -= 1;
     }
-    puts.iter().copied().eq(range.map(Put::Page))
+    let is_same = |(put, own): (&Put, usize)| matches!(put, Put::Page(page) if pages.all[*page].hash == pages.all[own].hash);
+    puts.len() == range.len() && puts.iter().zip(range).all(is_same)
 }
 
 fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {

@@ -82,7 +82,7 @@ pub(super) struct Page {
     pub(super) has_beginnings: bool,
     pub(super) begins: Side,
     pub(super) ends: Side,
-    /// Of the samples in records that begin in it, ms; the other way round if there are none.
+    /// Of the samples in records that stand wholly in it, ms; the other way round if there are none.
     pub(super) times: (i64, i64),
     /// Of the series that records define which begin in it.
     pub(super) refs: (u64, u64),
@@ -273,6 +273,7 @@ impl Visitor for Records {
             of.begins = true;
             if let (Some(min), Some(max)) = (contents.min_time, contents.max_time)
                 && contents.name != "exemplars"
+                && !record.is_joined()
             {
                 of.times = (of.times.0.min(min), of.times.1.max(max));
             }
@@ -283,10 +284,11 @@ impl Visitor for Records {
             }
         }
         if record.is_joined() {
-            let odd = chain::odd_joints(record);
-            for (joint, fragment) in record.fragments.iter().skip(1).enumerate() {
+            // Where one does not fit, any may be wrong.
+            let is_odd = chain::odd_joints(record).into_iter().any(|odd| odd > 0);
+            for fragment in record.fragments.iter().skip(1) {
                 if let Some(of) = self.pages.get_mut(page(fragment.start)) {
-                    of.crossed = Some(odd.get(joint).is_some_and(|&odd| odd > 0));
+                    of.crossed = Some(is_odd);
                 }
             }
         }
