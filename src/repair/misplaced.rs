@@ -8,7 +8,7 @@ use super::fence::Refs;
 use super::plan::{Change, Loss, Mends, PageRun, Plan, Step};
 use super::salvage::mends;
 use super::segment::{Mending, Standing, is_to_be_mended};
-use crate::scan::misplaced::PagePut;
+use crate::scan::misplaced::{Arrangement, PagePut};
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::Target;
 use crate::wal::arranged::Place;
@@ -23,7 +23,7 @@ pub(super) fn step(
     path: &str,
     mending: Mending<'_>,
     findings: &[&Finding],
-    puts: &[PagePut],
+    (puts, arrangement): (&[PagePut], &Arrangement),
 ) -> io::Result<Result<(Option<Step>, Refs), &'static str>> {
     let full = target.path_of(path);
     if full.is_symlink() {
@@ -59,7 +59,14 @@ pub(super) fn step(
     let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None) };
     let lost = lost.and(standing.lost_to_agent());
     let mut mended: Vec<Mends> =
-        findings.iter().map(|finding| mends(finding, how(finding, is_whole).to_owned())).collect();
+        findings
+        .iter()
+        .map(|finding| {
+            let page = (finding.path.clone(), finding.offset.unwrap_or(0) / PAGE);
+            let is_copy = arrangement.copies.contains(&page);
+            mends(finding, how(finding, is_copy, is_whole).to_owned())
+        })
+        .collect();
     if mended.is_empty() {
         mended.push(Mends {
             code: "misplaced_pages".to_owned(),
@@ -74,11 +81,9 @@ pub(super) fn step(
     Ok(Ok((Some(Step { change, mends: mended, lost }), refs)))
 }
 
-fn how(finding: &Finding, is_whole: bool) -> &'static str {
+fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
     match (finding.code, is_whole) {
-        ("misplaced_pages", _) if finding.message.contains("a copy") => {
-            "it is left out; the original stays where it is"
-        }
+        ("misplaced_pages", _) if is_copy => "the copy is left out; the original stays where it is",
         ("misplaced_pages", _) => "put back where it belongs",
         (_, true) => "all is whole once the pages stand where they belong",
         (_, false) => "the segment is written anew, its pages where they belong, without what is damaged then",

@@ -185,7 +185,8 @@ fn segments(
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
             let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
             let arranged = report.misplaced.as_ref().filter(|_| generations.is_none());
-            let arranged = arranged.and_then(|pages| pages.segments.get(&segment.path));
+            let arranged =
+                arranged.and_then(|pages| Some((pages.segments.get(&segment.path)?.as_slice(), pages)));
             let comes_back = generations.is_some_and(|generations| generations.brings_back(&segment.path));
             let is_looked_at = !of_bytes.is_empty()
                 || mending.agent.is_some()

@@ -13,8 +13,11 @@ use crate::wal::compress::Unpacker;
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, FragmentType, HEADER_SIZE};
 
-/// Fragments that are put together to see whether they are a record, at the most.
+/// How often fragments are put together to see whether they are a record, at the most.
 const MOST_TRIALS: usize = 20_000;
+
+/// Bytes of them in all.
+const MOST_BYTES: usize = 256 << 20;
 
 /// Chains that are held against each other.
 const MOST_CHAINS: usize = 4096;
@@ -275,7 +278,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         let next = to.pages.clone().find(timed)?;
         Some(pages.all[next].times.0.saturating_sub(pages.all[last].times.1))
     };
-    let mut search = Search { blocks, middles: &middles, tails: &tails, unpacker: Unpacker::default(), trials: 0 };
+    let mut search = Search { blocks, middles: &middles, tails: &tails, unpacker: Unpacker::default(), trials: 0, bytes: 0 };
     let mut found: Vec<(u32, u64, usize, Vec<usize>)> = Vec::new();
     for &start in &starts {
         let mut path = vec![start];
@@ -315,6 +318,7 @@ struct Search<'a> {
     tails: &'a [usize],
     unpacker: Unpacker,
     trials: usize,
+    bytes: usize,
 }
 
 impl Search<'_> {
@@ -334,21 +338,16 @@ impl Search<'_> {
             of
         };
         for tail in by_distance(self.tails) {
-            if self.trials >= MOST_TRIALS {
+            if self.trials >= MOST_TRIALS || self.bytes >= MOST_BYTES {
                 return;
             }
-            if path.contains(&tail) && path[0] != tail {
+            // No block goes on with itself.
+            if path.contains(&tail) {
                 continue;
             }
             let Some(last) = fragment(&self.blocks[tail], false) else { continue };
-            if tail == path[0] && self.blocks[tail].pages.len() == 1 && path.len() == 1 {
-                // A page does not go on with itself.
-                continue;
-            }
-            if tail == path[0] {
-                continue;
-            }
             self.trials += 1;
+            self.bytes += parts.iter().map(|(_, data)| data.len()).sum::<usize>();
             parts.push(last);
             let odd = verify(parts, &mut self.unpacker);
             parts.pop();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::record::{self, Record as Decoded, RecordType, SeriesUse, each_use};
-use crate::wal::compress::Unpacker;
+use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, Record};
 
@@ -12,6 +12,9 @@ const LOOKED_AT: usize = 3;
 
 /// Entries of one record that are looked at, at the most.
 const MOST_USES: usize = 1 << 20;
+
+/// Bytes that a stored one unpacks to at the most, of records that are put together.
+const MOST_RATIO: usize = 64;
 
 /// From here on fragments are not believed to belong together.
 pub(super) const UNBELIEVABLE: u32 = 3;
@@ -94,6 +97,10 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
         joints.push(stored.len());
     }
     joints.pop();
+    // What unpacks to far more is not looked at: it would have to be unpacked for each trial.
+    if compress::claims(compression, &stored) > stored.len().saturating_mul(MOST_RATIO) as u64 {
+        return None;
+    }
     let data = unpacker.unpack(compression, &stored).ok()?;
     let summary = record::summarize(data);
     if summary.error.is_some() || summary.overlong {

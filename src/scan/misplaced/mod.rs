@@ -11,7 +11,7 @@ mod chain;
 mod pages;
 mod serves;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use self::pages::Pages;
 use self::serves::{Served, served};
 use super::findings::of_file;
 use super::order::{Role, Step};
-use super::report::{Cause, Finding, Severity};
+use super::report::{Cause, Finding, Lost, Severity};
 use super::salvage::{Problem, ProblemKind};
 use super::segment::SegmentScan;
 use super::settled::Settlements;
@@ -37,6 +37,8 @@ use crate::wal::{Fault, PAGE};
 pub(crate) struct Arrangement {
     /// For each segment that is to be changed, by its path, what stands in it instead.
     pub(crate) segments: BTreeMap<String, Vec<PagePut>>,
+    /// Pages that are copies, by path and number.
+    pub(crate) copies: BTreeSet<(String, u64)>,
     /// Series are defined once when all pages stand where they belong.
     pub(crate) defines_once: bool,
 }
@@ -102,17 +104,15 @@ pub(super) fn find(
     for step in steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal)) {
         let log = &listing.logs[step.log];
         let file = &log.segments[step.segment];
-        pages.add((log.relative_of(file), step.log, step.role), file, settled)?;
+        pages.add((log.relative_of(file), step.log), file, settled)?;
     }
     let bytes: u64 = pages.segments.iter().map(|segment| segment.length).sum();
+    if pages.unpacked > bytes.saturating_mul(100).saturating_add(1 << 30) {
+        // They would be unpacked again and again.
+        return Ok(None);
+    }
     let most = if bytes > MANY { 4 } else { MOST_TRIALS };
     let (copies, open) = arrange::copies(&pages);
-    if std::env::var_os("WALFIX_DEBUG").is_some() {
-        for (at, page) in pages.all.iter().enumerate() {
-            eprintln!("{at} {}:{} zero {} {:?} | {:?} | {:?} times {:?} refs {:?}", page.segment, page.number, page.is_zero, page.before, page.begins, page.ends, page.times, page.refs);
-        }
-        eprintln!("copies {copies:?} open {open:?}");
-    }
     let mut search = Search { pages: &pages, settled, before: None, best: None, trials: 0 };
     let mut without = copies;
     if open.is_empty() {
@@ -151,7 +151,7 @@ impl Search<'_> {
     /// Tries the best order that there is without these copies. Whether more is served of it than of any before.
     fn try_without(&mut self, copies: &[Range<usize>]) -> io::Result<bool> {
         let order = arrange::order(self.pages, copies)?;
-        if displaced(self.pages, &order).is_empty() && copies.is_empty() {
+        if (0..order.len()).all(|at| is_as_it_was(self.pages, at, &order[at])) {
             return Ok(false);
         }
         let before = match self.before {
@@ -167,16 +167,6 @@ impl Search<'_> {
         };
         let least = self.best.as_ref().map_or((before, 0), |(_, best, moves)| (*best, *moves));
         let is_better = worth(&now, moves) > worth(&least.0, least.1);
-        if std::env::var_os("WALFIX_DEBUG").is_some() {
-            eprintln!("without {copies:?}: {now:?}, least {least:?}");
-            for (at, puts) in order.iter().enumerate() {
-                let text: Vec<String> = puts.iter().map(|put| match put {
-                    Put::Blank => "_".to_owned(),
-                    Put::Page(page) => format!("{}:{}", self.pages.all[*page].segment, self.pages.all[*page].number),
-                }).collect();
-                eprintln!("  {at}: {}", text.join(" "));
-            }
-        }
         if is_better {
             self.best = Some((order, now, moves));
         }
@@ -230,7 +220,12 @@ fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
         };
         segments.insert(pages.segments[at].relative.clone(), puts.iter().map(put).collect());
     }
-    Arrangement { segments, defines_once: served.redefined == 0 }
+    let left_out = displaced(pages, order).into_iter().filter(|(_, to)| to.is_none());
+    let copies = left_out.map(|(page, _)| {
+        let of = &pages.all[page];
+        (pages.segments[of.segment].relative.clone(), of.number)
+    });
+    Arrangement { segments, copies: copies.collect(), defines_once: served.redefined == 0 }
 }
 
 /// Pages that stand elsewhere in an order: where it has them, and behind which page; none for those that are copies.
@@ -330,8 +325,8 @@ fn finding(
                 None => format!("at the beginning of {}", pages.segments[other].relative),
             };
             format!(
-                "{many} that belong {place}, as records that go on from page to page and the times of samples show; replayed \
-                 here they make Prometheus drop samples"
+                "{many} of records that belong {place}: records that go on from page to page, and the times of samples show it; \
+                 replayed here they make Prometheus drop samples"
             )
         }
         None => {
@@ -342,8 +337,8 @@ fn finding(
                 format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
             });
             format!(
-                "{many} that are a copy{of}: replayed here they make Prometheus drop samples; what stood here is lost, unless it \
-                 stands elsewhere"
+                "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what stood here before is lost, \
+                 unless it stands elsewhere"
             )
         }
     };
@@ -355,6 +350,7 @@ fn finding(
     Finding {
         offset: Some(offset),
         end: Some(end),
+        lost: if to.is_some() { Lost { records: Some(0), entries: Some(0) } } else { Lost::default() },
         ..of_file(
             log,
             file.unwrap_or(fallback),

@@ -7,7 +7,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::record::{self, Record as Decoded, Summary};
-use crate::scan::order::Role;
 use crate::scan::salvage::{Contents, Corrections, Problem, Visitor};
 use crate::scan::segment;
 use crate::scan::settled::Settlements;
@@ -25,11 +24,8 @@ pub(super) struct Segment {
     pub(super) relative: String,
     /// Its path.
     pub(super) path: PathBuf,
-    pub(super) role: Role,
     /// Which log of the listing.
     pub(super) log: usize,
-    /// Its number.
-    pub(super) index: i64,
     pub(super) length: u64,
     /// Its pages in [`Pages::all`].
     pub(super) pages: Range<usize>,
@@ -94,12 +90,14 @@ pub(super) struct Page {
 pub(super) struct Pages {
     pub(super) segments: Vec<Segment>,
     pub(super) all: Vec<Page>,
+    /// Bytes that all records unpack to.
+    pub(super) unpacked: u64,
 }
 
 impl Pages {
     pub(super) fn add(
         &mut self,
-        (relative, log, role): (String, usize, Role),
+        (relative, log): (String, usize),
         file: &SegmentFile,
         settled: &Settlements,
     ) -> io::Result<()> {
@@ -112,8 +110,9 @@ impl Pages {
             self.all.push(look(&page[..size], at, number));
         }
         let pages = first..self.all.len();
-        let new = || Records { pages: vec![OfPage::default(); pages.len()] };
+        let new = || Records { pages: vec![OfPage::default(); pages.len()], unpacked: 0 };
         let records = settled.salvage(&source, length, Corrections::Sure, new);
+        self.unpacked += records.unpacked;
         for (page, of) in self.all[pages.clone()].iter_mut().zip(records.pages) {
             page.times = of.times;
             page.refs = of.refs;
@@ -132,9 +131,7 @@ impl Pages {
         self.segments.push(Segment {
             relative,
             path: file.path.clone(),
-            role,
             log,
-            index: file.index,
             length,
             pages,
         });
@@ -198,7 +195,7 @@ fn look(page: &[u8], segment: usize, number: u64) -> Page {
     while let Some(piece) = piece(page, at) {
         let is_first = at == 0;
         match piece {
-            Piece::Fragment { start, header, data } => {
+            Piece::Fragment { start, header, .. } => {
                 let end = start + header.size();
                 let edge = || Edge {
                     head: header.head,
@@ -206,7 +203,6 @@ fn look(page: &[u8], segment: usize, number: u64) -> Page {
                     end: u16::try_from(end).unwrap_or(u16::MAX),
                 };
                 let kind = header.head.kind();
-                let _ = data;
                 if is_first {
                     begins = if kind.continues() { Side::Part(edge()) } else { Side::Whole };
                 }
@@ -260,6 +256,7 @@ impl Default for OfPage {
 
 struct Records {
     pages: Vec<OfPage>,
+    unpacked: u64,
 }
 
 impl Visitor for Records {
@@ -268,6 +265,7 @@ impl Visitor for Records {
     }
 
     fn record(&mut self, record: &Record<'_>, contents: &Contents) {
+        self.unpacked += record.data.len() as u64;
         let page = |offset: u64| usize::try_from(offset / PAGE).unwrap_or(usize::MAX);
         if let Some(of) = self.pages.get_mut(page(record.offset)) {
             of.begins = true;
