@@ -58,6 +58,7 @@ pub(super) fn steps(
             corrections: mending.corrections,
             refs_up_to: None,
             begins_with: Vec::new(),
+            pages: Vec::new(),
         };
         let more = original.len() - now.len();
         let how = format!(
@@ -105,6 +106,7 @@ fn renamed_back(
             corrections: mending.corrections,
             refs_up_to: None,
             begins_with: Vec::new(),
+            pages: Vec::new(),
         }),
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);

@@ -3,6 +3,8 @@
 //! The field names are the keys of the JSON: they may be added to, never renamed or removed. Times are in milliseconds
 //! since 1970, sizes and offsets in bytes. Paths are relative to the data directory, with `/`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::Options;
@@ -12,6 +14,7 @@ pub use super::series::{Series, SeriesLabels};
 use crate::forecast::Version;
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::Corrections;
+use crate::wal::arranged::Place;
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.plan/1";
@@ -326,6 +329,9 @@ pub enum Change {
         /// Series whose records are lost and that are written before all else.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         begins_with: Vec<Series>,
+        /// Its pages, if they do not stand where they were written.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pages: Vec<PageRun>,
     },
     /// A file that was not there.
     Create {
@@ -379,7 +385,17 @@ impl Change {
         }
     }
 
-    /// How a segment is written anew.
+    /// What stands in the place of each page of a segment that is written anew; none if its own do, in their order.
+    pub(super) fn places(&self) -> Option<Vec<Place>> {
+        match self {
+            Self::Rewrite { pages, .. } if !pages.is_empty() => {
+                Some(pages.iter().flat_map(PageRun::places).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// How a segment is written anew, but for its [places](Self::places).
     pub(super) fn mending(&self) -> Mending<'static> {
         match self {
             Self::Rewrite { agent, corrections, refs_up_to, .. } => Mending {
@@ -417,6 +433,35 @@ impl Change {
             Self::Patch { patches, .. } => patches.iter().map(|patch| patch.replaces).sum(),
             Self::Rewrite { bytes, .. } | Self::SetAside { bytes, .. } => *bytes,
             Self::Create { .. } | Self::CreateDirectory { .. } | Self::Rename { .. } => 0,
+        }
+    }
+}
+
+/// Pages of 32 KiB that follow one another in a segment that is written anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PageRun {
+    /// Its own.
+    Own {
+        /// The number of the first.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// One that stands in another segment now.
+    #[serde(with = "hex")]
+    Bytes(Vec<u8>),
+    /// So many that hold nothing, and across which no record goes on: they are not written.
+    Nothing(u64),
+}
+
+impl PageRun {
+    fn places(&self) -> Vec<Place> {
+        match self {
+            // More than a file has are not read.
+            Self::Own { first, count } => (*first..first.saturating_add((*count).min(1 << 32))).map(Place::Own).collect(),
+            Self::Bytes(bytes) => vec![Place::Other(Arc::from(bytes.as_slice()))],
+            Self::Nothing(count) => (0..(*count).min(1 << 32)).map(|_| Place::Blank).collect(),
         }
     }
 }

@@ -9,7 +9,9 @@ use super::fence::Refs;
 use super::generations::Generations;
 use super::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
-use super::{Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, sequence};
+use super::{
+    Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced, sequence,
+};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, REISSUED_REFS, Report, Severity};
 use crate::scan::sequence::SNAPSHOT_AHEAD;
@@ -25,7 +27,10 @@ pub(super) fn plan(
 ) -> io::Result<()> {
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
+    // Refs that mean several series are no sign of a run if each is defined once where the pages belong.
+    let is_explained = report.misplaced.as_ref().is_some_and(|pages| pages.defines_once);
     let generations = match Generations::of(target, &listing, report, options.assumed)? {
+        _ if is_explained => None,
         Ok(generations) => generations,
         // What belongs to whom is not known.
         Err(reason) => {
@@ -81,6 +86,7 @@ pub(super) fn plan(
     let kept = snapshots(report, forecast, (generations, takes_snapshots), &mut findings, plan);
     plan.steps.extend_from_slice(&heads.first);
     let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
+    misplaced::settle(report, &mut findings, plan);
     plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
     names(target, &listing, &of_names, plan);
     heads.lift(plan);
@@ -251,16 +257,26 @@ fn segments(
             let of_bytes: Vec<&Finding> =
                 findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
             let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
+            let arranged = report.misplaced.as_ref().filter(|_| generations.is_none());
+            let arranged =
+                arranged.and_then(|pages| Some((pages.segments.get(&segment.path)?.as_slice(), pages)));
             let comes_back = generations.is_some_and(|generations| generations.brings_back(&segment.path));
-            let is_looked_at =
-                !of_bytes.is_empty() || mending.agent.is_some() || comes_back || refs_up_to.is_some();
+            let is_looked_at = !of_bytes.is_empty()
+                || mending.agent.is_some()
+                || comes_back
+                || refs_up_to.is_some()
+                || arranged.is_some();
             if !is_looked_at || put_back.contains(&segment.path) {
                 continue;
             }
             // No agent reads a WBL.
             let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
             let mending = Mending { agent, refs_up_to, ..mending };
-            match segment_step(target, &segment.path, mending, &of_bytes, Vec::new())? {
+            let step = match arranged {
+                Some(puts) => misplaced::step(target, &segment.path, mending, &of_bytes, puts)?,
+                None => segment_step(target, &segment.path, mending, &of_bytes, Vec::new())?,
+            };
+            match step {
                 Ok((step, refs)) => {
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
@@ -337,6 +353,7 @@ fn segment_step(
             corrections: mending.corrections,
             refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
             begins_with,
+            pages: Vec::new(),
         },
     };
     let mended = |finding: &&Finding| mends(finding, how(&file, &standing, &change, finding));
@@ -379,7 +396,7 @@ fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut P
     }
 }
 
-fn mends(finding: &Finding, how: String) -> Mends {
+pub(super) fn mends(finding: &Finding, how: String) -> Mends {
     Mends {
         code: finding.code.to_owned(),
         offset: finding.offset,

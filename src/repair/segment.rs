@@ -16,8 +16,11 @@ use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, select};
 use crate::scan::report::Report;
-use crate::scan::salvage::{Contents, Corrections, Mended, Problem, ProblemKind, Surroundings, Visitor};
+use crate::scan::salvage::{
+    Contents, Corrections, Mended, Problem, ProblemKind, Reading, Surroundings, Visitor, salvage_correcting,
+};
 use crate::scan::settled::Settlements;
+use crate::wal::arranged::{Arranged, Place};
 use crate::wal::compress::{UnpackError, Unpacker};
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
@@ -34,9 +37,60 @@ pub(super) struct Mending<'a> {
     pub(super) refs_up_to: Option<u64>,
     /// What a scan has settled.
     pub(super) settled: &'a Settlements,
+    /// What stands in the place of each page, if not its own do in their order.
+    pub(super) places: Option<&'a [Place]>,
+}
+
+/// The bytes of a segment as they are to be read.
+#[derive(Debug)]
+pub(super) enum Bytes<'a> {
+    /// As they stand.
+    File(&'a File),
+    /// With the pages where they belong.
+    Arranged(Arranged<'a, &'a File>),
+}
+
+impl ReadAt for Bytes<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::File(file) => ReadAt::read_at(*file, buffer, offset),
+            Self::Arranged(arranged) => arranged.read_at(buffer, offset),
+        }
+    }
+}
+
+impl Bytes<'_> {
+    /// Whether a page stands there that is not written.
+    fn is_blank(&self, offset: u64) -> bool {
+        matches!(self, Self::Arranged(arranged) if arranged.is_blank(offset))
+    }
 }
 
 impl<'a> Mending<'a> {
+    /// The first `length` bytes of `source` as they are to be read, and how many these are.
+    pub(super) fn bytes(self, source: &'a File, length: u64) -> (Bytes<'a>, u64) {
+        match self.places {
+            None => (Bytes::File(source), length),
+            Some(places) => {
+                let arranged = Arranged::new(source, length, places);
+                let length = arranged.length();
+                (Bytes::Arranged(arranged), length)
+            }
+        }
+    }
+
+    /// Reads the first `length` bytes of `source`.
+    fn salvage<V: Visitor>(self, source: &File, length: u64, new: impl Fn() -> V) -> V {
+        match self.places {
+            None => self.settled.salvage(source, length, self.corrections, new),
+            Some(places) => {
+                let arranged = Arranged::new(source, length, places);
+                let length = arranged.length();
+                salvage_correcting(&arranged, length, Reading::Prometheus, self.corrections, new)
+            }
+        }
+    }
+
     /// As a server is to read it, with what `report` has settled.
     pub(super) fn of(report: &'a Report) -> Self {
         Self { settled: &report.settled, ..Self::default() }
@@ -87,8 +141,10 @@ impl Visitor for Standing {
 impl Standing {
     /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
     pub(super) fn of(source: &File, length: u64, mending: Mending<'_>) -> Self {
-        let new = || Self { length, agent: mending.agent, ..Self::default() };
-        let mut standing = mending.settled.salvage(source, length, mending.corrections, new);
+        let (bytes, all) = mending.bytes(source, length);
+        let new = || Self { length: all, agent: mending.agent, ..Self::default() };
+        let mut standing = mending.salvage(source, length, new);
+        let source = &bytes;
         standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
@@ -454,8 +510,14 @@ pub(super) fn rewrite<W: io::Write>(source: &File, length: u64, change: &Change,
     let mut writer = SegmentWriter::new(out);
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
     let mut series = change.begins_with();
-    let mending = change.mending();
+    let places = change.places();
+    let mending = Mending { places: places.as_deref(), ..change.mending() };
+    let (bytes, _) = mending.bytes(source, length);
     for (range, stands) in places_of_records(source, length, mending) {
+        if bytes.is_blank(range.start) {
+            continue;
+        }
+        let source = &bytes;
         let compression = match stands {
             Stands::Whole => stored_of(source, &range, None, &mut stored)?.compression(),
             Stands::Corrected(mended) => stored_of(source, &range, Some(&mended), &mut stored)?.compression(),
@@ -519,10 +581,11 @@ fn places_of_records(source: &File, length: u64, mending: Mending<'_>) -> Vec<(R
         }
     }
     let agent = mending.agent;
+    let (bytes, _) = mending.bytes(source, length);
     let is_refused =
-        |mended: &Mended| agent.is_some_and(|version| refuses_corrected(source, mended, version).is_some());
+        |mended: &Mended| agent.is_some_and(|version| refuses_corrected(&bytes, mended, version).is_some());
     let new = || Records { agent, ..Records::default() };
-    let mut records = mending.settled.salvage(source, length, mending.corrections, new);
+    let mut records = mending.salvage(source, length, new);
     records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
     if records.undecodable {
         let partial = Standing::of(source, length, mending).partial;
@@ -567,7 +630,7 @@ pub(super) fn take_standing_before<T: Take>(
     struct Taking<'a, T> {
         taker: T,
         end: u64,
-        source: &'a File,
+        source: &'a Bytes<'a>,
         agent: Option<Version>,
         partial: &'a [(Range<u64>, Partial)],
         undecodable: bool,
@@ -606,9 +669,11 @@ pub(super) fn take_standing_before<T: Take>(
             }
         }
     }
+    let (bytes, all) = mending.bytes(source, length);
+    let end = if mending.places.is_some() { all } else { end };
     let taken_with = |partial: &[(Range<u64>, Partial)]| {
-        let new = || Taking { taker: new(), end, source, agent: mending.agent, partial, undecodable: false };
-        let taking = mending.settled.salvage(source, length, mending.corrections, new);
+        let new = || Taking { taker: new(), end, source: &bytes, agent: mending.agent, partial, undecodable: false };
+        let taking = mending.salvage(source, length, new);
         (taking.taker, taking.undecodable)
     };
     let (taker, undecodable) = taken_with(&[]);

@@ -216,12 +216,13 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
                 Method::Replace => format!("{bytes} changed; the file is replaced at once"),
             }
         }
-        Change::Rewrite { records, begins_with, .. } => {
+        Change::Rewrite { records, begins_with, pages, .. } => {
             let series = match begins_with.len() as u64 {
                 0 => String::new(),
                 series => format!(" and the labels of {}", count(series, "series", "series")),
             };
-            format!("written anew with its {}{series}", count(*records, "record", "records"))
+            let pages = if pages.is_empty() { "" } else { ", its pages where they belong," };
+            format!("written anew{pages} with its {}{series}", count(*records, "record", "records"))
         }
         Change::Create { bytes, .. } if bytes.is_empty() => "made, empty".to_owned(),
         Change::Create { bytes, .. } => format!("made, {}", size(bytes.len() as u64)),

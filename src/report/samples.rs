@@ -52,6 +52,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         refs: HighestRefs { defined: Some(4711), unknown: None },
         settled: Settlements::default(),
         head_chunks: HeadChunkFacts::default(),
+        misplaced: None,
     }
 }
 

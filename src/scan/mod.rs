@@ -9,6 +9,7 @@ pub(crate) mod findings;
 pub mod frames;
 mod generations;
 pub(crate) mod heads;
+pub(crate) mod misplaced;
 mod order;
 mod parallel;
 mod references;
@@ -149,6 +150,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         refs: references.highest(),
         settled: Settlements::default(),
         head_chunks: HeadChunkFacts::default(),
+        misplaced: None,
     };
     for (task, &step) in tasks.iter().zip(&steps) {
         if let Some(scan) = &mut scans[step.log][step.segment]
@@ -175,12 +177,22 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     of_refs.extend(references.not_judged(listing, &order));
     of_refs.extend(references.above_in_wbl(listing, &order));
     sequence::weigh(&mut of_state, &of_refs);
+    let mut of_pages = Vec::new();
+    // A place that cannot be read has findings of its own.
+    if misplaced::is_suspected(&steps, &scans, &of_refs)
+        && !of_state.iter().any(Finding::is_of_generations)
+        && let Ok(Some((arrangement, found))) = misplaced::find(listing, &steps, &report.settled)
+    {
+        report.misplaced = Some(arrangement);
+        of_pages = found;
+    }
 
     for (at, (directory, of_log)) in listing.logs.iter().zip(of_logs).enumerate() {
         let log = log_of(directory, dialects[at], &scans[at]);
         let of_this = |finding: &mut Finding| finding.log.as_ref() == Some(&directory.relative);
         report.findings.extend(of_state.extract_if(.., of_this));
         report.findings.extend(of_log);
+        report.findings.extend(of_pages.extract_if(.., of_this));
         report.findings.extend(references::misplaced(directory, &log));
         report.findings.extend(of_refs.extract_if(.., of_this));
         report.logs.push(log);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub(crate) use super::generations::{CHECKPOINT_AHEAD, RESTARTED_GENERATION};
+use super::misplaced::Arrangement;
 use super::settled::Settlements;
 pub use crate::tsdb::LogKind;
 
@@ -15,7 +16,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 56] = [
+pub const CODES: [&str; 57] = [
     "block_skipped",
     "block_unusable",
     "checkpoint_ahead",
@@ -43,6 +44,7 @@ pub const CODES: [&str; 56] = [
     "linked_wal",
     "lost_labels",
     "misnamed_segment",
+    "misplaced_pages",
     "misplaced_records",
     "no_permission",
     "no_space",
@@ -102,6 +104,9 @@ pub struct Report {
     /// What is known of head chunks.
     #[serde(skip)]
     pub(crate) head_chunks: HeadChunkFacts,
+    /// Where pages belong that do not stand there.
+    #[serde(skip)]
+    pub(crate) misplaced: Option<Arrangement>,
 }
 
 /// What is known of head chunks.

@@ -20,7 +20,7 @@ use crate::record::{self, RecordType, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
 use crate::wal::walk::{Doubt, Pages, Walker};
-use crate::wal::{Event, Fault, PAGE, ReadAt, Record, SegmentReader};
+use crate::wal::{Compression, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// What one segment holds.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub(super) struct SegmentScan {
     pub(super) data_end: u64,
     /// How it was settled, if it could not be walked.
     pub(super) settled: Option<Settled>,
+    /// A record that goes from one page to the next is much older than records before it.
+    pub(super) goes_back: bool,
 }
 
 impl SegmentScan {
@@ -55,6 +57,7 @@ impl SegmentScan {
     pub(super) fn append(&mut self, behind: Self) {
         self.tally.add(&behind.tally);
         self.data_end = self.data_end.max(behind.data_end);
+        self.goes_back |= behind.goes_back;
         if let (Some(refs), Some(behind)) = (&mut self.refs, behind.refs) {
             refs.append(behind);
         }
@@ -136,6 +139,10 @@ impl Tally {
     }
 }
 
+/// How much older than others a record is that may stand in a page that was moved, ms. Nothing but times tells of one that
+/// is not compressed and fits by its entries.
+const LONG_BEFORE: i64 = 15 * 60 * 1000;
+
 #[derive(Debug, Default)]
 struct Found {
     tally: Tally,
@@ -143,6 +150,7 @@ struct Found {
     odd_flags: Vec<(u64, u64)>,
     refs: Option<SegmentRefs>,
     data_end: u64,
+    goes_back: bool,
 }
 
 impl Visitor for Found {
@@ -154,6 +162,10 @@ impl Visitor for Found {
     }
 
     fn record(&mut self, record: &Record<'_>, contents: &Contents) {
+        if record.is_joined() && record.compression == Compression::None {
+            let before = self.tally.max_time.map(|max| max.saturating_sub(LONG_BEFORE));
+            self.goes_back |= contents.max_time.zip(before).is_some_and(|(max, before)| max < before);
+        }
         self.tally.count(contents);
         self.data_end = record.end;
         if let Some(refs) = &mut self.refs {
@@ -198,6 +210,7 @@ pub(super) fn walk_stretch(
         refs: found.refs,
         state: Some(FileState::of(looked_at)),
         data_end: found.data_end,
+        goes_back: found.goes_back,
         ..SegmentScan::default()
     };
     Ok((scan, pages))
@@ -243,6 +256,7 @@ pub(super) fn scan(
         state,
         data_end: found.data_end,
         settled: Some(settled),
+        goes_back: found.goes_back,
     }))
 }
 

@@ -149,6 +149,17 @@ pub fn has_own_checksum(compression: Compression, stored: &[u8]) -> bool {
     compression == Compression::Zstd && stored.get(4).is_some_and(|descriptor| descriptor & 0b100 != 0)
 }
 
+/// How many bytes a record says that it unpacks to; as many as can be said if it does not say it.
+pub(crate) fn claims(compression: Compression, stored: &[u8]) -> u64 {
+    match compression {
+        Compression::None => stored.len() as u64,
+        Compression::Snappy => snap::raw::decompress_len(stored).map_or(u64::MAX, |length| length as u64),
+        Compression::Zstd => {
+            zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(u64::MAX)
+        }
+    }
+}
+
 fn content_size(stored: &[u8]) -> Result<usize, UnpackError> {
     match zstd::zstd_safe::get_frame_content_size(stored) {
         Ok(Some(size)) => usize::try_from(size).map_err(|_| UnpackError::TooLarge(size)),

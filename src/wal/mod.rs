@@ -3,6 +3,7 @@
 //! [`layout`] has the bytes, [`page`] cuts one page into pieces, [`reader`] joins these into records and never stops,
 //! [`walk`] does the same, faster, and stops at the first trouble; [`writer`] lays records out again.
 
+pub mod arranged;
 pub mod compress;
 pub mod crc;
 pub mod layout;

@@ -10,6 +10,7 @@ use crate::repair::plan::{Change, Content, Patch, Step};
 use crate::repair::segment::{Mending, Take, take_standing_before};
 use crate::repair::state::is_at_or_below;
 use crate::tsdb::{Listing, LogKind, Target};
+use crate::wal::arranged::Place;
 use crate::wal::segments::{segment_index, segment_name};
 
 /// A segment, once the plan is done.
@@ -28,7 +29,7 @@ pub(super) struct Part {
 }
 
 /// What a plan leaves of a segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Kept {
     /// Bytes, if it ends before its end.
     bytes: Option<u64>,
@@ -36,14 +37,16 @@ struct Kept {
     is_only_cut: bool,
     /// Entries of refs up to this one, if not all do.
     refs_up_to: Option<u64>,
+    /// What stands in the place of each page, if its pages do not stand where they belong.
+    places: Option<Vec<Place>>,
 }
 
 impl Part {
     /// How it is mended, where the directory is mended so.
-    pub(super) fn mending<'a>(&self, mending: Mending<'a>) -> Mending<'a> {
+    pub(super) fn mending<'a>(&'a self, mending: Mending<'a>) -> Mending<'a> {
         // No agent reads a WBL.
         let agent = mending.agent.filter(|_| self.kind != LogKind::Wbl);
-        Mending { agent, refs_up_to: self.kept.refs_up_to, ..mending }
+        Mending { agent, refs_up_to: self.kept.refs_up_to, places: self.kept.places.as_deref(), ..mending }
     }
 
     /// Has a taker take the records that it has once the plan is done; nothing if it is made by the plan, is no file, or has
@@ -126,7 +129,8 @@ impl Layout {
                 Change::Rewrite { path, from, refs_up_to, .. } => {
                     let from = from.as_ref().unwrap_or(path);
                     names.insert(path.clone(), Some(from.clone()));
-                    kept.entry(from.clone()).or_default().refs_up_to = *refs_up_to;
+                    let kept = kept.entry(from.clone()).or_default();
+                    (kept.refs_up_to, kept.places) = (*refs_up_to, step.change.places());
                 }
                 Change::Patch { path, patches, .. } if is_at_or_below(path, CHUNKS_HEAD) => {
                     chunks.entry(path.clone()).or_default().extend(patches.iter().map(|patch| patch.offset));
@@ -173,7 +177,7 @@ impl Layout {
                 _ if of_checkpoint.is_some() => LogKind::Checkpoint,
                 _ => continue,
             };
-            let kept = from.as_ref().and_then(|from| kept.get(from)).copied().unwrap_or_default();
+            let kept = from.as_ref().and_then(|from| kept.get(from)).cloned().unwrap_or_default();
             let part = Part { path, from, number, kind, kept };
             match (kind, of_checkpoint) {
                 (LogKind::Wbl, _) => wbl.push(part),

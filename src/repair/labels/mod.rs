@@ -74,7 +74,10 @@ pub(super) fn recover(
     if survivors.too_many {
         return Ok(None);
     }
-    let mixed = generations.is_none() && scanned.report.findings.iter().any(Finding::is_of_reissued_refs);
+    let is_put_right = scanned.report.misplaced.as_ref().is_some_and(|pages| pages.defines_once);
+    let mixed = generations.is_none()
+        && !is_put_right
+        && scanned.report.findings.iter().any(Finding::is_of_reissued_refs);
     // What the newest generation has handed out is another series wherever else it stands.
     let most =
         generations.and_then(|generations| generations.common).unwrap_or(u64::MAX).min(fence::MOST - 1);

@@ -1,0 +1,156 @@
+//! Segments whose pages do not stand where they were written: written anew, each page where it belongs.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+
+use super::fence::Refs;
+use super::plan::{Change, Loss, Mends, PageRun, Plan, Step};
+use super::salvage::mends;
+use super::segment::{Mending, Standing, is_to_be_mended};
+use crate::scan::misplaced::{Arrangement, PagePut};
+use crate::scan::report::{Finding, Report};
+use crate::tsdb::Target;
+use crate::wal::arranged::Place;
+use crate::wal::{PAGE, PAGE_SIZE, ReadAt};
+
+/// Pages of other segments that one plan holds, at the most: each takes twice its bytes as text.
+const MOST_FOREIGN: usize = 4096;
+
+/// The step that writes a segment anew with these pages, and the refs of corrected records; or why there is none.
+pub(super) fn step(
+    target: &Target,
+    path: &str,
+    mending: Mending<'_>,
+    findings: &[&Finding],
+    (puts, arrangement): (&[PagePut], &Arrangement),
+) -> io::Result<Result<(Option<Step>, Refs), &'static str>> {
+    let full = target.path_of(path);
+    if full.is_symlink() {
+        return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
+    }
+    let file = File::open(&full)?;
+    let length = file.metadata()?.len();
+    let Some(pages) = runs(target, puts)? else {
+        return Ok(Err("too many of its pages stand in other segments"));
+    };
+    let mut change = Change::Rewrite {
+        path: path.to_owned(),
+        from: None,
+        bytes: length,
+        records: 0,
+        agent: mending.agent,
+        corrections: mending.corrections,
+        refs_up_to: None,
+        begins_with: Vec::new(),
+        pages,
+    };
+    let places = change.places();
+    let mending = Mending { places: places.as_deref(), ..mending };
+    let standing = Standing::of(&file, length, mending);
+    if standing.is_in_flux() || standing.has_too_large() {
+        return Ok(Err("not all of its bytes can be read"));
+    }
+    let blanks = places.iter().flatten().filter(|place| **place == Place::Blank).count() as u64;
+    if let Change::Rewrite { records, .. } = &mut change {
+        *records = standing.kept_records().saturating_sub(blanks);
+    }
+    let is_whole = !standing.problems.iter().any(is_to_be_mended);
+    let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None) };
+    let lost = lost.and(standing.lost_to_agent());
+    let mut mended: Vec<Mends> =
+        findings
+        .iter()
+        .map(|finding| {
+            let page = (finding.path.clone(), finding.offset.unwrap_or(0) / PAGE);
+            let is_copy = arrangement.copies.contains(&page);
+            mends(finding, how(finding, is_copy, is_whole).to_owned())
+        })
+        .collect();
+    if mended.is_empty() {
+        mended.push(Mends {
+            code: "misplaced_pages".to_owned(),
+            offset: None,
+            end: None,
+            message: "pages that belong here stand elsewhere".to_owned(),
+            how: "they are put back".to_owned(),
+        });
+    }
+    let (bytes, _) = mending.bytes(&file, length);
+    let refs = standing.corrected_refs(&bytes)?;
+    Ok(Ok((Some(Step { change, mends: mended, lost }), refs)))
+}
+
+fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
+    match (finding.code, is_whole) {
+        ("misplaced_pages", _) if is_copy => "the copy is left out; the original stays where it is",
+        ("misplaced_pages", _) => "put back where it belongs",
+        (_, true) => "all is whole once the pages stand where they belong",
+        (_, false) => "the segment is written anew, its pages where they belong, without what is damaged then",
+    }
+}
+
+/// What is wrong with refs is put right where all series are defined once afterwards.
+pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
+    if !report.misplaced.as_ref().is_some_and(|pages| pages.defines_once) {
+        return;
+    }
+    let is_arranged =
+        |step: &&mut Step| matches!(&step.change, Change::Rewrite { pages, .. } if !pages.is_empty());
+    let Some(step) = plan.steps.iter_mut().find(is_arranged) else { return };
+    for of_path in findings.values_mut() {
+        let is_settled =
+            |finding: &mut &Finding| matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use");
+        let settled = of_path.extract_if(.., is_settled);
+        step.mends.extend(settled.map(|finding| {
+            mends(finding, "once the pages stand where they belong, each series is defined once".to_owned())
+        }));
+    }
+}
+
+/// As a plan has them; none if they are too many.
+fn runs(target: &Target, puts: &[PagePut]) -> io::Result<Option<Vec<PageRun>>> {
+    let mut runs: Vec<PageRun> = Vec::new();
+    let mut foreign = 0;
+    let mut open: Option<(&str, File)> = None;
+    for put in puts {
+        match (put, runs.last_mut()) {
+            (PagePut::Own(number), Some(PageRun::Own { first, count })) if *first + *count == *number => {
+                *count += 1;
+            }
+            (PagePut::Own(number), _) => runs.push(PageRun::Own { first: *number, count: 1 }),
+            (PagePut::Blank, Some(PageRun::Nothing(count))) => *count += 1,
+            (PagePut::Blank, _) => runs.push(PageRun::Nothing(1)),
+            (PagePut::Of(path, number), _) => {
+                foreign += 1;
+                if foreign > MOST_FOREIGN {
+                    return Ok(None);
+                }
+                let file = match open.take() {
+                    Some((known, file)) if known == path => file,
+                    _ => File::open(target.path_of(path))?,
+                };
+                runs.push(PageRun::Bytes(page(&file, *number)?));
+                open = Some((path, file));
+            }
+        }
+    }
+    if runs.is_empty() {
+        // A segment of nothing.
+        runs.push(PageRun::Nothing(1));
+    }
+    Ok(Some(runs))
+}
+
+fn page(file: &File, number: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; PAGE_SIZE];
+    let mut filled = 0;
+    while filled < PAGE_SIZE {
+        match ReadAt::read_at(file, &mut bytes[filled..], number * PAGE + filled as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}

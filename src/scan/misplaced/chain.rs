@@ -1,0 +1,160 @@
+//! Records put together over pages that do not follow one another.
+
+use std::collections::HashMap;
+
+use crate::record::{self, Record as Decoded, RecordType, SeriesUse, each_use};
+use crate::wal::compress::{self, Unpacker};
+use crate::wal::layout::HeadByte;
+use crate::wal::{Compression, Record};
+
+/// For how many entries a decoder is out of step at the most that is looked at.
+const LOOKED_AT: usize = 3;
+
+/// Entries of one record that are looked at, at the most.
+const MOST_USES: usize = 1 << 20;
+
+/// Bytes that a stored one unpacks to at the most, of records that are put together.
+const MOST_RATIO: usize = 64;
+
+/// From here on fragments are not believed to belong together.
+pub(super) const UNBELIEVABLE: u32 = 3;
+
+/// How oddly the entries of a record step at each of its joints: 0 not at all. Of a compressed record nothing can be said.
+pub(super) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
+    if record.compression != Compression::None {
+        return Vec::new();
+    }
+    steps_at(record.data, &record.joints().collect::<Vec<_>>())
+}
+
+fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
+    if !RecordType::of(data).is_some_and(has_samples) {
+        return Vec::new();
+    }
+    let mut uses = Vec::new();
+    each_use(data, |now| {
+        if uses.len() < MOST_USES {
+            uses.push(now);
+        }
+    });
+    let places: Vec<usize> =
+        joints.iter().map(|&joint| uses.partition_point(|now| now.end <= joint)).collect();
+    let is_near = |at: usize| places.iter().any(|&place| at + 1 >= place && at < place + LOOKED_AT);
+    let mut kinds: HashMap<(i128, bool), usize> = HashMap::new();
+    let mut times: usize = 0;
+    for (at, pair) in uses.windows(2).enumerate() {
+        if !is_near(at) {
+            *kinds.entry(kind(pair[0], pair[1])).or_default() += 1;
+            times += usize::from(pair[0].time != pair[1].time);
+        }
+    }
+    let oddness = |a: SeriesUse, b: SeriesUse| {
+        if kinds.contains_key(&kind(a, b)) {
+            return 0;
+        }
+        let (step, same_time) = kind(a, b);
+        match (same_time, step > 0) {
+            (true, true) if step <= 2 => 0,
+            (true, true) => 1,
+            (true, false) if step == 0 => 3,
+            (true, false) => 2,
+            // Several scrapes in one record: the next begins again.
+            (false, _) if times > 0 && b.time > a.time => 1,
+            (false, _) => 3,
+        }
+    };
+    let at_joint = |&entry: &usize| {
+        let around = uses.get(entry.saturating_sub(1)..(entry + LOOKED_AT).min(uses.len()));
+        around.unwrap_or_default().windows(2).map(|pair| oddness(pair[0], pair[1])).max().unwrap_or(0)
+    };
+    places.iter().map(at_joint).collect()
+}
+
+fn has_samples(kind: RecordType) -> bool {
+    use RecordType as R;
+    !matches!(
+        kind,
+        R::Series | R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime
+    )
+}
+
+/// By how much the ref goes on, and whether at the same time.
+fn kind(a: SeriesUse, b: SeriesUse) -> (i128, bool) {
+    (i128::from(b.series_ref) - i128::from(a.series_ref), a.time == b.time)
+}
+
+/// Whether fragments are one record, and how odd that would be: none if they are not.
+pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Option<u32> {
+    let (last, _) = parts.last()?;
+    let compression = last.compression();
+    if parts.iter().any(|(head, _)| head.compression() != compression || !head.is_canonical()) {
+        return None;
+    }
+    let mut stored = Vec::new();
+    let mut joints = Vec::new();
+    for (_, data) in parts {
+        stored.extend_from_slice(data);
+        joints.push(stored.len());
+    }
+    joints.pop();
+    // What unpacks to far more is not looked at: it would have to be unpacked for each trial.
+    if compress::claims(compression, &stored) > stored.len().saturating_mul(MOST_RATIO) as u64 {
+        return None;
+    }
+    let data = unpacker.unpack(compression, &stored).ok()?;
+    let summary = record::summarize(data);
+    if summary.error.is_some() || summary.overlong {
+        return None;
+    }
+    if summary.record_type.is_none() {
+        return (compression == Compression::Zstd).then_some(0);
+    }
+    if compression == Compression::Zstd {
+        return Some(0);
+    }
+    const HIGHEST_REF: u64 = 1 << 40;
+    const DAYS: u64 = 30 * 24 * 60 * 60 * 1000;
+    let is_sane = summary.max_ref.is_none_or(|max| max < HIGHEST_REF)
+        && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < DAYS)
+        && summary.unknown_schemas == 0;
+    if !is_sane {
+        return None;
+    }
+    match Decoded::parse(data) {
+        Decoded::Series(series) => {
+            let mut last = 0;
+            for entry in series.entries().flatten() {
+                if !plausible_labels(&entry) || entry.series_ref == 0 {
+                    return None;
+                }
+                if entry.series_ref < last && compression == Compression::None {
+                    // Most often in order.
+                    last = u64::MAX;
+                } else if last != u64::MAX {
+                    last = entry.series_ref;
+                }
+            }
+            return Some(u32::from(last == u64::MAX));
+        }
+        Decoded::Metadata(metadata) => {
+            let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+            let fits = |entry: &record::MetadataEntry<'_>| is_text(entry.unit) && is_text(entry.help);
+            return metadata.entries().flatten().all(|entry| fits(&entry)).then_some(0);
+        }
+        _ => {}
+    }
+    if compression != Compression::None {
+        return Some(0);
+    }
+    let odd = steps_at(data, &joints).into_iter().max().unwrap_or(0);
+    (odd < UNBELIEVABLE).then_some(odd)
+}
+
+fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
+    let mut last: Option<&[u8]> = None;
+    entry.labels.iter().all(|(name, value)| {
+        let sorted = last.is_none_or(|last| last < name);
+        last = Some(name);
+        sorted && !name.is_empty() && std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok()
+    })
+}

@@ -1,0 +1,363 @@
+//! Pages that do not stand where they were written: swapped, copied or moved, within a segment or across segments.
+//!
+//! Nothing covers the order of pages. What is intact in a page that comes too early is replayed too early, and Prometheus
+//! then drops every older sample of those series. So where the scan has met a sign of it, all pages that are replayed are
+//! looked at once more: how each begins and ends ([`pages`]), which of them go on with a record of another ([`chain`]), and
+//! when they were written ([`arrange`]). An order other than that on the disk is only proposed if a replay would serve more
+//! of it ([`serves`]).
+
+mod arrange;
+mod chain;
+mod pages;
+mod serves;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use self::arrange::{Order, Put};
+use self::pages::Pages;
+use self::serves::{Served, served};
+use super::findings::of_file;
+use super::order::{Role, Step};
+use super::report::{Cause, Finding, Lost, Severity};
+use super::salvage::{Problem, ProblemKind};
+use super::segment::SegmentScan;
+use super::settled::Settlements;
+use super::words::count;
+use crate::tsdb::Listing;
+use crate::wal::arranged::Place;
+use crate::wal::{Fault, PAGE};
+
+/// Where the pages of segments belong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrangement {
+    /// For each segment that is to be changed, by its path, what stands in it instead.
+    pub(crate) segments: BTreeMap<String, Vec<PagePut>>,
+    /// Pages that are copies, by path and number.
+    pub(crate) copies: BTreeSet<(String, u64)>,
+    /// Series are defined once when all pages stand where they belong.
+    pub(crate) defines_once: bool,
+}
+
+/// A page of a segment as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PagePut {
+    /// Its own of that number.
+    Own(u64),
+    /// That of another segment, by its path and number.
+    Of(String, u64),
+    /// Nothing, and no record goes on across it.
+    Blank,
+}
+
+/// Orders that are held against each other, at the most.
+const MOST_TRIALS: usize = 12;
+
+/// Of so many bytes and more only a few are.
+const MANY: u64 = 4 << 30;
+
+/// Whether anything that a scan has found may come of pages that do not stand where they stood.
+pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], of_refs: &[Finding]) -> bool {
+    if of_refs.iter().any(|finding| matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use")) {
+        return true;
+    }
+    let replayed = steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal));
+    let scans: Vec<&SegmentScan> =
+        replayed.filter_map(|step| scans[step.log][step.segment].as_ref()).collect();
+    let goes_back = scans
+        .iter()
+        .filter_map(|scan| scan.tally.times())
+        .try_fold(i64::MIN, |last, (_, max)| (max >= last).then_some(max))
+        .is_none();
+    goes_back || scans.iter().any(|scan| scan.goes_back || scan.problems.iter().any(|(problem, _)| is_suspicious(problem)))
+}
+
+/// Whether pages in the wrong place make such a problem.
+fn is_suspicious(problem: &Problem) -> bool {
+    match &problem.kind {
+        ProblemKind::Framing(fault) => matches!(
+            fault,
+            Fault::Unfinished
+                | Fault::Headless
+                | Fault::ZeroedTail
+                | Fault::Type(_)
+                | Fault::Unpack(_)
+                | Fault::DuplicatedPage { .. }
+        ),
+        ProblemKind::Spliced(_) => true,
+        ProblemKind::Decode(_) => problem.range.end > problem.range.start - problem.range.start % PAGE + PAGE,
+        ProblemKind::Flags => false,
+    }
+}
+
+/// Where pages belong that do not stand there, and what is to be said of it; none if all do, or nothing is gained.
+pub(super) fn find(
+    listing: &Listing,
+    steps: &[Step],
+    settled: &Settlements,
+) -> io::Result<Option<(Arrangement, Vec<Finding>)>> {
+    let mut pages = Pages::default();
+    for step in steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal)) {
+        let log = &listing.logs[step.log];
+        let file = &log.segments[step.segment];
+        pages.add((log.relative_of(file), step.log), file, settled)?;
+    }
+    let bytes: u64 = pages.segments.iter().map(|segment| segment.length).sum();
+    if pages.unpacked > bytes.saturating_mul(100).saturating_add(1 << 30) {
+        // They would be unpacked again and again.
+        return Ok(None);
+    }
+    let most = if bytes > MANY { 4 } else { MOST_TRIALS };
+    let (copies, open) = arrange::copies(&pages);
+    let mut search = Search { pages: &pages, settled, before: None, best: None, trials: 0 };
+    let mut without = copies;
+    if open.is_empty() {
+        search.try_without(&without)?;
+    }
+    for twins in open {
+        if search.trials + 2 > most {
+            break;
+        }
+        let mut better = None;
+        for copy in [twins.second, twins.first] {
+            let mut more = without.clone();
+            more.push(copy);
+            if search.try_without(&more)? {
+                better = Some(more);
+            }
+        }
+        without = better.unwrap_or(without);
+    }
+    let Some((order, served, _)) = search.best else { return Ok(None) };
+    let arrangement = arrangement(&pages, &order, served);
+    let findings = findings(listing, &pages, &order);
+    Ok(Some((arrangement, findings)))
+}
+
+struct Search<'a> {
+    pages: &'a Pages,
+    settled: &'a Settlements,
+    /// What is served of the pages as they stand.
+    before: Option<Served>,
+    best: Option<(Order, Served, usize)>,
+    trials: usize,
+}
+
+impl Search<'_> {
+    /// Tries the best order that there is without these copies. Whether more is served of it than of any before.
+    fn try_without(&mut self, copies: &[Range<usize>]) -> io::Result<bool> {
+        let order = arrange::order(self.pages, copies)?;
+        if (0..order.len()).all(|at| is_as_it_was(self.pages, at, &order[at])) {
+            return Ok(false);
+        }
+        let before = match self.before {
+            Some(before) => before,
+            None => *self.before.insert(served(self.pages, &HashMap::default(), self.settled)?),
+        };
+        self.trials += 1;
+        let now = served(self.pages, &places(self.pages, &order)?, self.settled)?;
+        // More samples; or as many, with series that are defined once.
+        let moves = displaced(self.pages, &order).len();
+        let worth = |served: &Served, moves: usize| {
+            (served.samples, std::cmp::Reverse(served.redefined), std::cmp::Reverse(moves))
+        };
+        let least = self.best.as_ref().map_or((before, 0), |(_, best, moves)| (*best, *moves));
+        let is_better = worth(&now, moves) > worth(&least.0, least.1);
+        if is_better {
+            self.best = Some((order, now, moves));
+        }
+        Ok(is_better)
+    }
+}
+
+/// What stands in the segments that change.
+fn places(pages: &Pages, order: &Order) -> io::Result<HashMap<usize, Vec<Place>>> {
+    let mut all = HashMap::default();
+    for (at, puts) in order.iter().enumerate() {
+        if is_as_it_was(pages, at, puts) {
+            continue;
+        }
+        let mut places = Vec::with_capacity(puts.len());
+        for &put in puts {
+            places.push(match put {
+                Put::Blank => Place::Blank,
+                Put::Page(page) if pages.all[page].segment == at => Place::Own(pages.all[page].number),
+                Put::Page(page) => Place::Other(Arc::from(pages.bytes(page)?)),
+            });
+        }
+        all.insert(at, places);
+    }
+    Ok(all)
+}
+
+fn is_as_it_was(pages: &Pages, at: usize, puts: &[Put]) -> bool {
+    let mut range = pages.segments[at].pages.clone();
+    // Zeros at the end say nothing.
+    while range.end > range.start && pages.all[range.end - 1].is_zero {
+        range.end -= 1;
+    }
+    let is_same = |(put, own): (&Put, usize)| matches!(put, Put::Page(page) if pages.all[*page].hash == pages.all[own].hash);
+    puts.len() == range.len() && puts.iter().zip(range).all(is_same)
+}
+
+fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
+    let mut segments = BTreeMap::new();
+    for (at, puts) in order.iter().enumerate().filter(|(at, puts)| !is_as_it_was(pages, *at, puts)) {
+        let put = |put: &Put| match *put {
+            Put::Blank => PagePut::Blank,
+            Put::Page(page) => {
+                let of = &pages.all[page];
+                if of.segment == at {
+                    PagePut::Own(of.number)
+                } else {
+                    PagePut::Of(pages.segments[of.segment].relative.clone(), of.number)
+                }
+            }
+        };
+        segments.insert(pages.segments[at].relative.clone(), puts.iter().map(put).collect());
+    }
+    let left_out = displaced(pages, order).into_iter().filter(|(_, to)| to.is_none());
+    let copies = left_out.map(|(page, _)| {
+        let of = &pages.all[page];
+        (pages.segments[of.segment].relative.clone(), of.number)
+    });
+    Arrangement { segments, copies: copies.collect(), defines_once: served.redefined == 0 }
+}
+
+/// Pages that stand elsewhere in an order: where it has them, and behind which page; none for those that are copies.
+fn displaced(pages: &Pages, order: &Order) -> BTreeMap<usize, Option<(usize, Option<usize>)>> {
+    let mut displaced = BTreeMap::new();
+    let mut put: HashSet<usize> = HashSet::new();
+    for (segment, puts) in order.iter().enumerate() {
+        let own: Vec<usize> = puts
+            .iter()
+            .filter_map(|put| match put {
+                Put::Page(page) if pages.all[*page].segment == segment => Some(*page),
+                _ => None,
+            })
+            .collect();
+        let stay: HashSet<usize> = rising(&own).into_iter().collect();
+        let mut last = None;
+        for one in puts {
+            let Put::Page(page) = *one else { continue };
+            put.insert(page);
+            if !stay.contains(&page) {
+                displaced.insert(page, Some((segment, last)));
+            }
+            last = Some(page);
+        }
+    }
+    for (at, page) in pages.all.iter().enumerate() {
+        if !page.is_zero && !put.contains(&at) {
+            displaced.insert(at, None);
+        }
+    }
+    displaced
+}
+
+/// The longest rising part of numbers.
+fn rising(numbers: &[usize]) -> Vec<usize> {
+    let mut ends: Vec<usize> = Vec::new();
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(numbers.len());
+    for (at, number) in numbers.iter().enumerate() {
+        let place = ends.partition_point(|&end| numbers[end] < *number);
+        before.push(place.checked_sub(1).map(|place| ends[place]));
+        if place == ends.len() {
+            ends.push(at);
+        } else {
+            ends[place] = at;
+        }
+    }
+    let mut all = Vec::new();
+    let mut at = ends.last().copied();
+    while let Some(one) = at {
+        all.push(numbers[one]);
+        at = before[one];
+    }
+    all.reverse();
+    all
+}
+
+fn findings(listing: &Listing, pages: &Pages, order: &Order) -> Vec<Finding> {
+    let displaced = displaced(pages, order);
+    let mut runs: Vec<(Range<usize>, Option<(usize, Option<usize>)>)> = Vec::new();
+    for (page, to) in displaced {
+        let goes_on = |(run, first): &&mut (Range<usize>, Option<(usize, Option<usize>)>)| {
+            let follows = match (first, to) {
+                (Some(first), Some(to)) => first.0 == to.0 && to.1 == Some(page - 1),
+                (None, None) => true,
+                _ => false,
+            };
+            run.end == page && pages.all[page - 1].segment == pages.all[page].segment && follows
+        };
+        match runs.last_mut().filter(goes_on) {
+            Some((run, _)) => run.end += 1,
+            None => runs.push((page..page + 1, to)),
+        }
+    }
+    runs.into_iter().map(|(run, to)| finding(listing, pages, &run, to)).collect()
+}
+
+fn finding(
+    listing: &Listing,
+    pages: &Pages,
+    run: &Range<usize>,
+    to: Option<(usize, Option<usize>)>,
+) -> Finding {
+    let first = &pages.all[run.start];
+    let segment = &pages.segments[first.segment];
+    let many = count(run.len() as u64, "page");
+    let message = match to {
+        Some((other, behind)) => {
+            let place = match behind {
+                Some(page) => {
+                    let of = &pages.all[page];
+                    format!(
+                        "behind what stands at {} of {}",
+                        of.number * PAGE,
+                        pages.segments[of.segment].relative
+                    )
+                }
+                None => format!("at the beginning of {}", pages.segments[other].relative),
+            };
+            format!(
+                "{many} of records that belong {place}: records that go on from page to page, and the times of samples show it; \
+                 replayed here they make Prometheus drop samples"
+            )
+        }
+        None => {
+            let original = pages.all.iter().enumerate().find(|(at, page)| {
+                page.hash == first.hash && !run.contains(at)
+            });
+            let of = original.map_or_else(String::new, |(_, page)| {
+                format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
+            });
+            format!(
+                "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what stood here before is lost, \
+                 unless it stands elsewhere"
+            )
+        }
+    };
+    let log = &listing.logs[segment.log];
+    let file = log.segments.iter().find(|file| log.relative_of(file) == segment.relative);
+    let offset = first.number * PAGE;
+    let end = (offset + run.len() as u64 * PAGE).min(segment.length);
+    let fallback = &log.segments[0];
+    Finding {
+        offset: Some(offset),
+        end: Some(end),
+        lost: if to.is_some() { Lost { records: Some(0), entries: Some(0) } } else { Lost::default() },
+        ..of_file(
+            log,
+            file.unwrap_or(fallback),
+            "misplaced_pages",
+            Severity::Damage,
+            message,
+            Some(Cause::Files),
+        )
+    }
+}

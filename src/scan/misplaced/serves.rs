@@ -1,0 +1,133 @@
+//! What a replay serves of records in some order (`tsdb/head_wal.go`, `loadWAL`): of each series only samples that are newer
+//! than all before, and none from before its record was given again.
+
+use std::fs::File;
+use std::hash::BuildHasher as _;
+use std::io;
+
+use foldhash::HashMap;
+
+use super::pages::Pages;
+use crate::record::{FloatHistogramEntry, HistogramEntry, Record as Decoded};
+use crate::scan::salvage::{Contents, Problem, Reading, Visitor, settle};
+use crate::scan::settled::Settlements;
+use crate::wal::arranged::{Arranged, Place};
+use crate::wal::Record;
+
+/// What a replay comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Served {
+    pub(super) samples: u64,
+    /// Series records of refs or labels that were known already.
+    pub(super) redefined: u64,
+    /// Samples of refs that no record has defined.
+    pub(super) unknown: u64,
+}
+
+/// What is served if the segments have these pages; those of which nothing is said have their own.
+pub(super) fn served(
+    pages: &Pages,
+    arranged: &HashMap<usize, Vec<Place>>,
+    settled: &Settlements,
+) -> io::Result<Served> {
+    let mut head = Head::default();
+    for (at, segment) in pages.segments.iter().enumerate() {
+        let file = File::open(&segment.path)?;
+        match arranged.get(&at) {
+            None => {
+                // One of which nothing is known has been walked.
+                let known = settled.of(&file, segment.length).cloned().unwrap_or_default();
+                known.tell(&file, segment.length, Reading::Prometheus, &mut head);
+            }
+            Some(places) => {
+                let source = Arranged::new(&file, segment.length, places);
+                let length = source.length();
+                let settled = settle(&source, length, Reading::Prometheus, &mut Nobody);
+                settled.tell(&source, length, Reading::Prometheus, &mut head);
+            }
+        }
+    }
+    Ok(head.finish())
+}
+
+struct Nobody;
+
+impl Visitor for Nobody {
+    fn record(&mut self, _: &Record<'_>, _: &Contents) {}
+
+    fn damage(&mut self, _: Problem) {}
+}
+
+impl Visitor for Head {
+    fn record(&mut self, record: &Record<'_>, _: &Contents) {
+        match Decoded::parse(record.data) {
+            Decoded::Series(r) => {
+                let hash = foldhash::quality::FixedState::default();
+                for entry in r.entries().flatten() {
+                    self.series(entry.series_ref, hash.hash_one(entry.labels.encoded()));
+                }
+            }
+            Decoded::Samples(r) => r.entries().flatten().for_each(|e| self.sample(e.series_ref, e.t)),
+            Decoded::Histograms(r) => {
+                let known = r.entries().flatten().filter(HistogramEntry::known_schema);
+                known.for_each(|e| self.sample(e.series_ref, e.t));
+            }
+            Decoded::FloatHistograms(r) => {
+                let known = r.entries().flatten().filter(FloatHistogramEntry::known_schema);
+                known.for_each(|e| self.sample(e.series_ref, e.t));
+            }
+            _ => {}
+        }
+    }
+
+    fn damage(&mut self, _: Problem) {}
+}
+
+#[derive(Default)]
+struct Head {
+    refs: HashMap<u64, usize>,
+    labels: HashMap<u64, usize>,
+    /// Of each series the time of its last sample, and how many it has.
+    series: Vec<(i64, u64)>,
+    redefined: u64,
+    unknown: u64,
+}
+
+impl Head {
+    fn series(&mut self, series_ref: u64, labels: u64) {
+        if let Some(&known) = self.labels.get(&labels) {
+            self.redefined += 1;
+            self.series[known] = (i64::MIN, 0);
+            self.refs.insert(series_ref, known);
+            return;
+        }
+        let new = self.series.len();
+        self.series.push((i64::MIN, 0));
+        self.labels.insert(labels, new);
+        if let Some(before) = self.refs.insert(series_ref, new) {
+            // Nothing leads to it any more.
+            self.redefined += 1;
+            self.series[before].1 = 0;
+        }
+    }
+
+    fn sample(&mut self, series_ref: u64, time: i64) {
+        let Some(&series) = self.refs.get(&series_ref) else {
+            self.unknown += 1;
+            return;
+        };
+        let (last, count) = &mut self.series[series];
+        if time > *last {
+            *last = time;
+            *count += 1;
+        }
+    }
+
+    fn finish(self) -> Served {
+        Served {
+            samples: self.series.iter().map(|&(_, count)| count).sum(),
+            redefined: self.redefined,
+            unknown: self.unknown,
+        }
+    }
+}
