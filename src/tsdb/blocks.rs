@@ -216,7 +216,7 @@ fn tombstones(path: &Path) -> Result<(), String> {
         Ok(_) => {}
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| e.to_string())?;
+    let file = crate::io::open(path).map_err(|e| e.to_string())?;
     file.take(LONGEST_TOMBSTONES).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     let Some((stones, checksum)) = bytes.split_last_chunk::<4>().filter(|(stones, _)| stones.len() >= 5)
     else {
@@ -246,7 +246,7 @@ fn ends(path: &Path, first: u64, last: usize) -> Result<(Vec<u8>, Vec<u8>), Stri
     if metadata.len() == 0 {
         return Err("it is empty".into());
     }
-    let file = File::open(path).map_err(failed)?;
+    let file = crate::io::open(path).map_err(failed)?;
     let mut head = Vec::new();
     (&file).take(first).read_to_end(&mut head).map_err(failed)?;
     let last = last.min(usize::try_from(metadata.len()).unwrap_or(last));
