@@ -531,7 +531,8 @@ mod tests {
                 let error = find(path).map(drop).expect_err(path).to_string();
                 assert!(error.contains("is a symbolic link"), "{name}: {path}: {error}");
             }
-            for path in ["..", "/", "/etc", "wal/..", "./wal", "wal/../../outside", "wal/.", "wal//", "a//b"] {
+            for path in ["..", "/", "/etc", "wal/..", "./wal", "wal/../../outside", "wal/.", "wal//", "a//b"]
+            {
                 let error = find(path).map(drop).expect_err(path).to_string();
                 assert!(error.contains("not a path below"), "{name}: {path}: {error}");
             }

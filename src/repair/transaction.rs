@@ -15,8 +15,8 @@ use super::backup::{self, Backup, Changed, Directory};
 use super::data::Data;
 use super::error::{At as _, RepairError};
 use super::files::{
-    self, Owner, Splice, copy_spliced, copy_whole, create_directories, rename_new,
-    replace, replace_own, set_modified, set_modified_directory, splice_in_place, staged, sync_directory,
+    self, Owner, Splice, copy_spliced, copy_whole, create_directories, rename_new, replace, replace_own,
+    set_modified, set_modified_directory, splice_in_place, staged, sync_directory,
 };
 use super::lock::Lock;
 use super::plan::{Change, Method, Plan};
@@ -68,8 +68,10 @@ impl Begun {
             Err(error) => return Err(wrong(error.to_string())),
         };
         let mut begun: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        let outside =
-            begun.directories.iter().find(|known| !known.path.is_empty() && !is_below(Path::new(&known.path)));
+        let outside = begun
+            .directories
+            .iter()
+            .find(|known| !known.path.is_empty() && !is_below(Path::new(&known.path)));
         if let Some(outside) = outside {
             return Err(wrong(format!("{} is not a path in the data directory", outside.path)));
         }
@@ -272,13 +274,7 @@ pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// All that comes before the first change.
-fn keep(
-    data: &Data,
-    plan: &Plan,
-    begun: &Begun,
-    place: &Place,
-    lock: &Lock,
-) -> Result<Backup, RepairError> {
+fn keep(data: &Data, plan: &Plan, begun: &Begun, place: &Place, lock: &Lock) -> Result<Backup, RepairError> {
     begun.write(data)?;
     preflight::probe(data, plan).at("write to", data.path())?;
     let backup = Backup::write(&begun.backup, place, data, plan, begun.directories.clone())?;

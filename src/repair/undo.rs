@@ -177,14 +177,15 @@ pub fn restore_into(backup: &Path, into: &Path) -> Result<Restored, RepairError>
     let owner = Owner::of(&data.place().look().at("look at", data.path())?);
     let owner = owner.with_mode(owner.mode | 0o700);
     files::create_directory(&partial, owner).at("create", &partial)?;
-    let restored =
-        partial.as_root().at("open", &partial).and_then(|root| restore(&backup, data.place(), &root)).and_then(
-            |restored| {
-                sync_tree(&partial).at("write", &partial)?;
-                rename_new(&partial, &into).at("create", &into)?;
-                Ok(restored)
-            },
-        );
+    let restored = partial
+        .as_root()
+        .at("open", &partial)
+        .and_then(|root| restore(&backup, data.place(), &root))
+        .and_then(|restored| {
+            sync_tree(&partial).at("write", &partial)?;
+            rename_new(&partial, &into).at("create", &into)?;
+            Ok(restored)
+        });
     if restored.is_err() {
         // It was made here.
         let _ = partial.remove_any();

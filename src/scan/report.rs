@@ -174,6 +174,8 @@ pub enum Reason {
     StartFails,
     /// A start deletes or cuts what can be read, or does not load it.
     StartLoses,
+    /// A start serves samples under the labels of other series.
+    WrongLabels,
     /// A start drops samples because no series record says what their labels are.
     DropsUnlabelled,
     /// A start skips a block.

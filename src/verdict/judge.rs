@@ -20,23 +20,25 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
         }
     };
     let has = |codes: &[&str]| report.findings.iter().any(|finding| codes.contains(&finding.code));
-    let starts = || forecast.iter().flat_map(|forecast| &forecast.starts);
+    // The directory does not tell whether Prometheus runs with chunk snapshots or without: either has to be right.
+    let forecasts =
+        || forecast.into_iter().chain(forecast.and_then(|with| with.without_snapshots.as_deref()));
+    let starts = || forecasts().flat_map(|forecast| &forecast.starts);
     let comes_up = |outcome| matches!(outcome, Outcome::Starts | Outcome::Loses);
     let fails = starts().any(|start| !comes_up(start.outcome));
-    let always = starts().last().is_some_and(|start| !comes_up(start.outcome));
+    let always =
+        forecasts().any(|forecast| forecast.starts.last().is_some_and(|start| !comes_up(start.outcome)));
     because(Reason::StartFails, fails || has(&NO_START));
     let loses = starts().any(|start| start.outcome == Outcome::Loses || start.gone.samples > 0);
-    because(Reason::StartLoses, loses || forecast.is_some_and(|forecast| forecast.poisoned && loses));
+    because(Reason::StartLoses, loses);
+    because(Reason::WrongLabels, starts().any(|start| start.wrong_labels.samples > 0));
     let unlabelled = starts().any(|start| start.unknown_refs.samples > 0);
     let unlabelled = unlabelled.then(|| without_labels(report)).flatten();
     let recorded = losses::recorded(target.path());
     let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
     because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
-    because(
-        Reason::CheckpointFails,
-        forecast.is_some_and(|forecast| forecast.next_checkpoint_error.is_some()),
-    );
+    because(Reason::CheckpointFails, forecasts().any(|forecast| forecast.next_checkpoint_error.is_some()));
     because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
     because(Reason::NotRead, has(&["not_read", "record_too_large"]));
     because(
@@ -49,9 +51,13 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let state = match reasons.first() {
         None => State::Clean,
         Some(Reason::StartFails) if always || has(&NO_START) => State::WillNotStart,
-        Some(Reason::StartFails | Reason::StartLoses | Reason::DropsUnlabelled | Reason::SkipsBlock) => {
-            State::WillLoseData
-        }
+        Some(
+            Reason::StartFails
+            | Reason::StartLoses
+            | Reason::WrongLabels
+            | Reason::DropsUnlabelled
+            | Reason::SkipsBlock,
+        ) => State::WillLoseData,
         Some(Reason::CheckpointFails | Reason::Damage | Reason::NotRead | Reason::Repairable) => {
             State::Damaged
         }

@@ -146,7 +146,9 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
                 && last.segment == page.segment
                 && match page.before {
                     Joint::Sound | Joint::Unknown => pace.misfit(gap) < 2,
-                    Joint::Clean => page.times.0 > page.times.1 || page.times.0.saturating_add(slack) >= last.times.1,
+                    Joint::Clean => {
+                        page.times.0 > page.times.1 || page.times.0.saturating_add(slack) >= last.times.1
+                    }
                     Joint::Odd | Joint::Broken => false,
                 }
         });
@@ -172,7 +174,10 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
 
 /// By how much times go back where pages follow one another as they should, ms.
 fn slack(pages: &Pages) -> i64 {
-    let backs = pages.all.windows(2).filter(|pair| pair[1].before == Joint::Sound && pair[0].segment == pair[1].segment);
+    let backs = pages
+        .all
+        .windows(2)
+        .filter(|pair| pair[1].before == Joint::Sound && pair[0].segment == pair[1].segment);
     let mut backs: Vec<i64> = backs
         .filter(|pair| pair[0].times.0 <= pair[0].times.1 && pair[1].times.0 <= pair[1].times.1)
         .map(|pair| pair[0].times.1.saturating_sub(pair[1].times.0).max(0))
@@ -202,8 +207,7 @@ impl Pace {
                 && timed(&pair[0])
                 && timed(&pair[1])
         });
-        let mut gaps: Vec<i64> =
-            pairs.map(|pair| pair[1].times.0.saturating_sub(pair[0].times.1)).collect();
+        let mut gaps: Vec<i64> = pairs.map(|pair| pair[1].times.0.saturating_sub(pair[0].times.1)).collect();
         gaps.sort_unstable();
         let at = |part: usize| gaps.get(gaps.len().saturating_sub(1) * part / 10).copied().unwrap_or(0);
         Self { back: at(1).min(0).saturating_neg(), on: at(9).max(0) }
@@ -234,8 +238,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
     let ends = |block: &Block| part(pages.all[block.pages.end - 1].ends);
     let begins = |block: &Block| part(pages.all[block.pages.start].begins);
     let is_middle = |block: &Block| {
-        begins(block).is_some_and(|edge| edge.head.kind() == FragmentType::Middle)
-            && block.pages.len() == 1
+        begins(block).is_some_and(|edge| edge.head.kind() == FragmentType::Middle) && block.pages.len() == 1
     };
     let starts: Vec<usize> = (0..blocks.len())
         .filter(|&at| ends(&blocks[at]).is_some_and(|edge| edge.head.kind() == FragmentType::First))
@@ -260,11 +263,8 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         }
     }
     let fragment = |block: &Block, at_end: bool| -> Option<(HeadByte, &[u8])> {
-        let (page, edge) = if at_end {
-            (block.pages.end - 1, ends(block)?)
-        } else {
-            (block.pages.start, begins(block)?)
-        };
+        let (page, edge) =
+            if at_end { (block.pages.end - 1, ends(block)?) } else { (block.pages.start, begins(block)?) };
         let range = usize::from(edge.start) + HEADER_SIZE..usize::from(edge.end);
         Some((edge.head, bytes.get(&page)?.get(range)?))
     };
@@ -278,7 +278,14 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         let next = to.pages.clone().find(timed)?;
         Some(pages.all[next].times.0.saturating_sub(pages.all[last].times.1))
     };
-    let mut search = Search { blocks, middles: &middles, tails: &tails, unpacker: Unpacker::default(), trials: 0, bytes: 0 };
+    let mut search = Search {
+        blocks,
+        middles: &middles,
+        tails: &tails,
+        unpacker: Unpacker::default(),
+        trials: 0,
+        bytes: 0,
+    };
     let mut found: Vec<(u32, u64, usize, Vec<usize>)> = Vec::new();
     for &start in &starts {
         let mut path = vec![start];
@@ -298,8 +305,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
     let mut is_taken = vec![[false; 2]; blocks.len()];
     for (.., path) in found {
         let pairs = path.windows(2);
-        let is_free =
-            pairs.clone().all(|pair| !is_taken[pair[0]][1] && !is_taken[pair[1]][0]);
+        let is_free = pairs.clone().all(|pair| !is_taken[pair[0]][1] && !is_taken[pair[1]][0]);
         if is_free {
             for pair in pairs {
                 is_taken[pair[0]][1] = true;
@@ -481,7 +487,8 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
     for of_segment in &mut order {
         // Nothing stands before them.
         let blanks = of_segment.iter().take_while(|put| **put == Put::Blank).count();
-        let is_headless = |put: &Put| matches!(put, Put::Page(page) if pages.all[*page].begins != Side::Whole);
+        let is_headless =
+            |put: &Put| matches!(put, Put::Page(page) if pages.all[*page].begins != Side::Whole);
         if !of_segment.get(blanks).is_some_and(is_headless) {
             of_segment.drain(..blanks);
         }
@@ -493,7 +500,8 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
 fn needs_blank(pages: &Pages, last: Option<usize>, next: usize) -> bool {
     let ends = last.map_or(Side::Whole, |last| pages.all[last].ends);
     let begins = pages.all[next].begins;
-    let follows = last.is_some_and(|last| last + 1 == next && pages.all[last].segment == pages.all[next].segment);
+    let follows =
+        last.is_some_and(|last| last + 1 == next && pages.all[last].segment == pages.all[next].segment);
     !follows && (ends != Side::Whole || begins != Side::Whole)
 }
 

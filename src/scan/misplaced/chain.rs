@@ -72,10 +72,7 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
 
 fn has_samples(kind: RecordType) -> bool {
     use RecordType as R;
-    !matches!(
-        kind,
-        R::Series | R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime
-    )
+    !matches!(kind, R::Series | R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime)
 }
 
 /// By how much the ref goes on, and whether at the same time.
