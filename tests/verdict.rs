@@ -56,12 +56,21 @@ enum Class {
     Files,
     /// Prometheus's user may not read a file, or not write a directory.
     Rights,
+    /// A block is from the future.
+    Future,
     /// Another state, on which Prometheus was started before.
     StartedBefore,
 }
 
-const CLASSES: [Class; 6] =
-    [Class::Harmless, Class::Block, Class::HeadChunks, Class::Files, Class::Rights, Class::StartedBefore];
+const CLASSES: [Class; 7] = [
+    Class::Harmless,
+    Class::Block,
+    Class::HeadChunks,
+    Class::Files,
+    Class::Rights,
+    Class::Future,
+    Class::StartedBefore,
+];
 
 /// The user that owns the directories of [`Class::Rights`].
 const USER: u32 = 12_345;
@@ -190,6 +199,17 @@ fn bring(random: &mut Rng, class: Class, data: &Path) -> Option<String> {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             format!("{} belongs to {uid}:{gid}, mode {mode:o}", below(data, &path))
         }
+        Class::Future => {
+            let meta = of(&|path| path.ends_with("/meta.json")).pop()?;
+            let mut json: Value = serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
+            // Some of these times are past, and one is just behind the samples of the WAL.
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let days = [400, 1, -30][random.usize(..3)];
+            let until = i64::try_from(now.as_millis()).unwrap() + days * 86_400_000;
+            json["maxTime"] = until.into();
+            fs::write(&meta, json.to_string()).unwrap();
+            format!("a block that ends {days} days from now")
+        }
         Class::StartedBefore => {
             let other = CLASSES[random.usize(..4)];
             format!("{} ({other:?})", bring(random, other, data)?)
@@ -214,10 +234,10 @@ fn directories(data: &Path) -> Vec<PathBuf> {
 
 /// What is not as it has to be for a clean directory.
 fn faults(oracle: Oracle, healthy: &Base, data: &Path, as_user: bool) -> Vec<String> {
-    let report = oracle.json_as(as_user.then_some(USER), &["open", "--checkpoint", "--again"], data);
+    let report = oracle.json_as(as_user.then_some(USER), &["open", "--checkpoint", "--now", "--again"], data);
     let mut faults = Vec::new();
     for (which, start) in [("first", &report), ("second", &report["again"])] {
-        for error in ["open_error", "crash", "query_error", "checkpoint_error"] {
+        for error in ["open_error", "crash", "query_error", "checkpoint_error", "now_error"] {
             if let Some(words) = start[error].as_str() {
                 // A head that holds nothing makes no checkpoint.
                 if !words.contains("no checkpoint came about") {

@@ -16,7 +16,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 57] = [
+pub const CODES: [&str; 58] = [
     "block_skipped",
     "block_unusable",
     "checkpoint_ahead",
@@ -30,6 +30,7 @@ pub const CODES: [&str; 57] = [
     "empty_segment",
     "first_segment_missing",
     "flags_disagree",
+    "future_samples",
     "head_chunks_header",
     "head_chunks_not_sequential",
     "head_chunks_of_other_series",
@@ -180,6 +181,8 @@ pub enum Reason {
     DropsUnlabelled,
     /// A start skips a block.
     SkipsBlock,
+    /// Every scrape is refused, since samples or blocks are from the future.
+    RefusesSamples,
     /// The next checkpoint fails.
     CheckpointFails,
     /// A finding is damage.

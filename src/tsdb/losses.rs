@@ -1,7 +1,7 @@
 //! What a repair could not bring back, as it recorded it in the data directory: `walfix-lost.N.json`. Prometheus neither
 //! lists nor deletes such names.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -51,9 +51,10 @@ impl LostLabels {
 #[must_use]
 pub fn recorded(data: &Path) -> Option<(LostLabels, i64)> {
     let path = data.join(name(*numbers(data).ok()?.last()?));
-    let metadata = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?;
+    let file = crate::io::open(&path).ok()?;
+    let metadata = file.metadata().ok()?;
     let mut text = Vec::new();
-    File::open(&path).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
+    file.take(LONGEST).read_to_end(&mut text).ok()?;
     let lost: LostLabels = serde_json::from_slice(&text).ok()?;
     (lost.schema == SCHEMA).then_some((lost, metadata.mtime().saturating_mul(1000)))
 }

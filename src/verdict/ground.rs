@@ -4,8 +4,10 @@
 use std::fs::{self, Metadata};
 use std::path::Path;
 
+use crate::forecast::{Assumed, min_valid_time};
 use crate::scan::findings::of_path;
-use crate::scan::report::{Cause, Finding, Severity};
+use crate::scan::report::{Cause, Dialect, Finding, Report, Severity, Times};
+use crate::scan::words;
 use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, faults, list_blocks};
 
 const BLOCK_UNUSABLE: &str = "block_unusable";
@@ -13,6 +15,7 @@ pub(super) const BLOCK_SKIPPED: &str = "block_skipped";
 const NO_PERMISSION: &str = "no_permission";
 const NO_SPACE: &str = "no_space";
 const READ_ONLY: &str = "read_only";
+pub(super) const FUTURE: &str = "future_samples";
 
 /// Findings with which Prometheus does not start.
 pub(super) const NO_START: [&str; 4] = [BLOCK_UNUSABLE, NO_PERMISSION, NO_SPACE, READ_ONLY];
@@ -21,7 +24,13 @@ pub(super) const NO_START: [&str; 4] = [BLOCK_UNUSABLE, NO_PERMISSION, NO_SPACE,
 /// `tsdb/chunks/head_chunks.go`), and `queries.active` has 20 kB. Without them the server panics.
 const NEEDED: u64 = 256 * 1024;
 
-pub(super) fn findings(target: &Target, user: Option<User>) -> Vec<Finding> {
+pub(super) fn findings(
+    target: &Target,
+    report: &Report,
+    assumed: Assumed,
+    user: Option<User>,
+    now: i64,
+) -> Vec<Finding> {
     let data = target.path();
     let mut findings: Vec<Finding> = volume(data).into_iter().collect();
     // What cannot be listed, the scan has complained about.
@@ -36,7 +45,35 @@ pub(super) fn findings(target: &Target, user: Option<User>) -> Vec<Finding> {
         damage(code, path, format!("{}; {then}", fault.what), None)
     }));
     findings.extend(rights(target, &blocks, user));
+    if !assumed.agent {
+        findings.extend(future(target, report, &blocks, assumed, now));
+    }
     findings
+}
+
+/// A sample may be older than the newest one of the head by half of what a block covers, 2 h: `appendableMinValidTime`,
+/// `tsdb/head_append.go`. With an out-of-order time window it may be older still; the directory does not tell.
+const HALF_A_BLOCK: i64 = 3600 * 1000;
+
+/// Samples or blocks from the future: until their time comes every scrape is refused.
+fn future(target: &Target, report: &Report, blocks: &[Block], assumed: Assumed, now: i64) -> Option<Finding> {
+    let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
+    let newest = logs.filter(|log| log.dialect == Dialect::Prometheus).filter_map(|log| log.max_time).max();
+    let of_head = newest.map_or(i64::MIN, |newest| newest.saturating_sub(HALF_A_BLOCK));
+    let of_blocks =
+        target.list().map_or(i64::MIN, |listing| min_valid_time(&listing, blocks, assumed.version));
+    let until = of_head.max(of_blocks);
+    if until <= now {
+        return None;
+    }
+    let whose = if of_head >= of_blocks { "the newest sample" } else { "a block" };
+    let message = format!(
+        "{whose} is from the future: Prometheus starts, and refuses every sample older than {} (\"out of bounds\"); it is {} now",
+        words::time(until),
+        words::time(now)
+    );
+    let finding = damage(FUTURE, String::new(), message, None);
+    Some(Finding { times: Some(Times { from: Some(until), to: newest.max(Some(until)) }), ..finding })
 }
 
 fn damage(code: &'static str, path: String, message: String, cause: Option<Cause>) -> Finding {

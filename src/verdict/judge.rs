@@ -9,7 +9,7 @@ use crate::scan::words;
 use crate::tsdb::Target;
 use crate::tsdb::losses::{self, LostLabels};
 
-use super::ground::{BLOCK_SKIPPED, NO_START};
+use super::ground::{BLOCK_SKIPPED, FUTURE, NO_START};
 
 /// Sets the state of `report`, and adds a warning of what an earlier repair has recorded as lost.
 pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, plan: Option<&Plan>) {
@@ -38,6 +38,7 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
     because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
+    because(Reason::RefusesSamples, has(&[FUTURE]));
     because(Reason::CheckpointFails, forecasts().any(|forecast| forecast.next_checkpoint_error.is_some()));
     because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
     because(Reason::NotRead, has(&["not_read", "record_too_large"]));
@@ -58,6 +59,7 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
             | Reason::DropsUnlabelled
             | Reason::SkipsBlock,
         ) => State::WillLoseData,
+        Some(Reason::RefusesSamples) => State::TakesNoSamples,
         Some(Reason::CheckpointFails | Reason::Damage | Reason::NotRead | Reason::Repairable) => {
             State::Damaged
         }

@@ -74,16 +74,18 @@ pub fn diagnose(
             continue;
         }
         let forecast = forecast?;
-        report.findings.extend(around(target, options.user));
+        let around = around(target, &report, options.assumed, options.user);
+        report.findings.extend(around);
         judge(target, &mut report, forecast.as_ref(), plans.as_ref().map(|plans| &plans.salvage));
         return Ok(Diagnosis { report, forecast, plans });
     }
 }
 
-/// What is wrong beside the logs: blocks, rights, space. Nothing for a part of a data directory.
+/// What is wrong beside the logs: blocks, rights, space, the clock. Nothing for a part of a data directory.
 #[must_use]
-pub fn around(target: &Target, user: Option<User>) -> Vec<Finding> {
-    if is_whole(target) { ground::findings(target, user) } else { Vec::new() }
+pub fn around(target: &Target, report: &Report, assumed: Assumed, user: Option<User>) -> Vec<Finding> {
+    let now = jiff::Timestamp::now().as_millisecond();
+    if is_whole(target) { ground::findings(target, report, assumed, user, now) } else { Vec::new() }
 }
 
 /// Whether it is a data directory, and no part of one.

@@ -39,6 +39,7 @@ type openOptions struct {
 	stStorage  bool
 	head       bool
 	appends    bool
+	now        bool
 	snapshot   bool
 	timeout    time.Duration
 }
@@ -54,6 +55,7 @@ type openReport struct {
 	CloseError      *string          `json:"close_error"`
 	QueryError      *string          `json:"query_error"`
 	CheckpointError *string          `json:"checkpoint_error"`
+	NowError        *string          `json:"now_error,omitempty"`
 	Checkpoint      *string          `json:"checkpoint,omitempty"` // The last one after --checkpoint.
 	Log             []map[string]any `json:"log"`
 	FilesBefore     map[string]int64 `json:"files_before"`
@@ -77,6 +79,7 @@ func runOpen(args []string, out io.Writer) error {
 	flags.BoolVar(&o.summary, "summary", false, "leave the series out")
 	flags.BoolVar(&o.head, "head", false, "leave out blocks, and staleness markers")
 	flags.BoolVar(&o.appends, "append", false, "append a sample of a new series before anything is read")
+	flags.BoolVar(&o.now, "now", false, "append a sample of now, as a scrape does, after all has been read")
 	flags.BoolVar(&o.snapshot, "snapshot", false, "with the feature memory-snapshot-on-shutdown")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
 	dir, err := parseDir(flags, args)
@@ -169,6 +172,11 @@ func open(dir string, o openOptions) *openReport {
 		}
 	}
 	rep.QueryError = text(rep.query(db, !o.summary, o.head))
+	if o.now {
+		app := db.Appender(context.Background())
+		_, err := app.Append(0, labels.FromStrings("__name__", "oracle_now"), time.Now().UnixMilli(), 1)
+		rep.NowError = text(errors.Join(err, app.Rollback()))
+	}
 	if o.checkpoint {
 		rep.CheckpointError = text(makeCheckpoint(db, filepath.Join(dir, "wal")))
 		if cp, _, err := wlog.LastCheckpoint(filepath.Join(dir, "wal")); err == nil {

@@ -56,7 +56,7 @@ impl Oracle {
         answer(args, &output)
     }
 
-    /// As [`Self::json`], run by another user, if one is given.
+    /// As [`Self::json`], run by another user, if one is given. What that one may not even list is a crash.
     pub fn json_as(self, user: Option<u32>, args: &[&str], dir: &Path) -> serde_json::Value {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(self.0);
@@ -64,6 +64,9 @@ impl Oracle {
             command.uid(user).gid(user);
         }
         let output = command.args(args).arg(dir).stdin(Stdio::null()).output().unwrap();
+        if user.is_some() && output.stdout.is_empty() {
+            return serde_json::json!({ "crash": String::from_utf8_lossy(&output.stderr) });
+        }
         answer(args, &output)
     }
 
