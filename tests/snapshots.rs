@@ -341,7 +341,6 @@ fn try_damage(server: &Server, healthy: &Path, seed: u64, starts: usize) -> Resu
         };
         say("repaired".to_owned(), all);
     }
-    let after = could_be_had(healthy, &repaired);
     say(
         "the forecast of the repaired one".to_owned(),
         compare(&foretold["starts"][0], &after, served.as_ref()),
