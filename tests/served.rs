@@ -628,7 +628,7 @@ fn samples(series: u64, samples: u64, min: i64, max: i64) -> Samples {
 /// A start that reads all that Prometheus reads of a healthy directory, and leaves only that.
 fn reads_all(directory: &Directory) -> StartReads {
     let all = directory.all();
-    StartReads { serves: true, replayed: all.clone(), left: all, head_chunks_deleted: false }
+    StartReads { serves: true, replayed: all.clone(), left: all, ..StartReads::default() }
 }
 
 /// A server died after it had made a checkpoint, before it had removed what it was made of.
@@ -1019,7 +1019,7 @@ fn healthy_directories() {
     for path in directories() {
         let directory = Directory::of(&path, Version::NEWEST);
         let all = directory.all();
-        let start = StartReads { serves: true, replayed: all.clone(), left: all, head_chunks_deleted: false };
+        let start = StartReads { serves: true, replayed: all.clone(), left: all, ..StartReads::default() };
         let counted = directory.count(&[StartReads::default(), start]);
         let scratch = tempfile::tempdir().unwrap();
         let data = scratch.path().join("data");

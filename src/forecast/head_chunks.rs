@@ -43,6 +43,9 @@ pub(super) struct OfSeries {
     pub(super) deleted: Option<Box<Deleted>>,
     /// When the last one in order begins.
     last_begins: i64,
+    /// Times between those of `kept` that are longer than samples of theirs are apart: from the end of one to the beginning of the
+    /// next, both excluded.
+    pub(super) gaps: Option<Box<Vec<(i64, i64)>>>,
 }
 
 /// Chunks of one series in files that are deleted.
@@ -69,6 +72,17 @@ impl Deleted {
 }
 
 impl OfSeries {
+    /// Takes in one in order.
+    fn keep(&mut self, chunk: &HeadChunk) {
+        let before = self.kept.max_time;
+        let step = chunk.max_time.saturating_sub(chunk.min_time) / i64::from(chunk.samples.max(2) - 1);
+        let apart = chunk.min_time.saturating_sub(before);
+        if self.kept.samples > 0 && apart > step.saturating_mul(2) {
+            self.gaps.get_or_insert_default().push((before, chunk.min_time));
+        }
+        self.kept.add(chunk);
+    }
+
     /// First and last time of the last one in order.
     fn last_in_order(&self) -> Option<(i64, i64)> {
         let last = self.deleted.iter().filter_map(|deleted| deleted.in_order.last()).next_back();
@@ -254,7 +268,7 @@ impl HeadChunks {
             return Some(iterating(version, &error));
         } else {
             if kept {
-                of_series.kept.add(chunk);
+                of_series.keep(chunk);
             } else {
                 of_series.deleted.get_or_insert_default().add(chunk);
             }

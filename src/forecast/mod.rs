@@ -19,6 +19,7 @@ mod version;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::directory::{Directory, Holds, LastCheckpoint, Log};
 pub use self::head_chunks::HeadChunks;
@@ -28,7 +29,7 @@ use self::report::{Forecast, Outcome, Place, Start, Truncate};
 pub use self::served::{Counted, SnapshotReads, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
 pub use self::version::{Version, VersionError};
-use crate::scan::report::{Dialect, Report, Segment, Severity};
+use crate::scan::report::{Dialect, Finding, Report, Segment, Severity};
 use crate::scan::settled::Settlements;
 use crate::tsdb::{Listing, LogKind, Target, list_blocks};
 
@@ -86,7 +87,29 @@ pub fn forecast(
         let without = foretell(target.path(), &listing, &known, (assumed, false)).map_err(failed)?;
         forecast.without_snapshots = Some(Box::new(without));
     }
+    forecast.refuses_until = if assumed.agent { None } else { refuses_until(report) };
+    let serves = forecast.starts.last().is_some_and(|start| start.fatal.is_none());
+    if !assumed.agent && serves && report.findings.iter().any(Finding::is_of_reissued_refs) {
+        forecast.next_compaction_error = Some(COMPACTION_FAILS.to_owned());
+    }
     Ok(Some(forecast))
+}
+
+/// What a compaction says of a ref that two series records have: the one series is in the head's postings twice
+/// (`AddSeries`, `tsdb/index/index.go`).
+const COMPACTION_FAILS: &str = "out-of-order series added with label set";
+
+/// Half of the range of a block that the head is compacted into, by default, ms: a sample that is older than the newest one by
+/// more is refused (`appendableMinValidTime`, `tsdb/head_append.go`).
+const APPENDABLE: i64 = 3_600_000;
+
+/// Up to when every sample of now is refused.
+fn refuses_until(report: &Report) -> Option<i64> {
+    let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
+    let newest = logs.filter_map(|log| log.max_time).max()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis();
+    let until = newest.saturating_sub(APPENDABLE);
+    i64::try_from(now).is_ok_and(|now| until > now).then_some(until)
 }
 
 /// What a start would come to that replays all that there is, and loads the last chunk snapshot first: whether its number lets it or
@@ -279,6 +302,8 @@ fn foretell(
         next_checkpoint_place: next_checkpoint
             .and_then(|failed| place_of_checkpoint(&failed, listing, known)),
         without_snapshots: None,
+        refuses_until: None,
+        next_compaction_error: None,
     })
 }
 
@@ -292,6 +317,7 @@ fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
         only_in_snapshot,
         hidden_by_head_chunks,
         only_in_head_chunks,
+        passed_over,
     } = counted;
     let lost = dropped || not_replayed.samples > 0 || gone.samples > 0;
     let (outcome, fatal) = match step.run.end {
@@ -316,6 +342,7 @@ fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
         only_in_snapshot,
         hidden_by_head_chunks,
         only_in_head_chunks,
+        passed_over,
     }
 }
 

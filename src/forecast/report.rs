@@ -21,6 +21,10 @@ pub struct Forecast {
     /// The same with the feature `memory-snapshot-on-shutdown` off, where there are chunk snapshots: the directory does not tell
     /// whether it is on, and the rest of the forecast takes it for on.
     pub without_snapshots: Option<Box<Forecast>>,
+    /// Up to when every scrape is refused as out of bounds, since samples are from the future; `None` if none is.
+    pub refuses_until: Option<i64>,
+    /// With what error the compaction of the head fails, over and over; `None` if it is not known to fail.
+    pub next_compaction_error: Option<String>,
 }
 
 /// One start.
@@ -55,6 +59,8 @@ pub struct Start {
     pub hidden_by_head_chunks: Samples,
     /// What stands in head chunks that a start loads, and in no record that can be read; staleness markers count.
     pub only_in_head_chunks: Samples,
+    /// What of `not_replayed` is in records that this version comes to and cannot read: a checkpoint drops them for good.
+    pub passed_over: Samples,
 }
 
 /// How a start ends.

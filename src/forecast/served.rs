@@ -115,6 +115,8 @@ pub struct Counted {
     pub hidden_by_head_chunks: Samples,
     /// What stands in head chunks that a start loads, and in no record that can be read; staleness markers among it.
     pub only_in_head_chunks: Samples,
+    /// What of `not_replayed` is in records that this version comes to and cannot read: a checkpoint drops them for good.
+    pub passed_over: Samples,
 }
 
 /// The time before which a start takes no sample from the WAL, ms (`inOrderBlocksMaxTime`, `tsdb/db.go`; `ReadMinValidTime`,

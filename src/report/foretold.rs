@@ -51,6 +51,8 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         && start.unknown_refs.samples == 0
         && start.wrong_labels.samples == 0
         && forecast.next_checkpoint_error.is_none()
+        && forecast.next_compaction_error.is_none()
+        && forecast.refuses_until.is_none()
     {
         if prevented.is_some() {
             return Ok(());
@@ -125,6 +127,31 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
             let place = format!("{} at{GLUE}{}", path(&place.path, 60), number(place.offset));
             page.indented(LATER, &format!("the damage itself is in {place}"))?;
         }
+    }
+    if let Some(start) = forecast.starts.last().filter(|start| start.passed_over.samples > 0) {
+        let words = format!(
+            "the next checkpoint drops for good what this version cannot read: {}; start a newer version, or keep a copy",
+            amount(start.passed_over)
+        );
+        page.paragraph(&body, &body, LATER, &words)?;
+    }
+    if let Some(error) = &forecast.next_compaction_error {
+        page.paragraph(
+            &body,
+            &body,
+            LATER,
+            "the next compaction fails, and every one after it; no block is made any more:",
+        )?;
+        page.indented(LATER + 2, &clean(error))?;
+    }
+    if let Some(until) = forecast.refuses_until {
+        let words = match times(Some(until), Some(until)) {
+            Some(until) => {
+                format!("samples are from the future: every scrape is refused as out of bounds until {until}")
+            }
+            None => "samples are from the future: every scrape is refused as out of bounds".to_owned(),
+        };
+        page.paragraph(&body, &body, LATER, &words)?;
     }
     if forecast.starts.iter().any(|start| start.gone.samples > 0) {
         page.paragraph(&body, &body, LATER, "keep it stopped until this is repaired, or copied elsewhere")?;

@@ -212,6 +212,7 @@ fn start(outcome: Outcome) -> Start {
         only_in_snapshot: Samples::default(),
         hidden_by_head_chunks: Samples::default(),
         only_in_head_chunks: Samples::default(),
+        passed_over: Samples::default(),
     }
 }
 
@@ -224,6 +225,8 @@ fn forecast(starts: Vec<Start>) -> Forecast {
         next_checkpoint_error: None,
         next_checkpoint_place: None,
         without_snapshots: None,
+        refuses_until: None,
+        next_compaction_error: None,
     }
 }
 

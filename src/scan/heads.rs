@@ -105,7 +105,7 @@ impl HeadChunks {
             return nothing;
         }
         let data = target.path();
-        let Ok(listed) = list_head_chunks(&data.join(CHUNKS_HEAD), CHUNKS_HEAD) else { return nothing };
+        let Ok(listed) = listed(&data.join(CHUNKS_HEAD)) else { return nothing };
         let mut heads = Self { in_blocks: in_blocks(data), listed, ..Self::default() };
         let seen: Vec<Seen> = heads.listed.files.par_iter().map(see).collect();
         let wal = order.wal.map(|at| &listing.logs[at].segments);
@@ -293,6 +293,20 @@ impl HeadChunks {
         }
         (findings, facts)
     }
+}
+
+/// The files. A server removes some meanwhile: they are listed until two listings agree.
+fn listed(directory: &Path) -> std::io::Result<HeadChunkFiles> {
+    const TRIES: usize = 20;
+    let mut last = list_head_chunks(directory, CHUNKS_HEAD)?;
+    for _ in 0..TRIES {
+        let next = list_head_chunks(directory, CHUNKS_HEAD)?;
+        if next == last {
+            break;
+        }
+        last = next;
+    }
+    Ok(last)
 }
 
 fn samples(chunks: &[Short]) -> u64 {

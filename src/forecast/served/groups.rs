@@ -16,6 +16,8 @@ pub(super) struct Group {
     pub(super) late: [Stock; 2],
     /// Samples in the WBL.
     pub(super) in_wbl: u64,
+    /// Times in `kept` that no chunk has, see `OfSeries::gaps`; by their beginnings.
+    gaps: Vec<(i64, i64)>,
     /// The place of its first pile among all.
     pub(super) first_place: usize,
 }
@@ -54,7 +56,9 @@ impl Group {
     /// The pile in which a sample of that time is.
     pub(super) fn find(&self, time: i64) -> Option<usize> {
         if self.kept.stock.covers(time) {
-            return Some(0);
+            let behind = self.gaps.partition_point(|&(from, _)| from < time);
+            let gap = behind.checked_sub(1).and_then(|at| self.gaps.get(at));
+            return gap.is_none_or(|&(_, to)| time >= to).then_some(0);
         }
         let at = self.deleted.partition_point(|pile| pile.stock.max_time < time);
         self.deleted.get(at).filter(|pile| pile.stock.covers(time)).map(|_| at + 1)
@@ -111,6 +115,7 @@ impl<'a> Chunks<'a> {
                 .collect(),
             late: [of_series.kept_late, deleted.map_or_else(Stock::default, |deleted| deleted.late)],
             in_wbl: 0,
+            gaps: of_series.gaps.as_deref().cloned().unwrap_or_default(),
             first_place: self.places,
         };
         self.places = group.places().end;

@@ -74,6 +74,8 @@ pub(super) struct Heads<'a> {
     turns: Vec<(bool, bool)>,
     /// By start: whether it does not read the record at hand, since it has loaded a chunk snapshot.
     skips: Vec<bool>,
+    /// By start: whether it comes to the record at hand, and its version cannot read that.
+    passes_over: Vec<bool>,
 }
 
 impl<'a> Heads<'a> {
@@ -100,6 +102,7 @@ impl<'a> Heads<'a> {
             is_second: false,
             turns: Vec::new(),
             skips: Vec::new(),
+            passes_over: Vec::new(),
         }
     }
 
@@ -138,6 +141,9 @@ impl<'a> Heads<'a> {
         }));
         self.skips.clear();
         self.skips.extend(reads.starts.iter().map(|(replayed, _)| is_known && replayed.skips(end)));
+        self.passes_over.clear();
+        let is_read = is_replayed && is_known;
+        self.passes_over.extend(reads.starts.iter().map(|(replayed, _)| !is_read && replayed.has(end, true)));
         self.read(data, true, reads);
     }
 
@@ -174,6 +180,8 @@ impl<'a> Heads<'a> {
         self.turns.extend(reads.starts.iter().map(|(replayed, _)| (replayed.has(end, true), false)));
         self.skips.clear();
         self.skips.resize(reads.starts.len(), false);
+        self.passes_over.clear();
+        self.passes_over.resize(reads.starts.len(), false);
         self.read(data, false, reads);
     }
 
@@ -330,6 +338,7 @@ impl<'a> Heads<'a> {
         for i in 0..self.starts.len() {
             let (is_replayed, is_left) = self.turns[i];
             let is_skipped = self.skips.get(i).copied().unwrap_or(false);
+            let is_passed_over = self.passes_over.get(i).copied().unwrap_or(false);
             let start = &mut self.starts[i];
             if is_new {
                 start.see_of_snapshot(s, time);
@@ -358,7 +367,9 @@ impl<'a> Heads<'a> {
                         start.covered[place].add(time);
                     } else {
                         start.series[s].missing.add(time);
-                        if is_skipped {
+                        if is_passed_over {
+                            start.series[s].passed_over.add(time);
+                        } else if is_skipped {
                             start.series[s].hidden.add(time);
                         } else if to == series && !takes && start.has_later_chunk(series, time, &self.chunks)
                         {

@@ -61,6 +61,8 @@ pub(super) struct OfSeries {
     pub(super) hidden: Tally,
     /// What of `missing` is read, and older than its head chunks.
     pub(super) older: Tally,
+    /// What of `missing` is in records that its version cannot read.
+    pub(super) passed_over: Tally,
 }
 
 /// The open chunk of a series in a chunk snapshot.
@@ -98,6 +100,7 @@ impl Start {
             in_snapshot: None,
             hidden: Tally::NOTHING,
             older: Tally::NOTHING,
+            passed_over: Tally::NOTHING,
         });
     }
 
@@ -214,6 +217,11 @@ impl Start {
     /// What is read, and older than the head chunks of its series.
     pub(super) fn hidden_by_head_chunks(&self) -> Samples {
         sum(self.series.iter().map(|of_series| of_series.older), 0)
+    }
+
+    /// What is in records that its version cannot read.
+    pub(super) fn passed_over(&self) -> Samples {
+        sum(self.series.iter().map(|of_series| of_series.passed_over), 0)
     }
 
     /// Whether a series has a head chunk that ends behind that time.

@@ -45,6 +45,7 @@ impl<'a> Heads<'a> {
                 only_in_snapshot: start.only_in_snapshot(),
                 hidden_by_head_chunks: start.hidden_by_head_chunks(),
                 only_in_head_chunks,
+                passed_over: start.passed_over(),
             }
         });
         Turn::Done(counted.collect())
