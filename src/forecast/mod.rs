@@ -87,7 +87,8 @@ pub fn forecast(
         let without = foretell(target.path(), &listing, &known, (assumed, false)).map_err(failed)?;
         forecast.without_snapshots = Some(Box::new(without));
     }
-    forecast.refuses_until = if assumed.agent { None } else { refuses_until(report) };
+    forecast.refuses_until =
+        if assumed.agent { None } else { refuses_until(target.path(), &listing, report, assumed.version) };
     let serves = forecast.starts.last().is_some_and(|start| start.fatal.is_none());
     if !assumed.agent && serves && report.findings.iter().any(Finding::is_of_reissued_refs) {
         forecast.next_compaction_error = Some(COMPACTION_FAILS.to_owned());
@@ -103,12 +104,16 @@ const COMPACTION_FAILS: &str = "out-of-order series added with label set";
 /// more is refused (`appendableMinValidTime`, `tsdb/head_append.go`).
 const APPENDABLE: i64 = 3_600_000;
 
-/// Up to when every sample of now is refused.
-fn refuses_until(report: &Report) -> Option<i64> {
+/// Up to when a server refuses every scrape, since the newest sample of the logs or the end of a block is in the future, ms.
+/// With an out-of-order time window of more than an hour it takes them; the directory does not tell.
+#[must_use]
+pub fn refuses_until(data: &Path, listing: &Listing, report: &Report, version: Version) -> Option<i64> {
     let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
-    let newest = logs.filter_map(|log| log.max_time).max()?;
+    let newest = logs.filter(|log| log.dialect == Dialect::Prometheus).filter_map(|log| log.max_time).max();
+    let of_head = newest.map_or(i64::MIN, |newest| newest.saturating_sub(APPENDABLE));
+    let of_blocks = list_blocks(data).map_or(i64::MIN, |blocks| min_valid_time(listing, &blocks, version));
+    let until = of_head.max(of_blocks);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis();
-    let until = newest.saturating_sub(APPENDABLE);
     i64::try_from(now).is_ok_and(|now| until > now).then_some(until)
 }
 

@@ -185,6 +185,8 @@ pub enum Reason {
     RefusesSamples,
     /// The next checkpoint fails.
     CheckpointFails,
+    /// The next compaction fails, and so does every one after it.
+    CompactionFails,
     /// A finding is damage.
     Damage,
     /// Records are too large, or too many, to be read.

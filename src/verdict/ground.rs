@@ -4,9 +4,9 @@
 use std::fs::{self, Metadata};
 use std::path::Path;
 
-use crate::forecast::{Assumed, min_valid_time};
+use crate::forecast::{Assumed, refuses_until};
 use crate::scan::findings::of_path;
-use crate::scan::report::{Cause, Dialect, Finding, Report, Severity, Times};
+use crate::scan::report::{Cause, Finding, Report, Severity, Times};
 use crate::scan::words;
 use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, faults, list_blocks};
 
@@ -29,7 +29,6 @@ pub(super) fn findings(
     report: &Report,
     assumed: Assumed,
     user: Option<User>,
-    now: i64,
 ) -> Vec<Finding> {
     let data = target.path();
     let mut findings: Vec<Finding> = volume(data).into_iter().collect();
@@ -46,34 +45,21 @@ pub(super) fn findings(
     }));
     findings.extend(rights(target, &blocks, user));
     if !assumed.agent {
-        findings.extend(future(target, report, &blocks, assumed, now));
+        findings.extend(future(target, report, assumed));
     }
     findings
 }
 
-/// A sample may be older than the newest one of the head by half of what a block covers, 2 h: `appendableMinValidTime`,
-/// `tsdb/head_append.go`. With an out-of-order time window it may be older still; the directory does not tell.
-const HALF_A_BLOCK: i64 = 3600 * 1000;
-
 /// Samples or blocks from the future: until their time comes every scrape is refused.
-fn future(target: &Target, report: &Report, blocks: &[Block], assumed: Assumed, now: i64) -> Option<Finding> {
-    let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
-    let newest = logs.filter(|log| log.dialect == Dialect::Prometheus).filter_map(|log| log.max_time).max();
-    let of_head = newest.map_or(i64::MIN, |newest| newest.saturating_sub(HALF_A_BLOCK));
-    let of_blocks =
-        target.list().map_or(i64::MIN, |listing| min_valid_time(&listing, blocks, assumed.version));
-    let until = of_head.max(of_blocks);
-    if until <= now {
-        return None;
-    }
-    let whose = if of_head >= of_blocks { "the newest sample" } else { "a block" };
+fn future(target: &Target, report: &Report, assumed: Assumed) -> Option<Finding> {
+    let listing = target.list().ok()?;
+    let until = refuses_until(target.path(), &listing, report, assumed.version)?;
     let message = format!(
-        "{whose} is from the future: Prometheus starts, and refuses every sample older than {} (\"out of bounds\"); it is {} now",
+        "samples or blocks are from the future: Prometheus starts, and refuses every sample before {} (\"out of bounds\")",
         words::time(until),
-        words::time(now)
     );
     let finding = damage(FUTURE, String::new(), message, None);
-    Some(Finding { times: Some(Times { from: Some(until), to: newest.max(Some(until)) }), ..finding })
+    Some(Finding { times: Some(Times { from: Some(until), to: None }), ..finding })
 }
 
 fn damage(code: &'static str, path: String, message: String, cause: Option<Cause>) -> Finding {

@@ -29,7 +29,9 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let always =
         forecasts().any(|forecast| forecast.starts.last().is_some_and(|start| !comes_up(start.outcome)));
     because(Reason::StartFails, fails || has(&NO_START));
-    let loses = starts().any(|start| start.outcome == Outcome::Loses || start.gone.samples > 0);
+    let loses = starts().any(|start| {
+        start.outcome == Outcome::Loses || start.gone.samples > 0 || start.passed_over.samples > 0
+    });
     because(Reason::StartLoses, loses);
     because(Reason::WrongLabels, starts().any(|start| start.wrong_labels.samples > 0));
     let unlabelled = starts().any(|start| start.unknown_refs.samples > 0);
@@ -38,8 +40,12 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
     because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
-    because(Reason::RefusesSamples, has(&[FUTURE]));
+    because(
+        Reason::RefusesSamples,
+        has(&[FUTURE]) || forecasts().any(|forecast| forecast.refuses_until.is_some()),
+    );
     because(Reason::CheckpointFails, forecasts().any(|forecast| forecast.next_checkpoint_error.is_some()));
+    because(Reason::CompactionFails, forecasts().any(|forecast| forecast.next_compaction_error.is_some()));
     because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
     because(Reason::NotRead, has(&["not_read", "record_too_large"]));
     because(
@@ -60,9 +66,13 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
             | Reason::SkipsBlock,
         ) => State::WillLoseData,
         Some(Reason::RefusesSamples) => State::TakesNoSamples,
-        Some(Reason::CheckpointFails | Reason::Damage | Reason::NotRead | Reason::Repairable) => {
-            State::Damaged
-        }
+        Some(
+            Reason::CheckpointFails
+            | Reason::CompactionFails
+            | Reason::Damage
+            | Reason::NotRead
+            | Reason::Repairable,
+        ) => State::Damaged,
     };
     if let (Some((_, at)), Some(now)) = (known, unlabelled) {
         report.findings.push(lost(&now, at));

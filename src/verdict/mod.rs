@@ -84,8 +84,7 @@ pub fn diagnose(
 /// What is wrong beside the logs: blocks, rights, space, the clock. Nothing for a part of a data directory.
 #[must_use]
 pub fn around(target: &Target, report: &Report, assumed: Assumed, user: Option<User>) -> Vec<Finding> {
-    let now = jiff::Timestamp::now().as_millisecond();
-    if is_whole(target) { ground::findings(target, report, assumed, user, now) } else { Vec::new() }
+    if is_whole(target) { ground::findings(target, report, assumed, user) } else { Vec::new() }
 }
 
 /// Whether it is a data directory, and no part of one.
