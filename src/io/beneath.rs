@@ -99,7 +99,7 @@ impl Place {
     /// The directory `path`, which may be a link: it is resolved once, now.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let full = path.canonicalize()?;
-        let top = sys::open("/", HELD | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let top = sys::openat(sys::CWD, "/", HELD | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let below = full.strip_prefix("/").unwrap_or(&full);
         let directory = directory_below(&top, below)?;
         let root = Root { directory, shown: path.to_owned(), full };

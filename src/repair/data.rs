@@ -10,7 +10,8 @@ use crate::io::beneath::{Kind, Place};
 use crate::tsdb::{Listing, Target};
 use crate::wal::segments::segment_index;
 
-/// The mode of new files where no segment shows one: what Prometheus's have where the umask is the usual one, 0o666 less 0o022.
+/// The most that a mode of new files may be where no segment shows one: what Prometheus's have where the umask is the
+/// usual one, 0o666 less 0o022.
 const USUAL: u32 = 0o644;
 
 /// A data directory, and what it is to readers.
@@ -69,20 +70,30 @@ impl Data {
 }
 
 /// To whom the files of the data directory `data` belong, and what its segments may be used for: as the newest segment, or
-/// where there is none, its directory.
+/// where there is none, of a checkpoint, or its directory.
 pub(super) fn owner_of(data: &Place) -> io::Result<Owner> {
     let wal = data.join("wal");
     let entries = wal.list().unwrap_or_default();
-    let segments = entries.iter().filter(|(_, kind)| *kind == Kind::File);
-    let newest = segments.filter_map(|(name, _)| Some((segment_index(name.to_str()?)?, name))).max();
-    // One with other names as well may be anybody's.
-    let newest = newest.and_then(|(_, name)| wal.join(name).look().ok()).filter(|it| it.nlink() == 1);
-    if let Some(newest) = newest {
-        return Ok(Owner::of(&newest));
+    let checkpoints = entries.iter().rev().filter(|(name, kind)| {
+        *kind == Kind::Directory && name.to_str().is_some_and(|name| name.starts_with("checkpoint."))
+    });
+    let logs = std::iter::once(wal.clone()).chain(checkpoints.map(|(name, _)| wal.join(name)));
+    if let Some(newest) = logs.filter_map(|log| newest_of(&log)).next() {
+        return Ok(newest);
     }
     let directory = match wal.look() {
         Ok(wal) if wal.is_dir() => wal,
         _ => data.look()?,
     };
-    Ok(Owner::of(&directory).with_mode(USUAL))
+    let owner = Owner::of(&directory);
+    Ok(owner.with_mode(owner.mode & USUAL | 0o600))
+}
+
+/// To whom the newest segment of a log belongs. One with other names as well may be anybody's.
+fn newest_of(log: &Place) -> Option<Owner> {
+    let entries = log.list().ok()?;
+    let segments = entries.iter().filter(|(_, kind)| *kind == Kind::File);
+    let (_, name) = segments.filter_map(|(name, _)| Some((segment_index(name.to_str()?)?, name))).max()?;
+    let newest = log.join(name).look().ok()?;
+    (newest.is_file() && newest.nlink() == 1).then(|| Owner::of(&newest))
 }

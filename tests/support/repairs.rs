@@ -23,7 +23,7 @@ use super::tree;
 pub struct Case {
     pub name: &'static str,
     /// Makes the data directory, and what belongs to it, in an empty directory.
-    make: fn(&Path),
+    pub make: fn(&Path),
     /// Whether the backup is on another file system, and not in the data directory.
     pub is_elsewhere: bool,
     /// What the plan has to have, so that the case is what it is said to be.

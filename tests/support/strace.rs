@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// The calls that change files, or make changes safe; and those that open them.
@@ -108,6 +108,32 @@ pub fn trace_all(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
     (output, parse(&fs::read_to_string(log).unwrap()))
 }
 
+/// `strace` for a minute at the most, where there is no `/proc`: what a program reads there varies with what else runs on the machine.
+fn without_proc() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec timeout -s KILL 60 strace \"$@\"", "sh"]);
+    command
+}
+
+/// Runs a command to its end without `/proc`; these calls, in order.
+pub fn trace_of(log: &Path, command: &[&OsStr], calls: &str) -> (Output, Vec<Call>) {
+    let options = [FAST.into(), "-s".into(), "9999".into(), "-e".into(), format!("trace={calls}")];
+    let output = strace(log, &options, command, without_proc());
+    (output, parse(&fs::read_to_string(log).unwrap()))
+}
+
+/// Starts a command without `/proc`, which stands still when it has done a call for the `ordinal`th time in a thread; `None`
+/// if it came to its end instead.
+pub fn stopped_after(log: &Path, command: &[&OsStr], name: &str, ordinal: usize) -> Option<Stopped> {
+    let mut strace = without_proc();
+    strace.args(["-f", "-qq", "-o"]).arg(log);
+    strace.args(["-e", &format!("trace={name}")]);
+    strace.args(["-e", &format!("inject={name}:signal=STOP:when={ordinal}")]);
+    strace.arg("--").args(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = strace.spawn().expect("strace");
+    wait_for_stop(child, log).ok()
+}
+
 /// Runs a command and kills it as it enters `call`, which it does not do any more.
 pub fn kill_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
     inject(log, command, call, "signal=KILL", None)
@@ -209,6 +235,7 @@ fn parse(text: &str) -> Vec<Call> {
 pub struct Stopped {
     child: std::process::Child,
     program: u32,
+    log: PathBuf,
 }
 
 /// Starts a command that stops itself as it enters `call`.
@@ -218,15 +245,26 @@ pub fn stopped_at(log: &Path, command: &[&OsStr], call: &Call) -> Stopped {
     strace.args(["-e", &format!("trace={}", call.name)]);
     strace.args(["-e", &format!("inject={}:signal=STOP:when={}", call.name, call.ordinal)]);
     strace.arg("--").args(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = strace.spawn().expect("strace");
+    let child = strace.spawn().expect("strace");
+    wait_for_stop(child, log).expect("it did not stop")
+}
+
+/// The processes that stood still so far, one for each time.
+fn stops(log: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let stops = text.lines().filter(|line| line.contains("--- stopped by SIGSTOP"));
+    stops.filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
+}
+
+/// Waits until a program stands still; else how it ended.
+fn wait_for_stop(mut child: std::process::Child, log: &Path) -> Result<Stopped, Output> {
     loop {
-        assert!(child.try_wait().unwrap().is_none(), "it did not stop");
-        let stopped = fs::read_to_string(log).ok().and_then(|text| {
-            let line = text.lines().find(|line| line.contains("--- stopped by SIGSTOP"))?;
-            line.split(' ').next()?.parse().ok()
-        });
-        if let Some(program) = stopped {
-            return Stopped { child, program };
+        let is_over = child.try_wait().unwrap().is_some();
+        if let Some(program) = stops(log).first().copied() {
+            return Ok(Stopped { child, program, log: log.to_owned() });
+        }
+        if is_over {
+            return Err(child.wait_with_output().unwrap());
         }
         std::thread::yield_now();
     }
@@ -234,9 +272,22 @@ pub fn stopped_at(log: &Path, command: &[&OsStr], call: &Call) -> Stopped {
 
 impl Stopped {
     /// Lets it run to its end.
-    pub fn go_on(self) -> Output {
-        let sent = Command::new("kill").args(["-CONT", &self.program.to_string()]).status().unwrap();
-        assert!(sent.success());
+    pub fn go_on(mut self) -> Output {
+        assert!(go_on(self.program), "it is gone");
+        // All threads of a program stop, and another of them may come to such a number as well.
+        let mut seen = 1;
+        while self.child.try_wait().unwrap().is_none() {
+            for program in stops(&self.log).into_iter().skip(seen) {
+                // It may have come to its end.
+                let _ = go_on(program);
+                seen += 1;
+            }
+            std::thread::yield_now();
+        }
         self.child.wait_with_output().unwrap()
     }
+}
+
+fn go_on(program: u32) -> bool {
+    Command::new("kill").args(["-CONT", &program.to_string()]).output().is_ok_and(|out| out.status.success())
 }
