@@ -77,7 +77,11 @@ fn make(base: &Base, seed: u64) -> Case {
     loop {
         let a = any_page(base, &paths, rng);
         // Half of the cases within one segment.
-        let b = if rng.bool() { any_page(base, &[paths.iter().find(|path| ***path == a.0).unwrap()], rng) } else { any_page(base, &paths, rng) };
+        let b = if rng.bool() {
+            any_page(base, &[paths.iter().find(|path| ***path == a.0).unwrap()], rng)
+        } else {
+            any_page(base, &paths, rng)
+        };
         if a == b {
             continue;
         }
@@ -229,7 +233,8 @@ fn judge(base: &Base, case: &Case, oracle: Oracle) -> Outcome {
     let scratch = support::scratch();
     let data = scratch.path().join("data");
     write_tree(&case.tree, &data);
-    let (code, out, err) = walfix(&["repair", "--threads=1", "--quiet", "--accept-orphans", "--backup"], &data);
+    let (code, out, err) =
+        walfix(&["repair", "--threads=1", "--quiet", "--accept-orphans", "--backup"], &data);
     if !(code == 0 || code == 1) {
         outcome.complaints.push(format!("repair exits {code}: {out}{err}"));
     }

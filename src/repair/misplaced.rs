@@ -58,8 +58,7 @@ pub(super) fn step(
     let is_whole = !standing.problems.iter().any(is_to_be_mended);
     let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None) };
     let lost = lost.and(standing.lost_to_agent());
-    let mut mended: Vec<Mends> =
-        findings
+    let mut mended: Vec<Mends> = findings
         .iter()
         .map(|finding| {
             let page = (finding.path.clone(), finding.offset.unwrap_or(0) / PAGE);
@@ -86,7 +85,9 @@ fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
         ("misplaced_pages", _) if is_copy => "the copy is left out; the original stays where it is",
         ("misplaced_pages", _) => "put back where it belongs",
         (_, true) => "all is whole once the pages stand where they belong",
-        (_, false) => "the segment is written anew, its pages where they belong, without what is damaged then",
+        (_, false) => {
+            "the segment is written anew, its pages where they belong, without what is damaged then"
+        }
     }
 }
 
@@ -99,8 +100,9 @@ pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding
         |step: &&mut Step| matches!(&step.change, Change::Rewrite { pages, .. } if !pages.is_empty());
     let Some(step) = plan.steps.iter_mut().find(is_arranged) else { return };
     for of_path in findings.values_mut() {
-        let is_settled =
-            |finding: &mut &Finding| matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use");
+        let is_settled = |finding: &mut &Finding| {
+            matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use")
+        };
         let settled = of_path.extract_if(.., is_settled);
         step.mends.extend(settled.map(|finding| {
             mends(finding, "once the pages stand where they belong, each series is defined once".to_owned())

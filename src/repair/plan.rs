@@ -448,7 +448,9 @@ impl PageRun {
     fn places(&self) -> Vec<Place> {
         match self {
             // More than a file has are not read.
-            Self::Own { first, count } => (*first..first.saturating_add((*count).min(1 << 32))).map(Place::Own).collect(),
+            Self::Own { first, count } => {
+                (*first..first.saturating_add((*count).min(1 << 32))).map(Place::Own).collect()
+            }
             Self::Bytes(bytes) => vec![Place::Other(Arc::from(bytes.as_slice()))],
             Self::Nothing(count) => (0..(*count).min(1 << 32)).map(|_| Place::Blank).collect(),
         }

@@ -671,7 +671,14 @@ pub(super) fn take_standing_before<T: Take>(
     let (bytes, all) = mending.bytes(source, length);
     let end = if mending.places.is_some() { all } else { end };
     let taken_with = |partial: &[(Range<u64>, Partial)]| {
-        let new = || Taking { taker: new(), end, source: &bytes, agent: mending.agent, partial, undecodable: false };
+        let new = || Taking {
+            taker: new(),
+            end,
+            source: &bytes,
+            agent: mending.agent,
+            partial,
+            undecodable: false,
+        };
         let taking = mending.salvage(source, length, new);
         (taking.taker, taking.undecodable)
     };

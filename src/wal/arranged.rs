@@ -4,7 +4,9 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use super::crc;
-use super::layout::{Compression, FragmentType, HEADER_SIZE, HeadByte, Header, MAX_FRAGMENT_DATA, PAGE, PAGE_SIZE};
+use super::layout::{
+    Compression, FragmentType, HEADER_SIZE, HeadByte, Header, MAX_FRAGMENT_DATA, PAGE, PAGE_SIZE,
+};
 use super::source::ReadAt;
 
 /// What stands in the place of a page.

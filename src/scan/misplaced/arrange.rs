@@ -132,6 +132,7 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
     let is_copy = |page: usize| copies.iter().any(|copy| copy.contains(&page));
     let slack = slack(pages);
     let pace = Pace::of(pages);
+    let strict = is_regular(pages, pace);
     let mut blocks: Vec<Block> = Vec::new();
     // Of the last page with times.
     let mut last_time: Option<i64> = None;
@@ -145,8 +146,16 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
             last.pages.end == at
                 && last.segment == page.segment
                 && match page.before {
-                    Joint::Sound | Joint::Unknown => pace.misfit(gap) < 2,
-                    Joint::Clean => page.times.0 > page.times.1 || page.times.0.saturating_add(slack) >= last.times.1,
+                    Joint::Unknown => pace.misfit(gap) < 2,
+                    Joint::Sound => match compression_across(page) {
+                        // It has a checksum of its own.
+                        Compression::Zstd => true,
+                        Compression::Snappy => pace.misfit(gap) < 2,
+                        Compression::None => pace.misfit(gap) < if strict { 1 } else { 2 },
+                    },
+                    Joint::Clean => {
+                        page.times.0 > page.times.1 || page.times.0.saturating_add(slack) >= last.times.1
+                    }
                     Joint::Odd | Joint::Broken => false,
                 }
         });
@@ -170,9 +179,35 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
     blocks
 }
 
+/// How the record is packed that goes on at the beginning of a page.
+fn compression_across(page: &super::pages::Page) -> Compression {
+    match page.begins {
+        Side::Part(edge) => edge.head.compression(),
+        _ => Compression::None,
+    }
+}
+
+/// Whether times go on so regularly that a gap says something: otherwise nearly every page would stand alone.
+fn is_regular(pages: &Pages, pace: Pace) -> bool {
+    const MOST: usize = 64;
+    let timed = |page: &super::pages::Page| page.times.0 <= page.times.1;
+    let pairs = pages.all.windows(2).filter(|pair| {
+        pair[1].before == Joint::Sound
+            && pair[0].segment == pair[1].segment
+            && timed(&pair[0])
+            && timed(&pair[1])
+    });
+    let misfits =
+        pairs.filter(|pair| pace.misfit(Some(pair[1].times.0.saturating_sub(pair[0].times.1))) == 1).count();
+    misfits <= MOST
+}
+
 /// By how much times go back where pages follow one another as they should, ms.
 fn slack(pages: &Pages) -> i64 {
-    let backs = pages.all.windows(2).filter(|pair| pair[1].before == Joint::Sound && pair[0].segment == pair[1].segment);
+    let backs = pages
+        .all
+        .windows(2)
+        .filter(|pair| pair[1].before == Joint::Sound && pair[0].segment == pair[1].segment);
     let mut backs: Vec<i64> = backs
         .filter(|pair| pair[0].times.0 <= pair[0].times.1 && pair[1].times.0 <= pair[1].times.1)
         .map(|pair| pair[0].times.1.saturating_sub(pair[1].times.0).max(0))
@@ -202,8 +237,7 @@ impl Pace {
                 && timed(&pair[0])
                 && timed(&pair[1])
         });
-        let mut gaps: Vec<i64> =
-            pairs.map(|pair| pair[1].times.0.saturating_sub(pair[0].times.1)).collect();
+        let mut gaps: Vec<i64> = pairs.map(|pair| pair[1].times.0.saturating_sub(pair[0].times.1)).collect();
         gaps.sort_unstable();
         let at = |part: usize| gaps.get(gaps.len().saturating_sub(1) * part / 10).copied().unwrap_or(0);
         Self { back: at(1).min(0).saturating_neg(), on: at(9).max(0) }
@@ -234,8 +268,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
     let ends = |block: &Block| part(pages.all[block.pages.end - 1].ends);
     let begins = |block: &Block| part(pages.all[block.pages.start].begins);
     let is_middle = |block: &Block| {
-        begins(block).is_some_and(|edge| edge.head.kind() == FragmentType::Middle)
-            && block.pages.len() == 1
+        begins(block).is_some_and(|edge| edge.head.kind() == FragmentType::Middle) && block.pages.len() == 1
     };
     let starts: Vec<usize> = (0..blocks.len())
         .filter(|&at| ends(&blocks[at]).is_some_and(|edge| edge.head.kind() == FragmentType::First))
@@ -260,11 +293,8 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         }
     }
     let fragment = |block: &Block, at_end: bool| -> Option<(HeadByte, &[u8])> {
-        let (page, edge) = if at_end {
-            (block.pages.end - 1, ends(block)?)
-        } else {
-            (block.pages.start, begins(block)?)
-        };
+        let (page, edge) =
+            if at_end { (block.pages.end - 1, ends(block)?) } else { (block.pages.start, begins(block)?) };
         let range = usize::from(edge.start) + HEADER_SIZE..usize::from(edge.end);
         Some((edge.head, bytes.get(&page)?.get(range)?))
     };
@@ -278,7 +308,15 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         let next = to.pages.clone().find(timed)?;
         Some(pages.all[next].times.0.saturating_sub(pages.all[last].times.1))
     };
-    let mut search = Search { blocks, middles: &middles, tails: &tails, unpacker: Unpacker::default(), trials: 0, bytes: 0 };
+    let mut search = Search {
+        blocks,
+        middles: &middles,
+        tails: &tails,
+        unpacker: Unpacker::default(),
+        trials: 0,
+        bytes: 0,
+        is_crowded: starts.len() > 64,
+    };
     let mut found: Vec<(u32, u64, usize, Vec<usize>)> = Vec::new();
     for &start in &starts {
         let mut path = vec![start];
@@ -298,8 +336,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
     let mut is_taken = vec![[false; 2]; blocks.len()];
     for (.., path) in found {
         let pairs = path.windows(2);
-        let is_free =
-            pairs.clone().all(|pair| !is_taken[pair[0]][1] && !is_taken[pair[1]][0]);
+        let is_free = pairs.clone().all(|pair| !is_taken[pair[0]][1] && !is_taken[pair[1]][0]);
         if is_free {
             for pair in pairs {
                 is_taken[pair[0]][1] = true;
@@ -319,6 +356,8 @@ struct Search<'a> {
     unpacker: Unpacker,
     trials: usize,
     bytes: usize,
+    /// There are so many that not all ways can be tried.
+    is_crowded: bool,
 }
 
 impl Search<'_> {
@@ -356,7 +395,8 @@ impl Search<'_> {
                 whole.push(tail);
                 let away = whole.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
                 found.push((odd, away, whole));
-                if odd == 0 && parts[0].0.compression() != crate::wal::Compression::None {
+                let is_proved = parts[0].0.compression() != Compression::None || self.is_crowded && away == 0;
+                if odd == 0 && is_proved {
                     return;
                 }
             }
@@ -375,7 +415,7 @@ impl Search<'_> {
             self.extend(fragment, path, parts, found);
             path.pop();
             parts.pop();
-            if found.len() > before && parts[0].0.compression() != crate::wal::Compression::None {
+            if found.len() > before && (parts[0].0.compression() != Compression::None || self.is_crowded) {
                 return;
             }
         }
@@ -481,7 +521,8 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
     for of_segment in &mut order {
         // Nothing stands before them.
         let blanks = of_segment.iter().take_while(|put| **put == Put::Blank).count();
-        let is_headless = |put: &Put| matches!(put, Put::Page(page) if pages.all[*page].begins != Side::Whole);
+        let is_headless =
+            |put: &Put| matches!(put, Put::Page(page) if pages.all[*page].begins != Side::Whole);
         if !of_segment.get(blanks).is_some_and(is_headless) {
             of_segment.drain(..blanks);
         }
@@ -493,7 +534,8 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
 fn needs_blank(pages: &Pages, last: Option<usize>, next: usize) -> bool {
     let ends = last.map_or(Side::Whole, |last| pages.all[last].ends);
     let begins = pages.all[next].begins;
-    let follows = last.is_some_and(|last| last + 1 == next && pages.all[last].segment == pages.all[next].segment);
+    let follows =
+        last.is_some_and(|last| last + 1 == next && pages.all[last].segment == pages.all[next].segment);
     !follows && (ends != Side::Whole || begins != Side::Whole)
 }
 

@@ -20,7 +20,7 @@ const MOST_RATIO: usize = 64;
 pub(super) const UNBELIEVABLE: u32 = 3;
 
 /// How oddly the entries of a record step at each of its joints: 0 not at all. Of a compressed record nothing can be said.
-pub(super) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
+pub(in crate::scan) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
     if record.compression != Compression::None {
         return Vec::new();
     }
@@ -28,7 +28,7 @@ pub(super) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
 }
 
 fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
-    if !RecordType::of(data).is_some_and(has_samples) {
+    if !RecordType::of(data).is_some_and(has_an_order) {
         return Vec::new();
     }
     let mut uses = Vec::new();
@@ -41,11 +41,16 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
         joints.iter().map(|&joint| uses.partition_point(|now| now.end <= joint)).collect();
     let is_near = |at: usize| places.iter().any(|&place| at + 1 >= place && at < place + LOOKED_AT);
     let mut kinds: HashMap<(i128, bool), usize> = HashMap::new();
-    let mut times: usize = 0;
+    // Steps elsewhere: all, to other times, back, and far ahead.
+    let (mut all, mut times, mut backs, mut aheads) = (0_usize, 0_usize, 0_usize, 0_usize);
     for (at, pair) in uses.windows(2).enumerate() {
         if !is_near(at) {
-            *kinds.entry(kind(pair[0], pair[1])).or_default() += 1;
-            times += usize::from(pair[0].time != pair[1].time);
+            let (step, same_time) = kind(pair[0], pair[1]);
+            *kinds.entry((step, same_time)).or_default() += 1;
+            all += 1;
+            times += usize::from(!same_time);
+            backs += usize::from(same_time && step <= 0);
+            aheads += usize::from(same_time && step > 2);
         }
     }
     let oddness = |a: SeriesUse, b: SeriesUse| {
@@ -53,7 +58,11 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
             return 0;
         }
         let (step, same_time) = kind(a, b);
+        // In a record that is in no order nothing is odd.
+        let is_usual = |count: usize| count * 50 > all;
         match (same_time, step > 0) {
+            (true, false) if step < 0 && is_usual(backs) => 0,
+            (true, true) if is_usual(aheads) => 0,
             (true, true) if step <= 2 => 0,
             (true, true) => 1,
             (true, false) if step == 0 => 3,
@@ -70,12 +79,10 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
     places.iter().map(at_joint).collect()
 }
 
-fn has_samples(kind: RecordType) -> bool {
+/// Whether entries of such records mostly have rising refs.
+fn has_an_order(kind: RecordType) -> bool {
     use RecordType as R;
-    !matches!(
-        kind,
-        R::Series | R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime
-    )
+    !matches!(kind, R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime)
 }
 
 /// By how much the ref goes on, and whether at the same time.
@@ -122,19 +129,9 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     }
     match Decoded::parse(data) {
         Decoded::Series(series) => {
-            let mut last = 0;
-            for entry in series.entries().flatten() {
-                if !plausible_labels(&entry) || entry.series_ref == 0 {
-                    return None;
-                }
-                if entry.series_ref < last && compression == Compression::None {
-                    // Most often in order.
-                    last = u64::MAX;
-                } else if last != u64::MAX {
-                    last = entry.series_ref;
-                }
+            if !series.entries().flatten().all(|entry| plausible_labels(&entry) && entry.series_ref > 0) {
+                return None;
             }
-            return Some(u32::from(last == u64::MAX));
         }
         Decoded::Metadata(metadata) => {
             let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();

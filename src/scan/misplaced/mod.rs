@@ -7,10 +7,11 @@
 //! of it ([`serves`]).
 
 mod arrange;
-mod chain;
+pub(super) mod chain;
 mod pages;
 mod serves;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::Range;
@@ -62,7 +63,10 @@ const MANY: u64 = 4 << 30;
 
 /// Whether anything that a scan has found may come of pages that do not stand where they stood.
 pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], of_refs: &[Finding]) -> bool {
-    if of_refs.iter().any(|finding| matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use")) {
+    if of_refs
+        .iter()
+        .any(|finding| matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use"))
+    {
         return true;
     }
     let replayed = steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal));
@@ -73,7 +77,10 @@ pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], o
         .filter_map(|scan| scan.tally.times())
         .try_fold(i64::MIN, |last, (_, max)| (max >= last).then_some(max))
         .is_none();
-    goes_back || scans.iter().any(|scan| scan.goes_back || scan.problems.iter().any(|(problem, _)| is_suspicious(problem)))
+    goes_back
+        || scans
+            .iter()
+            .any(|scan| scan.is_odd || scan.problems.iter().any(|(problem, _)| is_suspicious(problem)))
 }
 
 /// Whether pages in the wrong place make such a problem.
@@ -160,10 +167,10 @@ impl Search<'_> {
         };
         self.trials += 1;
         let now = served(self.pages, &places(self.pages, &order)?, self.settled)?;
-        // More samples; or as many, with series that are defined once.
+        // More samples; or as many, with series that are defined once, and before they are used.
         let moves = displaced(self.pages, &order).len();
         let worth = |served: &Served, moves: usize| {
-            (served.samples, std::cmp::Reverse(served.redefined), std::cmp::Reverse(moves))
+            (served.samples, Reverse(served.redefined), Reverse(served.unknown), Reverse(moves))
         };
         let least = self.best.as_ref().map_or((before, 0), |(_, best, moves)| (*best, *moves));
         let is_better = worth(&now, moves) > worth(&least.0, least.1);
@@ -330,9 +337,8 @@ fn finding(
             )
         }
         None => {
-            let original = pages.all.iter().enumerate().find(|(at, page)| {
-                page.hash == first.hash && !run.contains(at)
-            });
+            let original =
+                pages.all.iter().enumerate().find(|(at, page)| page.hash == first.hash && !run.contains(at));
             let of = original.map_or_else(String::new, |(_, page)| {
                 format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
             });

@@ -128,13 +128,7 @@ impl Pages {
             let previous = (at > pages.start).then(|| &self.all[at - 1]);
             self.all[at].before = joint(previous, &self.all[at]);
         }
-        self.segments.push(Segment {
-            relative,
-            path: file.path.clone(),
-            log,
-            length,
-            pages,
-        });
+        self.segments.push(Segment { relative, path: file.path.clone(), log, length, pages });
         Ok(())
     }
 

@@ -11,8 +11,8 @@ use super::pages::Pages;
 use crate::record::{FloatHistogramEntry, HistogramEntry, Record as Decoded};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, settle};
 use crate::scan::settled::Settlements;
-use crate::wal::arranged::{Arranged, Place};
 use crate::wal::Record;
+use crate::wal::arranged::{Arranged, Place};
 
 /// What a replay comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
