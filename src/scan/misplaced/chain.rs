@@ -76,7 +76,34 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
         let around = uses.get(entry.saturating_sub(1)..(entry + LOOKED_AT).min(uses.len()));
         around.unwrap_or_default().windows(2).map(|pair| oddness(pair[0], pair[1])).max().unwrap_or(0)
     };
-    places.iter().map(at_joint).collect()
+    let is_foreign = foreign_parts(&uses, &places);
+    let of_part = |at: usize| if is_foreign.get(at).copied().unwrap_or(false) { 2 } else { 0 };
+    places
+        .iter()
+        .enumerate()
+        .map(|(at, place)| at_joint(place).max(of_part(at)).max(of_part(at + 1)))
+        .collect()
+}
+
+/// Which parts of a record between its joints are in no order, where the others are.
+fn foreign_parts(uses: &[SeriesUse], places: &[usize]) -> Vec<bool> {
+    const ENOUGH: usize = 10;
+    let bounds: Vec<usize> = std::iter::once(0).chain(places.iter().copied()).chain([uses.len()]).collect();
+    let part = |bounds: &[usize]| {
+        let part = uses.get(bounds[0]..bounds[1]).unwrap_or_default();
+        let is_bad = |pair: &&[SeriesUse]| {
+            let (step, same_time) = kind(pair[0], pair[1]);
+            step <= 0 || !same_time
+        };
+        (part.windows(2).count(), part.windows(2).filter(is_bad).count())
+    };
+    let parts: Vec<(usize, usize)> = bounds.windows(2).map(part).collect();
+    let (all, bad) = parts.iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+    let is_foreign = |&(steps, of_these): &(usize, usize)| {
+        let (others, of_others) = (all - steps, bad - of_these);
+        steps >= ENOUGH && others >= ENOUGH && of_these * 10 > steps && of_others * 50 <= others
+    };
+    parts.iter().map(is_foreign).collect()
 }
 
 /// Whether entries of such records mostly have rising refs.
