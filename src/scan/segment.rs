@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cause::{self, Evidence};
+use super::misplaced;
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
 use super::salvage::{
@@ -43,8 +44,8 @@ pub(super) struct SegmentScan {
     pub(super) data_end: u64,
     /// How it was settled, if it could not be walked.
     pub(super) settled: Option<Settled>,
-    /// A record that goes from one page to the next is much older than records before it.
-    pub(super) goes_back: bool,
+    /// A record that goes from one page to the next is much older than records before it, or its refs step oddly there.
+    pub(super) is_odd: bool,
 }
 
 impl SegmentScan {
@@ -57,7 +58,7 @@ impl SegmentScan {
     pub(super) fn append(&mut self, behind: Self) {
         self.tally.add(&behind.tally);
         self.data_end = self.data_end.max(behind.data_end);
-        self.goes_back |= behind.goes_back;
+        self.is_odd |= behind.is_odd;
         if let (Some(refs), Some(behind)) = (&mut self.refs, behind.refs) {
             refs.append(behind);
         }
@@ -150,21 +151,26 @@ struct Found {
     odd_flags: Vec<(u64, u64)>,
     refs: Option<SegmentRefs>,
     data_end: u64,
-    goes_back: bool,
+    is_odd: bool,
+    /// In the record at hand a ref is lower than the one before.
+    falls: bool,
 }
 
 impl Visitor for Found {
     fn decode(&mut self, record: &[u8]) -> Summary {
-        match &mut self.refs {
+        let summary = match &mut self.refs {
             Some(refs) => refs.decode(record),
             None => record::summarize(record),
-        }
+        };
+        self.falls = summary.falls;
+        summary
     }
 
     fn record(&mut self, record: &Record<'_>, contents: &Contents) {
         if record.is_joined() && record.compression == Compression::None {
             let before = self.tally.max_time.map(|max| max.saturating_sub(LONG_BEFORE));
-            self.goes_back |= contents.max_time.zip(before).is_some_and(|(max, before)| max < before);
+            self.is_odd |= contents.max_time.zip(before).is_some_and(|(max, before)| max < before)
+                || self.falls && misplaced::chain::odd_joints(record).into_iter().any(|odd| odd > 1);
         }
         self.tally.count(contents);
         self.data_end = record.end;
@@ -210,7 +216,7 @@ pub(super) fn walk_stretch(
         refs: found.refs,
         state: Some(FileState::of(looked_at)),
         data_end: found.data_end,
-        goes_back: found.goes_back,
+        is_odd: found.is_odd,
         ..SegmentScan::default()
     };
     Ok((scan, pages))
@@ -256,7 +262,7 @@ pub(super) fn scan(
         state,
         data_end: found.data_end,
         settled: Some(settled),
-        goes_back: found.goes_back,
+        is_odd: found.is_odd,
     }))
 }
 

@@ -111,7 +111,13 @@ pub fn trace_all(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
 /// `strace` for a minute at the most, where there is no `/proc`: what a program reads there varies with what else runs on the machine.
 fn without_proc() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec timeout -s KILL 60 strace \"$@\"", "sh"]);
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /proc && exec timeout -s KILL 60 strace \"$@\"",
+        "sh",
+    ]);
     command
 }
 

@@ -17,7 +17,7 @@ use crate::wal::{Compression, FragmentType, HEADER_SIZE};
 const MOST_TRIALS: usize = 20_000;
 
 /// Bytes of them in all.
-const MOST_BYTES: usize = 256 << 20;
+const MOST_BYTES: usize = 1 << 30;
 
 /// Chains that are held against each other.
 const MOST_CHAINS: usize = 4096;
@@ -132,6 +132,7 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
     let is_copy = |page: usize| copies.iter().any(|copy| copy.contains(&page));
     let slack = slack(pages);
     let pace = Pace::of(pages);
+    let strict = is_regular(pages, pace);
     let mut blocks: Vec<Block> = Vec::new();
     // Of the last page with times.
     let mut last_time: Option<i64> = None;
@@ -145,7 +146,13 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
             last.pages.end == at
                 && last.segment == page.segment
                 && match page.before {
-                    Joint::Sound | Joint::Unknown => pace.misfit(gap) < 2,
+                    Joint::Unknown => pace.misfit(gap) < 2,
+                    Joint::Sound => match compression_across(page) {
+                        // It has a checksum of its own.
+                        Compression::Zstd => true,
+                        Compression::Snappy => pace.misfit(gap) < 2,
+                        Compression::None => pace.misfit(gap) < if strict { 1 } else { 2 },
+                    },
                     Joint::Clean => {
                         page.times.0 > page.times.1 || page.times.0.saturating_add(slack) >= last.times.1
                     }
@@ -170,6 +177,29 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
         }
     }
     blocks
+}
+
+/// How the record is packed that goes on at the beginning of a page.
+fn compression_across(page: &super::pages::Page) -> Compression {
+    match page.begins {
+        Side::Part(edge) => edge.head.compression(),
+        _ => Compression::None,
+    }
+}
+
+/// Whether times go on so regularly that a gap says something: otherwise nearly every page would stand alone.
+fn is_regular(pages: &Pages, pace: Pace) -> bool {
+    const MOST: usize = 64;
+    let timed = |page: &super::pages::Page| page.times.0 <= page.times.1;
+    let pairs = pages.all.windows(2).filter(|pair| {
+        pair[1].before == Joint::Sound
+            && pair[0].segment == pair[1].segment
+            && timed(&pair[0])
+            && timed(&pair[1])
+    });
+    let misfits =
+        pairs.filter(|pair| pace.misfit(Some(pair[1].times.0.saturating_sub(pair[0].times.1))) == 1).count();
+    misfits <= MOST
 }
 
 /// By how much times go back where pages follow one another as they should, ms.
@@ -285,10 +315,15 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         unpacker: Unpacker::default(),
         trials: 0,
         bytes: 0,
+        most: (0, 0),
+        is_crowded: starts.len() > 64,
     };
     let mut found: Vec<(u32, u64, usize, Vec<usize>)> = Vec::new();
     for &start in &starts {
         let mut path = vec![start];
+        let count = starts.len();
+        search.most =
+            (search.trials + (MOST_TRIALS / count).max(64), search.bytes + (MOST_BYTES / count).max(2 << 20));
         let mut parts: Vec<(HeadByte, &[u8])> = fragment(&blocks[start], true).into_iter().collect();
         let mut of_start: Vec<(u32, usize, Vec<usize>)> = Vec::new();
         search.extend(&fragment, &mut path, &mut parts, &mut of_start);
@@ -325,17 +360,21 @@ struct Search<'a> {
     unpacker: Unpacker,
     trials: usize,
     bytes: usize,
+    /// Trials and bytes that are left to the record at hand.
+    most: (usize, usize),
+    /// There are so many that not all ways can be tried.
+    is_crowded: bool,
 }
 
 impl Search<'_> {
-    /// All ways to end the record that `parts` begin: how odd each is, and by how much it leaves the order of blocks.
+    /// Whether a way is sure. All ways to end the record that `parts` begin: how odd each is, and by how much it leaves the order of blocks.
     fn extend<'b>(
         &mut self,
         fragment: &impl Fn(&Block, bool) -> Option<(HeadByte, &'b [u8])>,
         path: &mut Vec<usize>,
         parts: &mut Vec<(HeadByte, &'b [u8])>,
         found: &mut Vec<(u32, usize, Vec<usize>)>,
-    ) {
+    ) -> bool {
         let here = path[path.len() - 1];
         // What stands near is tried first.
         let by_distance = |of: &[usize]| {
@@ -344,8 +383,8 @@ impl Search<'_> {
             of
         };
         for tail in by_distance(self.tails) {
-            if self.trials >= MOST_TRIALS || self.bytes >= MOST_BYTES {
-                return;
+            if self.trials >= self.most.0 || self.bytes >= self.most.1 {
+                return false;
             }
             // No block goes on with itself.
             if path.contains(&tail) {
@@ -362,29 +401,36 @@ impl Search<'_> {
                 whole.push(tail);
                 let away = whole.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
                 found.push((odd, away, whole));
-                if odd == 0 && parts[0].0.compression() != crate::wal::Compression::None {
-                    return;
+                let is_proved = parts[0].0.compression() != Compression::None || self.is_crowded && away == 0
+                        // Pages in its midst hardly fit by chance.
+                        || parts.len() > 1;
+                if odd == 0 && is_proved {
+                    return true;
                 }
             }
         }
         for middle in by_distance(self.middles) {
-            if self.trials >= MOST_TRIALS || path.contains(&middle) || path.len() > 12 {
+            if self.trials >= self.most.0
+                || self.bytes >= self.most.1
+                || path.contains(&middle)
+                || path.len() > 12
+            {
                 continue;
             }
             let Some(part) = fragment(&self.blocks[middle], false) else { continue };
             if part.0.compression() != parts[0].0.compression() {
                 continue;
             }
-            let before = found.len();
             path.push(middle);
             parts.push(part);
-            self.extend(fragment, path, parts, found);
+            let is_proved = self.extend(fragment, path, parts, found);
             path.pop();
             parts.pop();
-            if found.len() > before && parts[0].0.compression() != crate::wal::Compression::None {
-                return;
+            if is_proved {
+                return true;
             }
         }
+        false
     }
 }
 

@@ -20,7 +20,7 @@ const MOST_RATIO: usize = 64;
 pub(super) const UNBELIEVABLE: u32 = 3;
 
 /// How oddly the entries of a record step at each of its joints: 0 not at all. Of a compressed record nothing can be said.
-pub(super) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
+pub(in crate::scan) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
     if record.compression != Compression::None {
         return Vec::new();
     }
@@ -28,7 +28,7 @@ pub(super) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
 }
 
 fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
-    if !RecordType::of(data).is_some_and(has_samples) {
+    if !RecordType::of(data).is_some_and(has_an_order) {
         return Vec::new();
     }
     let mut uses = Vec::new();
@@ -41,11 +41,16 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
         joints.iter().map(|&joint| uses.partition_point(|now| now.end <= joint)).collect();
     let is_near = |at: usize| places.iter().any(|&place| at + 1 >= place && at < place + LOOKED_AT);
     let mut kinds: HashMap<(i128, bool), usize> = HashMap::new();
-    let mut times: usize = 0;
+    // Steps elsewhere: all, to other times, back, and far ahead.
+    let (mut all, mut times, mut backs, mut aheads) = (0_usize, 0_usize, 0_usize, 0_usize);
     for (at, pair) in uses.windows(2).enumerate() {
         if !is_near(at) {
-            *kinds.entry(kind(pair[0], pair[1])).or_default() += 1;
-            times += usize::from(pair[0].time != pair[1].time);
+            let (step, same_time) = kind(pair[0], pair[1]);
+            *kinds.entry((step, same_time)).or_default() += 1;
+            all += 1;
+            times += usize::from(!same_time);
+            backs += usize::from(same_time && step <= 0);
+            aheads += usize::from(same_time && step > 2);
         }
     }
     let oddness = |a: SeriesUse, b: SeriesUse| {
@@ -53,7 +58,11 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
             return 0;
         }
         let (step, same_time) = kind(a, b);
+        // In a record that is in no order nothing is odd.
+        let is_usual = |count: usize| count * 50 > all;
         match (same_time, step > 0) {
+            (true, false) if step < 0 && is_usual(backs) => 0,
+            (true, true) if is_usual(aheads) => 0,
             (true, true) if step <= 2 => 0,
             (true, true) => 1,
             (true, false) if step == 0 => 3,
@@ -67,12 +76,40 @@ fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
         let around = uses.get(entry.saturating_sub(1)..(entry + LOOKED_AT).min(uses.len()));
         around.unwrap_or_default().windows(2).map(|pair| oddness(pair[0], pair[1])).max().unwrap_or(0)
     };
-    places.iter().map(at_joint).collect()
+    let is_foreign = foreign_parts(&uses, &places);
+    let of_part = |at: usize| if is_foreign.get(at).copied().unwrap_or(false) { 2 } else { 0 };
+    places
+        .iter()
+        .enumerate()
+        .map(|(at, place)| at_joint(place).max(of_part(at)).max(of_part(at + 1)))
+        .collect()
 }
 
-fn has_samples(kind: RecordType) -> bool {
+/// Which parts of a record between its joints are in no order, where the others are.
+fn foreign_parts(uses: &[SeriesUse], places: &[usize]) -> Vec<bool> {
+    const ENOUGH: usize = 10;
+    let bounds: Vec<usize> = std::iter::once(0).chain(places.iter().copied()).chain([uses.len()]).collect();
+    let part = |bounds: &[usize]| {
+        let part = uses.get(bounds[0]..bounds[1]).unwrap_or_default();
+        let is_bad = |pair: &&[SeriesUse]| {
+            let (step, same_time) = kind(pair[0], pair[1]);
+            step <= 0 || !same_time
+        };
+        (part.windows(2).count(), part.windows(2).filter(is_bad).count())
+    };
+    let parts: Vec<(usize, usize)> = bounds.windows(2).map(part).collect();
+    let (all, bad) = parts.iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+    let is_foreign = |&(steps, of_these): &(usize, usize)| {
+        let (others, of_others) = (all - steps, bad - of_these);
+        steps >= ENOUGH && others >= ENOUGH && of_these * 10 > steps && of_others * 50 <= others
+    };
+    parts.iter().map(is_foreign).collect()
+}
+
+/// Whether entries of such records mostly have rising refs.
+fn has_an_order(kind: RecordType) -> bool {
     use RecordType as R;
-    !matches!(kind, R::Series | R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime)
+    !matches!(kind, R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime)
 }
 
 /// By how much the ref goes on, and whether at the same time.
@@ -119,19 +156,9 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     }
     match Decoded::parse(data) {
         Decoded::Series(series) => {
-            let mut last = 0;
-            for entry in series.entries().flatten() {
-                if !plausible_labels(&entry) || entry.series_ref == 0 {
-                    return None;
-                }
-                if entry.series_ref < last && compression == Compression::None {
-                    // Most often in order.
-                    last = u64::MAX;
-                } else if last != u64::MAX {
-                    last = entry.series_ref;
-                }
+            if !series.entries().flatten().all(|entry| plausible_labels(&entry) && entry.series_ref > 0) {
+                return None;
             }
-            return Some(u32::from(last == u64::MAX));
         }
         Decoded::Metadata(metadata) => {
             let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();

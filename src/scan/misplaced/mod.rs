@@ -7,10 +7,11 @@
 //! of it ([`serves`]).
 
 mod arrange;
-mod chain;
+pub(super) mod chain;
 mod pages;
 mod serves;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::Range;
@@ -79,7 +80,7 @@ pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], o
     goes_back
         || scans
             .iter()
-            .any(|scan| scan.goes_back || scan.problems.iter().any(|(problem, _)| is_suspicious(problem)))
+            .any(|scan| scan.is_odd || scan.problems.iter().any(|(problem, _)| is_suspicious(problem)))
 }
 
 /// Whether pages in the wrong place make such a problem.
@@ -166,10 +167,10 @@ impl Search<'_> {
         };
         self.trials += 1;
         let now = served(self.pages, &places(self.pages, &order)?, self.settled)?;
-        // More samples; or as many, with series that are defined once.
+        // More samples; or as many, with series that are defined once, and before they are used.
         let moves = displaced(self.pages, &order).len();
         let worth = |served: &Served, moves: usize| {
-            (served.samples, std::cmp::Reverse(served.redefined), std::cmp::Reverse(moves))
+            (served.samples, Reverse(served.redefined), Reverse(served.unknown), Reverse(moves))
         };
         let least = self.best.as_ref().map_or((before, 0), |(_, best, moves)| (*best, *moves));
         let is_better = worth(&now, moves) > worth(&least.0, least.1);
