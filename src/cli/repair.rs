@@ -188,9 +188,15 @@ impl Repair {
             None => repair::apply_for_good(target, plan, &lock)?,
         }
         // The scan, the forecast and a further plan: all that a scan of the repaired directory would say.
-        let after = self
+        let mut after = self
             .plan(target, global)
             .context("the repair is done, but the directory cannot be read to verify it")?;
+        // The volume was full before, and that is nothing that a repair repairs.
+        let full = verdict::without_room(&mut after.report.findings);
+        if let Some(full) = full {
+            verdict::judge(target, &mut after.report, after.forecast.as_ref(), Some(&after.plan));
+            eprintln!("walfix: free some space before Prometheus is started: {}", printable(&full.message));
+        }
         let done = Done { backup, finished: finished.is_some(), after: &after.report };
         show_done(&Answer { plan, forecast: made.forecast.as_ref(), done: Some(done) }, global);
         Ok(match after.report.verdict {

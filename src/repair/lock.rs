@@ -46,8 +46,8 @@ impl Lock {
     pub fn take(data: &Path) -> Result<Self, RepairError> {
         let root = Place::open(data).at("open", data)?;
         let place = root.join(LOCK);
-        let is_new = match place.find() {
-            Ok(Some(_)) => false,
+        let made = match place.find() {
+            Ok(Some(_)) => None,
             Ok(None) => make(&root, &place).at("create", &place)?,
             Err(error) => return Err(error).at("look at", &place),
         };
@@ -78,13 +78,13 @@ impl Lock {
         // One that walfix made and was not there to remove is as good as made now.
         let mut text = String::new();
         let _ = (&lock.file).take(64).read_to_string(&mut text);
-        lock.made = marked(&text);
+        lock.made = marked(&text).or(made);
         lock.not_known = lock.nobody_writes()?;
         // A Prometheus that has just stopped removes the file.
         if !lock.is_still_there() {
             return Err(changed_hands());
         }
-        if let (Some(modified), false) = (lock.made, is_new) {
+        if let (Some(modified), None) = (lock.made, made) {
             set_modified_directory(&lock.data, modified).at("set the time of", data)?;
         }
         Ok(lock)
@@ -148,9 +148,9 @@ fn marked(text: &str) -> Option<i128> {
     text.strip_prefix(MARK)?.strip_suffix('\n')?.parse().ok()
 }
 
-/// Makes the lock, if nobody else does; whether it was made. It is there at once with its mark in it, and belongs to whom
+/// Makes the lock, if nobody else does; the time that the directory had, if it was made. It is there at once with its mark in it, and belongs to whom
 /// the data directory belongs: a Prometheus that cannot open it does not start.
-fn make(data: &Place, place: &Place) -> io::Result<bool> {
+fn make(data: &Place, place: &Place) -> io::Result<Option<i128>> {
     let staged = staged(place);
     // Whoever was killed while making it may have written down when the directory was changed before that.
     let text = staged.read(64).ok().and_then(|text| String::from_utf8(text).ok());
@@ -182,11 +182,17 @@ fn make(data: &Place, place: &Place) -> io::Result<bool> {
         {
             write(&|_| place.create_file(0o666)).map(|()| true)
         }
+        // Without a free byte it is empty, as Prometheus makes it.
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            let owner = owner_of(data)?.with_mode(0o666);
+            let _ = staged.remove_file();
+            owner.give_if_allowed(&place.create_file(0o666)?).map(|()| true)
+        }
         Err(error) => Err(error),
     };
     let _ = staged.remove_file();
     set_modified_directory(data, modified)?;
-    made
+    Ok(made?.then_some(modified))
 }
 
 impl Drop for Lock {

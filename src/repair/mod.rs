@@ -18,6 +18,7 @@ mod input;
 mod labels;
 mod leftovers;
 mod lock;
+mod marker;
 mod misplaced;
 mod partial;
 pub mod plan;

@@ -16,6 +16,8 @@ use crate::io::beneath::Place;
 const OVERHEAD: u64 = 64 * 1024;
 /// A block of a file system, to which files are rounded up.
 const BLOCK: u64 = 4096;
+/// What the marker and the names in a data directory may take.
+const OWN: u64 = 4 * BLOCK;
 
 /// Whether every file can be written that `plan` changes in `data`, and there is room for that and for the backup.
 pub(super) fn check(data: &Data, plan: &Plan, backup: &Place) -> Result<(), RepairError> {
@@ -81,7 +83,8 @@ fn room(data: &Place, plan: &Plan, backup: &Place) -> Result<(), RepairError> {
     };
     let described = serde_json::to_vec(plan).map_or(0, |text| text.len() as u64);
     need(backup_device, backup_is_in, described.saturating_mul(4).saturating_add(OVERHEAD));
-    need(device(data)?, data, 4 * BLOCK);
+    let data_device = device(data)?;
+    need(data_device, data, OWN);
     for step in &plan.steps {
         let path = data.join(step.change.path());
         let mut directory = path.parent();
@@ -119,6 +122,10 @@ fn room(data: &Place, plan: &Plan, backup: &Place) -> Result<(), RepairError> {
     }
     for (device, bytes) in largest_copy {
         need(device, data, bytes);
+    }
+    // Where all is done in place, an empty marker is enough.
+    if data_device != backup_device && needs.get(&data_device).is_some_and(|(_, needed)| *needed == OWN) {
+        needs.remove(&data_device);
     }
     for (place, needed) in needs.into_values() {
         let about = place.file_system().at("look at", place)?;

@@ -19,6 +19,7 @@ use super::files::{
     set_modified, set_modified_directory, splice_in_place, staged, sync_directory,
 };
 use super::lock::Lock;
+use super::marker::Named;
 use super::plan::{Change, Method, Plan};
 use super::segment::rewrite;
 use super::state::{Progress, intruder, progress, progress_of};
@@ -46,7 +47,7 @@ pub(super) struct Begun {
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Stage {
+pub(super) enum Stage {
     /// The old bytes are being kept; nothing has been changed.
     Backup,
     /// The backup is whole.
@@ -61,7 +62,7 @@ impl Begun {
         let wrong = |what: String| RepairError::Marker { path: marker.shown(), what };
         let text = match marker.read(LONGEST) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::by_name(data),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(error).at("read", &marker);
             }
@@ -81,8 +82,28 @@ impl Begun {
         if !is_name && !is_absolute(&begun.backup) {
             return Err(wrong(format!("{} is no place of a backup", begun.backup.display())));
         }
+        if !Named::all(data).at("list", data)?.is_empty() {
+            return Err(wrong(
+                "there is another marker beside it; remove the one that is not of your repair".to_owned(),
+            ));
+        }
         begun.backup = data.shown().join(begun.backup);
         Ok(Some(begun))
+    }
+
+    /// What the name of a marker says that is empty.
+    fn by_name(data: &Place) -> Result<Option<Self>, RepairError> {
+        let mut all = Named::all(data).at("list", data)?;
+        let Some(named) = all.pop() else { return Ok(None) };
+        let wrong = |what: &str| RepairError::Marker { path: data.shown(), what: what.to_owned() };
+        if !all.is_empty() {
+            return Err(wrong("there are two markers; remove the one that is not of your repair"));
+        }
+        if !is_absolute(&named.backup) {
+            return Err(wrong("the name of its marker is no place of a backup"));
+        }
+        // When its directories were changed, the backup knows.
+        Ok(Some(Self { stage: named.stage, backup: named.backup, directories: Vec::new() }))
     }
 
     fn write(&self, data: &Data) -> Result<(), RepairError> {
@@ -92,7 +113,19 @@ impl Begun {
         let text = text.map_err(io::Error::from).at("write", &marker)?;
         // Whom the directory belongs to may finish the repair, or take it back.
         let owner = data.owner().at("look at", data.path())?.with_mode(0o600);
-        replace_own(&marker, owner, |out| out.write_all(&text)).at("write", &marker)
+        let is_elsewhere = !self.backup.starts_with(data.place().full());
+        let by_name = !Named::all(data.place()).at("list", data.path())?.is_empty();
+        let written = if by_name {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            replace_own(&marker, owner, |out| out.write_all(&text))
+        };
+        match written {
+            Err(error) if is_elsewhere && is_full(&error) && !marker.is_there() => {
+                Named::write(data, self.stage, &self.backup).at("create", &marker)
+            }
+            written => written.at("write", &marker),
+        }
     }
 
     /// Where its backup is, or is to be.
@@ -109,6 +142,10 @@ impl Begun {
     pub(super) fn backup(&self) -> &Path {
         &self.backup
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether a path is absolute, and leads nowhere back.
@@ -333,6 +370,9 @@ fn do_step(data: &Data, backup: &Backup, change: &Change) -> Result<(), RepairEr
 pub(super) fn forget(data: &Data, plan: Option<&Plan>) -> Result<(), RepairError> {
     let known = plan.map_or_else(BTreeSet::new, leftovers::of_plan);
     leftovers::remove(data, &known).at("clean up", data.path())?;
+    for named in Named::all(data.place()).at("list", data.path())? {
+        named.remove(data).at("clean up", data.path())?;
+    }
     let marker = data.join(UNFINISHED);
     match marker.remove_file() {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &marker),

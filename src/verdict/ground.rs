@@ -13,7 +13,7 @@ use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, faults, list
 const BLOCK_UNUSABLE: &str = "block_unusable";
 pub(super) const BLOCK_SKIPPED: &str = "block_skipped";
 const NO_PERMISSION: &str = "no_permission";
-const NO_SPACE: &str = "no_space";
+pub(super) const NO_SPACE: &str = "no_space";
 const READ_ONLY: &str = "read_only";
 pub(super) const FUTURE: &str = "future_samples";
 

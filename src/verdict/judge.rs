@@ -11,8 +11,11 @@ use crate::tsdb::losses::{self, LostLabels};
 
 use super::ground::{BLOCK_SKIPPED, FUTURE, NO_START};
 
+const LOST_LABELS: &str = "lost_labels";
+
 /// Sets the state of `report`, and adds a warning of what an earlier repair has recorded as lost.
 pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, plan: Option<&Plan>) {
+    report.findings.retain(|finding| finding.code != LOST_LABELS);
     let mut reasons = Vec::new();
     let mut because = |reason, holds: bool| {
         if holds {
@@ -87,7 +90,7 @@ fn lost(now: &LostLabels, at: i64) -> Finding {
         words::count(now.series.unwrap_or(0), "series"),
         words::time(at),
     );
-    Finding { series: now.series, ..of_path(None, String::new(), "lost_labels", Severity::Warning, message) }
+    Finding { series: now.series, ..of_path(None, String::new(), LOST_LABELS, Severity::Warning, message) }
 }
 
 /// Whether a step does more than tidy up what is normal after a crash, as a torn tail.

@@ -97,3 +97,9 @@ fn is_whole(target: &Target) -> bool {
 pub fn prevents_a_start(report: &Report) -> Option<&Finding> {
     report.findings.iter().find(|finding| ground::NO_START.contains(&finding.code))
 }
+
+/// Takes out the finding that the volume is full.
+pub fn without_room(findings: &mut Vec<Finding>) -> Option<Finding> {
+    let at = findings.iter().position(|finding| finding.code == ground::NO_SPACE)?;
+    Some(findings.remove(at))
+}
