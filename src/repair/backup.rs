@@ -301,14 +301,8 @@ impl Backup {
         }
         let about = place.look().map_err(|error| wrong(error.to_string()))?;
         let is_trusted = is_trusted(&place);
-        let backup = Self {
-            path: path.to_owned(),
-            owner: Owner::of(&about),
-            is_trusted,
-            place,
-            plan,
-            manifest,
-        };
+        let backup =
+            Self { path: path.to_owned(), owner: Owner::of(&about), is_trusted, place, plan, manifest };
         for changed in &backup.manifest.files {
             let (checksum, _) = backup
                 .old(&changed.old)

@@ -285,8 +285,7 @@ fn set_modified_of(file: &File, modified: i128) -> io::Result<()> {
     };
     let add = |since| UNIX_EPOCH.checked_add(since);
     let subtract = |since| UNIX_EPOCH.checked_sub(since);
-    let time =
-        if modified < 0 { subtract(since(modified.saturating_neg())?) } else { add(since(modified)?) };
+    let time = if modified < 0 { subtract(since(modified.saturating_neg())?) } else { add(since(modified)?) };
     file.set_modified(time.ok_or(io::ErrorKind::InvalidData)?)
 }
 

@@ -51,8 +51,9 @@ impl Lock {
             Ok(None) => make(&root, &place).at("create", &place)?,
             Err(error) => return Err(error).at("look at", &place),
         };
-        let changed_hands =
-            || RepairError::InUse(format!("{} has changed hands just now; try again", place.shown().display()));
+        let changed_hands = || {
+            RepairError::InUse(format!("{} has changed hands just now; try again", place.shown().display()))
+        };
         let file = match place.open_to_write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed_hands()),
             opened => opened.at("open", &place)?,

@@ -403,9 +403,7 @@ fn why_not(finding: &Finding) -> &'static str {
             "nothing is written through a symbolic link: repair the directory that it leads to, or put the file itself \
              in its place"
         }
-        "link_not_followed" => {
-            "put the directory itself in its place, or mount it there (mount --bind)"
-        }
+        "link_not_followed" => "put the directory itself in its place, or mount it there (mount --bind)",
         "not_a_file" => "move it out of the directory; an empty file by its name may take its place",
         _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {
             "Prometheus may still load this snapshot, or does not look at it; it makes a new one when it stops"

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::backup::{self, Backup, Changed, Directory};
-use super::data::Data;
+use super::data::{Data, owner_of_new_directory};
 use super::error::{At as _, RepairError};
 use super::files::{
-    self, Owner, Splice, copy_spliced, copy_whole, create_directories, rename_new,
-    replace, replace_own, set_modified, set_modified_directory, splice_in_place, staged, sync_directory,
+    self, Owner, Splice, copy_spliced, copy_whole, create_directories, rename_new, replace, replace_own,
+    set_modified, set_modified_directory, splice_in_place, staged, sync_directory,
 };
 use super::lock::Lock;
 use super::plan::{Change, Method, Plan};
@@ -68,8 +68,10 @@ impl Begun {
             Err(error) => return Err(wrong(error.to_string())),
         };
         let mut begun: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        let outside =
-            begun.directories.iter().find(|known| !known.path.is_empty() && !is_below(Path::new(&known.path)));
+        let outside = begun
+            .directories
+            .iter()
+            .find(|known| !known.path.is_empty() && !is_below(Path::new(&known.path)));
         if let Some(outside) = outside {
             return Err(wrong(format!("{} is not a path in the data directory", outside.path)));
         }
@@ -272,13 +274,7 @@ pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// All that comes before the first change.
-fn keep(
-    data: &Data,
-    plan: &Plan,
-    begun: &Begun,
-    place: &Place,
-    lock: &Lock,
-) -> Result<Backup, RepairError> {
+fn keep(data: &Data, plan: &Plan, begun: &Begun, place: &Place, lock: &Lock) -> Result<Backup, RepairError> {
     begun.write(data)?;
     preflight::probe(data, plan).at("write to", data.path())?;
     let backup = Backup::write(&begun.backup, place, data, plan, begun.directories.clone())?;
@@ -410,7 +406,7 @@ fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
     match change {
         Change::Patch { method, .. } => {
             let splices = splices(backup, change);
-            patch(&place, *method, &splices, Progress::Before, |file| progress_of(backup, change, file))
+            patch(&place, *method, &splices, |file| progress_of(backup, change, file))
         }
         Change::Rewrite { .. } => {
             let source = data.join(change.source()).open_file()?;
@@ -424,7 +420,7 @@ fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
         Change::Create { bytes, .. } => {
             replace(&place, data.owner_of_new(&place)?, |out| out.write_all(bytes))
         }
-        Change::CreateDirectory { .. } => make_directory(&place, data.owner_of_new_directory(&place)?),
+        Change::CreateDirectory { .. } => make_directory(&place, owner_of_new_directory(&place)?),
         Change::Rename { to, .. } => rename_new(&place, &data.join(to)),
         Change::SetAside { .. } => set_aside(&place, &backup.aside(change.path()), backup.owner),
     }
@@ -441,13 +437,12 @@ fn patch(
     place: &Place,
     method: Method,
     splices: &[Splice],
-    whole: Progress,
     progress_of: impl Fn(&mut std::fs::File) -> io::Result<Progress>,
 ) -> io::Result<()> {
     let mut file = if method == Method::InPlace { place.open_to_write()? } else { place.open_file()? };
     let about = file.metadata()?;
     let found = progress_of(&mut file)?;
-    if found != whole && found != Progress::Between {
+    if found != Progress::Before && found != Progress::Between {
         return Err(io::Error::other("it has been changed by somebody else just now"));
     }
     match method {

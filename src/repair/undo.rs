@@ -177,14 +177,15 @@ pub fn restore_into(backup: &Path, into: &Path) -> Result<Restored, RepairError>
     let owner = Owner::of(&data.place().look().at("look at", data.path())?);
     let owner = owner.with_mode(owner.mode | 0o700);
     files::create_directory(&partial, owner).at("create", &partial)?;
-    let restored =
-        partial.as_root().at("open", &partial).and_then(|root| restore(&backup, data.place(), &root)).and_then(
-            |restored| {
-                sync_tree(&partial).at("write", &partial)?;
-                rename_new(&partial, &into).at("create", &into)?;
-                Ok(restored)
-            },
-        );
+    let restored = partial
+        .as_root()
+        .at("open", &partial)
+        .and_then(|root| restore(&backup, data.place(), &root))
+        .and_then(|restored| {
+            sync_tree(&partial).at("write", &partial)?;
+            rename_new(&partial, &into).at("create", &into)?;
+            Ok(restored)
+        });
     if restored.is_err() {
         // It was made here.
         let _ = partial.remove_any();
@@ -248,10 +249,10 @@ fn restore_file(backup: &Backup, data: &Place, input: &Input, to: &Place) -> io:
             Change::Rewrite { path, .. } if *path == input.path => {
                 (from, is_kept) = (backup.aside(path), true);
             }
-            Change::SetAside { path, .. } if is_at_or_below(&input.path, path) => {
-                if backup.aside(path).is_there() {
-                    (from, is_kept) = (backup.aside(&input.path), true);
-                }
+            Change::SetAside { path, .. }
+                if is_at_or_below(&input.path, path) && backup.aside(path).is_there() =>
+            {
+                (from, is_kept) = (backup.aside(&input.path), true);
             }
             Change::Rename { from: old, to: new } if is_at_or_below(&input.path, old) => {
                 let renamed = data.join(format!("{new}{}", &input.path[old.len()..]));

@@ -57,7 +57,9 @@ impl Target {
             None
         };
         let shape = shape.ok_or_else(|| TargetError::Other(path.to_owned()))?;
-        Ok(Self { path: path.to_owned(), shape })
+        // A link may be given, but readers follow none. `wal` may be one, and belongs to where the link is.
+        let is_link = path.is_symlink() && !matches!(shape, Shape::DataDirectory | Shape::Log(LogKind::Wal));
+        Ok(Self { path: if is_link { full } else { path.to_owned() }, shape })
     }
 
     /// The path as it was given.

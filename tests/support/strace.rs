@@ -32,7 +32,9 @@ impl Call {
     /// Whether it changes something, and is not only about a file that was open for it, or is about to be.
     pub fn is_change(&self) -> bool {
         match self.name.as_str() {
-            "openat" | "openat2" | "open" => self.arguments.contains("O_CREAT") || self.arguments.contains("O_TRUNC"),
+            "openat" | "openat2" | "open" => {
+                self.arguments.contains("O_CREAT") || self.arguments.contains("O_TRUNC")
+            }
             // Standard output and error.
             "write" => !self.arguments.starts_with("1,") && !self.arguments.starts_with("2,"),
             _ => true,
@@ -109,7 +111,13 @@ pub fn trace_all(log: &Path, command: &[&OsStr]) -> (Output, Vec<Call>) {
 /// `strace` for a minute at the most, where there is no `/proc`: what a program reads there varies with what else runs on the machine.
 fn without_proc() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec timeout -s KILL 60 strace \"$@\"", "sh"]);
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /proc && exec timeout -s KILL 60 strace \"$@\"",
+        "sh",
+    ]);
     command
 }
 
@@ -153,7 +161,9 @@ fn inject(log: &Path, command: &[&OsStr], call: &Call, what: &str, fast: Option<
     let opened = path_opened(&call.name, &call.arguments);
     if let Some(name) = opened.filter(|path| !path.contains('/')) {
         options.extend(["-P".to_owned(), name]);
-    } else if let Some(below) = path_opened(&call.name, &call.arguments).and_then(|path| split_temporary(&path)?.1) {
+    } else if let Some(below) =
+        path_opened(&call.name, &call.arguments).and_then(|path| split_temporary(&path)?.1)
+    {
         let texts = command.iter().copied().chain([log.as_os_str()]);
         let roots = texts.filter_map(|text| split_temporary(text.to_str()?));
         options.extend(roots.flat_map(|(root, _)| ["-P".to_owned(), format!("{root}/{below}")]));
