@@ -11,7 +11,7 @@ use super::beneath::HELD;
 
 /// Bytes that a file has at the most: sixteen times the largest segment that Prometheus can be told to write
 /// (`cmd/prometheus/main.go`, `storage.tsdb.wal-segment-size`). A file without an end would be read without an end.
-const MOST: u64 = 4 << 30;
+pub const LONGEST: u64 = 4 << 30;
 
 /// Directories that Prometheus makes itself below a data directory or the WAL, where a link is none of its making.
 const MADE: [&str; 4] = ["checkpoint.", "chunk_snapshot.", "chunks_head", "wbl"];
@@ -38,7 +38,7 @@ pub fn open(path: &Path) -> io::Result<File> {
             if !metadata.is_file() {
                 return Err(not_a_file(metadata.file_type()));
             }
-            if metadata.len() > MOST {
+            if metadata.len() > LONGEST {
                 let what = format!("it has {} bytes, and no file of Prometheus has so many", metadata.len());
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
