@@ -54,12 +54,27 @@ fn is_root() -> bool {
 fn give(path: &Path) {
     lchown(path, Some(OWNER), Some(OWNER)).unwrap();
     if path.symlink_metadata().unwrap().is_dir() {
-        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path()));
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path());
+        }
     }
 }
 
 fn named(case: &str) -> Place {
     CASES.iter().find(|known| known.name == case).expect("a case").place()
+}
+
+/// What is made at a path, and how.
+type Made<'a> = (&'a str, &'a dyn Fn(&Path));
+
+/// Everything at and below a path, what is in a directory first.
+fn each(path: &Path, visit: &dyn Fn(&Path)) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            each(&entry.unwrap().path(), visit);
+        }
+    }
+    visit(path);
 }
 
 /// A directory beside the data that nobody is to touch, and what it is.
@@ -174,7 +189,7 @@ fn every_path_in_a_backup_stays_below_it() {
 #[test]
 fn a_marker_names_no_other_place() {
     let absolute = |place: &Place| place.beside("outside/b").to_str().unwrap().to_owned();
-    let shapes: [(&str, &dyn Fn(&Path)); 5] = [
+    let shapes: [Made<'_>; 5] = [
         ("empty", &|_| {}),
         ("as a backup, but not ours", &|at| {
             fs::create_dir(at.join("old")).unwrap();
@@ -317,12 +332,6 @@ fn a_backup_is_its_owner_s_and_no_more_readable() {
         let close = |path: &Path, mode: u32| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
-        fn each(path: &Path, visit: &dyn Fn(&Path)) {
-            if path.is_dir() {
-                fs::read_dir(path).unwrap().for_each(|entry| each(&entry.unwrap().path(), visit));
-            }
-            visit(path);
-        }
         each(&place.data(), &|path| {
             let metadata = path.metadata().unwrap();
             close(path, if metadata.is_dir() { 0o700 } else { 0o600 });
@@ -474,7 +483,7 @@ fn a_file_without_an_end() {
 /// Something else in the place of whatever is read is named, hides no other damage, and nobody waits for it.
 #[test]
 fn odd_files() {
-    let kinds: [(&str, &dyn Fn(&Path)); 5] = [
+    let kinds: [Made<'_>; 5] = [
         ("pipe", &|at| assert!(Command::new("mkfifo").arg(at).status().unwrap().success())),
         ("socket", &|at| drop(std::os::unix::net::UnixListener::bind(at).unwrap())),
         ("directory", &|at| fs::create_dir(at).unwrap()),
