@@ -329,7 +329,11 @@ impl<'a> Readings<'a> {
         let log = &self.listing.logs[log];
         let segment = &log.segments[segment];
         let metadata = match segment.path.symlink_metadata() {
-            Ok(metadata) if metadata.is_file() || metadata.is_dir() => metadata,
+            Ok(metadata)
+                if metadata.is_file() && metadata.len() <= crate::io::LONGEST || metadata.is_dir() =>
+            {
+                metadata
+            }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             Ok(_) | Err(_) => return Ok(None),
         };

@@ -40,7 +40,7 @@ mod tally;
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -283,7 +283,7 @@ fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Resul
 }
 
 /// The file and its length; `None` if it has gone, or is no file.
-fn open(path: &PathBuf) -> io::Result<Option<(File, u64)>> {
+fn open(path: &Path) -> io::Result<Option<(File, u64)>> {
     match crate::io::open(path) {
         Ok(file) => {
             let length = file.metadata()?.len();

@@ -28,9 +28,9 @@ const TRIES: usize = 16;
 
 /// To hold a directory without reading it.
 #[cfg(target_os = "linux")]
-const HELD: OFlags = OFlags::PATH;
+pub(super) const HELD: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
-const HELD: OFlags = OFlags::RDONLY;
+pub(super) const HELD: OFlags = OFlags::RDONLY;
 
 /// A directory that is held open.
 #[derive(Debug)]
@@ -311,10 +311,10 @@ impl Place {
         let (directory, name) = self.resolve()?;
         sys::mkdirat(&directory, name, Mode::from_raw_mode(mode & 0o777))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made: File = sys::openat(&directory, name, flags, Mode::empty())?.into();
+        let new: File = sys::openat(&directory, name, flags, Mode::empty())?.into();
         // Somebody may have put another in its place; what is then done to it would be done to that.
-        if made.metadata()?.uid() == rustix::process::geteuid().as_raw() || !is_privileged() {
-            Ok(made)
+        if new.metadata()?.uid() == rustix::process::geteuid().as_raw() || !is_privileged() {
+            Ok(new)
         } else {
             Err(io::Error::other("it is not the directory that was just made"))
         }

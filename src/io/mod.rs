@@ -8,5 +8,5 @@ pub(crate) mod beneath;
 mod open;
 mod printable;
 
-pub use self::open::{is_no_file, open};
+pub use self::open::{LONGEST, is_no_file, open};
 pub use self::printable::printable;

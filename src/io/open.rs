@@ -5,18 +5,44 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Opens a file to read it; not what a link by that name leads to, and nothing but a regular file. It never waits: opening
-/// a pipe would, for its other end.
+use rustix::fs::{self as sys, Mode, OFlags};
+
+use super::beneath::HELD;
+
+/// Bytes that a file has at the most: sixteen times the largest segment that Prometheus can be told to write
+/// (`cmd/prometheus/main.go`, `storage.tsdb.wal-segment-size`). A file without an end would be read without an end.
+pub const LONGEST: u64 = 4 << 30;
+
+/// Directories that Prometheus makes itself below a data directory or the WAL, where a link is none of its making.
+const MADE: [&str; 4] = ["checkpoint.", "chunk_snapshot.", "chunks_head", "wbl"];
+
+/// Opens a file to read it; not what a link by that name leads to, nor one in the place of the directory of a checkpoint,
+/// a snapshot, the WBL or head chunks; and nothing but a regular file of a length that may be. It never waits: opening a
+/// pipe would, for its other end.
 ///
 /// # Errors
 /// If it cannot be opened, or is something else, which the error names.
 pub fn open(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NOCTTY;
-    let flags = flags.bits().cast_signed();
-    match File::options().read(true).custom_flags(flags).open(path) {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    let above = path.parent().filter(|above| {
+        let name = above.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        MADE.iter().any(|made| name.starts_with(made))
+    });
+    let opened = match (above, path.file_name()) {
+        (Some(above), Some(name)) => in_directory(above, name.as_ref(), flags),
+        _ => File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path),
+    };
+    match opened {
         Ok(file) => {
-            let kind = file.metadata()?.file_type();
-            if kind.is_file() { Ok(file) } else { Err(not_a_file(kind)) }
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(not_a_file(metadata.file_type()));
+            }
+            if metadata.len() > LONGEST {
+                let what = format!("it has {} bytes, and no file of Prometheus has so many", metadata.len());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            Ok(file)
         }
         // A socket cannot be opened, nor some devices.
         Err(error) => match path.symlink_metadata() {
@@ -26,7 +52,14 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether an error of [`open`] says that there is something else than a file.
+fn in_directory(above: &Path, name: &Path, flags: OFlags) -> io::Result<File> {
+    // One that was given as the PATH may be a link: it was resolved before.
+    let directory =
+        sys::open(above, HELD | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(sys::openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
+/// Whether an error of [`open`] says that there is something else than a file that can be read.
 #[must_use]
 pub fn is_no_file(error: &io::Error) -> bool {
     error.raw_os_error().is_none()

@@ -61,12 +61,12 @@ impl Data {
         let mode = self.owner()?.mode & 0o666 | 0o600;
         Ok(Owner::of(&place.parent().look()?).with_mode(mode))
     }
+}
 
-    /// As [`Self::owner_of_new`], of a directory.
-    pub(super) fn owner_of_new_directory(&self, place: &Place) -> io::Result<Owner> {
-        let above = Owner::of(&place.parent().look()?);
-        Ok(above.with_mode(above.mode | 0o700))
-    }
+/// To whom a new directory is to belong.
+pub(super) fn owner_of_new_directory(place: &Place) -> io::Result<Owner> {
+    let above = Owner::of(&place.parent().look()?);
+    Ok(above.with_mode(above.mode | 0o700))
 }
 
 /// To whom the files of the data directory `data` belong, and what its segments may be used for: as the newest segment, or
@@ -77,8 +77,8 @@ pub(super) fn owner_of(data: &Place) -> io::Result<Owner> {
     let checkpoints = entries.iter().rev().filter(|(name, kind)| {
         *kind == Kind::Directory && name.to_str().is_some_and(|name| name.starts_with("checkpoint."))
     });
-    let logs = std::iter::once(wal.clone()).chain(checkpoints.map(|(name, _)| wal.join(name)));
-    if let Some(newest) = logs.filter_map(|log| newest_of(&log)).next() {
+    let mut logs = std::iter::once(wal.clone()).chain(checkpoints.map(|(name, _)| wal.join(name)));
+    if let Some(newest) = logs.find_map(|log| newest_of(&log)) {
         return Ok(newest);
     }
     let directory = match wal.look() {

@@ -505,7 +505,10 @@ impl Definitions {
     fn of(segments: &[SegmentFile], mending: Mending<'_>, new: fn() -> Self) -> io::Result<Self> {
         let mut all = new();
         for segment in segments {
-            let (file, length) = open(&segment.path)?;
+            let (file, length) = match open(&segment.path) {
+                Err(error) if crate::io::is_no_file(&error) => continue,
+                opened => opened?,
+            };
             let one = take_standing(&file, length, mending, new);
             for (series_ref, labels) in one.labels {
                 all.labels.entry(series_ref).or_insert(labels);

@@ -72,9 +72,9 @@ pub(super) fn steps(
     Ok(steps)
 }
 
-/// Whether it is a file itself, and not a link to one.
+/// Whether it is a file itself, and not a link to one, and can be read to its end.
 fn is_file(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+    crate::io::open(path).is_ok()
 }
 
 /// Mends the original where it is, since nobody reads it there, and gives it its name back.

@@ -89,7 +89,10 @@ impl Take for Marked {
 fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64, u64)>> {
     let mut all = HashSet::new();
     for path in &generations.own_wbl {
-        let (file, length) = open(&target.path_of(path))?;
+        let (file, length) = match open(&target.path_of(path)) {
+            Err(error) if crate::io::is_no_file(&error) => continue,
+            opened => opened?,
+        };
         all.extend(take_standing(&file, length, Mending::default(), Marked::default).0);
     }
     Ok(all)

@@ -26,12 +26,24 @@ pub(super) fn read(
     version: Version,
     mut each: impl FnMut(&[u8]),
 ) -> io::Result<Option<i64>> {
-    let mut replay = Replay::new(parts(log)?, version);
+    // What is no file is a fault at its place.
+    let no_file = log
+        .segments
+        .iter()
+        .position(|segment| crate::io::open(&segment.path).is_err_and(|error| crate::io::is_no_file(&error)));
+    let (readable, fault) = match no_file {
+        Some(at) => {
+            let segments = log.segments[..at].to_vec();
+            (LogDirectory { segments, ..log.clone() }, Some(log.segments[at].index))
+        }
+        None => (log.clone(), None),
+    };
+    let mut replay = Replay::new(parts(&readable)?, version);
     while let Some(record) = replay.next() {
         if reader.refuses(record.data, version).is_some() {
             return Ok(Some(log.segments.get(record.part).map_or(0, |segment| segment.index)));
         }
         each(record.data);
     }
-    Ok(replay.error().map(|error| error.segment))
+    Ok(replay.error().map(|error| error.segment).or(fault))
 }

@@ -318,7 +318,12 @@ fn segment_step(
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
-    let file = crate::io::open(&full)?;
+    let file = match crate::io::open(&full) {
+        Err(error) if crate::io::is_no_file(&error) => {
+            return Ok(Err("it is no file that Prometheus has written: move it out of the directory"));
+        }
+        file => file?,
+    };
     let metadata = file.metadata()?;
     let standing = Standing::of(&file, metadata.len(), mending);
     if standing.is_in_flux() {

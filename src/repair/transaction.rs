@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::backup::{self, Backup, Changed, Directory};
-use super::data::Data;
+use super::data::{Data, owner_of_new_directory};
 use super::error::{At as _, RepairError};
 use super::files::{
     self, Owner, Splice, copy_spliced, copy_whole, create_directories, rename_new, replace, replace_own,
@@ -446,7 +446,7 @@ fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
     match change {
         Change::Patch { method, .. } => {
             let splices = splices(backup, change);
-            patch(&place, *method, &splices, Progress::Before, |file| progress_of(backup, change, file))
+            patch(&place, *method, &splices, |file| progress_of(backup, change, file))
         }
         Change::Rewrite { .. } => {
             let source = data.join(change.source()).open_file()?;
@@ -460,7 +460,7 @@ fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
         Change::Create { bytes, .. } => {
             replace(&place, data.owner_of_new(&place)?, |out| out.write_all(bytes))
         }
-        Change::CreateDirectory { .. } => make_directory(&place, data.owner_of_new_directory(&place)?),
+        Change::CreateDirectory { .. } => make_directory(&place, owner_of_new_directory(&place)?),
         Change::Rename { to, .. } => rename_new(&place, &data.join(to)),
         Change::SetAside { .. } => set_aside(&place, &backup.aside(change.path()), backup.owner),
     }
@@ -477,13 +477,12 @@ fn patch(
     place: &Place,
     method: Method,
     splices: &[Splice],
-    whole: Progress,
     progress_of: impl Fn(&mut std::fs::File) -> io::Result<Progress>,
 ) -> io::Result<()> {
     let mut file = if method == Method::InPlace { place.open_to_write()? } else { place.open_file()? };
     let about = file.metadata()?;
     let found = progress_of(&mut file)?;
-    if found != whole && found != Progress::Between {
+    if found != Progress::Before && found != Progress::Between {
         return Err(io::Error::other("it has been changed by somebody else just now"));
     }
     match method {

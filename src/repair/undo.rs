@@ -249,10 +249,10 @@ fn restore_file(backup: &Backup, data: &Place, input: &Input, to: &Place) -> io:
             Change::Rewrite { path, .. } if *path == input.path => {
                 (from, is_kept) = (backup.aside(path), true);
             }
-            Change::SetAside { path, .. } if is_at_or_below(&input.path, path) => {
-                if backup.aside(path).is_there() {
-                    (from, is_kept) = (backup.aside(&input.path), true);
-                }
+            Change::SetAside { path, .. }
+                if is_at_or_below(&input.path, path) && backup.aside(path).is_there() =>
+            {
+                (from, is_kept) = (backup.aside(&input.path), true);
             }
             Change::Rename { from: old, to: new } if is_at_or_below(&input.path, old) => {
                 let renamed = data.join(format!("{new}{}", &input.path[old.len()..]));

@@ -73,7 +73,9 @@ impl Target {
             None
         };
         let shape = shape.ok_or_else(|| above(path))?;
-        Ok(Self { path: path.to_owned(), shape })
+        // A link may be given, but readers follow none. `wal` may be one, and belongs to where the link is.
+        let is_link = path.is_symlink() && !matches!(shape, Shape::DataDirectory | Shape::Log(LogKind::Wal));
+        Ok(Self { path: if is_link { full } else { path.to_owned() }, shape })
     }
 
     /// Whether nothing is there yet: no log, and nothing but what may stand in a data directory without one.
