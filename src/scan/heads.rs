@@ -18,12 +18,9 @@ use super::order::Order;
 use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
 use super::words::{count, span};
 use crate::tsdb::{
-    BlockMeta, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target, list_blocks,
-    list_head_chunks,
+    BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target,
+    list_blocks, list_head_chunks,
 };
-
-/// Where they are.
-const CHUNKS_HEAD: &str = "chunks_head";
 
 /// Files of a number in between are missing.
 pub(crate) const NOT_SEQUENTIAL: &str = "head_chunks_not_sequential";

@@ -17,7 +17,7 @@ mod target;
 
 pub use blocks::{Block, BlockMeta, list_blocks};
 pub use head_chunks::{
-    HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,
+    CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,
     list_head_chunks,
 };
 pub use listing::{Listing, LogDirectory, LogKind, Stray, StrayKind};
