@@ -101,22 +101,18 @@ pub(super) fn steps<'a>(
     }
     let mut work = Work::of(scanned, found)?;
     let mut rest = work.of_others();
-    if !work.nothing_is_left(&mut rest, plan) {
+    if work.nothing_is_left(&mut rest, plan) {
+        steps.is_emptied = true;
+    } else {
         steps.wants_fence = work.find(WITHOUT_SERIES).or_else(|| work.find(WBL_WITHOUT_SERIES)).is_some();
-        let done = rest.len();
         if let Err(reason) = work.files(&mut rest, &mut steps)? {
-            rest.truncate(done);
-            steps.first.clear();
-            steps.last.clear();
             let damage = work
                 .found
                 .iter()
                 .filter(|finding| finding.severity == Severity::Damage && !is_above(finding));
             plan.left.extend(damage.map(|finding| left(finding, reason)));
-            return Ok(steps);
+            return Ok(Steps { wants_fence: steps.wants_fence, ..Steps::default() });
         }
-    } else {
-        steps.is_emptied = true;
     }
     steps.first.splice(..0, rest);
     Ok(steps)
@@ -138,7 +134,7 @@ fn all_that_hide(
     let Some(start) = starts.max_by_key(|start| start.hidden_by_head_chunks.samples) else { return Ok(None) };
     let (hidden, only) = (start.hidden_by_head_chunks.samples, start.only_in_head_chunks.samples);
     let is_other = |finding: &&Finding| [OF_OTHER_SERIES, HEADER, NOT_SEQUENTIAL].contains(&finding.code);
-    if hidden <= only || found.iter().any(|finding| is_other(finding)) {
+    if hidden <= only || found.iter().any(is_other) {
         return Ok(None);
     }
     let mends = Mends {
