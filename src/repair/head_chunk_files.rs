@@ -242,7 +242,13 @@ impl<'a> Work<'a> {
         let files = self.files.iter().map(|file| (path_of(file), file.length));
         let all: Vec<(String, u64)> =
             files.chain(wbl.map(|segment| (segment.path.clone(), segment.bytes))).collect();
-        if has_records || comes_back || !all.iter().all(|(path, _)| self.is_plain(path)) {
+        let is_changed =
+            |path: &str| plan.steps.iter().any(|step| step.change.paths().any(|other| other == path));
+        if has_records
+            || comes_back
+            || all.iter().any(|(path, _)| is_changed(path))
+            || !all.iter().all(|(path, _)| self.is_plain(path))
+        {
             return false;
         }
         let how = "no log says whose they are, and new series get their refs: kept in the backup";
@@ -294,6 +300,10 @@ impl<'a> Work<'a> {
             if let Some((offset, finding)) = ways.end {
                 if ways.kept == 0 && ways.patches.is_empty() {
                     return Ok(self.end(at, finding, (steps, false)));
+                }
+                // What stays would hide what the WAL has of the time before.
+                if self.scanned.report.head_chunks.may_lack_first && rest.is_empty() {
+                    return Ok(self.end(0, finding, (steps, false)));
                 }
                 if let Err(reason) = self.end(at + 1, finding, (steps, false)) {
                     return Ok(Err(reason));

@@ -490,6 +490,8 @@ impl References {
     /// Samples in the WBL have refs that Prometheus will hand out again: it reads these after all series records.
     pub(super) fn above_in_wbl(&self, listing: &Listing, order: &Order) -> Option<Finding> {
         let log = &listing.logs[order.wbl?];
+        // Without a WAL it was put here, or taken out of somewhere, by itself.
+        order.wal?;
         let highest = unknown(&self.wbl).filter(|_| self.are_all_known())?;
         if self.refs.highest(|block| block.defined).is_some_and(|defined| highest <= defined) {
             return None;
