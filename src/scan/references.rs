@@ -500,7 +500,7 @@ impl References {
             "entries have refs up to {highest} that no series record defines, and that Prometheus hands out again: the start after \
              that serves these samples under labels that are not theirs"
         );
-        Some(of_path(Some(log), log.relative.clone(), WBL_WITHOUT_SERIES, Severity::Damage, message))
+        Some(of_path(Some(log), log.relative.clone(), WBL_WITHOUT_SERIES, Severity::Warning, message))
     }
 
     /// Whether all that is used is defined before, and once.
