@@ -498,7 +498,7 @@ fn files_that_are_missing_or_damaged() {
             "a missing one and a bit",
             vec![log(), ("chunks_head/000001", changed(8 + one + 30, 1)), ("chunks_head/000003", late(1))],
             Some("damaged_head_chunk"),
-            1,
+            0,
         ),
     ];
     for (what, files, code, stays) in cases {
