@@ -37,6 +37,8 @@ fn the_list_is_in_order_and_has_what_the_source_has() {
     let source = [
         "scan/findings",
         "scan/generations",
+        "scan/heads",
+        "scan/misplaced/mod",
         "scan/references",
         "scan/sequence",
         "verdict/ground",

@@ -334,7 +334,8 @@ fn try_damage(server: &Server, healthy: &Path, seed: u64, starts: usize) -> Resu
     let served = start(server, &repaired, true)?;
     if plan.left.is_empty() {
         let lacks = served.as_ref().map(|served| could.difference(served).count());
-        let all = if lacks == Some(0) {
+        // Where head chunks hide more than they alone have, they go, with samples whose records are lost.
+        let all = if lacks.is_some_and(|lacks| lacks * 100 <= could.len()) {
             Ok(())
         } else {
             Err(format!("{lacks:?} of {} are not served", could.len()))

@@ -45,7 +45,7 @@ pub(super) struct OfSeries {
     last_begins: i64,
     /// Times between those of `kept` that are longer than samples of theirs are apart: from the end of one to the beginning of the
     /// next, both excluded.
-    pub(super) gaps: Option<Box<Vec<(i64, i64)>>>,
+    pub(super) gaps: Vec<(i64, i64)>,
 }
 
 /// Chunks of one series in files that are deleted.
@@ -78,7 +78,7 @@ impl OfSeries {
         let step = chunk.max_time.saturating_sub(chunk.min_time) / i64::from(chunk.samples.max(2) - 1);
         let apart = chunk.min_time.saturating_sub(before);
         if self.kept.samples > 0 && apart > step.saturating_mul(2) {
-            self.gaps.get_or_insert_default().push((before, chunk.min_time));
+            self.gaps.push((before, chunk.min_time));
         }
         self.kept.add(chunk);
     }

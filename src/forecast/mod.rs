@@ -294,7 +294,7 @@ fn foretell(
     let poisoned = steps.last().is_some_and(|step| step.run.repairs);
     let starts = steps.into_iter().zip(counts).zip(dropped).map(|((step, counted), dropped)| {
         let error_place = place_of_start(&step.run, listing, known);
-        Start { error_place, ..start_of(step, counted, dropped) }
+        Start { error_place, ..start_of(step, &counted, dropped) }
     });
     Ok(Forecast {
         version: assumed.version.to_string(),
@@ -312,7 +312,7 @@ fn foretell(
     })
 }
 
-fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
+fn start_of(step: Step, counted: &Counted, dropped: bool) -> Start {
     let Counted {
         not_replayed,
         gone,
@@ -323,7 +323,7 @@ fn start_of(step: Step, counted: Counted, dropped: bool) -> Start {
         hidden_by_head_chunks,
         only_in_head_chunks,
         passed_over,
-    } = counted;
+    } = *counted;
     let lost = dropped || not_replayed.samples > 0 || gone.samples > 0;
     let (outcome, fatal) = match step.run.end {
         End::Serves if lost => (Outcome::Loses, None),

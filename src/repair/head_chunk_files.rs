@@ -101,22 +101,18 @@ pub(super) fn steps<'a>(
     }
     let mut work = Work::of(scanned, found)?;
     let mut rest = work.of_others();
-    if !work.nothing_is_left(&mut rest, plan) {
+    if work.nothing_is_left(&mut rest, plan) {
+        steps.is_emptied = true;
+    } else {
         steps.wants_fence = work.find(WITHOUT_SERIES).or_else(|| work.find(WBL_WITHOUT_SERIES)).is_some();
-        let done = rest.len();
         if let Err(reason) = work.files(&mut rest, &mut steps)? {
-            rest.truncate(done);
-            steps.first.clear();
-            steps.last.clear();
             let damage = work
                 .found
                 .iter()
                 .filter(|finding| finding.severity == Severity::Damage && !is_above(finding));
             plan.left.extend(damage.map(|finding| left(finding, reason)));
-            return Ok(steps);
+            return Ok(Steps { wants_fence: steps.wants_fence, ..Steps::default() });
         }
-    } else {
-        steps.is_emptied = true;
     }
     steps.first.splice(..0, rest);
     Ok(steps)
@@ -138,7 +134,7 @@ fn all_that_hide(
     let Some(start) = starts.max_by_key(|start| start.hidden_by_head_chunks.samples) else { return Ok(None) };
     let (hidden, only) = (start.hidden_by_head_chunks.samples, start.only_in_head_chunks.samples);
     let is_other = |finding: &&Finding| [OF_OTHER_SERIES, HEADER, NOT_SEQUENTIAL].contains(&finding.code);
-    if hidden <= only || found.iter().any(|finding| is_other(finding)) {
+    if hidden <= only || found.iter().any(is_other) {
         return Ok(None);
     }
     let mends = Mends {
@@ -246,7 +242,13 @@ impl<'a> Work<'a> {
         let files = self.files.iter().map(|file| (path_of(file), file.length));
         let all: Vec<(String, u64)> =
             files.chain(wbl.map(|segment| (segment.path.clone(), segment.bytes))).collect();
-        if has_records || comes_back || !all.iter().all(|(path, _)| self.is_plain(path)) {
+        let is_changed =
+            |path: &str| plan.steps.iter().any(|step| step.change.paths().any(|other| other == path));
+        if has_records
+            || comes_back
+            || all.iter().any(|(path, _)| is_changed(path))
+            || !all.iter().all(|(path, _)| self.is_plain(path))
+        {
             return false;
         }
         let how = "no log says whose they are, and new series get their refs: kept in the backup";
@@ -298,6 +300,10 @@ impl<'a> Work<'a> {
             if let Some((offset, finding)) = ways.end {
                 if ways.kept == 0 && ways.patches.is_empty() {
                     return Ok(self.end(at, finding, (steps, false)));
+                }
+                // What stays would hide what the WAL has of the time before.
+                if self.scanned.report.head_chunks.may_lack_first && rest.is_empty() {
+                    return Ok(self.end(0, finding, (steps, false)));
                 }
                 if let Err(reason) = self.end(at + 1, finding, (steps, false)) {
                     return Ok(Err(reason));

@@ -18,12 +18,9 @@ use super::order::Order;
 use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
 use super::words::{count, span};
 use crate::tsdb::{
-    BlockMeta, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target, list_blocks,
-    list_head_chunks,
+    BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target,
+    list_blocks, list_head_chunks,
 };
-
-/// Where they are.
-const CHUNKS_HEAD: &str = "chunks_head";
 
 /// Files of a number in between are missing.
 pub(crate) const NOT_SEQUENTIAL: &str = "head_chunks_not_sequential";
@@ -43,6 +40,24 @@ pub(crate) const WBL_WITHOUT_SERIES: &str = "wbl_without_series";
 
 /// By ref, when the first chunk in order begins and ends that a start loads, ms.
 pub(super) type Earliest = HashMap<u64, (i64, i64)>;
+
+/// The highest ref that a series record defines.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Defined {
+    NotKnown,
+    None,
+    UpTo(u64),
+}
+
+impl Defined {
+    fn is_below(self, series_ref: u64) -> bool {
+        match self {
+            Self::NotKnown => false,
+            Self::None => true,
+            Self::UpTo(highest) => series_ref > highest,
+        }
+    }
+}
 
 /// What is in the files.
 #[derive(Default)]
@@ -229,11 +244,11 @@ impl HeadChunks {
     }
 
     /// What is found, and which chunks are of other series: `others` are refs with the time of the first sample that the log has
-    /// of them right behind their series record, and `defined` the highest ref that is defined, if that is known.
+    /// of them right behind their series record, and `defined` the highest ref that is defined.
     pub(super) fn findings(
         self,
         others: &HashMap<u64, i64>,
-        defined: Option<Option<u64>>,
+        defined: Defined,
     ) -> (Vec<Finding>, HeadChunkFacts) {
         let files = &self.listed.files;
         let each = || files.iter().flat_map(|file| see(file).chunks).filter(|chunk| self.loads(chunk));
@@ -270,7 +285,7 @@ impl HeadChunks {
         }
         let is_above = |chunk: &Short| {
             !chunk.out_of_order
-                && defined.is_some_and(|defined| defined.is_none_or(|defined| chunk.series_ref > defined))
+                && defined.is_below(chunk.series_ref)
                 && facts.of_others.binary_search(&chunk.chunk_ref).is_err()
         };
         let above: Vec<Short> = each().filter(is_above).collect();

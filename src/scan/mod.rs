@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use self::heads::HeadChunks;
+use self::heads::{Defined, HeadChunks};
 use self::order::{Order, Role};
 use self::references::{References, SegmentRefs};
 use self::report::{
@@ -197,7 +197,11 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.findings.extend(of_refs.extract_if(.., of_this));
         report.logs.push(log);
     }
-    let defined = references.are_all_known().then_some(report.refs.defined);
+    let defined = match report.refs.defined {
+        _ if !references.are_all_known() => Defined::NotKnown,
+        None => Defined::None,
+        Some(highest) => Defined::UpTo(highest),
+    };
     let (of_heads, facts) = heads.findings(&references.of_other_chunks, defined);
     report.findings.extend(of_heads);
     report.head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };

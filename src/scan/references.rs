@@ -490,6 +490,8 @@ impl References {
     /// Samples in the WBL have refs that Prometheus will hand out again: it reads these after all series records.
     pub(super) fn above_in_wbl(&self, listing: &Listing, order: &Order) -> Option<Finding> {
         let log = &listing.logs[order.wbl?];
+        // Without a WAL it was put here, or taken out of somewhere, by itself.
+        order.wal?;
         let highest = unknown(&self.wbl).filter(|_| self.are_all_known())?;
         if self.refs.highest(|block| block.defined).is_some_and(|defined| highest <= defined) {
             return None;
@@ -498,7 +500,7 @@ impl References {
             "entries have refs up to {highest} that no series record defines, and that Prometheus hands out again: the start after \
              that serves these samples under labels that are not theirs"
         );
-        Some(of_path(Some(log), log.relative.clone(), WBL_WITHOUT_SERIES, Severity::Damage, message))
+        Some(of_path(Some(log), log.relative.clone(), WBL_WITHOUT_SERIES, Severity::Warning, message))
     }
 
     /// Whether all that is used is defined before, and once.

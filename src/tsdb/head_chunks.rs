@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use crate::wal::ReadAt;
 
+/// The directory of head chunks.
+pub const CHUNKS_HEAD: &str = "chunks_head";
+
 /// Bytes before the first chunk.
 const FILE_HEADER: u64 = 8;
 /// What a file begins with.

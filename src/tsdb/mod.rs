@@ -22,7 +22,7 @@ pub const CHUNKS_HEAD: &str = "chunks_head";
 
 pub use blocks::{Block, BlockFault, BlockMeta, faults, list_blocks};
 pub use head_chunks::{
-    HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,
+    CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,
     list_head_chunks,
 };
 pub use listing::{Listing, LogDirectory, LogKind, Stray, StrayKind};

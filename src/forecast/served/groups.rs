@@ -115,7 +115,7 @@ impl<'a> Chunks<'a> {
                 .collect(),
             late: [of_series.kept_late, deleted.map_or_else(Stock::default, |deleted| deleted.late)],
             in_wbl: 0,
-            gaps: of_series.gaps.as_deref().cloned().unwrap_or_default(),
+            gaps: of_series.gaps.clone(),
             first_place: self.places,
         };
         self.places = group.places().end;
