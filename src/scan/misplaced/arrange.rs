@@ -561,7 +561,7 @@ fn in_time(chains: &[Chain], slack: i64) -> Vec<bool> {
     }
     let goes_back = |a: &Chain, b: &Chain| {
         b.times.0.saturating_add(slack) < a.times.0 && b.times.1.saturating_add(slack) < a.times.1
-            || b.times.1 < a.times.0
+            || b.times.1.saturating_add(slack) < a.times.0
     };
     let mut best: Vec<(usize, Option<usize>)> = Vec::with_capacity(timed.len());
     for (i, &at) in timed.iter().enumerate() {
