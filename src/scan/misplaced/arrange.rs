@@ -336,7 +336,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
             }
         }
     }
-    found.sort_by(|a, b| (a.0, a.2 > 0, a.1, a.2).cmp(&(b.0, b.2 > 0, b.1, b.2)));
+    found.sort_by_key(|&(odd, gap, away, _)| (odd, away > 0, gap, away));
     let mut is_taken = vec![[false; 2]; blocks.len()];
     for (.., path) in found {
         let pairs = path.windows(2);
