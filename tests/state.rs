@@ -244,7 +244,7 @@ const STATES: &[State] = &[
             )
             .unwrap();
         },
-        finds: &[("repeated_series", Damage)],
+        finds: &[("misplaced_pages", Damage), ("repeated_series", Damage)],
         then: Then::Misses,
     },
     State {

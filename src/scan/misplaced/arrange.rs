@@ -336,7 +336,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
             }
         }
     }
-    found.sort_by(|a, b| (a.0, a.2 > 0, a.1, a.2).cmp(&(b.0, b.2 > 0, b.1, b.2)));
+    found.sort_by_key(|&(odd, gap, away, _)| (odd, away > 0, gap, away));
     let mut is_taken = vec![[false; 2]; blocks.len()];
     for (.., path) in found {
         let pairs = path.windows(2);
@@ -561,7 +561,7 @@ fn in_time(chains: &[Chain], slack: i64) -> Vec<bool> {
     }
     let goes_back = |a: &Chain, b: &Chain| {
         b.times.0.saturating_add(slack) < a.times.0 && b.times.1.saturating_add(slack) < a.times.1
-            || b.times.1 < a.times.0
+            || b.times.1.saturating_add(slack) < a.times.0
     };
     let mut best: Vec<(usize, Option<usize>)> = Vec::with_capacity(timed.len());
     for (i, &at) in timed.iter().enumerate() {

@@ -16,6 +16,12 @@ const MOST_USES: usize = 1 << 20;
 /// Bytes that a stored one unpacks to at the most, of records that are put together.
 const MOST_RATIO: usize = 64;
 
+/// Beyond what any server hands out.
+const HIGHEST_REF: u64 = 1 << 40;
+
+/// How far apart times within one record are at the most, ms.
+const DAYS: u64 = 30 * 24 * 60 * 60 * 1000;
+
 /// From here on fragments are not believed to belong together.
 pub(super) const UNBELIEVABLE: u32 = 3;
 
@@ -146,8 +152,6 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     if compression == Compression::Zstd {
         return Some(0);
     }
-    const HIGHEST_REF: u64 = 1 << 40;
-    const DAYS: u64 = 30 * 24 * 60 * 60 * 1000;
     let is_sane = summary.max_ref.is_none_or(|max| max < HIGHEST_REF)
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < DAYS)
         && summary.unknown_schemas == 0;
@@ -155,10 +159,10 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
         return None;
     }
     match Decoded::parse(data) {
-        Decoded::Series(series) => {
-            if !series.entries().flatten().all(|entry| plausible_labels(&entry) && entry.series_ref > 0) {
-                return None;
-            }
+        Decoded::Series(series)
+            if !series.entries().flatten().all(|entry| plausible_labels(&entry) && entry.series_ref > 0) =>
+        {
+            return None;
         }
         Decoded::Metadata(metadata) => {
             let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();

@@ -55,6 +55,9 @@ pub(crate) enum PagePut {
     Blank,
 }
 
+/// The segment in which a page belongs, and the page behind which.
+type Goal = (usize, Option<usize>);
+
 /// Orders that are held against each other, at the most.
 const MOST_TRIALS: usize = 12;
 
@@ -236,7 +239,7 @@ fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
 }
 
 /// Pages that stand elsewhere in an order: where it has them, and behind which page; none for those that are copies.
-fn displaced(pages: &Pages, order: &Order) -> BTreeMap<usize, Option<(usize, Option<usize>)>> {
+fn displaced(pages: &Pages, order: &Order) -> BTreeMap<usize, Option<Goal>> {
     let mut displaced = BTreeMap::new();
     let mut put: HashSet<usize> = HashSet::new();
     for (segment, puts) in order.iter().enumerate() {
@@ -291,9 +294,9 @@ fn rising(numbers: &[usize]) -> Vec<usize> {
 
 fn findings(listing: &Listing, pages: &Pages, order: &Order) -> Vec<Finding> {
     let displaced = displaced(pages, order);
-    let mut runs: Vec<(Range<usize>, Option<(usize, Option<usize>)>)> = Vec::new();
+    let mut runs: Vec<(Range<usize>, Option<Goal>)> = Vec::new();
     for (page, to) in displaced {
-        let goes_on = |(run, first): &&mut (Range<usize>, Option<(usize, Option<usize>)>)| {
+        let goes_on = |(run, first): &&mut (Range<usize>, Option<Goal>)| {
             let follows = match (first, to) {
                 (Some(first), Some(to)) => first.0 == to.0 && to.1 == Some(page - 1),
                 (None, None) => true,
@@ -309,44 +312,36 @@ fn findings(listing: &Listing, pages: &Pages, order: &Order) -> Vec<Finding> {
     runs.into_iter().map(|(run, to)| finding(listing, pages, &run, to)).collect()
 }
 
-fn finding(
-    listing: &Listing,
-    pages: &Pages,
-    run: &Range<usize>,
-    to: Option<(usize, Option<usize>)>,
-) -> Finding {
+fn finding(listing: &Listing, pages: &Pages, run: &Range<usize>, to: Option<Goal>) -> Finding {
     let first = &pages.all[run.start];
     let segment = &pages.segments[first.segment];
     let many = count(run.len() as u64, "page");
-    let message = match to {
-        Some((other, behind)) => {
-            let place = match behind {
-                Some(page) => {
-                    let of = &pages.all[page];
-                    format!(
-                        "behind what stands at {} of {}",
-                        of.number * PAGE,
-                        pages.segments[of.segment].relative
-                    )
-                }
-                None => format!("at the beginning of {}", pages.segments[other].relative),
-            };
-            format!(
-                "{many} of records that belong {place}: records that go on from page to page, and the times of samples show it; \
+    let message = if let Some((other, behind)) = to {
+        let place = match behind {
+            Some(page) => {
+                let of = &pages.all[page];
+                format!(
+                    "behind what stands at {} of {}",
+                    of.number * PAGE,
+                    pages.segments[of.segment].relative
+                )
+            }
+            None => format!("at the beginning of {}", pages.segments[other].relative),
+        };
+        format!(
+            "{many} of records that belong {place}: records that go on from page to page, and the times of samples show it; \
                  replayed here they make Prometheus drop samples"
-            )
-        }
-        None => {
-            let original =
-                pages.all.iter().enumerate().find(|(at, page)| page.hash == first.hash && !run.contains(at));
-            let of = original.map_or_else(String::new, |(_, page)| {
-                format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
-            });
-            format!(
-                "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what stood here before is lost, \
+        )
+    } else {
+        let original =
+            pages.all.iter().enumerate().find(|(at, page)| page.hash == first.hash && !run.contains(at));
+        let of = original.map_or_else(String::new, |(_, page)| {
+            format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
+        });
+        format!(
+            "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what stood here before is lost, \
                  unless it stands elsewhere"
-            )
-        }
+        )
     };
     let log = &listing.logs[segment.log];
     let file = log.segments.iter().find(|file| log.relative_of(file) == segment.relative);
