@@ -374,7 +374,7 @@ impl<'a> Work<'a> {
         last: &mut HashMap<u64, (i64, i64, u16)>,
     ) -> io::Result<Result<Ways<'a>, &'static str>> {
         let path = path_of(file);
-        let source = File::open(self.scanned.target.path_of(&path))?;
+        let source = crate::io::open(&self.scanned.target.path_of(&path))?;
         let can_pass_over = self.scanned.options.assumed.version.passes_over_unknown_encodings();
         let mut ways = Ways::default();
         let (mut of_others, mut twice) = (0_u64, 0_u64);

@@ -29,7 +29,7 @@ pub(super) fn step(
     if full.is_symlink() {
         return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
     }
-    let file = File::open(&full)?;
+    let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
     let Some(pages) = runs(target, puts)? else {
         return Ok(Err("too many of its pages stand in other segments"));
@@ -130,7 +130,7 @@ fn runs(target: &Target, puts: &[PagePut]) -> io::Result<Option<Vec<PageRun>>> {
                 }
                 let file = match open.take() {
                     Some((known, file)) if known == path => file,
-                    _ => File::open(target.path_of(path))?,
+                    _ => crate::io::open(&target.path_of(path))?,
                 };
                 runs.push(PageRun::Bytes(page(&file, *number)?));
                 open = Some((path, file));

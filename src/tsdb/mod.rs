@@ -17,9 +17,6 @@ pub mod losses;
 mod target;
 mod user;
 
-/// The directory of head chunks.
-pub const CHUNKS_HEAD: &str = "chunks_head";
-
 pub use blocks::{Block, BlockFault, BlockMeta, faults, list_blocks};
 pub use head_chunks::{
     CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,

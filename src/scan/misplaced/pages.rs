@@ -150,7 +150,7 @@ impl Pages {
     /// The bytes of a page.
     pub(super) fn bytes(&self, page: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; PAGE_SIZE];
-        let file = File::open(&self.segments[self.all[page].segment].path)?;
+        let file = crate::io::open(&self.segments[self.all[page].segment].path)?;
         let size = read_page(&file, self.all[page].number, &mut bytes)?;
         bytes.truncate(size);
         Ok(bytes)

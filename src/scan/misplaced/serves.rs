@@ -32,7 +32,7 @@ pub(super) fn served(
 ) -> io::Result<Served> {
     let mut head = Head::default();
     for (at, segment) in pages.segments.iter().enumerate() {
-        let file = File::open(&segment.path)?;
+        let file = crate::io::open(&segment.path)?;
         match arranged.get(&at) {
             None => {
                 // One of which nothing is known has been walked.
