@@ -265,6 +265,9 @@ fn judge(base: &Base, case: &Case, oracle: Oracle) -> Outcome {
     outcome
 }
 
+/// Samples that are lost, of so many, and both by seed.
+type Totals = (usize, usize, HashMap<u64, (usize, usize)>);
+
 #[test]
 fn pages_that_were_swapped_copied_or_moved_are_put_right() {
     let Some(oracle) = oracle::judge("misplaced pages") else { return };
@@ -274,7 +277,7 @@ fn pages_that_were_swapped_copied_or_moved_are_put_right() {
     let next = AtomicU64::new(seeds.start);
     let bad: Mutex<Vec<String>> = Mutex::default();
     // Samples, lost, and by kind.
-    let totals: Mutex<(usize, usize, HashMap<u64, (usize, usize)>)> = Mutex::default();
+    let totals: Mutex<Totals> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {

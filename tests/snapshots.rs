@@ -37,7 +37,10 @@ fn series(refs: std::ops::RangeInclusive<u64>) -> Vec<u8> {
 
 fn samples(refs: std::ops::RangeInclusive<u64>, scrape: i64) -> Vec<u8> {
     let t = START + scrape * STEP;
-    let value = |series_ref: u64| (series_ref as f64 + scrape as f64 / 7.0).to_bits();
+    let value = |series_ref: u64| {
+        let whole = |number: i64| f64::from(i32::try_from(number).unwrap());
+        (whole(series_ref.cast_signed()) + whole(scrape) / 7.0).to_bits()
+    };
     let entries: Vec<_> =
         refs.map(|series_ref| SampleEntry { series_ref, t, st: 0, value_bits: value(series_ref) }).collect();
     let mut record = Vec::new();
@@ -181,7 +184,9 @@ fn damage(data: &Path, rng: &mut fastrand::Rng) -> String {
     match rng.u32(..15) {
         0 => "nothing".to_owned(),
         1 => {
-            heads.iter().for_each(|head| fs::remove_file(data.join(head)).unwrap());
+            for head in &heads {
+                fs::remove_file(data.join(head)).unwrap();
+            }
             "all head chunks removed".to_owned()
         }
         2 | 3 => {
@@ -254,9 +259,9 @@ fn damage(data: &Path, rng: &mut fastrand::Rng) -> String {
 fn start(server: &Server, data: &Path, stops: bool) -> Result<Option<BTreeSet<Sample>>, Error> {
     match server.start(data, &with_snapshots())? {
         Started::Ready(running) => {
-            let served = query(&running)?;
+            let queried = query(&running)?;
             if stops { running.stop() } else { running.kill() }?;
-            Ok(Some(served))
+            Ok(Some(queried))
         }
         Started::Exited(_) => Ok(None),
         Started::Hangs(running) => {
@@ -304,7 +309,7 @@ fn try_damage(server: &Server, healthy: &Path, seed: u64, starts: usize) -> Resu
     let mut forecasts: Vec<(Value, BTreeSet<Sample>)> = Vec::new();
     for number in 0..starts {
         forecasts.push((forecast(&data, server.version), could_be_had(healthy, &data)));
-        let served = start(server, &data, stops)?;
+        let queried = start(server, &data, stops)?;
         for (state, (foretold, could)) in forecasts.iter().enumerate() {
             let all = foretold["starts"].as_array().unwrap();
             // What is foretold of later starts is that of servers that are stopped in order.
@@ -312,7 +317,7 @@ fn try_damage(server: &Server, healthy: &Path, seed: u64, starts: usize) -> Resu
                 let foretold = &all[(number - state).min(all.len() - 1)];
                 say(
                     format!("start {number} before start {state}"),
-                    compare(foretold, could, served.as_ref()),
+                    compare(foretold, could, queried.as_ref()),
                 );
             }
         }
@@ -331,20 +336,20 @@ fn try_damage(server: &Server, healthy: &Path, seed: u64, starts: usize) -> Resu
     }
     let foretold = forecast(&repaired, server.version);
     let after = could_be_had(healthy, &repaired);
-    let served = start(server, &repaired, true)?;
+    let queried = start(server, &repaired, true)?;
     if plan.left.is_empty() {
-        let lacks = served.as_ref().map(|served| could.difference(served).count());
+        let lacks = queried.as_ref().map(|queried| could.difference(queried).count());
         // Where head chunks hide more than they alone have, they go, with samples whose records are lost.
         let all = if lacks.is_some_and(|lacks| lacks * 100 <= could.len()) {
             Ok(())
         } else {
-            Err(format!("{lacks:?} of {} are not served", could.len()))
+            Err(format!("{lacks:?} of {} are not queried", could.len()))
         };
         say("repaired".to_owned(), all);
     }
     say(
         "the forecast of the repaired one".to_owned(),
-        compare(&foretold["starts"][0], &after, served.as_ref()),
+        compare(&foretold["starts"][0], &after, queried.as_ref()),
     );
     Ok(wrong)
 }
@@ -379,11 +384,12 @@ fn damages_under_a_snapshot() {
 /// Each of these hides, or loses, what can be had; and a repair prevents that, with the feature on and off.
 #[test]
 fn repairs_of_what_a_snapshot_hides() {
-    let states: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let states: [(&str, Damage); 4] = [
         ("head chunks removed", |data| fs::remove_dir_all(data.join("chunks_head")).unwrap()),
         ("the first file removed", |data| fs::remove_file(data.join("chunks_head/000001")).unwrap()),
         ("a chunk overwritten", |data| {
-            overwrite(&data.join("chunks_head/000001"), &mut fastrand::Rng::with_seed(1))
+            overwrite(&data.join("chunks_head/000001"), &mut fastrand::Rng::with_seed(1));
         }),
         ("wal removed", |data| {
             fs::remove_dir_all(data.join("wal")).unwrap();

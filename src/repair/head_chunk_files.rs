@@ -7,7 +7,6 @@
 //! are of a run that is gone as a whole go into the backup: any number may come first.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 

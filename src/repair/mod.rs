@@ -46,7 +46,7 @@ pub use self::error::RepairError;
 pub use self::lock::Lock;
 use self::plan::Loss;
 pub use self::plan::{Mode, Plan};
-pub(crate) use self::record::without_labels;
+pub(crate) use self::record::{WithoutLabels, without_labels};
 use self::segment::Mending;
 use self::transaction::absolute;
 pub use self::transaction::{Found, Resumed, unfinished};

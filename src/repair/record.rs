@@ -3,7 +3,7 @@
 use std::io;
 
 use super::plan::{Change, Loss, Mends, Plan, Step};
-use crate::scan::report::{Finding, Report, Severity};
+use crate::scan::report::{Finding, LogKind, Report, Severity};
 use crate::tsdb::Target;
 use crate::tsdb::losses::{self, LostLabels};
 
@@ -11,7 +11,7 @@ use crate::tsdb::losses::{self, LostLabels};
 /// repair has recorded it. None if damage stays: what comes of that is not known.
 pub(super) fn step(target: &Target, report: &Report, plan: &Plan) -> io::Result<Option<Step>> {
     let Some(lost) = lost(report, plan).filter(|_| plan.left.is_empty()) else { return Ok(None) };
-    if losses::recorded(target.path()).is_some_and(|(recorded, _)| recorded.cover(&lost)) {
+    if losses::recorded(target.path()).is_some_and(|(recorded, _)| recorded.cover(Some(lost.to))) {
         return Ok(None);
     }
     let change =
@@ -28,36 +28,40 @@ pub(super) fn step(target: &Target, report: &Report, plan: &Plan) -> io::Result<
 
 /// What stays without labels; without counts where these are not known.
 fn lost(report: &Report, plan: &Plan) -> Option<LostLabels> {
-    let now = without_labels(report)?;
-    if let Some(orphans) = plan.orphans {
-        let samples = orphans.samples.unwrap_or(orphans.entries);
-        let most = |known: Option<u64>, planned: u64| known.map(|known| known.max(planned));
-        return (samples > 0).then(|| {
-            LostLabels::new(
-                now.highest_ref,
-                most(now.series, orphans.series),
-                most(now.entries, orphans.entries),
-                now.to,
-            )
-        });
+    let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
+    let newest = logs.filter_map(|log| log.max_time).max()?;
+    if let Some(orphans) = plan.orphans.filter(|orphans| orphans.samples.unwrap_or(orphans.entries) > 0) {
+        let to = orphans.to.unwrap_or(newest).max(newest);
+        let counted = without_labels(report).is_some() || !plan.steps.is_empty();
+        return counted.then(|| LostLabels::new(to, Some(orphans.series), Some(orphans.entries)));
     }
     // All have labels again, or how many do not was not counted.
-    plan.labels.found.is_empty().then(|| LostLabels::new(now.highest_ref, None, None, now.to))
+    let not_counted = plan.orphans.is_none() && plan.labels.found.is_empty();
+    without_labels(report).filter(|_| not_counted)?;
+    Some(LostLabels::new(newest, None, None))
 }
 
 /// What has no labels now, by the findings. What a healthy checkpoint keeps of dropped series is a note, and does not count.
-#[must_use]
-pub(crate) fn without_labels(report: &Report) -> Option<LostLabels> {
-    let mut all: Option<(u64, u64, Option<i64>)> = None;
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WithoutLabels {
+    /// How many series.
+    pub(crate) series: u64,
+    /// How many of their entries.
+    pub(crate) entries: u64,
+    /// The time of the newest, ms.
+    pub(crate) to: Option<i64>,
+}
+
+pub(crate) fn without_labels(report: &Report) -> Option<WithoutLabels> {
     let without = |finding: &&Finding| {
         matches!(finding.code, "unknown_refs" | "series_after_use") && finding.severity != Severity::Note
     };
+    let mut all: Option<WithoutLabels> = None;
     for finding in report.findings.iter().filter(without) {
-        let (series, entries, to) = all.get_or_insert_default();
-        *series = series.saturating_add(finding.series.unwrap_or(0));
-        *entries = entries.saturating_add(finding.lost.entries.unwrap_or(0));
-        *to = (*to).max(finding.times.and_then(|times| times.to));
+        let all = all.get_or_insert_default();
+        all.series = all.series.saturating_add(finding.series.unwrap_or(0));
+        all.entries = all.entries.saturating_add(finding.lost.entries.unwrap_or(0));
+        all.to = all.to.max(finding.times.and_then(|times| times.to));
     }
-    let (series, entries, to) = all?;
-    Some(LostLabels::new(report.refs.unknown.unwrap_or(0), Some(series), Some(entries), to))
+    all
 }

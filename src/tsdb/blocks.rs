@@ -160,6 +160,7 @@ fn fault(data: &Path, block: &Block) -> Option<BlockFault> {
 
 /// The faults of all blocks that Prometheus does not load, in their order, without those of blocks that a block which it
 /// loads was made from: it deletes these (`reloadBlocks` in `tsdb/db.go`).
+#[must_use]
 pub fn faults<'a>(data: &Path, blocks: &'a [Block]) -> Vec<(&'a Block, BlockFault)> {
     let faults: Vec<_> = blocks.iter().filter_map(|block| Some((block, fault(data, block)?))).collect();
     let is_loaded = |block: &&Block| !faults.iter().any(|(faulty, _)| faulty.ulid == block.ulid);

@@ -18,32 +18,26 @@ const LONGEST: u64 = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostLabels {
     schema: String,
-    /// The highest ref of a series that has none.
-    pub highest_ref: u64,
-    /// At most so many series; `None` if that is not known.
+    /// Up to this time, ms, samples without labels are known to be lost. It is that of the newest sample at the repair: new
+    /// series have newer ones.
+    pub to: i64,
+    /// Of so many series, as far as it was counted.
     pub series: Option<u64>,
-    /// At most so many entries; `None` if that is not known.
+    /// So many entries, as far as it was counted.
     pub entries: Option<u64>,
-    /// The time of the last of their samples, ms.
-    pub to: Option<i64>,
 }
 
 impl LostLabels {
     /// These.
     #[must_use]
-    pub fn new(highest_ref: u64, series: Option<u64>, entries: Option<u64>, to: Option<i64>) -> Self {
-        Self { schema: SCHEMA.to_owned(), highest_ref, series, entries, to }
+    pub fn new(to: i64, series: Option<u64>, entries: Option<u64>) -> Self {
+        Self { schema: SCHEMA.to_owned(), to, series, entries }
     }
 
-    /// Whether these have all of `other`.
+    /// Whether samples up to this time, and no newer ones, were lost then.
     #[must_use]
-    pub fn cover(&self, other: &Self) -> bool {
-        let within =
-            |most: Option<u64>, now: Option<u64>| most.is_none_or(|most| now.is_some_and(|now| now <= most));
-        other.highest_ref <= self.highest_ref
-            && within(self.series, other.series)
-            && within(self.entries, other.entries)
-            && (self.to.is_none() || other.to <= self.to)
+    pub fn cover(&self, to: Option<i64>) -> bool {
+        to.is_none_or(|to| to <= self.to)
     }
 }
 

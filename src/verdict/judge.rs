@@ -2,12 +2,12 @@
 
 use crate::forecast::report::{Forecast, Outcome};
 use crate::repair::plan::{Change, Step};
-use crate::repair::{Mode, Plan, without_labels};
+use crate::repair::{Mode, Plan, WithoutLabels, without_labels};
 use crate::scan::findings::of_path;
 use crate::scan::report::{Finding, Reason, Report, Severity, State};
 use crate::scan::words;
 use crate::tsdb::Target;
-use crate::tsdb::losses::{self, LostLabels};
+use crate::tsdb::losses;
 
 use super::ground::{BLOCK_SKIPPED, FUTURE, NO_START};
 
@@ -40,7 +40,7 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let unlabelled = starts().any(|start| start.unknown_refs.samples > 0);
     let unlabelled = unlabelled.then(|| without_labels(report)).flatten();
     let recorded = losses::recorded(target.path());
-    let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now)));
+    let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now.to)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
     because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
     because(
@@ -78,19 +78,22 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
         ) => State::Damaged,
     };
     if let (Some((_, at)), Some(now)) = (known, unlabelled) {
-        report.findings.push(lost(&now, at));
+        report.findings.push(lost(now, at));
     }
     report.judge(state, reasons);
 }
 
-fn lost(now: &LostLabels, at: i64) -> Finding {
+fn lost(now: WithoutLabels, at: i64) -> Finding {
     let message = format!(
         "{} of {} have had no labels since the repair of {}: Prometheus drops them",
-        words::count(now.entries.unwrap_or(0), "entry"),
-        words::count(now.series.unwrap_or(0), "series"),
+        words::count(now.entries, "entry"),
+        words::count(now.series, "series"),
         words::time(at),
     );
-    Finding { series: now.series, ..of_path(None, String::new(), LOST_LABELS, Severity::Warning, message) }
+    Finding {
+        series: Some(now.series),
+        ..of_path(None, String::new(), LOST_LABELS, Severity::Warning, message)
+    }
 }
 
 /// Whether a step does more than tidy up what is normal after a crash, as a torn tail.

@@ -51,7 +51,7 @@ fn uvarint(bytes: &mut Vec<u8>, mut value: u64) {
         bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    bytes.push(value as u8);
+    bytes.push(u8::try_from(value).unwrap());
 }
 
 /// A file of them, with zeros behind, as files are made longer than they need be.

@@ -1,7 +1,6 @@
 //! What a replay serves of records in some order (`tsdb/head_wal.go`, `loadWAL`): of each series only samples that are newer
 //! than all before, and none from before its record was given again.
 
-use std::fs::File;
 use std::hash::BuildHasher as _;
 use std::io;
 
