@@ -181,6 +181,9 @@ fn fences(plan: &Plan) -> Vec<(String, u64)> {
     all
 }
 
+/// Of a state: the segment, another file, the ref of the fence, and what head chunks have.
+type Case = (Vec<u8>, Option<Vec<u8>>, u64, Option<u64>);
+
 /// What the other steps put back counts: a fence takes no ref that a restored segment defines, stands behind the last segment
 /// that there is then, and is above all that is restored.
 #[test]
@@ -196,7 +199,6 @@ fn a_fence_is_made_for_what_the_other_steps_leave() {
     };
     let prefix = segment([series(2..=5)]);
     // The original, what stands in its place, the highest ref in head chunks; the ref of the fence, if one is needed.
-    type Case = (Vec<u8>, Option<Vec<u8>>, u64, Option<u64>);
     let cases: [Case; 9] = [
         (whole(2..=8), Some(Vec::new()), 5, None),
         (whole(2..=8), Some(Vec::new()), 8, None),

@@ -267,7 +267,10 @@ fn servers_serve_nothing_under_wrong_labels() {
             write(&data, &files);
             repaired(&data, what);
             let running = server.start(&data, &Options::default())?.ready()?;
-            let all = running.samples("{__name__=~\"new.*\"}", Some(START as f64 / 1000.0 + 20_000.0))?;
+            let all = running.samples(
+                "{__name__=~\"new.*\"}",
+                Some(f64::from(i32::try_from(START / 1000).unwrap()) + 20_000.0),
+            )?;
             assert!(!all.is_empty(), "{what}");
             for (name, samples) in all {
                 assert!(

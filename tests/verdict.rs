@@ -154,8 +154,9 @@ fn bring(random: &mut Rng, class: Class, data: &Path) -> Option<String> {
                 "a torn tail".to_owned()
             }
             _ => {
-                let next = of(&|path| path.starts_with("wal/0")).len() + 3;
-                fs::write(data.join(format!("wal/{next:08}")), "").ok()?;
+                let last = of(&|path| path.starts_with("wal/0")).pop()?;
+                let next: u32 = last.file_name()?.to_str()?.parse().ok()?;
+                fs::write(data.join(format!("wal/{:08}", next + 1)), "").unwrap();
                 "an empty last segment".to_owned()
             }
         },
@@ -202,9 +203,8 @@ fn bring(random: &mut Rng, class: Class, data: &Path) -> Option<String> {
         Class::Future => {
             let meta = of(&|path| path.ends_with("/meta.json")).pop()?;
             let mut json: Value = serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
-            // Some of these times are past, and one is just behind the samples of the WAL.
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-            let days = [400, 1, -30][random.usize(..3)];
+            let days = [400, 30, 1][random.usize(..3)];
             let until = i64::try_from(now.as_millis()).unwrap() + days * 86_400_000;
             json["maxTime"] = until.into();
             fs::write(&meta, json.to_string()).unwrap();

@@ -13,6 +13,7 @@ use super::plan::{Change, Plan};
 use super::transaction::UNFINISHED;
 use crate::io::beneath::{Kind, Place};
 use crate::tsdb::liveness::LOCK;
+use crate::tsdb::losses::is_record;
 use crate::wal::segments::segment_index;
 
 /// Names that what `plan` sets aside has in the data directory while it goes, or comes back: files and directories alike.
@@ -56,5 +57,7 @@ pub(super) fn remove_in(directory: &Place, known: &BTreeSet<PathBuf>) -> io::Res
 /// Whether a file is called like a segment, the lock or the file of an unfinished repair before they get their names.
 fn is_ours(name: &OsStr) -> bool {
     let stem = name.to_str().and_then(|name| name.strip_suffix(STAGED));
-    stem.is_some_and(|stem| [LOCK, UNFINISHED].contains(&stem) || segment_index(stem).is_some())
+    stem.is_some_and(|stem| {
+        [LOCK, UNFINISHED].contains(&stem) || segment_index(stem).is_some() || is_record(stem)
+    })
 }

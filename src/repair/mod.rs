@@ -116,6 +116,15 @@ pub fn plan(
     forecast: Option<&Forecast>,
     options: Options,
 ) -> Result<Plan, RepairError> {
+    let mut current;
+    let report = if report.misplaced.as_ref().is_some_and(|pages| !pages.is_current()) {
+        // Where pages belong is not known of what the segments have become.
+        current = report.clone();
+        current.misplaced = None;
+        &current
+    } else {
+        report
+    };
     let mut plan = Plan::empty(report, options);
     let planned = match options.mode {
         Mode::Salvage => salvage::plan(target, report, forecast, options, &mut plan),

@@ -10,8 +10,12 @@ use crate::tsdb::losses::{self, LostLabels};
 /// The step that records what stays without labels once the steps of `plan` are done, if anything does and no earlier
 /// repair has recorded it. None if damage stays: what comes of that is not known.
 pub(super) fn step(target: &Target, report: &Report, plan: &Plan) -> io::Result<Option<Step>> {
-    let Some(lost) = lost(report, plan).filter(|_| plan.left.is_empty()) else { return Ok(None) };
-    if losses::recorded(target.path()).is_some_and(|(recorded, _)| recorded.cover(Some(lost.to))) {
+    // Without a WAL nothing is replayed, and the labels are where that is.
+    let has_wal = report.logs.iter().any(|log| log.kind == LogKind::Wal);
+    let Some(lost) = lost(report, plan).filter(|_| has_wal && plan.left.is_empty()) else { return Ok(None) };
+    let newest = plan.orphans.and_then(|orphans| orphans.to);
+    let newest = newest.max(without_labels(report).and_then(|without| without.to));
+    if losses::recorded(target.path()).is_some_and(|(recorded, _)| recorded.cover(newest)) {
         return Ok(None);
     }
     let change =

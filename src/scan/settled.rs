@@ -9,7 +9,7 @@ use super::salvage::{Corrections, Reading, Settled, Visitor, salvage_correcting}
 
 /// A file, and the state in which it was read: whoever writes to it leaves it in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileState {
+pub(crate) struct FileState {
     device: u64,
     inode: u64,
     bytes: u64,

@@ -65,14 +65,23 @@ fn name(number: u64) -> String {
     format!("{PREFIX}{number}{SUFFIX}")
 }
 
+/// Whether a file is called so.
+#[must_use]
+pub fn is_record(file: &str) -> bool {
+    number(file).is_some()
+}
+
+fn number(file: &str) -> Option<u64> {
+    let number = file.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()?;
+    (file == name(number)).then_some(number)
+}
+
 /// The numbers of such files, in order.
 fn numbers(data: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(data)? {
         let found = entry?.file_name();
-        let number =
-            found.to_str().and_then(|found| found.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok());
-        numbers.extend(number.filter(|&number| found == *name(number)));
+        numbers.extend(found.to_str().and_then(number));
     }
     numbers.sort_unstable();
     Ok(numbers)

@@ -37,7 +37,9 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     });
     because(Reason::StartLoses, loses);
     because(Reason::WrongLabels, starts().any(|start| start.wrong_labels.samples > 0));
-    let unlabelled = starts().any(|start| start.unknown_refs.samples > 0);
+    // Of a log that lies somewhere by itself the labels may be elsewhere.
+    let is_in_directory = target.data_directory_around().is_some();
+    let unlabelled = is_in_directory && starts().any(|start| start.unknown_refs.samples > 0);
     let unlabelled = unlabelled.then(|| without_labels(report)).flatten();
     let recorded = losses::recorded(target.path());
     let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now.to)));

@@ -228,7 +228,7 @@ impl Disk {
         let Some(result) = call.result.filter(|&result| result >= 0) else { return };
         let strings = self.paths_of(call);
         match call.name.as_str() {
-            "openat" | "openat2" => {
+            "openat" | "openat2" | "open" => {
                 self.held.insert(result, strings[0].clone());
                 let is_new = self.find(&strings[0]).is_none();
                 if call.arguments.contains("O_CREAT") && is_new {
@@ -301,7 +301,7 @@ impl Disk {
                 self.make(&strings[0], inode);
             }
             "fchmod" | "chmod" | "fchown" | "utimensat" => {}
-            other => panic!("the model does not know {other}"),
+            other => panic!("the model does not know {other}: {call:?}"),
         }
     }
 

@@ -15,6 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -27,7 +28,7 @@ use super::order::{Role, Step};
 use super::report::{Cause, Finding, Lost, Severity};
 use super::salvage::{Problem, ProblemKind};
 use super::segment::SegmentScan;
-use super::settled::Settlements;
+use super::settled::{FileState, Settlements};
 use super::words::count;
 use crate::tsdb::Listing;
 use crate::wal::arranged::Place;
@@ -42,6 +43,17 @@ pub(crate) struct Arrangement {
     pub(crate) copies: BTreeSet<(String, u64)>,
     /// Series are defined once when all pages stand where they belong.
     pub(crate) defines_once: bool,
+    /// The segments that were read for it, by their paths, and what they were then.
+    states: Vec<(PathBuf, FileState)>,
+}
+
+impl Arrangement {
+    /// Whether the segments are still what they were. A new order of other pages would be none.
+    pub(crate) fn is_current(&self) -> bool {
+        self.states.iter().all(|(path, then)| {
+            path.symlink_metadata().is_ok_and(|metadata| FileState::of(&metadata) == *then)
+        })
+    }
 }
 
 /// A page of a segment as it should be.
@@ -66,10 +78,12 @@ const MANY: u64 = 4 << 30;
 
 /// Whether anything that a scan has found may come of pages that do not stand where they stood.
 pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], of_refs: &[Finding]) -> bool {
-    if of_refs
-        .iter()
-        .any(|finding| matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use"))
-    {
+    if of_refs.iter().any(|finding| match finding.code {
+        // Without samples in between nothing comes of it.
+        "repeated_series" => finding.severity == Severity::Damage,
+        "reissued_refs" | "series_after_use" => true,
+        _ => false,
+    }) {
         return true;
     }
     let replayed = steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal));
@@ -111,9 +125,11 @@ pub(super) fn find(
     settled: &Settlements,
 ) -> io::Result<Option<(Arrangement, Vec<Finding>)>> {
     let mut pages = Pages::default();
+    let mut states = Vec::new();
     for step in steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal)) {
         let log = &listing.logs[step.log];
         let file = &log.segments[step.segment];
+        states.push((file.path.clone(), FileState::of(&file.path.symlink_metadata()?)));
         pages.add((log.relative_of(file), step.log), file, settled)?;
     }
     let bytes: u64 = pages.segments.iter().map(|segment| segment.length).sum();
@@ -143,7 +159,7 @@ pub(super) fn find(
         without = better.unwrap_or(without);
     }
     let Some((order, served, _)) = search.best else { return Ok(None) };
-    let arrangement = arrangement(&pages, &order, served);
+    let arrangement = Arrangement { states, ..arrangement(&pages, &order, served) };
     let findings = findings(listing, &pages, &order);
     Ok(Some((arrangement, findings)))
 }
@@ -235,7 +251,12 @@ fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
         let of = &pages.all[page];
         (pages.segments[of.segment].relative.clone(), of.number)
     });
-    Arrangement { segments, copies: copies.collect(), defines_once: served.redefined == 0 }
+    Arrangement {
+        segments,
+        copies: copies.collect(),
+        defines_once: served.redefined == 0,
+        states: Vec::new(),
+    }
 }
 
 /// Pages that stand elsewhere in an order: where it has them, and behind which page; none for those that are copies.
