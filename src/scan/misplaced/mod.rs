@@ -13,11 +13,13 @@ mod serves;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io;
+use std::fs::Metadata;
+use std::io::{self, Read as _};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crc_fast::{CrcAlgorithm, Digest};
 use foldhash::HashMap;
 
 use self::arrange::{Order, Put};
@@ -44,15 +46,47 @@ pub(crate) struct Arrangement {
     /// Series are defined once when all pages stand where they belong.
     pub(crate) defines_once: bool,
     /// The segments that were read for it, by their paths, and what they were then.
-    states: Vec<(PathBuf, FileState)>,
+    states: Vec<State>,
+}
+
+/// What a segment was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    path: PathBuf,
+    file: FileState,
+    /// CRC-64/NVME of its bytes.
+    checksum: u64,
+}
+
+impl State {
+    fn of(path: &Path) -> io::Result<Self> {
+        let mut file = crate::io::open(path)?;
+        let state = FileState::of(&file.metadata()?);
+        let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => digest.update(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { path: path.to_owned(), file: state, checksum: digest.finalize() })
+    }
+
+    /// Whether it has the same bytes still.
+    fn is_current(&self) -> bool {
+        let is_same = |metadata: &Metadata| FileState::of(metadata) == self.file;
+        self.path.symlink_metadata().as_ref().is_ok_and(is_same)
+            || Self::of(&self.path).is_ok_and(|now| now.checksum == self.checksum)
+    }
 }
 
 impl Arrangement {
     /// Whether the segments are still what they were. A new order of other pages would be none.
     pub(crate) fn is_current(&self) -> bool {
-        self.states.iter().all(|(path, then)| {
-            path.symlink_metadata().is_ok_and(|metadata| FileState::of(&metadata) == *then)
-        })
+        self.states.iter().all(State::is_current)
     }
 }
 
@@ -129,7 +163,7 @@ pub(super) fn find(
     for step in steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal)) {
         let log = &listing.logs[step.log];
         let file = &log.segments[step.segment];
-        states.push((file.path.clone(), FileState::of(&file.path.symlink_metadata()?)));
+        states.push(State::of(&file.path)?);
         pages.add((log.relative_of(file), step.log), file, settled)?;
     }
     let bytes: u64 = pages.segments.iter().map(|segment| segment.length).sum();
