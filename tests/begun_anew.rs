@@ -319,9 +319,7 @@ fn a_version_that_does_not_pass_over_head_chunks() {
     }
     // Without such a chunk it need not.
     fs::remove_dir_all(place.data().join("chunks_head")).expect("it is there");
-    // No damage is left; that version does not read the WBL, so that it does not serve all that can be read.
-    let said = repair(&place.data(), &["--prometheus", "2.37.0"], &[4]);
-    assert!(said.contains("All that walfix can repair is repaired"), "{said}");
+    repair(&place.data(), &["--prometheus", "2.37.0"], &[1]);
     let place = begun_anew();
     repair(&place.data(), &["--prometheus", "2.39.0"], &[1]);
 }
