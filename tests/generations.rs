@@ -111,7 +111,8 @@ fn judge(seed: u64, story: &mut Story<'_>, oracle: Oracle, rng: &mut Rng) -> Jud
     if report["verdict"] == "damaged" {
         let codes = report["findings"].as_array().into_iter().flatten().filter(|f| f["severity"] == "damage");
         let codes: Vec<_> = codes.map(|f| f["code"].as_str().unwrap_or_default()).collect();
-        wrong.push(format!("scan: {codes:?}"));
+        let starts = &report["prometheus"]["starts"];
+        wrong.push(format!("scan: {codes:?}, {}, {starts}", report["reasons"]));
     }
     story.keep(&seed.to_string());
     judged.lacks = serve(story, &repaired, (&must, &without, &obstacles), oracle, rng, wrong);

@@ -294,7 +294,7 @@ fn a_file_system_without_room() {
         cmp "$3/before" "$3/after" || exit 98
         truncate -s -64k "$2/ballast"
         "$4" repair --backup="$3/backup" "$2"; echo "exit $?"
-        rm "$2/ballast"
+        rm "$2/ballast" && mount -o remount,size=64m "$2" || exit 97
         "$4" scan "$2"; echo "exit $?"
     "#;
     let mount = place.beside("mount");

@@ -41,7 +41,8 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
         let (left_out, gone) = (start.not_replayed, start.gone);
         let is_quiet = start.error.is_none() && start.deletes.is_empty() && start.truncates.is_empty();
         let is_recorded = recorded.as_ref().is_some_and(|(lost, _)| lost.cover(left_out.max_time));
-        is_quiet && is_recorded && left_out.samples > 0 && gone.samples + start.passed_over.samples == 0
+        // What no start serves, and is gone once the WBL has been taken in, is none the worse for that.
+        is_quiet && is_recorded && left_out.samples >= gone.samples.max(1) && start.passed_over.samples == 0
     };
     let known_loss = starts().filter(loses).find(|start| is_known(start)).map(|start| start.not_replayed);
     because(Reason::StartLoses, starts().filter(loses).any(|start| !is_known(start)));
