@@ -309,6 +309,7 @@ fn a_file_system_without_room() {
     assert_eq!(exits, ["8", "1", "0"], "{output:?}");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(complaint.contains("bytes free") || complaint.contains("No space left"), "{complaint}");
+    assert!(complaint.contains("--backup=DIR") && complaint.contains("--into=DIR"), "{complaint}");
 }
 
 #[test]

@@ -196,6 +196,12 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
     if let Some(RepairError::InUse(_)) = error.downcast_ref() {
         return Some("Stop Prometheus (systemctl stop, docker stop, or scale it down to 0), and try again.");
     }
+    if let Some(RepairError::NoSpace { .. }) = error.downcast_ref() {
+        return Some(
+            "Free that much, keep the backup on another volume (--backup=DIR), or write a repaired copy to another one \
+             (--into=DIR).",
+        );
+    }
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)?;
     match kind {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(

@@ -276,8 +276,14 @@ fn finish_interrupted(
 fn show_done(answer: &Answer<'_>, global: &Global) {
     let Err(error) = show(answer, global) else { return };
     let backup = answer.done.and_then(|done| done.backup);
-    let kept = backup.map_or_else(String::new, |backup| format!("; its backup is {}", backup.display()));
-    eprintln!("walfix: the repair is done{kept}. Only the report could not be written: {error:#}");
+    let kept = backup.map_or_else(String::new, |backup| {
+        format!("; its backup is {}", printable(&backup.display().to_string()))
+    });
+    let error = format!("{error:#}");
+    eprintln!(
+        "walfix: the repair is done{kept}. Only the report could not be written: {}",
+        printable(&error)
+    );
 }
 
 fn show(answer: &Answer<'_>, global: &Global) -> anyhow::Result<()> {

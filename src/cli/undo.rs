@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use walfix::io::printable;
 use walfix::repair;
 use walfix::report::undo::{self, Answer};
 
@@ -36,7 +37,11 @@ impl Undo {
             });
             // What is done stays done if nobody can read of it.
             if let Err(error) = printed {
-                eprintln!("walfix: the undo is done. Only the report could not be written: {error:#}");
+                let error = format!("{error:#}");
+                eprintln!(
+                    "walfix: the undo is done. Only the report could not be written: {}",
+                    printable(&error)
+                );
             }
         };
         if let Some(into) = &self.into {

@@ -59,10 +59,6 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         }
         let skips = report.reasons.contains(&Reason::SkipsBlock);
         let but = if skips { ", but for a block that it skips" } else { "" };
-        if report.reasons.contains(&Reason::RefusesSamples) {
-            let words = format!("{who} {} starts here{with}, and takes no samples", forecast.version);
-            return page.indented(2, &words);
-        }
         let words = format!(
             "{who} {} starts here{with}, and has all that can be read of its logs{but}; what blocks hold is not verified",
             forecast.version

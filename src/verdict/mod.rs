@@ -47,7 +47,7 @@ pub enum DiagnosisError {
     Forecast(#[from] ForecastError),
 }
 
-/// How often a directory is looked at anew whose files go while it is read.
+/// How often a directory is read again whose files vanish while it is read.
 const TRIES: usize = 3;
 
 /// Reads all of `target`, forecasts each start, plans a repair, and judges by all of it. Changes nothing.
