@@ -4,6 +4,7 @@
 //! The rooms, and which way the arrows point: `cli` -> [`report`] -> [`verdict`] -> [`repair`] -> [`forecast`] -> [`scan`] -> [`tsdb`], [`record`] -> [`wal`].
 //! `docs/design.md` says why; `docs/format.md` is the format.
 
+pub mod change;
 pub mod forecast;
 pub mod io;
 pub mod record;

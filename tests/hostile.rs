@@ -614,21 +614,41 @@ fn without_openat2() {
     }
 }
 
-/// Nothing in the repair opens, makes, renames or removes anything by its path.
-#[test]
-fn the_repair_changes_files_through_one_layer() {
-    fn sources(at: &Path, found: &mut Vec<PathBuf>) {
+/// Sources of walfix, all that are below `src/`.
+fn sources(below: &str) -> Vec<PathBuf> {
+    fn add(at: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(at).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
-                sources(&path, found);
-            } else {
-                found.push(path);
-            }
+            if path.is_dir() { add(&path, found) } else { found.push(path) }
         }
     }
     let mut found = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(below), &mut found);
+    found
+}
+
+/// Who applies, finishes or undoes a plan cannot ask anew what is wrong with a directory: it names none of the modules that
+/// know.
+#[test]
+fn what_changes_a_directory_decides_nothing() {
+    let found = sources("change");
+    assert!(found.len() > 15);
+    for path in found {
+        let text = fs::read_to_string(&path).unwrap();
+        for above in ["scan", "forecast", "repair", "verdict", "report", "cli"] {
+            for name in
+                [format!("crate::{above}"), format!("super::super::{above}"), format!("walfix::{above}")]
+            {
+                assert!(!text.contains(&name), "{}: {name}", path.display());
+            }
+        }
+    }
+}
+
+/// Nothing in the repair opens, makes, renames or removes anything by its path.
+#[test]
+fn the_repair_changes_files_through_one_layer() {
+    let found = sources("");
     assert!(found.len() > 50);
     for path in found.iter().filter(|path| !path.ends_with("io/beneath.rs")) {
         let text = fs::read_to_string(path).unwrap();

@@ -191,6 +191,117 @@ fn every_kind_of_change_killed_with_a_backup_elsewhere() {
     killed_at_each_change(true);
 }
 
+/// A directory with a segment that can only be written as a whole, and its repair, killed before the new segment has its name:
+/// the bytes are staged, and the backup is complete.
+fn killed_with_a_staged_file() -> Option<(Place, support::tree::Tree)> {
+    if !strace::is_there("a repair that is killed before a staged file has its name") {
+        return None;
+    }
+    let case = support::repairs::CASES.iter().find(|case| case.name == "a hole of nine bytes").unwrap();
+    let pristine = case.place();
+    let before = tree(&pristine.data());
+    let plan_for = |data: &Path| {
+        let target = Target::find(data).unwrap();
+        let report = scan(&target, &scan::Options::default(), &()).unwrap();
+        repair::plan(&target, &report, None, repair::Options::default()).unwrap()
+    };
+    let done = pristine.again();
+    let calls = changes(&plan_for(&done.data()), &done.data(), &done.backup());
+    let is_put = |call: &&Call| {
+        call.name.starts_with("rename")
+            && call.arguments.contains("00000001.walfix")
+            && call.result == Some(0)
+    };
+    let put = calls.iter().find(is_put).expect("it gets its name");
+    let (place, at) = (pristine.again(), temporary());
+    let command = command(&plan_for(&place.data()), &place.data(), &place.backup(), at.path());
+    let command: Vec<&OsStr> = command.iter().map(AsRef::as_ref).collect();
+    let output = strace::kill_at(&at.path().join("trace"), &command, put);
+    assert!(!output.status.success());
+    assert_eq!(tree(&place.data())["wal/00000001"].bytes, before["wal/00000001"].bytes);
+    Some((place, before))
+}
+
+const STAGED: &str = "wal/00000001.walfix";
+
+fn resume(place: &Place) -> Result<repair::Resumed, repair::RepairError> {
+    let target = Target::find(&place.data()).unwrap();
+    let lock = Lock::take(target.path()).unwrap();
+    repair::resume(&target, &lock, repair::Options::default())
+}
+
+/// Who finishes a repair takes the bytes that were staged: those, and no others, are in the plan.
+#[test]
+fn a_staged_file_is_all_that_finishing_needs() {
+    let Some((place, before)) = killed_with_a_staged_file() else { return };
+    let staged = fs::read(place.data().join(STAGED)).unwrap();
+    let plan: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.backup().join("plan.json")).unwrap()).unwrap();
+    let known = &plan["steps"][0]["change"]["staged"];
+    assert_eq!(known["file"], STAGED);
+    assert_eq!(known["bytes"], staged.len());
+    let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &staged);
+    assert_eq!(known["checksum"], format!("{checksum:016x}"));
+    assert_eq!(resume(&place).unwrap().finished, Some(place.backup()));
+    let after = tree(&place.data());
+    assert_eq!(after["wal/00000001"].bytes.as_ref(), Some(&staged));
+    assert!(!after.contains_key(STAGED));
+    repair::undo(&place.backup()).unwrap();
+    assert_eq!(difference(&before, &tree(&place.data())), None);
+}
+
+/// Bytes that were staged and are others by now, or are gone, are not used: the repair is given up, and can be undone.
+#[test]
+fn a_staged_file_that_has_changed_is_not_used() {
+    for spoil in [
+        |staged: &Path| fs::remove_file(staged).unwrap(),
+        |staged: &Path| {
+            let mut bytes = fs::read(staged).unwrap();
+            bytes[100] ^= 1;
+            fs::write(staged, bytes).unwrap();
+        },
+        |staged: &Path| fs::write(staged, "").unwrap(),
+        |staged: &Path| {
+            fs::remove_file(staged).unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", staged).unwrap();
+        },
+    ] {
+        let Some((place, before)) = killed_with_a_staged_file() else { return };
+        spoil(&place.data().join(STAGED));
+        let (backup, what) = resume(&place).unwrap().given_up.expect("it cannot be finished");
+        assert!(what.contains("staged"), "{what}");
+        let now = tree(&place.data());
+        assert_eq!(now["wal/00000001"].bytes, before["wal/00000001"].bytes);
+        repair::undo(&backup).unwrap();
+    }
+}
+
+/// A journal of a version that staged nothing is refused with words, and can be rolled back.
+#[test]
+fn a_repair_that_staged_nothing_is_refused() {
+    let Some((place, before)) = killed_with_a_staged_file() else { return };
+    let path = place.backup().join("plan.json");
+    let mut plan: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    plan["steps"][0]["change"].as_object_mut().unwrap().remove("staged").unwrap();
+    plan["walfix"] = "0.0.9".into();
+    let text = serde_json::to_vec(&plan).unwrap();
+    fs::write(&path, &text).unwrap();
+    let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &text);
+    let checksums = place.backup().join("checksums");
+    let lines = fs::read_to_string(&checksums).unwrap();
+    let lines = lines.lines().map(|line| match line.split_once("  ") {
+        Some((_, "plan.json")) => format!("{checksum:016x}  plan.json\n"),
+        _ => format!("{line}\n"),
+    });
+    fs::write(&checksums, lines.collect::<String>()).unwrap();
+    let now = tree(&place.data());
+    let error = resume(&place).unwrap_err().to_string();
+    assert!(error.contains("0.0.9") && error.contains("walfix undo"), "{error}");
+    assert_eq!(difference(&now, &tree(&place.data())), None);
+    repair::undo(&place.backup()).unwrap();
+    assert_eq!(difference(&before, &tree(&place.data())), None);
+}
+
 /// By force, what was set aside comes back whole, and is not mixed with what is there now.
 #[test]
 fn set_aside_and_back_by_force() {

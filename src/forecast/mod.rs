@@ -28,29 +28,14 @@ use self::replay::Reader;
 use self::report::{Forecast, Outcome, Place, Start, Truncate};
 pub use self::served::{Counted, SnapshotReads, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
-pub use self::version::{Version, VersionError};
 use crate::scan::report::{Dialect, Finding, Report, Segment, Severity};
 use crate::scan::settled::Settlements;
+pub use crate::tsdb::{Assumed, Version, VersionError};
 use crate::tsdb::{Listing, LogKind, Target, list_blocks};
 
 /// How many starts are tried before it is said that they go on like the last. A start adds one segment, and a checkpoint
 /// has a few at the most.
 const STARTS: usize = 16;
-
-/// Which Prometheus is assumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assumed {
-    /// Its version.
-    pub version: Version,
-    /// Whether it runs as an agent.
-    pub agent: bool,
-}
-
-impl Default for Assumed {
-    fn default() -> Self {
-        Self { version: Version::NEWEST, agent: false }
-    }
-}
 
 /// Why nothing can be foretold.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,8 @@ use super::HeadChunks;
 use super::replay::{self, Part, Reader, Replay, ReplayError};
 use super::served::{SnapshotReads, Stretch};
 use super::stream::go_words;
-use super::version::Version;
 use crate::record::{Record, SnapshotRecord};
+use crate::tsdb::Version;
 use crate::tsdb::{Listing, LogKind};
 use crate::wal::ReadAt;
 

@@ -50,12 +50,10 @@ use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
 use crate::record::{Record, SnapshotRecord};
-use crate::scan::salvage::{
-    Contents, Corrections, Problem, Reading, Settled, Visitor, salvage_settling, settle,
-};
+use crate::scan::salvage::{Contents, Problem, Reading, Settled, Visitor, salvage_settling, settle};
 use crate::scan::settled::Settlements;
 use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
-use crate::wal::{self, Compression, Event, ReadAt, SegmentReader};
+use crate::wal::{self, Compression, Corrections, Event, ReadAt, SegmentReader};
 
 /// A stretch of one segment that is read, or left: with `upto`, the records that Prometheus's reader has and that end at or
 /// before it; without, all that there are.

@@ -8,8 +8,8 @@
 use std::io;
 
 use super::head_chunks::CHUNKS_HEAD;
-use super::plan::{Change, Loss, Mends, Step};
 use super::segment::{Mending, Take, open, take_standing};
+use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::record::{self, RecordType, SampleEntry, SnapshotRecord, each_use, encode_samples, encode_series};
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};

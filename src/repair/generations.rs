@@ -13,9 +13,9 @@ use std::path::Path;
 
 use super::fence::Refs;
 use super::head_chunks;
-use super::plan::{Change, Loss, Mends, Step};
 use super::segment::{Mending, Take, open, take_standing};
 use super::{input, prefix, sequence};
+use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::forecast::Assumed;
 use crate::forecast::replay::Reader;
 use crate::record::{Record, each_use};

@@ -7,9 +7,9 @@
 use std::io;
 use std::path::Path;
 
-use super::input::checksum_of_bytes;
-use super::plan::{Change, Loss, Mends, Step};
 use super::segment::{Mend, Mending, Standing, is_to_be_mended};
+use crate::change::input::checksum_of_bytes;
+use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::scan::report::{Dialect, Report, Segment};
 use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::tsdb::{Listing, StrayKind, Target};
@@ -59,6 +59,7 @@ pub(super) fn steps(
             refs_up_to: None,
             begins_with: Vec::new(),
             pages: Vec::new(),
+            staged: None,
         };
         let more = original.len() - now.len();
         let how = format!(
@@ -107,6 +108,7 @@ fn renamed_back(
             refs_up_to: None,
             begins_with: Vec::new(),
             pages: Vec::new(),
+            staged: None,
         }),
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);

@@ -12,8 +12,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::Scanned;
 use super::head_chunks::{CHUNKS_HEAD, TOO_OLD, neutral};
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use super::salvage::left;
+use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use crate::forecast::report::Forecast;
 use crate::scan::heads::{
     DAMAGED, HEADER, NOT_SEQUENTIAL, OF_OTHER_SERIES, OUT_OF_SEQUENCE, WBL_WITHOUT_SERIES, WITHOUT_SERIES,

@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 
 use super::generations::Generations;
-use super::plan::{Change, Content, Loss, Method, Patch, Step};
 use super::segment::{Mending, Take, open, read_exact, take_standing};
+use crate::change::plan::{Change, Content, Loss, Method, Patch, Step};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 

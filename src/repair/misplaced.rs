@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io;
 
 use super::fence::Refs;
-use super::plan::{Change, Loss, Mends, PageRun, Plan, Step};
 use super::salvage::mends;
-use super::segment::{Mending, Standing, is_to_be_mended};
+use super::segment::{Mending, Standing, is_to_be_mended, places};
+use crate::change::plan::{Change, Loss, Mends, PageRun, Plan, Step};
 use crate::scan::misplaced::{Arrangement, PagePut};
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::Target;
@@ -44,8 +44,9 @@ pub(super) fn step(
         refs_up_to: None,
         begins_with: Vec::new(),
         pages,
+        staged: None,
     };
-    let places = change.places();
+    let places = places(&change);
     let mending = Mending { places: places.as_deref(), ..mending };
     let standing = Standing::of(&file, length, mending);
     if standing.is_in_flux() || standing.has_too_large() {

@@ -1,62 +1,41 @@
-//! Mends what a scan has found, so that only the damaged bytes are lost, and can be undone. The only room that opens a
-//! file for writing.
-//!
-//! [`plan()`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
+//! Decides what is done about what a scan has found, so that only the damaged bytes are lost. It changes nothing:
+//! [`plan()`] makes a [`Plan`] from a report, and [`crate::change`] executes it, resumes it, and undoes it.
 
-mod backup;
-mod copy;
-mod data;
-mod error;
 mod fence;
-mod files;
-pub mod fill;
 mod generations;
 mod half_repaired;
 mod head_chunk_files;
 mod head_chunks;
-mod input;
 mod labels;
-mod leftovers;
-mod lock;
-mod marker;
 mod misplaced;
+mod orphans;
 mod partial;
-pub mod plan;
 mod prefix;
-mod preflight;
 mod prometheus;
-mod readme;
 mod record;
 mod salvage;
 mod segment;
 mod sequence;
-mod series;
-mod state;
-mod transaction;
-mod undo;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-pub use self::backup::Backup;
-pub use self::copy::copy_logs;
-use self::data::Data;
-use self::error::At as _;
-pub use self::error::RepairError;
-pub use self::lock::Lock;
-use self::plan::Loss;
-pub use self::plan::{Mode, Plan};
 pub(crate) use self::record::{WithoutLabels, without_labels};
-use self::segment::Mending;
-use self::transaction::absolute;
-pub use self::transaction::{Found, Resumed, unfinished};
-pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
+use self::segment::{Mending, Rewritten};
+pub use crate::change::plan::{self, Mode, Plan};
+use crate::change::plan::{Change, Loss};
+use crate::change::{At as _, input};
+pub use crate::change::{
+    Backup, Forced, Found, Lock, Options, RepairError, Restored, Resumed, Undone, copy_logs, default_backup,
+    restore_into, resume, undo, undo_by_force, unfinished,
+};
+use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
-use crate::forecast::{Assumed, Version};
 use crate::io::beneath::Place;
 use crate::scan::report::Report;
-pub use crate::scan::salvage::Corrections;
 use crate::tsdb::{Listing, Target};
+pub use crate::wal::Corrections;
+pub use crate::wal::fill;
 
 /// A data directory that is to be repaired, and what has been found in it.
 #[derive(Clone, Copy, Debug)]
@@ -73,36 +52,6 @@ impl<'a> Scanned<'a> {
         let Options { assumed, corrections, .. } = self.options;
         let agent = assumed.agent.then_some(assumed.version);
         Mending { agent, corrections, ..Mending::of(self.report) }
-    }
-}
-
-/// What a plan is to keep, and for whom.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// What is kept.
-    pub mode: Mode,
-    /// Who is to read the directory next.
-    pub assumed: Assumed,
-    /// Which flipped bits are put right.
-    pub corrections: Corrections,
-}
-
-impl Options {
-    /// What `walfix repair` is given for them.
-    fn arguments(&self) -> String {
-        let mode = match self.mode {
-            Mode::Salvage => "salvage",
-            Mode::Prometheus => "prometheus",
-        };
-        let version = self.assumed.version;
-        let version =
-            if version == Version::NEWEST { String::new() } else { format!(" --prometheus {version}") };
-        let agent = if self.assumed.agent { " --agent" } else { "" };
-        let corrections = match self.corrections {
-            Corrections::Sure => "",
-            Corrections::Large => " --correct-large",
-        };
-        format!("--mode {mode}{version}{agent}{corrections}")
     }
 }
 
@@ -125,7 +74,8 @@ pub fn plan(
     } else {
         report
     };
-    let mut plan = Plan::empty(report, options);
+    let mut plan = Plan::empty(report.path.clone(), options);
+    plan.orphans = orphans::orphans(report);
     let planned = match options.mode {
         Mode::Salvage => salvage::plan(target, report, forecast, options, &mut plan),
         Mode::Prometheus => prometheus::plan(target, report, forecast, options, &mut plan),
@@ -143,7 +93,26 @@ pub fn plan(
             plan.inputs.push(input);
         }
     }
+    stage(target, report, &mut plan)?;
     Ok(plan)
+}
+
+/// Settles the bytes of the files that the plan writes as a whole.
+fn stage(target: &Target, report: &Report, plan: &mut Plan) -> Result<(), RepairError> {
+    let contents = Rewritten { settled: &report.settled };
+    for step in &mut plan.steps {
+        let source = target.path_of(step.change.source());
+        let settled = match &step.change {
+            Change::Rewrite { .. } => segment::open(&source)
+                .and_then(|(file, length)| crate::change::staged(&contents, &step.change, &file, length))
+                .at("read", &source)?,
+            _ => continue,
+        };
+        if let Change::Rewrite { staged, .. } = &mut step.change {
+            *staged = Some(settled);
+        }
+    }
+    Ok(())
 }
 
 /// What either mode comes to.
@@ -176,8 +145,7 @@ pub fn plans(
 /// # Errors
 /// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
 pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
-    lock.check()?;
-    transaction::apply(&Data::of(target, lock.data()), plan, backup, lock).map(drop)
+    crate::change::apply(target, plan, &Rewritten::default(), backup, lock)
 }
 
 /// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
@@ -185,29 +153,5 @@ pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result
 /// # Errors
 /// As of [`apply`].
 pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), RepairError> {
-    // An interruption must find them.
-    let backup = default_backup(target.path());
-    apply(target, plan, &backup, lock)?;
-    let backup = absolute(&backup).and_then(|path| backup::place(lock.data(), &path)).at("find", &backup)?;
-    backup.remove_any().at("remove", &backup)
-}
-
-/// Finishes a repair that was interrupted, see [`unfinished`], or gives it up, and removes what it left behind.
-///
-/// # Errors
-/// As of [`apply`]; and if what was begun is not what is `asked` for now.
-pub fn resume(target: &Target, lock: &Lock, asked: Options) -> Result<Resumed, RepairError> {
-    lock.check()?;
-    transaction::resume(&Data::of(target, lock.data()), asked)
-}
-
-/// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor
-/// deletes.
-#[must_use]
-pub fn default_backup(data: &Path) -> PathBuf {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ");
-    let name = format!("walfix-backup-{now}");
-    let names = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
-    let mut paths = names.map(|name| data.join(name));
-    paths.find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| data.join(name))
+    crate::change::apply_for_good(target, plan, &Rewritten::default(), lock)
 }

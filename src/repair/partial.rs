@@ -6,7 +6,7 @@ use crate::record::{Record, RecordType, encode_samples, encode_samples_v2, encod
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header};
 use crate::wal::{Compression, crc};
 
-use super::fill::{fill, literal};
+use crate::wal::fill::{fill, literal};
 
 /// What is kept of a record.
 #[derive(Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use std::io;
 
 use super::fence::{self, Refs};
 use super::generations::Generations;
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use super::segment::Mending;
 use super::{Options, Scanned, labels};
+use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
 use crate::forecast::report::{Forecast, Outcome, Start, Truncate};

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::plan::{Change, Loss, Mends, Plan, Step};
+use crate::change::plan::{Change, Loss, Mends, Plan, Step};
 use crate::scan::report::{Finding, LogKind, Report, Severity};
 use crate::tsdb::Target;
 use crate::tsdb::losses::{self, LostLabels};

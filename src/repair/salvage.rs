@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::fence::Refs;
 use super::generations::Generations;
-use super::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
 use super::{
     Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced, sequence,
 };
+use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use crate::forecast::report::Forecast;
 use crate::scan::report::{Dialect, Finding, LogKind, REISSUED_REFS, Report, Severity};
 use crate::scan::sequence::SNAPSHOT_AHEAD;
@@ -359,6 +359,7 @@ fn segment_step(
             refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
             begins_with,
             pages: Vec::new(),
+            staged: None,
         },
     };
     let mended = |finding: &&Finding| mends(finding, how(&file, &standing, &change, finding));

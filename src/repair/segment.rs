@@ -5,26 +5,27 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
 use super::fence::Refs;
 use super::partial::{self, Partial, partial};
-use super::plan::{Change, Content, Loss, Method, Patch};
-use super::series;
+use crate::change::plan::{Change, Content, Loss, Method, PageRun, Patch};
+use crate::change::{Contents as NewBytes, write_series};
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, select};
 use crate::scan::report::Report;
 use crate::scan::salvage::{
-    Contents, Corrections, Mended, Problem, ProblemKind, Reading, Surroundings, Visitor, salvage_correcting,
+    Contents, Mended, Problem, ProblemKind, Reading, Surroundings, Visitor, salvage_correcting,
 };
 use crate::scan::settled::Settlements;
 use crate::wal::arranged::{Arranged, Place};
 use crate::wal::compress::{UnpackError, Unpacker};
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE, page_end, page_start};
 use crate::wal::writer::SegmentWriter;
-use crate::wal::{Compression, Fault, ReadAt, Record, crc};
+use crate::wal::{Compression, Corrections, Fault, ReadAt, Record, crc};
 
 /// For whom a segment is mended, and what is believed of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -91,6 +92,20 @@ impl<'a> Mending<'a> {
         }
     }
 
+    /// How the bytes of a segment are made that is written anew, but for its [`places`].
+    fn of_change(change: &Change, settled: &'a Settlements) -> Self {
+        match change {
+            Change::Rewrite { agent, corrections, refs_up_to, .. } => Self {
+                agent: *agent,
+                corrections: *corrections,
+                refs_up_to: *refs_up_to,
+                settled,
+                places: None,
+            },
+            _ => Self { settled, ..Self::default() },
+        }
+    }
+
     /// As a server is to read it, with what `report` has settled.
     pub(super) fn of(report: &'a Report) -> Self {
         Self { settled: &report.settled, ..Self::default() }
@@ -148,7 +163,7 @@ impl Standing {
         standing.refuse_corrected(source);
         let corrected: Vec<_> =
             standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
-        let ranges: Vec<_> = corrected.iter().flat_map(|problem| places(problem)).collect();
+        let ranges: Vec<_> = corrected.iter().flat_map(|problem| bytes_of(problem)).collect();
         standing.records += corrected.len() as u64;
         standing.corrected = corrected.iter().map(|problem| problem.range.start).collect();
         standing.keep(ranges.into_iter());
@@ -200,7 +215,7 @@ impl Standing {
         let mut touched = HashMap::default();
         for problem in &self.problems {
             let at_least_a_byte = |range: Range<u64>| range.start..range.end.max(range.start + 1);
-            let on_pages = places(problem).into_iter().map(at_least_a_byte).flat_map(pages);
+            let on_pages = bytes_of(problem).into_iter().map(at_least_a_byte).flat_map(pages);
             for page in on_pages.map(|range| page_start(range.start)).collect::<BTreeSet<_>>() {
                 *touched.entry(page).or_default() += 1;
             }
@@ -322,7 +337,7 @@ impl Standing {
 
     /// What is between the records, page by page, where something is wrong with it.
     fn holes(&self) -> Vec<Range<u64>> {
-        let damaged = self.problems.iter().filter(|problem| is_to_be_mended(problem)).flat_map(places);
+        let damaged = self.problems.iter().filter(|problem| is_to_be_mended(problem)).flat_map(bytes_of);
         let refused = self.refused.iter().flat_map(|(fragments, ..)| fragments.iter().cloned());
         let wrong: Vec<_> = damaged.chain(refused).collect();
         let wrong = merged(wrong);
@@ -448,7 +463,7 @@ fn part_at(partial: &[(Range<u64>, Partial)], offset: u64) -> Option<&Partial> {
 }
 
 /// The damaged bytes of a problem, and what is lost with them.
-fn places(problem: &Problem) -> Vec<Range<u64>> {
+fn bytes_of(problem: &Problem) -> Vec<Range<u64>> {
     std::iter::once(&problem.range).chain(&problem.orphans).cloned().collect()
 }
 
@@ -504,14 +519,50 @@ impl<'a> Confused<'a> {
     }
 }
 
+/// What stands in the place of each page of a segment that is written anew; none if its own do, in their order.
+pub(super) fn places(change: &Change) -> Option<Vec<Place>> {
+    fn of_run(run: &PageRun) -> Vec<Place> {
+        match run {
+            // More than a file has are not read.
+            PageRun::Own { first, count } => {
+                (*first..first.saturating_add((*count).min(1 << 32))).map(Place::Own).collect()
+            }
+            PageRun::Bytes(bytes) => vec![Place::Other(Arc::from(bytes.as_slice()))],
+            PageRun::Nothing(count) => (0..(*count).min(1 << 32)).map(|_| Place::Blank).collect(),
+        }
+    }
+    match change {
+        Change::Rewrite { pages, .. } if !pages.is_empty() => Some(pages.iter().flat_map(of_run).collect()),
+        _ => None,
+    }
+}
+
+/// Makes the bytes of segments that are written anew, with what a scan has settled of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rewritten<'a> {
+    pub(super) settled: &'a Settlements,
+}
+
+impl NewBytes for Rewritten<'_> {
+    fn write(&self, change: &Change, source: &File, length: u64, out: &mut dyn io::Write) -> io::Result<()> {
+        rewrite(source, length, change, self.settled, out)
+    }
+}
+
 /// Writes a segment anew, as `change` wants it: the records that stand in the first `length` bytes of `source`, as they are
 /// stored; those of which some entries go, not compressed.
-pub(super) fn rewrite<W: io::Write>(source: &File, length: u64, change: &Change, out: W) -> io::Result<()> {
+fn rewrite<W: io::Write>(
+    source: &File,
+    length: u64,
+    change: &Change,
+    settled: &Settlements,
+    out: W,
+) -> io::Result<()> {
     let mut writer = SegmentWriter::new(out);
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
     let mut series = change.begins_with();
-    let places = change.places();
-    let mending = Mending { places: places.as_deref(), ..change.mending() };
+    let places = places(change);
+    let mending = Mending { places: places.as_deref(), ..Mending::of_change(change, settled) };
     let (bytes, _) = mending.bytes(source, length);
     for (range, stands) in places_of_records(source, length, mending) {
         if bytes.is_blank(range.start) {
@@ -529,7 +580,7 @@ pub(super) fn rewrite<W: io::Write>(source: &File, length: u64, change: &Change,
         // What has been read before unpacks, and what is of a type that nobody knows is not looked into.
         let record = unpacker.unpack(compression, &stored);
         if !series.is_empty() && !record.as_ref().is_ok_and(|record| is_min_valid_time(record)) {
-            series::write(std::mem::take(&mut series), &mut writer)?;
+            write_series(std::mem::take(&mut series), &mut writer)?;
             if !change.path().contains("checkpoint.") {
                 // Their first samples stood elsewhere: without this mark those that follow would pass for these (`scan/heads.rs`).
                 writer.record(Compression::None, &[RecordType::Samples.byte()])?;
@@ -541,7 +592,7 @@ pub(super) fn rewrite<W: io::Write>(source: &File, length: u64, change: &Change,
             Selected::Nothing { .. } => {}
         }
     }
-    series::write(series, &mut writer)?;
+    write_series(series, &mut writer)?;
     writer.finish()?.flush()
 }
 

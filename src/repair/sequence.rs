@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{Change, Loss, Mends, Step};
+use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::scan::report::Finding;
 use crate::scan::sequence::SNAPSHOT_AHEAD;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};

@@ -382,7 +382,7 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
 /// Of a directory in which one record is damaged.
 pub(crate) fn plans() -> Plans {
     let options = repair::Options::default();
-    let mut salvage = Plan::empty(&one_damage(), options);
+    let mut salvage = Plan::empty("/prometheus".to_owned(), options);
     salvage.steps.push(Step {
         change: Change::Patch {
             path: "wal/00000003".into(),

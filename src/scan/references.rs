@@ -17,14 +17,14 @@ use super::heads::{Earliest, WBL_WITHOUT_SERIES};
 use super::order::{Order, Role, Step};
 use super::parallel::in_order;
 use super::report::{Cause, Dialect, Finding, HighestRefs, Log, Lost, Severity, Times};
-use super::salvage::{Contents, Corrections, Problem, Reading, Visitor, salvage};
+use super::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use super::segment::{self, SegmentScan};
 use super::settled::{FileState, Settlements};
 use super::words::{count, span};
 use crate::record::{self, Labels, RecordType, Summary, each_use};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
-use crate::wal::Record;
 use crate::wal::segments::SegmentFile;
+use crate::wal::{Corrections, Record};
 
 /// Makes a number of a label set; a clone makes the same ones.
 pub(super) type LabelHasher = foldhash::quality::RandomState;

@@ -7,15 +7,15 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
 use crate::record::{self, RecordType, Summary};
 use crate::scan::context::{self, Context, Pairs, Suspicion};
 use crate::scan::walk::walk;
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::{HeadByte, page_start};
 use crate::wal::walk::{Pages, Walker};
-use crate::wal::{Compression, Correction, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
+use crate::wal::{
+    Compression, Correction, Corrections, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader,
+};
 
 /// How the records of a log are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,29 +26,6 @@ pub enum Reading {
     Snapshot,
     /// Not at all: framing only.
     Opaque,
-}
-
-/// Which flipped bits are put right.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Corrections {
-    /// Those that leave little doubt: in an uncompressed fragment, of at most 4 KiB.
-    #[default]
-    Sure,
-    /// Those in larger fragments, too.
-    Large,
-}
-
-impl Corrections {
-    /// Bytes of an uncompressed fragment in which a flipped bit is believed, at the most. Three flipped bits look like one
-    /// other with a chance of about 8 n / 2^31 in n bytes, and in a record of samples nearly every byte is a value, which
-    /// fits whatever it is.
-    fn most_covered(self) -> u64 {
-        match self {
-            Self::Sure => 4096,
-            Self::Large => u64::MAX,
-        }
-    }
 }
 
 /// What is told of a segment, in the order of offsets.

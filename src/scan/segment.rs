@@ -11,9 +11,7 @@ use super::cause::{self, Evidence};
 use super::misplaced;
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
-use super::salvage::{
-    Contents, Corrections, Problem, ProblemKind, Reading, Settled, Visitor, salvage_doubtful,
-};
+use super::salvage::{Contents, Problem, ProblemKind, Reading, Settled, Visitor, salvage_doubtful};
 use super::settled::FileState;
 use super::walk::walk;
 use super::{Progress, ScanError};
@@ -21,7 +19,7 @@ use crate::record::{self, RecordType, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
 use crate::wal::walk::{Doubt, Pages, Walker};
-use crate::wal::{Compression, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
+use crate::wal::{Compression, Corrections, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
 
 /// What one segment holds.
 #[derive(Debug, Default)]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
-use super::salvage::{Corrections, Reading, Settled, Visitor, salvage_correcting};
+use super::salvage::{Reading, Settled, Visitor, salvage_correcting};
+use crate::wal::Corrections;
 
 /// A file, and the state in which it was read: whoever writes to it leaves it in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

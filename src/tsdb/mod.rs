@@ -16,6 +16,7 @@ pub mod liveness;
 pub mod losses;
 mod target;
 mod user;
+mod version;
 
 pub use blocks::{Block, BlockFault, BlockMeta, faults, list_blocks};
 pub use head_chunks::{
@@ -25,3 +26,4 @@ pub use head_chunks::{
 pub use listing::{Listing, LogDirectory, LogKind, Stray, StrayKind};
 pub use target::{Target, TargetError};
 pub use user::{Right, User};
+pub use version::{Assumed, Version, VersionError};

@@ -5,7 +5,9 @@
 
 pub mod arranged;
 pub mod compress;
+mod corrections;
 pub mod crc;
+pub mod fill;
 pub mod layout;
 pub mod page;
 pub mod reader;
@@ -14,6 +16,7 @@ pub mod source;
 pub mod walk;
 pub mod writer;
 
+pub use corrections::Corrections;
 pub use layout::{Compression, FragmentType, HEADER_SIZE, PAGE, PAGE_SIZE};
 pub use reader::{Correction, Damage, Event, Fault, Record, SegmentReader};
 pub use source::ReadAt;

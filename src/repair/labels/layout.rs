@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
 
+use crate::change::is_at_or_below;
+use crate::change::plan::{Change, Content, Patch, Step};
 use crate::record::Selected;
 use crate::repair::head_chunks::CHUNKS_HEAD;
-use crate::repair::plan::{Change, Content, Patch, Step};
-use crate::repair::segment::{Mending, Take, take_standing_before};
-use crate::repair::state::is_at_or_below;
+use crate::repair::segment::{Mending, Take, places, take_standing_before};
 use crate::tsdb::{Listing, LogKind, Target};
 use crate::wal::arranged::Place;
 use crate::wal::segments::{segment_index, segment_name};
@@ -130,7 +130,7 @@ impl Layout {
                     let from = from.as_ref().unwrap_or(path);
                     names.insert(path.clone(), Some(from.clone()));
                     let kept = kept.entry(from.clone()).or_default();
-                    (kept.refs_up_to, kept.places) = (*refs_up_to, step.change.places());
+                    (kept.refs_up_to, kept.places) = (*refs_up_to, places(&step.change));
                 }
                 Change::Patch { path, patches, .. } if is_at_or_below(path, CHUNKS_HEAD) => {
                     chunks.entry(path.clone()).or_default().extend(patches.iter().map(|patch| patch.offset));

@@ -39,11 +39,14 @@ use self::layout::Layout;
 use self::sources::{Pool, Source, Table, Wanted};
 use self::survivors::{Orphan, Survivors};
 use super::generations::Generations;
-use super::plan::{Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series};
 use super::record;
 use super::salvage::rewritten;
 use super::segment::{Mending, Take};
-use super::{Scanned, fence, series};
+use super::{Scanned, fence};
+use crate::change::plan::{
+    Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series,
+};
+use crate::change::segment_of_series;
 use crate::forecast::min_valid_time;
 use crate::record::Record;
 use crate::scan::report::Finding;
@@ -384,7 +387,7 @@ fn write(
     let Some(path) = &first.from else {
         let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
         let Some(step) = made else { return Ok(Err("the first segment is made anew, and not empty")) };
-        step.change = Change::Create { path: first.path.clone(), bytes: series::segment(&series)? };
+        step.change = Change::Create { path: first.path.clone(), bytes: segment_of_series(&series)? };
         step.mends.push(mended);
         return Ok(Ok(()));
     };

@@ -12,9 +12,9 @@ use foldhash::{HashMap, HashSet};
 
 use super::layout::{Layout, Part};
 use super::survivors::Survivors;
+use crate::change::Backup;
+use crate::change::plan::{Change, LabelsRefused, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
-use crate::repair::backup::Backup;
-use crate::repair::plan::{Change, LabelsRefused, SeriesLabels};
 use crate::repair::segment::{Mending, Take, take_standing};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};

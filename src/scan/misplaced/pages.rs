@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::record::{self, Record as Decoded, Summary};
-use crate::scan::salvage::{Contents, Corrections, Problem, Visitor};
+use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::scan::segment;
 use crate::scan::settled::Settlements;
 use crate::wal::layout::HeadByte;
 use crate::wal::page::{Piece, is_zero, piece};
 use crate::wal::segments::SegmentFile;
-use crate::wal::{FragmentType, PAGE, PAGE_SIZE, ReadAt, Record};
+use crate::wal::{Corrections, FragmentType, PAGE, PAGE_SIZE, ReadAt, Record};
 
 use super::chain;
 

@@ -106,9 +106,9 @@ pub(super) fn checksum_spliced(file: &Place, splices: &[Splice]) -> io::Result<(
 
 /// As [`checksum_spliced`], of a file that is open.
 pub(super) fn checksum_of(file: &mut File, splices: &[Splice]) -> io::Result<(String, u64)> {
-    let mut sum = Summing { out: io::sink(), checksum: Checksum::new(), bytes: 0 };
+    let mut sum = Summing::new(io::sink());
     copy_spliced(file, splices, &mut sum)?;
-    Ok((sum.checksum.text(), sum.bytes))
+    Ok(sum.finish())
 }
 
 /// Writes the splices where they belong, the last first, each with its first bytes last.
@@ -242,7 +242,7 @@ fn replace_and(
 }
 
 /// Whether the file is what is by that name.
-fn is_still(file: &File, place: &Place) -> io::Result<()> {
+pub(super) fn is_still(file: &File, place: &Place) -> io::Result<()> {
     let (own, there) = (file.metadata()?, place.look()?);
     if (own.dev(), own.ino()) == (there.dev(), there.ino()) {
         return Ok(());
@@ -327,17 +327,21 @@ pub(super) fn write_and_verify(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<File> {
     let out = io::BufWriter::with_capacity(256 * 1024, place.create_file(owner.at_first())?);
-    let mut sum = Summing { out, checksum: Checksum::new(), bytes: 0 };
-    write(&mut sum)?;
-    let mut file = sum.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let mut out = Summing::new(out);
+    write(&mut out)?;
+    let (mut file, sum) = out.into_file()?;
     owner.give_if_allowed(&file)?;
     file.sync_all()?;
-    let (read, bytes) = checksum_of(&mut file, &[])?;
-    if (&read, bytes) == (&sum.checksum.text(), sum.bytes) {
-        Ok(file)
-    } else {
-        Err(io::Error::other("what was written is not what is read back"))
+    is_read_back(&mut file, &sum)?;
+    Ok(file)
+}
+
+/// Whether a file holds what was written to it.
+pub(super) fn is_read_back(file: &mut File, written: &(String, u64)) -> io::Result<()> {
+    if checksum_of(file, &[])? == *written {
+        return Ok(());
     }
+    Err(io::Error::other("what was written is not what is read back"))
 }
 
 /// Makes a new directory that belongs to `owner`, who need not be had.
@@ -421,10 +425,29 @@ pub(super) fn copy_whole(from: &Place, to: &Place) -> io::Result<()> {
 }
 
 /// Writes, and sums up what is written.
-struct Summing<W> {
+pub(super) struct Summing<W> {
     out: W,
     checksum: Checksum,
     bytes: u64,
+}
+
+impl<W> Summing<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self { out, checksum: Checksum::new(), bytes: 0 }
+    }
+
+    /// The checksum of what was written, and how many bytes.
+    pub(super) fn finish(&self) -> (String, u64) {
+        (self.checksum.text(), self.bytes)
+    }
+}
+
+impl Summing<io::BufWriter<File>> {
+    /// The file, to which all is written, and what it holds.
+    pub(super) fn into_file(self) -> io::Result<(File, (String, u64))> {
+        let sum = self.finish();
+        Ok((self.out.into_inner().map_err(io::IntoInnerError::into_error)?, sum))
+    }
 }
 
 impl<W: Write> Write for Summing<W> {

@@ -9,7 +9,6 @@ use super::data::Data;
 use super::error::{At as _, RepairError};
 use super::files::{Owner, create_staged, staged};
 use super::plan::{Change, Method, Plan};
-use super::series;
 use crate::io::beneath::Place;
 
 /// What files and directories of the repair's own may take: descriptions, and the names themselves.
@@ -105,10 +104,8 @@ fn room(data: &Place, plan: &Plan, backup: &Place) -> Result<(), RepairError> {
             }
             Change::Rewrite { .. } => {
                 need(backup_device, backup_is_in, replaced);
-                let largest = largest_copy.entry(there).or_default();
-                let source = data.join(step.change.source()).look().map_or(0, |metadata| metadata.len());
-                let begins_with = series::bytes(step.change.begins_with());
-                *largest = (*largest).max(replaced.max(source).saturating_add(begins_with));
+                let staged = step.change.staged().map_or(0, |staged| staged.bytes);
+                need(there, data, staged.next_multiple_of(BLOCK));
             }
             Change::Create { bytes, .. } => {
                 need(there, data, (bytes.len() as u64).next_multiple_of(BLOCK));

@@ -77,6 +77,17 @@ pub enum RepairError {
         /// Its backup.
         backup: PathBuf,
     },
+    /// A repair that is not finished was begun by a version that staged no files.
+    #[error(
+        "a repair is not finished here that walfix {walfix} began, which makes the new bytes of {path} only as it goes: \
+         finish it with that version, or roll it back with `walfix undo`; nothing more was changed"
+    )]
+    NotStaged {
+        /// The version of walfix that began it.
+        walfix: String,
+        /// The file that it has not written yet.
+        path: String,
+    },
     /// Something has changed since the repair that is to be undone.
     #[error(
         "{what} since the repair, so it cannot be undone as if nothing had been; nothing was changed. \
@@ -151,7 +162,7 @@ pub enum RepairError {
 }
 
 /// What has a path that can be said.
-pub(super) trait Shown {
+pub(crate) trait Shown {
     fn shown(&self) -> PathBuf;
 }
 
@@ -174,7 +185,7 @@ impl Shown for Place {
 }
 
 /// Gives an error its place.
-pub(super) trait At<T> {
+pub(crate) trait At<T> {
     fn at<S: Shown + ?Sized>(self, deed: &'static str, path: &S) -> Result<T, RepairError>;
 }
 

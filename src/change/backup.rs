@@ -10,7 +10,7 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,8 @@ use super::files::{
     self, Bytes, MODE, Owner, Splice, checksum_spliced, checksum_tree, copy_file, create_directories,
     create_directory, each_piece, sync_tree, write_and_verify,
 };
-use super::input::{self, Checksum};
+use super::input;
 use super::plan::{Change, Patch, Plan, Step};
-use super::segment::rewrite;
 use crate::io::beneath::{Kind, Place, is_below, is_privileged};
 
 /// The identity of the manifest.
@@ -259,7 +258,7 @@ impl Backup {
     }
 
     /// Reads a backup, and verifies it. Anybody may have written it.
-    pub(super) fn open(path: &Path) -> Result<Self, RepairError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, RepairError> {
         let place = Place::open(path);
         place
             .map_err(|error| RepairError::Backup { path: path.to_owned(), what: error.to_string() })
@@ -361,7 +360,7 @@ impl Backup {
     }
 
     /// What the repair has done.
-    pub(super) fn steps(&self) -> &[Step] {
+    pub(crate) fn steps(&self) -> &[Step] {
         &self.plan.steps
     }
 
@@ -381,7 +380,7 @@ impl Backup {
     }
 
     /// Where a file or directory is that was set aside.
-    pub(super) fn aside(&self, path: &str) -> Place {
+    pub(crate) fn aside(&self, path: &str) -> Place {
         self.place.join(OLD).join(path)
     }
 
@@ -410,6 +409,11 @@ fn outside<'a>(plan: &'a Plan, manifest: &'a Manifest) -> Option<&'a str> {
     let directories = directories.filter(|path| !path.is_empty());
     let mut all = steps.chain(inputs).chain(files).chain(aside).chain(directories);
     let outside = all.find(|path| !is_below(Path::new(path)));
+    let is_elsewhere = |change: &&Change| {
+        change.staged().is_some_and(|staged| staged.file.strip_suffix(files::STAGED) != Some(change.path()))
+    };
+    let staged = plan.steps.iter().map(|step| &step.change).find(is_elsewhere).and_then(Change::staged);
+    let outside = outside.or(staged.map(|staged| staged.file.as_str()));
     let kept = |changed: &&Changed| Path::new(&changed.old).strip_prefix(OLD).is_err();
     outside.or_else(|| manifest.files.iter().find(kept).map(|changed| changed.old.as_str()))
 }
@@ -450,10 +454,8 @@ fn keep(backup: &Place, data: &Place, change: &Change, owner: Owner) -> io::Resu
         files::checksum_of(&mut file, &splices)?
     } else {
         copy_file(&full, &kept, |owner| owner)?;
-        let mut sum = Sum { checksum: Checksum::new(), bytes: 0 };
-        let source = data.join(change.source()).open_file()?;
-        rewrite(&source, source.metadata()?.len(), change, &mut sum)?;
-        (sum.checksum.text(), sum.bytes)
+        let staged = change.staged().ok_or(io::ErrorKind::InvalidInput)?;
+        (staged.checksum.clone(), staged.bytes)
     };
     Ok(Changed {
         path: path.to_owned(),
@@ -488,22 +490,4 @@ fn read(backup: &Place, name: &str) -> Result<Vec<u8>, String> {
 
 fn parse<T: for<'de> Deserialize<'de>>(name: &str, text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| format!("{name}: {error}"))
-}
-
-/// Sums up what is written.
-struct Sum {
-    checksum: Checksum,
-    bytes: u64,
-}
-
-impl Write for Sum {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.checksum.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

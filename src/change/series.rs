@@ -98,14 +98,8 @@ impl Text {
     }
 }
 
-/// About how many bytes of a segment they take.
-pub(super) fn bytes(series: &[Series]) -> u64 {
-    // A header of 7 bytes and a type for each page and record at the most: less than a byte of each series.
-    series.iter().map(|one| (size_of::<u64>() + one.labels.0.len() + 1) as u64).sum()
-}
-
 /// Writes records of these series, each ref with its labels, in their order.
-pub(super) fn write<W: io::Write>(series: &[Series], writer: &mut SegmentWriter<W>) -> io::Result<()> {
+pub(crate) fn write<W: io::Write>(series: &[Series], writer: &mut SegmentWriter<W>) -> io::Result<()> {
     let mut record = Vec::new();
     for one in series {
         if record.len() + one.labels.0.len() > MOST {
@@ -122,7 +116,7 @@ pub(super) fn write<W: io::Write>(series: &[Series], writer: &mut SegmentWriter<
 }
 
 /// A segment that holds these series and nothing else.
-pub(super) fn segment(series: &[Series]) -> io::Result<Vec<u8>> {
+pub(crate) fn segment(series: &[Series]) -> io::Result<Vec<u8>> {
     let mut writer = SegmentWriter::new(Vec::new());
     write(series, &mut writer)?;
     writer.finish()

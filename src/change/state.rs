@@ -117,11 +117,11 @@ pub(super) fn progress_of(backup: &Backup, change: &Change, file: &mut File) -> 
         return other("its bytes are neither the old nor the new ones");
     }
     let (checksum, bytes) = checksum_of(file, &[])?;
-    if (bytes, &checksum) == (changed.before.bytes, &changed.before.checksum) {
-        return Ok(Progress::Before);
-    }
     if (bytes, &checksum) == (changed.after.bytes, &changed.after.checksum) {
         return Ok(Progress::After);
+    }
+    if (bytes, &checksum) == (changed.before.bytes, &changed.before.checksum) {
+        return Ok(Progress::Before);
     }
     if is_between(backup, change, changed, file, bytes)? {
         return Ok(Progress::Between);
@@ -184,7 +184,7 @@ pub(super) fn now_at(backup: &Backup, data: &Place, path: &str) -> Place {
 }
 
 /// Whether a path is another, or below it.
-pub(super) fn is_at_or_below(path: &str, above: &str) -> bool {
+pub(crate) fn is_at_or_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

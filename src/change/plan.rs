@@ -3,18 +3,13 @@
 //! The field names are the keys of the JSON: they may be added to, never renamed or removed. Times are in milliseconds
 //! since 1970, sizes and offsets in bytes. Paths are relative to the data directory, with `/`.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::Options;
-use super::fill::{fill, fill_to_page_end};
-use super::segment::Mending;
 pub use super::series::{Series, SeriesLabels};
-use crate::forecast::Version;
-use crate::scan::report::{LogKind, Report};
-use crate::scan::salvage::Corrections;
-use crate::wal::arranged::Place;
+use crate::tsdb::Version;
+use crate::wal::Corrections;
+use crate::wal::fill::{fill, fill_to_page_end};
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.plan/1";
@@ -72,12 +67,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// With nothing in it yet.
-    pub(crate) fn empty(report: &Report, options: Options) -> Self {
+    /// With nothing in it yet, for the data directory `path`.
+    pub(crate) fn empty(path: String, options: Options) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
-            walfix: report.walfix.to_owned(),
-            path: report.path.clone(),
+            walfix: env!("CARGO_PKG_VERSION").to_owned(),
+            path,
             mode: options.mode,
             prometheus: options.assumed.version,
             agent: options.assumed.agent,
@@ -87,7 +82,7 @@ impl Plan {
             lost: Loss::NOTHING,
             lost_series: Vec::new(),
             lost_series_count: 0,
-            orphans: Orphans::of(report),
+            orphans: None,
             labels: FoundLabels::default(),
             inputs: Vec::new(),
         }
@@ -223,19 +218,6 @@ pub struct Orphans {
 }
 
 impl Orphans {
-    fn of(report: &Report) -> Option<Self> {
-        let unknown = report.findings.iter().filter(|finding| finding.code == "unknown_refs");
-        let mut orphans = Self { of: entries_in_logs(report), ..Self::default() };
-        for finding in unknown {
-            orphans.series = orphans.series.saturating_add(finding.series.unwrap_or(0));
-            orphans.entries = orphans.entries.saturating_add(finding.lost.entries.unwrap_or(0));
-            let times = finding.times.as_ref();
-            orphans.from = orphans.from.into_iter().chain(times.and_then(|times| times.from)).min();
-            orphans.to = orphans.to.max(times.and_then(|times| times.to));
-        }
-        (orphans.entries > 0).then_some(orphans)
-    }
-
     /// Their share in percent, rounded up.
     #[must_use]
     pub fn percent(&self) -> u64 {
@@ -254,16 +236,6 @@ impl Orphans {
     pub fn in_percent(&self) -> String {
         format!("at most {} %", self.percent())
     }
-}
-
-/// Samples, histograms and exemplars in all logs.
-fn entries_in_logs(report: &Report) -> u64 {
-    let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
-    let used = logs.flat_map(|log| {
-        let entries = &log.entries;
-        [entries.samples, entries.histograms, entries.float_histograms, entries.exemplars]
-    });
-    used.fold(0, u64::saturating_add)
 }
 
 /// Where the labels of series stand whose records are lost.
@@ -332,6 +304,10 @@ pub enum Change {
         /// Its pages, if they do not stand where they were written.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pages: Vec<PageRun>,
+        /// Its new bytes. All else here describes how they were made; only these are written. Plans of walfix before 0.2
+        /// have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        staged: Option<Staged>,
     },
     /// A file that was not there.
     Create {
@@ -385,26 +361,12 @@ impl Change {
         }
     }
 
-    /// What stands in the place of each page of a segment that is written anew; none if its own do, in their order.
-    pub(super) fn places(&self) -> Option<Vec<Place>> {
+    /// The new bytes of a segment that is written anew.
+    #[must_use]
+    pub fn staged(&self) -> Option<&Staged> {
         match self {
-            Self::Rewrite { pages, .. } if !pages.is_empty() => {
-                Some(pages.iter().flat_map(PageRun::places).collect())
-            }
+            Self::Rewrite { staged, .. } => staged.as_ref(),
             _ => None,
-        }
-    }
-
-    /// How a segment is written anew, but for its [places](Self::places).
-    pub(super) fn mending(&self) -> Mending<'static> {
-        match self {
-            Self::Rewrite { agent, corrections, refs_up_to, .. } => Mending {
-                agent: *agent,
-                corrections: *corrections,
-                refs_up_to: *refs_up_to,
-                ..Mending::default()
-            },
-            _ => Mending::default(),
         }
     }
 
@@ -418,7 +380,7 @@ impl Change {
     }
 
     /// All names that it is about.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         let to = match self {
             Self::Rename { to, .. } => Some(to.as_str()),
             _ => None,
@@ -437,6 +399,17 @@ impl Change {
     }
 }
 
+/// A file that is written as a whole before anything is changed, beside the one whose place it takes by one rename.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// The file.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// CRC-64/NVME of its bytes.
+    pub checksum: String,
+}
+
 /// Pages of 32 KiB that follow one another in a segment that is written anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -453,19 +426,6 @@ pub enum PageRun {
     Bytes(Vec<u8>),
     /// So many that hold nothing, and across which no record goes on: they are not written.
     Nothing(u64),
-}
-
-impl PageRun {
-    fn places(&self) -> Vec<Place> {
-        match self {
-            // More than a file has are not read.
-            Self::Own { first, count } => {
-                (*first..first.saturating_add((*count).min(1 << 32))).map(Place::Own).collect()
-            }
-            Self::Bytes(bytes) => vec![Place::Other(Arc::from(bytes.as_slice()))],
-            Self::Nothing(count) => (0..(*count).min(1 << 32)).map(|_| Place::Blank).collect(),
-        }
-    }
 }
 
 /// How a file is changed.
@@ -549,17 +509,17 @@ pub struct Input {
 }
 
 /// Bytes as text.
-pub(super) mod hex {
+pub(crate) mod hex {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(in crate::repair) fn digits(bytes: &[u8]) -> String {
+    pub(crate) fn digits(bytes: &[u8]) -> String {
         let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
     }
 
     /// `None` if it is not an even number of hexadecimal digits.
-    pub(in crate::repair) fn bytes(text: &str) -> Option<Vec<u8>> {
+    pub(crate) fn bytes(text: &str) -> Option<Vec<u8>> {
         let digits: Option<Vec<u8>> =
             text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
         let digits = digits.filter(|digits| digits.len() % 2 == 0)?;

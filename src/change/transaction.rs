@@ -21,12 +21,11 @@ use super::files::{
 use super::lock::Lock;
 use super::marker::Named;
 use super::plan::{Change, Method, Plan};
-use super::segment::rewrite;
+use super::stage::{self, Contents};
 use super::state::{Progress, intruder, progress, progress_of};
 use super::{Options, input, leftovers, preflight};
-use crate::forecast::Assumed;
 use crate::io::beneath::{Place, is_below};
-use crate::tsdb::Target;
+use crate::tsdb::{Assumed, Target};
 
 /// In the data directory as long as a repair is not finished.
 pub(super) const UNFINISHED: &str = "walfix-repair.json";
@@ -219,10 +218,16 @@ fn find_unfinished(data: &Data) -> Result<Option<Found>, RepairError> {
     }
     for step in &opened.plan.steps {
         let path = step.change.path();
-        if let Progress::Other(what) =
-            progress(&opened, data.place(), &step.change).at("read", &data.join(path))?
-        {
-            return overtaken(format!("{path}: {what}"));
+        let at = data.join(path);
+        match progress(&opened, data.place(), &step.change).at("read", &at)? {
+            Progress::Other(what) => return overtaken(format!("{path}: {what}")),
+            Progress::Before
+                if step.change.staged().is_some()
+                    && !stage::is_staged(data.place(), &step.change).at("read", &at)? =>
+            {
+                return overtaken(format!("{path}: its new bytes, which were staged beside it, are gone"));
+            }
+            _ => {}
         }
     }
     Ok(Some(Found::Unfinished(Box::new(opened))))
@@ -249,6 +254,7 @@ pub(super) fn resume(data: &Data, asked: Options) -> Result<Resumed, RepairError
                 return Err(RepairError::BegunOtherwise { begun, backup: backup.path });
             }
             no_links(data.place(), plan)?;
+            all_staged(data, &backup)?;
             finish(data, &backup)?;
             resumed.finished = Some(backup.path);
         }
@@ -265,6 +271,18 @@ pub(super) fn resume(data: &Data, asked: Options) -> Result<Resumed, RepairError
     Ok(resumed)
 }
 
+/// Whether every file that is yet to be written as a whole has been staged.
+fn all_staged(data: &Data, backup: &Backup) -> Result<(), RepairError> {
+    for change in backup.plan.steps.iter().map(|step| &step.change) {
+        let is_to_be_staged = matches!(change, Change::Rewrite { staged: None, .. });
+        let at = data.join(change.path());
+        if is_to_be_staged && progress(backup, data.place(), change).at("read", &at)? == Progress::Before {
+            return Err(stage::not_staged(&backup.plan, change));
+        }
+    }
+    Ok(())
+}
+
 /// Whether nothing that the plan changes stands behind a link.
 fn no_links(data: &Place, plan: &Plan) -> Result<(), RepairError> {
     for path in plan.steps.iter().flat_map(|step| step.change.paths().chain([step.change.source()])) {
@@ -278,7 +296,13 @@ fn no_links(data: &Place, plan: &Plan) -> Result<(), RepairError> {
 }
 
 /// Executes `plan`; the old bytes are kept in `backup`, which is not there yet.
-pub(super) fn apply(data: &Data, plan: &Plan, backup: &Path, lock: &Lock) -> Result<Backup, RepairError> {
+pub(super) fn apply(
+    data: &Data,
+    plan: &Plan,
+    contents: &dyn Contents,
+    backup: &Path,
+    lock: &Lock,
+) -> Result<Backup, RepairError> {
     no_links(data.place(), plan)?;
     unchanged(data.place(), plan)?;
     let backup = absolute(backup).at("find", backup)?;
@@ -292,7 +316,7 @@ pub(super) fn apply(data: &Data, plan: &Plan, backup: &Path, lock: &Lock) -> Res
     preflight::check(data, plan, &place)?;
     let directories = backup::directories(data.place(), plan).at("look at", data.path())?;
     let begun = Begun { stage: Stage::Backup, backup, directories };
-    let kept = keep(data, plan, &begun, &place, lock).map_err(|error| {
+    let kept = keep(data, (plan, contents), &begun, &place, lock).map_err(|error| {
         // What cannot be removed now, the next repair removes.
         let _ = place.remove_any();
         let _ = partial.remove_any();
@@ -311,9 +335,16 @@ pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// All that comes before the first change.
-fn keep(data: &Data, plan: &Plan, begun: &Begun, place: &Place, lock: &Lock) -> Result<Backup, RepairError> {
+fn keep(
+    data: &Data,
+    (plan, contents): (&Plan, &dyn Contents),
+    begun: &Begun,
+    place: &Place,
+    lock: &Lock,
+) -> Result<Backup, RepairError> {
     begun.write(data)?;
     preflight::probe(data, plan).at("write to", data.path())?;
+    stage::all(data, plan, contents)?;
     let backup = Backup::write(&begun.backup, place, data, plan, begun.directories.clone())?;
     // That takes its time, and not everybody takes the lock.
     lock.check()?;
@@ -448,15 +479,7 @@ fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
             let splices = splices(backup, change);
             patch(&place, *method, &splices, |file| progress_of(backup, change, file))
         }
-        Change::Rewrite { .. } => {
-            let source = data.join(change.source()).open_file()?;
-            let about = source.metadata()?;
-            let owner = Owner::of(&place.open_file()?.metadata()?);
-            if about.nlink() > 1 && about.uid() != owner.uid {
-                return Err(somebody_elses());
-            }
-            replace(&place, owner, |out| rewrite(&source, about.len(), change, out))
-        }
+        Change::Rewrite { .. } => stage::put(data, change),
         Change::Create { bytes, .. } => {
             replace(&place, data.owner_of_new(&place)?, |out| out.write_all(bytes))
         }
@@ -464,11 +487,6 @@ fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
         Change::Rename { to, .. } => rename_new(&place, &data.join(to)),
         Change::SetAside { .. } => set_aside(&place, &backup.aside(change.path()), backup.owner),
     }
-}
-
-fn somebody_elses() -> io::Error {
-    let what = "it is a file of somebody else's that has another name (hard link) outside";
-    io::Error::new(io::ErrorKind::PermissionDenied, what)
 }
 
 /// Changes bytes of a file. It is looked at once more by the very descriptor that is changed: the name may stand for

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::data::Data;
 use super::files::{STAGED, set_modified_directory, sync_directory};
-use super::head_chunks::CHUNKS_HEAD;
 use super::input;
 use super::plan::{Change, Plan};
 use super::transaction::UNFINISHED;
 use crate::io::beneath::{Kind, Place};
+use crate::tsdb::CHUNKS_HEAD;
 use crate::tsdb::liveness::LOCK;
 use crate::tsdb::losses::is_record;
 use crate::wal::segments::segment_index;

@@ -13,7 +13,7 @@ use crate::io::beneath::Place;
 use crate::tsdb::Target;
 
 /// All segments of the logs of `target`; with a checksum those in `touched`.
-pub(super) fn all(target: &Target, touched: &HashSet<&str>) -> io::Result<Vec<Input>> {
+pub(crate) fn all(target: &Target, touched: &HashSet<&str>) -> io::Result<Vec<Input>> {
     let listing = target.list()?;
     let root = Place::open(target.path())?;
     let mut inputs = Vec::new();
@@ -29,7 +29,7 @@ pub(super) fn all(target: &Target, touched: &HashSet<&str>) -> io::Result<Vec<In
 
 /// What identifies the file at `path` below `root`. Behind a link it is what is there when that is followed, as readers do;
 /// nothing is changed there.
-pub(super) fn input(root: &Place, path: String, with_checksum: bool) -> io::Result<Input> {
+pub(crate) fn input(root: &Place, path: String, with_checksum: bool) -> io::Result<Input> {
     let mut file = root.join(&path);
     if file.parent().link_on_the_way().is_some() {
         let full = root.full().join(&path);
@@ -47,7 +47,7 @@ pub(super) fn input(root: &Place, path: String, with_checksum: bool) -> io::Resu
 }
 
 /// When it was last written to, ns since 1970.
-pub(super) fn modified(metadata: &Metadata) -> i128 {
+pub(crate) fn modified(metadata: &Metadata) -> i128 {
     i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
 }
 
@@ -68,7 +68,7 @@ impl Checksum {
     }
 }
 
-pub(super) fn checksum_of_bytes(bytes: &[u8]) -> String {
+pub(crate) fn checksum_of_bytes(bytes: &[u8]) -> String {
     let mut checksum = Checksum::new();
     checksum.update(bytes);
     checksum.text()

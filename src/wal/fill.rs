@@ -50,7 +50,7 @@ pub fn fill_to_page_end(length: usize) -> Vec<u8> {
 
 /// `data` as a snappy block of `size` bytes (`format_description.txt` of snappy: the length as a varint, then a literal,
 /// whose length may take up to four bytes more than it needs). `None` for sizes that it cannot have.
-pub(super) fn literal(data: &[u8], size: usize) -> Option<Vec<u8>> {
+pub(crate) fn literal(data: &[u8], size: usize) -> Option<Vec<u8>> {
     /// Bytes of a varint of 32 bits.
     const LONGEST: usize = 5;
     let last = u32::try_from(data.len().checked_sub(1)?).ok()?;
