@@ -4,6 +4,7 @@
 //! [`plan()`] makes a [`Plan`] from a report and changes nothing; [`apply`] executes it; [`undo`] puts everything back.
 
 mod backup;
+mod code;
 mod copy;
 mod data;
 mod error;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Options;
+pub use super::code::PlanCode;
 use super::fill::{fill, fill_to_page_end};
 use super::segment::Mending;
 pub use super::series::{Series, SeriesLabels};
 use crate::forecast::Version;
+use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::Corrections;
 use crate::wal::arranged::Place;
@@ -126,7 +128,7 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mends {
     /// Its code.
-    pub code: String,
+    pub code: PlanCode,
     /// Where the damaged bytes begin.
     pub offset: Option<u64>,
     /// Where they end.
@@ -141,7 +143,7 @@ pub struct Mends {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Its code.
-    pub code: String,
+    pub code: PlanCode,
     /// The file or directory it is about.
     pub path: String,
     /// Where the damaged bytes begin.
@@ -224,7 +226,7 @@ pub struct Orphans {
 
 impl Orphans {
     fn of(report: &Report) -> Option<Self> {
-        let unknown = report.findings.iter().filter(|finding| finding.code == "unknown_refs");
+        let unknown = report.findings.iter().filter(|finding| finding.code == Code::UnknownRefs);
         let mut orphans = Self { of: entries_in_logs(report), ..Self::default() };
         for finding in unknown {
             orphans.series = orphans.series.saturating_add(finding.series.unwrap_or(0));

@@ -46,6 +46,7 @@ use super::segment::{Mending, Take};
 use super::{Scanned, fence, series};
 use crate::forecast::min_valid_time;
 use crate::record::Record;
+use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{LogKind, list_blocks};
 
@@ -372,7 +373,7 @@ fn write(
         ));
     }
     let mended = Mends {
-        code: "unknown_refs".to_owned(),
+        code: Code::UnknownRefs.into(),
         offset: None,
         end: None,
         message: format!("the series records of {} series are lost", series.len()),
