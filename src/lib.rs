@@ -5,6 +5,7 @@
 //! `docs/design.md` says why; `docs/format.md` is the format.
 
 pub mod change;
+pub mod code;
 pub mod forecast;
 pub mod io;
 pub mod record;

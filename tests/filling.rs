@@ -122,7 +122,7 @@ fn walfix_finds_nothing_wrong() {
     // Seven zeros at a page end: no writer leaves them, since a header alone has room there, and every reader passes over
     // them.
     let findings: Vec<_> =
-        report.findings.iter().map(|f| (f.code, f.end.unwrap() - f.offset.unwrap())).collect();
+        report.findings.iter().map(|f| (f.code.name(), f.end.unwrap() - f.offset.unwrap())).collect();
     assert_eq!(findings, [("zeroed_tail", 7)]);
     assert_eq!(i64::try_from(report.logs[0].entries.samples).unwrap(), filled.count());
 }

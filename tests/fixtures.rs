@@ -160,7 +160,7 @@ fn a_flipped_bit_is_named() {
 fn a_generation_that_was_begun_anew_is_named() {
     let report = read(&testdata("damaged").join("checkpoint_series_damaged_started_twice"));
     let restarted: Vec<_> =
-        report.findings.iter().filter(|finding| finding.code == "restarted_generation").collect();
+        report.findings.iter().filter(|finding| finding.code.name() == "restarted_generation").collect();
     let [restarted] = restarted[..] else { panic!("{:?}", report.findings) };
     assert_eq!((restarted.severity, restarted.path.as_str()), (Severity::Damage, "wal"));
     let wal = report.logs.iter().find(|log| log.path == "wal").unwrap();

@@ -96,13 +96,13 @@ impl Look {
     /// Codes of damage.
     fn damage(&self) -> Vec<&'static str> {
         let mut codes: Vec<_> =
-            self.report.of_severity(Severity::Damage).map(|finding| finding.code).collect();
+            self.report.of_severity(Severity::Damage).map(|finding| finding.code.name()).collect();
         codes.dedup();
         codes
     }
 
     fn finding(&self, code: &str) -> &walfix::scan::report::Finding {
-        self.report.findings.iter().find(|finding| finding.code == code).unwrap()
+        self.report.findings.iter().find(|finding| finding.code.name() == code).unwrap()
     }
 
     fn wrong_labels(&self) -> u64 {

@@ -104,7 +104,7 @@ fn of_a_file_that_has_changed_nothing_is_settled() {
         let target = Target::find(&data).unwrap();
         let report = scan(&target, &Options::default(), &()).unwrap();
         let healthy = logs.iter().find(|log| what.contains(&log.path.display().to_string())).unwrap();
-        let is_spliced = report.findings.iter().any(|finding| finding.code == "spliced_record");
+        let is_spliced = report.findings.iter().any(|finding| finding.code.name() == "spliced_record");
         if is_spliced && fs::read(&segment).unwrap().len() == healthy.bytes.len() {
             fs::write(&segment, &healthy.bytes).unwrap();
             touch(&segment);
@@ -172,10 +172,10 @@ fn says_what_is_lost(data: &Path, mode: Mode, what: &str) -> u64 {
     }
     repair::apply(&target, &plan, &data.with_file_name("backup"), &lock).unwrap();
     let after = scan(&target, &Options::default(), &()).unwrap();
-    if after.of_severity(Severity::Damage).any(|finding| finding.code != "unknown_refs") {
+    if after.of_severity(Severity::Damage).any(|finding| finding.code.name() != "unknown_refs") {
         return 0;
     }
-    let unknown = after.findings.iter().filter(|finding| finding.code == "unknown_refs");
+    let unknown = after.findings.iter().filter(|finding| finding.code.name() == "unknown_refs");
     let unknown = unknown.filter_map(|finding| finding.lost.entries).sum();
     assert_eq!(plan.orphans.map_or(0, |orphans| orphans.entries), unknown, "{what}, {mode:?}");
     unknown

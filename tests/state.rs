@@ -349,7 +349,7 @@ fn read(data: &Path) -> Report {
 
 /// Codes and severities but those of empty segments, each once, in order.
 fn found(report: &Report) -> Vec<(&'static str, Severity)> {
-    let mut found: Vec<_> = report.findings.iter().map(|f| (f.code, f.severity)).collect();
+    let mut found: Vec<_> = report.findings.iter().map(|f| (f.code.name(), f.severity)).collect();
     found.retain(|&(code, _)| code != "empty_segment");
     found.sort_unstable();
     found.dedup();
@@ -358,7 +358,7 @@ fn found(report: &Report) -> Vec<(&'static str, Severity)> {
 
 #[track_caller]
 fn finding<'a>(report: &'a Report, code: &str) -> &'a Finding {
-    let found = report.findings.iter().find(|finding| finding.code == code);
+    let found = report.findings.iter().find(|finding| finding.code.name() == code);
     found.unwrap_or_else(|| panic!("no {code}: {:?}", report.findings))
 }
 

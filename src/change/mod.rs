@@ -6,6 +6,7 @@
 //! and on the disk, before the first change; a repair that was interrupted is finished from these.
 
 mod backup;
+mod code;
 mod copy;
 mod data;
 mod error;

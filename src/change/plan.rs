@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Options;
+pub use super::code::PlanCode;
 pub use super::series::{Series, SeriesLabels};
 use crate::tsdb::Version;
 use crate::wal::Corrections;
@@ -121,7 +122,7 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mends {
     /// Its code.
-    pub code: String,
+    pub code: PlanCode,
     /// Where the damaged bytes begin.
     pub offset: Option<u64>,
     /// Where they end.
@@ -136,7 +137,7 @@ pub struct Mends {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Its code.
-    pub code: String,
+    pub code: PlanCode,
     /// The file or directory it is about.
     pub path: String,
     /// Where the damaged bytes begin.

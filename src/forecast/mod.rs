@@ -28,6 +28,7 @@ use self::replay::Reader;
 use self::report::{Forecast, Outcome, Place, Start, Truncate};
 pub use self::served::{Counted, SnapshotReads, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
+use crate::scan::code::Code;
 use crate::scan::report::{Dialect, Finding, Report, Segment, Severity};
 use crate::scan::settled::Settlements;
 pub use crate::tsdb::{Assumed, Version, VersionError};
@@ -171,7 +172,7 @@ impl<'a> Known<'a> {
             scanned.filter_map(|segment| Some((*at.get(&below(&segment.path))?, segment))).collect();
         let mut findings: BTreeMap<_, Vec<u64>> = BTreeMap::new();
         // Zeros at an end and empty segments are clean to every reader.
-        let is_normal = |code| matches!(code, "trailing_zeros" | "empty_segment");
+        let is_normal = |code| matches!(code, Code::TrailingZeros | Code::EmptySegment);
         let findings_of_segments =
             report.findings.iter().filter(|finding| finding.segment.is_some() && !is_normal(finding.code));
         for finding in findings_of_segments {

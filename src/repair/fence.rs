@@ -11,6 +11,7 @@ use super::head_chunks::CHUNKS_HEAD;
 use super::segment::{Mending, Take, open, take_standing};
 use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::record::{self, RecordType, SampleEntry, SnapshotRecord, each_use, encode_samples, encode_series};
+use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use crate::tsdb::{Listing, Target, list_head_chunks};
@@ -159,7 +160,7 @@ pub(super) fn step(
     let newest = logs.filter_map(|log| log.max_time).chain(brought.newest).max().or(newest_chunk);
     let change = Change::Create { path, bytes: segment(series_ref, newest.unwrap_or(0))? };
     let mends = Mends {
-        code: "unknown_refs".to_owned(),
+        code: Code::UnknownRefs.into(),
         offset: None,
         end: None,
         message: format!(

@@ -19,13 +19,14 @@ use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::forecast::Assumed;
 use crate::forecast::replay::Reader;
 use crate::record::{Record, each_use};
-use crate::scan::report::{CHECKPOINT_AHEAD, Finding, RESTARTED_GENERATION, Report, Severity};
+use crate::scan::code::Code;
+use crate::scan::report::{Finding, Report, Severity};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::PAGE;
 use crate::wal::segments::{SegmentFile, segment_name};
 
 /// Findings about segments of the WAL that new numbers mend.
-const OF_NUMBERS: [&str; 2] = ["segments_not_sequential", "misnamed_segment"];
+const OF_NUMBERS: [Code; 2] = [Code::SegmentsNotSequential, Code::MisnamedSegment];
 
 /// How far the time of a file may be from that of its newest sample, ns: Prometheus writes a scrape as it comes. Beyond that
 /// the file has been copied since, or holds samples of another time, and says nothing of when it was written.
@@ -240,7 +241,7 @@ impl Generations {
 }
 
 /// A finding's code, what it says, and what is done.
-type Found = (&'static str, String, Way);
+type Found = (Code, String, Way);
 
 /// A checkpoint, and the WAL beside it.
 struct State<'a> {
@@ -321,7 +322,7 @@ impl<'a> State<'a> {
             self.checkpoint.relative
         );
         let next = format!("{}/{}", self.wal.relative, segment_name(last.index.checked_add(1)?));
-        Some((RESTARTED_GENERATION, message, Way::Stay { next }))
+        Some((Code::RestartedGeneration, message, Way::Stay { next }))
     }
 
     /// How many head chunks with refs that a start may have handed out again lie as a whole between the segments that every
@@ -379,7 +380,7 @@ impl<'a> State<'a> {
             Way::GoOn { .. } | Way::Stay { .. } => BTreeSet::new(),
         };
         let mut generations = Generations {
-            finding: Mends { code: code.to_owned(), offset: None, end: None, message, how: String::new() },
+            finding: Mends { code: code.into(), offset: None, end: None, message, how: String::new() },
             numbers: format!("{} covers all numbers up to {}", checkpoint.relative, self.number),
             checkpoint: checkpoint.relative.clone(),
             wal: wal.relative.clone(),
@@ -432,7 +433,7 @@ impl<'a> State<'a> {
             return Some(Way::GoOn { missing: next..=next });
         };
         let of_wal = |index: i64| format!("{}/{}", wal.relative, segment_name(index));
-        if finding.code == CHECKPOINT_AHEAD {
+        if finding.code == Code::CheckpointAhead {
             let both = self.now.iter().flat_map(|one| &one.labels);
             let both =
                 both.filter_map(|(series_ref, labels)| Some((self.before.labels.get(series_ref)?, labels)));

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::segment::{Mend, Mending, Standing, is_to_be_mended};
 use crate::change::input::checksum_of_bytes;
 use crate::change::plan::{Change, Loss, Mends, Step};
+use crate::scan::code::Code;
 use crate::scan::report::{Dialect, Report, Segment};
 use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::tsdb::{Listing, StrayKind, Target};
@@ -122,7 +123,7 @@ fn renamed_back(
 
 fn step(change: Change, how: String, lost: Loss) -> Step {
     let mends = Mends {
-        code: "interrupted_repair".to_owned(),
+        code: Code::InterruptedRepair.into(),
         offset: None,
         end: None,
         message: "Prometheus died while it repaired this segment".to_owned(),

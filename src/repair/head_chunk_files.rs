@@ -15,16 +15,21 @@ use super::head_chunks::{CHUNKS_HEAD, TOO_OLD, neutral};
 use super::salvage::left;
 use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use crate::forecast::report::Forecast;
-use crate::scan::heads::{
-    DAMAGED, HEADER, NOT_SEQUENTIAL, OF_OTHER_SERIES, OUT_OF_SEQUENCE, WBL_WITHOUT_SERIES, WITHOUT_SERIES,
-    in_blocks,
-};
+use crate::scan::code::Code;
+use crate::scan::heads::in_blocks;
 use crate::scan::report::{Finding, LogKind, Severity};
 use crate::tsdb::{HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, list_head_chunks};
 
 /// Findings that are mended here.
-const CODES: [&str; 7] =
-    [DAMAGED, HEADER, NOT_SEQUENTIAL, OF_OTHER_SERIES, OUT_OF_SEQUENCE, WBL_WITHOUT_SERIES, WITHOUT_SERIES];
+const CODES: [Code; 7] = [
+    Code::DamagedHeadChunk,
+    Code::HeadChunksHeader,
+    Code::HeadChunksNotSequential,
+    Code::HeadChunksOfOtherSeries,
+    Code::HeadChunksOutOfSequence,
+    Code::WblWithoutSeries,
+    Code::HeadChunksWithoutSeries,
+];
 
 /// Bytes of the beginning of a chunk by which Prometheus sees that there are no more: ref and times.
 const BEGINNING: u64 = 24;
@@ -74,13 +79,12 @@ pub(super) fn steps<'a>(
         steps.takes_chunks = true;
         return Ok(steps);
     }
-    let torn = || {
-        scanned
-            .report
-            .findings
-            .iter()
-            .filter(|finding| finding.code == DAMAGED && finding.severity == Severity::Note)
-    };
+    let torn =
+        || {
+            scanned.report.findings.iter().filter(|finding| {
+                finding.code == Code::DamagedHeadChunk && finding.severity == Severity::Note
+            })
+        };
     if found.is_empty() && plan.steps.is_empty() {
         return Ok(steps);
     }
@@ -103,7 +107,8 @@ pub(super) fn steps<'a>(
     if work.nothing_is_left(&mut rest, plan) {
         steps.is_emptied = true;
     } else {
-        steps.wants_fence = work.find(WITHOUT_SERIES).or_else(|| work.find(WBL_WITHOUT_SERIES)).is_some();
+        steps.wants_fence =
+            work.find(Code::HeadChunksWithoutSeries).or_else(|| work.find(Code::WblWithoutSeries)).is_some();
         if let Err(reason) = work.files(&mut rest, &mut steps)? {
             let damage = work
                 .found
@@ -117,9 +122,6 @@ pub(super) fn steps<'a>(
     Ok(steps)
 }
 
-/// What a start would read and not take, since head chunks that are older are gone.
-const HIDE: &str = "head_chunks_hide_samples";
-
 /// Where the first chunks of series are gone, the later ones hide what the WAL has of that time: all files go into the backup,
 /// unless more stands in these alone.
 fn all_that_hide(
@@ -132,12 +134,15 @@ fn all_that_hide(
     let starts = forecasts.flat_map(|forecast| forecast.starts.iter().filter(|start| start.fatal.is_none()));
     let Some(start) = starts.max_by_key(|start| start.hidden_by_head_chunks.samples) else { return Ok(None) };
     let (hidden, only) = (start.hidden_by_head_chunks.samples, start.only_in_head_chunks.samples);
-    let is_other = |finding: &&Finding| [OF_OTHER_SERIES, HEADER, NOT_SEQUENTIAL].contains(&finding.code);
+    let is_other = |finding: &&Finding| {
+        [Code::HeadChunksOfOtherSeries, Code::HeadChunksHeader, Code::HeadChunksNotSequential]
+            .contains(&finding.code)
+    };
     if hidden <= only || found.iter().any(is_other) {
         return Ok(None);
     }
     let mends = Mends {
-        code: HIDE.to_owned(),
+        code: Code::HeadChunksHideSamples.into(),
         offset: None,
         end: None,
         message: format!(
@@ -159,12 +164,12 @@ fn path_of(file: &HeadChunkFile) -> String {
 }
 
 fn is_above(finding: &Finding) -> bool {
-    [WITHOUT_SERIES, WBL_WITHOUT_SERIES].contains(&finding.code)
+    [Code::HeadChunksWithoutSeries, Code::WblWithoutSeries].contains(&finding.code)
 }
 
 fn mended(finding: &Finding, how: &str) -> Mends {
     Mends {
-        code: finding.code.to_owned(),
+        code: finding.code.into(),
         offset: finding.offset,
         end: finding.end,
         message: finding.message.clone(),
@@ -189,13 +194,15 @@ impl<'a> Work<'a> {
         let mut files = listed.files;
         // Without a chunk it is removed without a word, and nothing is lost.
         let is_wanted = |file: &HeadChunkFile| {
-            found.iter().any(|finding| finding.code == HEADER && finding.path == path_of(file))
+            found
+                .iter()
+                .any(|finding| finding.code == Code::HeadChunksHeader && finding.path == path_of(file))
         };
         files.extend(listed.unwritten.filter(is_wanted));
         Ok(Self { scanned: *scanned, found, files, in_blocks: in_blocks(scanned.target.path()) })
     }
 
-    fn find(&self, code: &str) -> Option<&'a Finding> {
+    fn find(&self, code: Code) -> Option<&'a Finding> {
         self.found.iter().copied().find(|finding| finding.code == code)
     }
 
@@ -209,7 +216,7 @@ impl<'a> Work<'a> {
 
     /// Sets aside the files at the beginning in which all chunks are of other series.
     fn of_others(&mut self) -> Vec<Step> {
-        let Some(finding) = self.find(OF_OTHER_SERIES) else { return Vec::new() };
+        let Some(finding) = self.find(Code::HeadChunksOfOtherSeries) else { return Vec::new() };
         let is_whole = |file: &&HeadChunkFile| {
             let Ok(mut chunks) = file.chunks() else { return false };
             let mut some = false;
@@ -226,7 +233,9 @@ impl<'a> Work<'a> {
     /// Where no log says whose chunks, or samples in the WBL, are, and none comes back, they go into the backup: new series get
     /// their refs.
     fn nothing_is_left(&self, steps: &mut Vec<Step>, plan: &Plan) -> bool {
-        let Some(finding) = self.find(WITHOUT_SERIES).or_else(|| self.find(WBL_WITHOUT_SERIES)) else {
+        let Some(finding) =
+            self.find(Code::HeadChunksWithoutSeries).or_else(|| self.find(Code::WblWithoutSeries))
+        else {
             return false;
         };
         let report = self.scanned.report;
@@ -261,18 +270,18 @@ impl<'a> Work<'a> {
         let mut before: Option<i64> = None;
         for (at, file) in self.files.iter().enumerate() {
             let path = path_of(file);
-            let of_file = |code: &str| {
+            let of_file = |code: Code| {
                 self.found.iter().copied().find(|finding| finding.code == code && finding.path == path)
             };
             let has_gap = before.is_some_and(|before| before.wrapping_add(1) != file.index);
             before = Some(file.index);
-            if has_gap && let Some(finding) = of_file(NOT_SEQUENTIAL) {
+            if has_gap && let Some(finding) = of_file(Code::HeadChunksNotSequential) {
                 return Ok(self.end(at, finding, (steps, true)));
             }
-            let header = of_file(HEADER);
+            let header = of_file(Code::HeadChunksHeader);
             if !self.is_plain(&path) {
                 // A link is opened as Prometheus opens it.
-                if header.is_some() || of_file(DAMAGED).is_some() {
+                if header.is_some() || of_file(Code::DamagedHeadChunk).is_some() {
                     return Ok(Err("it is no file: move it out of the directory"));
                 }
                 continue;
@@ -393,7 +402,7 @@ impl<'a> Work<'a> {
                     let this = (chunk.min_time, chunk.max_time, chunk.samples);
                     let before = last.get(&chunk.series_ref).filter(|_| is_loaded);
                     if before.is_some_and(|&(_, max_time, _)| max_time >= chunk.min_time) {
-                        let Some(finding) = self.find(OUT_OF_SEQUENCE) else { continue };
+                        let Some(finding) = self.find(Code::HeadChunksOutOfSequence) else { continue };
                         if before != Some(&this) {
                             ways.end = Some((from, finding));
                             break;
@@ -413,8 +422,10 @@ impl<'a> Work<'a> {
                     ));
                 }
                 Some(Err(_)) => {
-                    let is_it = |finding: &&&Finding| finding.code == DAMAGED && finding.path == path;
-                    let finding = self.found.iter().find(is_it).copied().or_else(|| self.find(HEADER));
+                    let is_it =
+                        |finding: &&&Finding| finding.code == Code::DamagedHeadChunk && finding.path == path;
+                    let finding =
+                        self.found.iter().find(is_it).copied().or_else(|| self.find(Code::HeadChunksHeader));
                     ways.end = finding.map(|finding| (from, finding));
                     break;
                 }
@@ -423,12 +434,12 @@ impl<'a> Work<'a> {
         for (count, code, how) in [
             (
                 of_others,
-                OF_OTHER_SERIES,
+                Code::HeadChunksOfOtherSeries,
                 "chunks here are of a run that is gone; Prometheus passes over them from here on",
             ),
             (
                 twice,
-                OUT_OF_SEQUENCE,
+                Code::HeadChunksOutOfSequence,
                 "chunks here stand there a second time; Prometheus passes over them from here on",
             ),
         ] {

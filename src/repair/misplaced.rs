@@ -8,6 +8,7 @@ use super::fence::Refs;
 use super::salvage::mends;
 use super::segment::{Mending, Standing, is_to_be_mended, places};
 use crate::change::plan::{Change, Loss, Mends, PageRun, Plan, Step};
+use crate::scan::code::Code;
 use crate::scan::misplaced::{Arrangement, PagePut};
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::Target;
@@ -69,7 +70,7 @@ pub(super) fn step(
         .collect();
     if mended.is_empty() {
         mended.push(Mends {
-            code: "misplaced_pages".to_owned(),
+            code: Code::MisplacedPages.into(),
             offset: None,
             end: None,
             message: "pages that belong here stand elsewhere".to_owned(),
@@ -83,8 +84,8 @@ pub(super) fn step(
 
 fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
     match (finding.code, is_whole) {
-        ("misplaced_pages", _) if is_copy => "the copy is left out; the original stays where it is",
-        ("misplaced_pages", _) => "put back where it belongs",
+        (Code::MisplacedPages, _) if is_copy => "the copy is left out; the original stays where it is",
+        (Code::MisplacedPages, _) => "put back where it belongs",
         (_, true) => "all is whole once the pages stand where they belong",
         (_, false) => {
             "the segment is written anew, its pages where they belong, without what is damaged then"
@@ -102,7 +103,7 @@ pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding
     let Some(step) = plan.steps.iter_mut().find(is_arranged) else { return };
     for of_path in findings.values_mut() {
         let is_settled = |finding: &mut &Finding| {
-            matches!(finding.code, "repeated_series" | "reissued_refs" | "series_after_use")
+            matches!(finding.code, Code::RepeatedSeries | Code::ReissuedRefs | Code::SeriesAfterUse)
         };
         let settled = of_path.extract_if(.., is_settled);
         step.mends.extend(settled.map(|finding| {

@@ -1,11 +1,12 @@
 //! Entries whose series is defined nowhere, as a plan counts them.
 
 use crate::change::plan::Orphans;
+use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
 
 /// What has lost its labels, by the findings of `report`.
 pub(super) fn orphans(report: &Report) -> Option<Orphans> {
-    let unknown = report.findings.iter().filter(|finding| finding.code == "unknown_refs");
+    let unknown = report.findings.iter().filter(|finding| finding.code == Code::UnknownRefs);
     let mut orphans = Orphans { of: entries_in_logs(report), ..Orphans::default() };
     for finding in unknown {
         orphans.series = orphans.series.saturating_add(finding.series.unwrap_or(0));

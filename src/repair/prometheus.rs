@@ -18,6 +18,7 @@ use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Pla
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
 use crate::forecast::report::{Forecast, Outcome, Start, Truncate};
+use crate::scan::code::Code;
 use crate::scan::report::{Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
 
@@ -63,7 +64,7 @@ pub(super) fn plan(
         let rest = rest.filter(|finding| !is_mended(plan, finding) && !finding.path.starts_with(&cut.path));
         let reason = "what Prometheus does about it shows once the checkpoint can be read: repair once more before it is started";
         let rest: Vec<Left> = rest
-            .filter(|finding| finding.code != "unknown_refs")
+            .filter(|finding| finding.code != Code::UnknownRefs)
             .map(|finding| super::salvage::left(finding, reason))
             .collect();
         plan.left.extend(rest);
@@ -147,7 +148,7 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
 
 pub(super) fn step(change: Change, start: &Start, how: &str) -> Step {
     let mends = Mends {
-        code: "prometheus_repair".to_owned(),
+        code: Code::PrometheusRepair.into(),
         offset: None,
         end: None,
         message: start.error.clone().unwrap_or_default(),

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::change::plan::{Change, Loss, Mends, Plan, Step};
+use crate::scan::code::Code;
 use crate::scan::report::{Finding, LogKind, Report, Severity};
 use crate::tsdb::Target;
 use crate::tsdb::losses::{self, LostLabels};
@@ -21,7 +22,7 @@ pub(super) fn step(target: &Target, report: &Report, plan: &Plan) -> io::Result<
     let change =
         Change::Create { path: losses::next_name(target.path())?, bytes: serde_json::to_vec(&lost)? };
     let mends = Mends {
-        code: "unknown_refs".to_owned(),
+        code: Code::UnknownRefs.into(),
         offset: None,
         end: None,
         message: "samples stay without labels, which are nowhere to be found".to_owned(),
@@ -63,7 +64,7 @@ pub(crate) struct WithoutLabels {
 
 pub(crate) fn without_labels(report: &Report) -> Option<WithoutLabels> {
     let without = |finding: &&Finding| {
-        matches!(finding.code, "unknown_refs" | "series_after_use") && finding.severity != Severity::Note
+        matches!(finding.code, Code::UnknownRefs | Code::SeriesAfterUse) && finding.severity != Severity::Note
     };
     let mut all: Option<WithoutLabels> = None;
     for finding in report.findings.iter().filter(without) {

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use crate::forecast::report::Forecast;
-use crate::scan::report::{Dialect, Finding, LogKind, REISSUED_REFS, Report, Severity};
-use crate::scan::sequence::SNAPSHOT_AHEAD;
+use crate::scan::code::Code;
+use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
 
 /// Plans what mends the data directory `target`, of which `report` is the scan.
@@ -45,7 +45,7 @@ pub(super) fn plan(
         .iter()
         .filter(|finding| is_to_be_mended(finding))
         .filter(|finding| !generations.is_some_and(|generations| generations.mends(finding)))
-        .filter(|finding| finding.code != SNAPSHOT_AHEAD || generations.is_none())
+        .filter(|finding| finding.code != Code::SnapshotAhead || generations.is_none())
         .partition(|finding| sequence::is_about_names(&listing, finding));
     let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
     for finding in rest {
@@ -73,14 +73,14 @@ pub(super) fn plan(
     let heads = head_chunk_files::steps(&scanned, (generations.is_some(), forecast), &mut findings, plan)?;
     let mut of_names = of_names;
     let mut takes_snapshots = heads.takes_chunks;
-    if let Some(ahead) = of_names.iter().find(|finding| finding.code == SNAPSHOT_AHEAD) {
+    if let Some(ahead) = of_names.iter().find(|finding| finding.code == Code::SnapshotAhead) {
         // What it would hide if it was not ahead.
         let counted = crate::forecast::with_last_snapshot(target, &listing, report, options.assumed)?;
         let hides = counted
             .is_none_or(|counted| counted.hidden_by_snapshot.samples > counted.only_in_snapshot.samples);
         takes_snapshots |= hides || sequence::up_to_snapshot(&listing, ahead).is_none();
         if takes_snapshots {
-            of_names.retain(|finding| finding.code != SNAPSHOT_AHEAD);
+            of_names.retain(|finding| finding.code != Code::SnapshotAhead);
         }
     }
     let kept = snapshots(report, forecast, (generations, takes_snapshots), &mut findings, plan);
@@ -146,16 +146,13 @@ fn is_to_be_mended(finding: &Finding) -> bool {
     finding.severity == Severity::Damage
         || finding.severity == Severity::Note
             && finding.offset.is_some()
-            && finding.code != "trailing_zeros"
+            && finding.code != Code::TrailingZeros
             && is_about_bytes(finding)
 }
 
 fn is_about_bytes(finding: &Finding) -> bool {
     finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
 }
-
-/// What a chunk snapshot hides that the WAL has.
-const SNAPSHOT_HIDES: &str = "snapshot_hides_samples";
 
 /// A chunk snapshot that Prometheus does not load is of no use: it replays the WAL instead (`tsdb/head.go`, `Head.Init`). One
 /// that it loads in spite of the damage may have what the WAL has lost. One that it loads without the head chunks that go with it
@@ -201,7 +198,7 @@ fn snapshots(
                 findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
             }
             let mends = Mends {
-                code: SNAPSHOT_HIDES.to_owned(),
+                code: Code::SnapshotHidesSamples.into(),
                 offset: None,
                 end: None,
                 message: message.clone(),
@@ -213,7 +210,7 @@ fn snapshots(
         return None;
     }
     let kept = snapshots().next_back().filter(|_| hidden > 0).map(|log| Left {
-        code: SNAPSHOT_HIDES.to_owned(),
+        code: Code::SnapshotHidesSamples.into(),
         path: log.path.clone(),
         offset: None,
         end: None,
@@ -365,7 +362,7 @@ fn segment_step(
     let mended = |finding: &&Finding| mends(finding, how(&file, &standing, &change, finding));
     let mut mends: Vec<Mends> = findings.iter().map(mended).collect();
     mends.extend(standing.refused().map(|(range, what)| Mends {
-        code: "agent_refuses".to_owned(),
+        code: Code::AgentRefuses.into(),
         offset: Some(range.start),
         end: Some(range.end),
         message: format!("an agent takes this record for corruption: {what}"),
@@ -373,7 +370,7 @@ fn segment_step(
     }));
     if let (1.., Some(most)) = (confused.entries, mending.refs_up_to) {
         mends.push(Mends {
-            code: REISSUED_REFS.to_owned(),
+            code: Code::ReissuedRefs.into(),
             offset: None,
             end: None,
             message: format!(
@@ -404,7 +401,7 @@ fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut P
 
 pub(super) fn mends(finding: &Finding, how: String) -> Mends {
     Mends {
-        code: finding.code.to_owned(),
+        code: finding.code.into(),
         offset: finding.offset,
         end: finding.end,
         message: finding.message.clone(),
@@ -481,7 +478,7 @@ fn loss(standing: &Standing, finding: &Finding) -> Loss {
 
 pub(super) fn left(finding: &Finding, reason: &str) -> Left {
     Left {
-        code: finding.code.to_owned(),
+        code: finding.code.into(),
         path: finding.path.clone(),
         offset: finding.offset,
         end: finding.end,
@@ -491,14 +488,16 @@ pub(super) fn left(finding: &Finding, reason: &str) -> Left {
 
 fn why_not(finding: &Finding) -> &'static str {
     match finding.code {
-        REISSUED_REFS => "the checkpoint and the segments do not go together: are they of one directory?",
-        "repeated_series" => "walfix does not yet tell which of two copies of a segment is the right one",
-        "not_a_file" if finding.message.contains("symbolic link") => {
+        Code::ReissuedRefs => {
+            "the checkpoint and the segments do not go together: are they of one directory?"
+        }
+        Code::RepeatedSeries => "walfix does not yet tell which of two copies of a segment is the right one",
+        Code::NotAFile if finding.message.contains("symbolic link") => {
             "nothing is written through a symbolic link: repair the directory that it leads to, or put the file itself \
              in its place"
         }
-        "link_not_followed" => "put the directory itself in its place, or mount it there (mount --bind)",
-        "not_a_file" => "move it out of the directory; an empty file by its name may take its place",
+        Code::LinkNotFollowed => "put the directory itself in its place, or mount it there (mount --bind)",
+        Code::NotAFile => "move it out of the directory; an empty file by its name may take its place",
         _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {
             "Prometheus may still load this snapshot, or does not look at it; it makes a new one when it stops"
         }

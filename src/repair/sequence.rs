@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::change::plan::{Change, Loss, Mends, Step};
+use crate::scan::code::Code;
 use crate::scan::report::Finding;
-use crate::scan::sequence::SNAPSHOT_AHEAD;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::segments::segment_name;
 
@@ -13,16 +13,16 @@ use crate::wal::segments::segment_name;
 pub(super) const MOST: i64 = 1000;
 
 /// Findings about the segments of a log that are mended here.
-const CODES: [&str; 4] =
-    ["empty_checkpoint", "first_segment_missing", "misnamed_segment", "segments_not_sequential"];
+const CODES: [Code; 4] =
+    [Code::EmptyCheckpoint, Code::FirstSegmentMissing, Code::MisnamedSegment, Code::SegmentsNotSequential];
 
 /// A file where Prometheus looks for a checkpoint.
-const FILE: &str = "checkpoint_not_a_directory";
+const FILE: Code = Code::CheckpointNotADirectory;
 
 /// Whether a finding is about names and numbers that are mended here.
 pub(super) fn is_about_names(listing: &Listing, finding: &Finding) -> bool {
     let has_it = |log: &LogDirectory| Some(&log.relative) == finding.log.as_ref();
-    [FILE, SNAPSHOT_AHEAD].contains(&finding.code)
+    [FILE, Code::SnapshotAhead].contains(&finding.code)
         || CODES.contains(&finding.code) && logs(listing).any(has_it)
 }
 
@@ -44,7 +44,7 @@ pub(super) fn steps(
             .iter()
             .copied()
             .filter(|finding| finding.log.as_ref() == Some(&log.relative))
-            .partition(|finding| finding.code == "misnamed_segment");
+            .partition(|finding| finding.code == Code::MisnamedSegment);
         if names.is_empty() && numbers.is_empty() {
             continue;
         }
@@ -75,7 +75,7 @@ pub(super) fn steps(
             }));
         }
     }
-    for finding in findings.iter().filter(|finding| finding.code == SNAPSHOT_AHEAD) {
+    for finding in findings.iter().filter(|finding| finding.code == Code::SnapshotAhead) {
         steps.extend(up_to_snapshot(listing, finding).unwrap_or_default());
     }
     for finding in findings.iter().filter(|finding| finding.code == FILE) {
@@ -126,7 +126,7 @@ fn empty_checkpoint(
     first: i64,
 ) -> Result<[Step; 2], &'static str> {
     if log.kind != LogKind::Wal
-        || finding.code != "first_segment_missing"
+        || finding.code != Code::FirstSegmentMissing
         || listing.last_checkpoint().is_some()
     {
         return Err("more than 1000 segments are missing: is this the right directory?");
@@ -145,13 +145,13 @@ fn missing(
     finding: &Finding,
 ) -> Option<std::ops::Range<i64>> {
     let numbers = match finding.code {
-        "empty_checkpoint" => 0..1,
+        Code::EmptyCheckpoint => 0..1,
         // Prometheus begins behind the checkpoint, or at 0.
-        "first_segment_missing" if log.kind == LogKind::Wal => {
+        Code::FirstSegmentMissing if log.kind == LogKind::Wal => {
             let number = listing.last_checkpoint().map(|(_, number)| number);
             number.map_or(0, |number| number.saturating_add(1))..*there.first()?
         }
-        "first_segment_missing" => 0..*there.first()?,
+        Code::FirstSegmentMissing => 0..*there.first()?,
         _ => {
             let behind = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
             there.range(..behind).next_back()?.saturating_add(1)..behind
@@ -162,7 +162,7 @@ fn missing(
 
 fn step(change: Change, finding: &Finding, how: &str) -> Step {
     let mends = Mends {
-        code: finding.code.to_owned(),
+        code: finding.code.into(),
         offset: finding.offset,
         end: finding.end,
         message: finding.message.clone(),

@@ -12,6 +12,7 @@ use super::text::{Style, state_in_words};
 use crate::forecast::report::Forecast;
 use crate::repair::Plan;
 use crate::repair::plan::{Change, FoundLabels, Loss, Mends, Method, Mode, Orphans, Step};
+use crate::scan::code::Code;
 use crate::scan::report::{Report, Severity, State, Verdict};
 
 /// Findings of one step that are shown one by one.
@@ -52,16 +53,16 @@ struct Document<'a> {
     backup_bytes: u64,
     needs_accept_orphans: bool,
     without_repair: Option<&'a Forecast>,
-    applied: Option<Applied<'a>>,
+    applied: Option<Applied>,
 }
 
 #[derive(Serialize)]
-struct Applied<'a> {
+struct Applied {
     backup: Option<String>,
     finished_interrupted: bool,
     verdict: Verdict,
     state: State,
-    damage: Vec<&'a str>,
+    damage: Vec<Code>,
 }
 
 /// Writes the answer as one JSON document on one line. `docs/schema/plan.schema.json` describes it.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::repair::plan::{Change, Content, Loss, Mends, Method, Patch, Step};
 use crate::repair::{self, Mode, Plan, Plans};
+use crate::scan::code::Code;
 use crate::scan::report::{
     Cause, Correction, Dialect, Entries, Finding, HeadChunkFacts, HighestRefs, Log, LogKind, Lost, Reason,
     Report, SCHEMA, Segment, Severity, State, Times, Verdict,
@@ -56,7 +57,7 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
     }
 }
 
-pub(crate) fn finding(code: &'static str, severity: Severity, path: &str) -> Finding {
+pub(crate) fn finding(code: Code, severity: Severity, path: &str) -> Finding {
     Finding {
         code,
         severity,
@@ -113,7 +114,7 @@ pub(crate) fn one_damage() -> Report {
         series: Some(3),
         times: Some(Times { from: Some(FROM), to: Some(TO) }),
         gone: Some(Times { from: None, to: Some(FROM) }),
-        ..finding("checksum_mismatch", Severity::Damage, "wal/00000002")
+        ..finding(Code::ChecksumMismatch, Severity::Damage, "wal/00000002")
     };
     report(vec![full_log()], vec![damage])
 }
@@ -123,7 +124,7 @@ pub(crate) fn many() -> Report {
     for index in 3..=17 {
         findings.push(Finding {
             message: "no series record defines this ref".into(),
-            ..finding("unknown_ref", Severity::Warning, &format!("wal/{index:08}"))
+            ..finding(Code::UnknownRefs, Severity::Warning, &format!("wal/{index:08}"))
         });
         findings.push(Finding {
             offset: Some(32_768),
@@ -131,7 +132,7 @@ pub(crate) fn many() -> Report {
             message: "pages of zeros with something behind them".into(),
             cause: Some(Cause::NeverWritten),
             places: 2,
-            ..finding("zeroed_pages", Severity::Damage, &format!("wal/{index:08}"))
+            ..finding(Code::ZeroedPages, Severity::Damage, &format!("wal/{index:08}"))
         });
     }
     let mut checkpoint = log(LogKind::Checkpoint, "wal/checkpoint.00000002", 1, 32_768);
@@ -165,7 +166,7 @@ pub(crate) fn huge() -> Report {
             entries: u64::MAX,
             odds: u64::MAX,
         }),
-        ..finding("decode", Severity::Damage, "chunk_snapshot.000017.0000032768/00000000")
+        ..finding(Code::DecodeError, Severity::Damage, "chunk_snapshot.000017.0000032768/00000000")
     };
     report(vec![log], vec![damage])
 }
@@ -181,7 +182,7 @@ pub(crate) fn strange_path() -> Report {
         message: "the file ends within a fragment".into(),
         cause: Some(Cause::TornByCrash),
         lost: Lost { records: Some(1), entries: None },
-        ..finding("torn_tail", Severity::Note, "00000000")
+        ..finding(Code::TornRecord, Severity::Note, "00000000")
     };
     Report {
         path: "/données/Prometheus データ/a\nb\u{1b}[2J/wal".into(), ..report(vec![wal], vec![torn])
@@ -347,7 +348,7 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
     let findings = (0..rng.usize(0..30))
         .map(|_| {
             let severity = [Severity::Damage, Severity::Warning, Severity::Note][rng.usize(..3)];
-            let code = ["zeroed_pages", "torn_tail"][rng.usize(..2)];
+            let code = [Code::ZeroedPages, Code::TornRecord][rng.usize(..2)];
             let number = |rng: &mut fastrand::Rng| {
                 let any = number(rng);
                 some(rng, any)
@@ -393,7 +394,7 @@ pub(crate) fn plans() -> Plans {
             ],
         },
         mends: vec![Mends {
-            code: "checksum_mismatch".into(),
+            code: Code::ChecksumMismatch.into(),
             offset: Some(19_934),
             end: Some(32_768),
             message: "checksum mismatch".into(),

@@ -11,6 +11,7 @@ use anstyle::AnsiColor;
 use super::{foretold, plan};
 use crate::forecast::report::Forecast;
 use crate::repair::Plans;
+use crate::scan::code::Code;
 use crate::scan::report::{
     Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, State, Verdict,
 };
@@ -181,7 +182,7 @@ fn findings(page: &mut Page<'_>, report: &Report, forecast: Option<&Forecast>) -
 }
 
 /// What findings have in common that are more of the same.
-fn alike(finding: &Finding) -> (Severity, &str, Option<&str>) {
+fn alike(finding: &Finding) -> (Severity, Code, Option<&str>) {
     (finding.severity, finding.code, finding.log.as_deref())
 }
 
@@ -247,7 +248,7 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
         (None, None) => None,
     };
     let places = (finding.places > 1).then(|| count(finding.places, "place", "places in a row"));
-    for part in [range, Some(finding.code.to_owned()), places].into_iter().flatten() {
+    for part in [range, Some(finding.code.to_string()), places].into_iter().flatten() {
         // Two spaces between the parts.
         head = format!("{head} {GLUE}{part}");
     }

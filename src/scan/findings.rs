@@ -1,6 +1,7 @@
 //! From what is wrong with bytes, and from what lies beside the logs, to findings: code, severity, words.
 
 use super::cause::Evidence;
+use super::code::Code;
 use super::may_be_torn;
 use super::report::{Cause, Correction, Finding, Lost, Severity};
 use super::salvage::{Mended, Problem, ProblemKind};
@@ -14,33 +15,33 @@ use crate::wal::{Fault, PAGE};
 pub(super) fn of_strays(strays: &[Stray]) -> Vec<Finding> {
     let words = |stray: &Stray| match stray.kind {
         StrayKind::CheckpointFile => (
-            "checkpoint_not_a_directory",
+            Code::CheckpointNotADirectory,
             Severity::Damage,
             "Prometheus takes it for a checkpoint, finds a file, and refuses to start",
         ),
         StrayKind::SnapshotFile => (
-            "snapshot_not_a_directory",
+            Code::SnapshotNotADirectory,
             Severity::Warning,
             "Prometheus takes it for a chunk snapshot and finds a file; it loads no snapshot then",
         ),
         StrayKind::Temporary => (
-            "stale_temporary",
+            Code::StaleTemporary,
             Severity::Note,
             "left from an unfinished checkpoint or snapshot; the next start deletes it",
         ),
         StrayKind::Repair => (
-            "interrupted_repair",
+            Code::InterruptedRepair,
             Severity::Warning,
             "Prometheus died while it repaired this segment; the original is here, and Prometheus never looks at it again",
         ),
         StrayKind::LinkedWal => (
-            "linked_wal",
+            Code::LinkedWal,
             Severity::Note,
             "it is a symbolic link: it is read as Prometheus reads it, and a repair writes nothing through it; `walfix \
              repair --into` writes a repaired copy, or mount its directory here (mount --bind)",
         ),
         StrayKind::Link => (
-            "link_not_followed",
+            Code::LinkNotFollowed,
             Severity::Damage,
             "it is a symbolic link, which walfix does not follow: what Prometheus reads there is not known",
         ),
@@ -66,12 +67,19 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
             let what = crate::io::open(&segment.path).err().map(|error| error.to_string());
             let what = what.unwrap_or_else(|| "it is no file".to_owned());
             let message = format!("Prometheus takes it for a segment, and {what}");
-            findings.push(of_file(log, segment, "not_a_file", Severity::Damage, message, Some(Cause::Files)));
+            findings.push(of_file(
+                log,
+                segment,
+                Code::NotAFile,
+                Severity::Damage,
+                message,
+                Some(Cause::Files),
+            ));
             continue;
         }
         if scan.bytes == 0 && at + 1 < log.segments.len() {
             let message = "empty: Prometheus begins a new segment at each start".into();
-            findings.push(of_file(log, segment, "empty_segment", Severity::Note, message, None));
+            findings.push(of_file(log, segment, Code::EmptySegment, Severity::Note, message, None));
         }
         let last = last_written == Some(at) && may_be_torn(log.kind);
         findings.extend(scan.problems.iter().map(|(problem, evidence)| {
@@ -85,7 +93,7 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
             let finding = of_file(
                 log,
                 segment,
-                "flags_disagree",
+                Code::FlagsDisagree,
                 Severity::Warning,
                 message,
                 Some(Cause::OneFlippedBit),
@@ -106,7 +114,7 @@ fn cut_to_nothing(finding: Finding) -> Finding {
 pub(super) fn of_file(
     log: &LogDirectory,
     segment: &SegmentFile,
-    code: &'static str,
+    code: Code,
     severity: Severity,
     message: String,
     cause: Option<Cause>,
@@ -122,7 +130,7 @@ pub(super) fn of_file(
 pub(crate) fn of_path(
     log: Option<&LogDirectory>,
     path: String,
-    code: &'static str,
+    code: Code,
     severity: Severity,
     message: String,
 ) -> Finding {
@@ -189,22 +197,22 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     }
 }
 
-fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String) {
+fn words(problem: &Problem, kind: LogKind, last: bool) -> (Code, String) {
     let fault = match &problem.kind {
         ProblemKind::Framing(fault) => fault,
         ProblemKind::Decode(error) => {
             let what = if kind == LogKind::ChunkSnapshot { "chunk snapshot" } else { "record" };
             return (
-                "decode_error",
+                Code::DecodeError,
                 format!("the checksum is right, and the {what} does not decode: {error}"),
             );
         }
         ProblemKind::Spliced(why) => {
-            return ("spliced_record", format!("fragments that do not belong together: {why}"));
+            return (Code::SplicedRecord, format!("fragments that do not belong together: {why}"));
         }
         ProblemKind::Flags => {
             return (
-                "compression_flag",
+                Code::CompressionFlag,
                 "the header says that this record is not compressed, so Prometheus takes it for an unknown type and \
                  passes over it; unpacked, it is whole"
                     .into(),
@@ -214,16 +222,16 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String)
     let length = problem.range.end - problem.range.start;
     match fault {
         Fault::Checksum { computed, stored } => {
-            ("checksum_mismatch", format!("checksum mismatch: the data has {computed:08x}, the header says {stored:08x}"))
+            (Code::ChecksumMismatch, format!("checksum mismatch: the data has {computed:08x}, the header says {stored:08x}"))
         }
         Fault::Length(claimed) => {
-            ("invalid_length", format!("the header claims {claimed} bytes of data, more than the page has room for"))
+            (Code::InvalidLength, format!("the header claims {claimed} bytes of data, more than the page has room for"))
         }
         Fault::Type(kind) => (
-            "invalid_type",
+            Code::InvalidType,
             format!("the header's fragment type is {} ({}), which cannot stand here", kind.bits(), kind.name()),
         ),
-        Fault::JunkInPadding => ("junk_in_padding", "where the header says that only zeros follow up to the page end, other bytes do".into()),
+        Fault::JunkInPadding => (Code::JunkInPadding, "where the header says that only zeros follow up to the page end, other bytes do".into()),
         Fault::ZeroedPages => {
             let pages = length.div_ceil(PAGE);
             let pages = if pages == 1 { "a page".into() } else { format!("{pages} pages") };
@@ -232,46 +240,46 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (&'static str, String)
             } else {
                 "in the midst of records; Prometheus takes them for padding and joins what stands before and behind"
             };
-            ("zeroed_pages", format!("{pages} of zeros {then}"))
+            (Code::ZeroedPages, format!("{pages} of zeros {then}"))
         }
         Fault::ZeroedTail if !problem.orphans.is_empty() => {
-            ("zeroed_tail", "zeros up to the page end where a record began, of which the rest stands behind them".into())
+            (Code::ZeroedTail, "zeros up to the page end where a record began, of which the rest stands behind them".into())
         }
         Fault::ZeroedTail => {
-            ("zeroed_tail", "zeros up to the page end, which no writer leaves with pages behind them; records may have stood here".into())
+            (Code::ZeroedTail, "zeros up to the page end, which no writer leaves with pages behind them; records may have stood here".into())
         }
-        Fault::TrailingZeros => ("trailing_zeros", "the segment ends in pages of zeros".into()),
+        Fault::TrailingZeros => (Code::TrailingZeros, "the segment ends in pages of zeros".into()),
         Fault::Unfinished if problem.at_tail && last => {
-            ("torn_record", "the last record is begun and not finished".into())
+            (Code::TornRecord, "the last record is begun and not finished".into())
         }
         Fault::Unfinished if problem.at_tail => (
-            "torn_record",
+            Code::TornRecord,
             "the last record is begun and not finished; Prometheus blames the segment behind it, at the start or when it \
              makes the next checkpoint"
                 .into(),
         ),
         Fault::Unfinished => (
-            "unfinished_record",
+            Code::UnfinishedRecord,
             "a record is begun here and not gone on with; Prometheus blames the next record or segment for it".into(),
         ),
-        Fault::Headless => ("headless_record", "the rest of a record whose beginning is not there".into()),
-        Fault::Torn => ("torn_record", "the file ends within a record".into()),
+        Fault::Headless => (Code::HeadlessRecord, "the rest of a record whose beginning is not there".into()),
+        Fault::Torn => (Code::TornRecord, "the file ends within a record".into()),
         Fault::Unpack(UnpackError::TooLarge(bytes)) => (
-            "record_too_large",
+            Code::RecordTooLarge,
             format!("a record of {bytes} bytes is more than walfix reads (256 MiB): what it holds is not known"),
         ),
-        Fault::Unpack(error) => ("unpack_error", format!("the checksum is right, and the record does not unpack: {error}")),
+        Fault::Unpack(error) => (Code::UnpackError, format!("the checksum is right, and the record does not unpack: {error}")),
         Fault::NotRead => (
-            "not_read",
+            Code::NotRead,
             "the records before this unpack to more than 100 times the size of the file and 1 GiB: walfix stops reading here"
                 .into(),
         ),
         Fault::DuplicatedPage { original } => {
-            ("duplicated_page", format!("the same bytes as at {original}: records would be replayed twice"))
+            (Code::DuplicatedPage, format!("the same bytes as at {original}: records would be replayed twice"))
         }
-        Fault::Unreadable(error) => ("unreadable", format!("the disk does not give these bytes: {error}")),
+        Fault::Unreadable(error) => (Code::Unreadable, format!("the disk does not give these bytes: {error}")),
         Fault::Shrunk { from } => {
-            ("shrunk", format!("the file had {from} bytes when it was opened, and was cut while it was read"))
+            (Code::Shrunk, format!("the file had {from} bytes when it was opened, and was cut while it was read"))
         }
     }
 }

@@ -5,6 +5,7 @@
 //! then on is never replayed; as long as the damage is there, it is removed at each start. Refs are handed out anew, since
 //! the series behind the damage were not read.
 
+use super::code::Code;
 use super::findings::of_path;
 use super::order::Order;
 use super::references::References;
@@ -15,13 +16,8 @@ use super::words::{count, span, time};
 use crate::tsdb::{Listing, LogDirectory};
 use crate::wal::segments::segment_name;
 
-/// Numbers of a checkpoint and of segments do not go together, and no segment has samples that are newer than it.
-pub(crate) const CHECKPOINT_AHEAD: &str = "checkpoint_ahead";
-/// Prometheus has begun anew beside a checkpoint.
-pub(crate) const RESTARTED_GENERATION: &str = "restarted_generation";
-
 /// What is found here.
-pub(super) const CODES: [&str; 3] = [CHECKPOINT_AHEAD, RESTARTED_GENERATION, "stale_segments"];
+pub(super) const CODES: [Code; 3] = [Code::CheckpointAhead, Code::RestartedGeneration, Code::StaleSegments];
 
 /// The finding about numbers that the last checkpoint covers, if there are any.
 pub(super) fn of_numbers(
@@ -143,7 +139,7 @@ impl State<'_> {
             segment: Some(first),
             times: self.times(),
             gone: self.time_gone(),
-            ..self.finding(RESTARTED_GENERATION, Severity::Damage, message)
+            ..self.finding(Code::RestartedGeneration, Severity::Damage, message)
         }
     }
 
@@ -194,7 +190,7 @@ impl State<'_> {
         Finding {
             cause: self.checkpoint_is_whole.then_some(Cause::Files),
             gone: self.time_gone(),
-            ..self.finding(CHECKPOINT_AHEAD, Severity::Damage, message)
+            ..self.finding(Code::CheckpointAhead, Severity::Damage, message)
         }
     }
 
@@ -209,7 +205,7 @@ impl State<'_> {
         Finding {
             cause: Some(Cause::Files),
             times: self.times(),
-            ..self.finding(CHECKPOINT_AHEAD, Severity::Damage, message)
+            ..self.finding(Code::CheckpointAhead, Severity::Damage, message)
         }
     }
 
@@ -223,11 +219,11 @@ impl State<'_> {
             count(self.covered.len() as u64, "segment"),
         );
         let severity = if holds { Severity::Warning } else { Severity::Note };
-        Finding { segment: Some(first), ..self.finding("stale_segments", severity, message) }
+        Finding { segment: Some(first), ..self.finding(Code::StaleSegments, severity, message) }
     }
 
-    fn finding(&self, code: &'static str, severity: Severity, message: String) -> Finding {
-        let log = if code == CHECKPOINT_AHEAD { self.checkpoint } else { self.wal };
+    fn finding(&self, code: Code, severity: Severity, message: String) -> Finding {
+        let log = if code == Code::CheckpointAhead { self.checkpoint } else { self.wal };
         of_path(Some(log), log.relative.clone(), code, severity, message)
     }
 }

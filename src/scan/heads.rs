@@ -13,6 +13,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use rayon::prelude::*;
 
+use super::code::Code;
 use super::findings::of_path;
 use super::order::Order;
 use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
@@ -21,22 +22,6 @@ use crate::tsdb::{
     BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target,
     list_blocks, list_head_chunks,
 };
-
-/// Files of a number in between are missing.
-pub(crate) const NOT_SEQUENTIAL: &str = "head_chunks_not_sequential";
-/// A file does not begin as one of head chunks.
-pub(crate) const HEADER: &str = "head_chunks_header";
-/// A chunk that cannot be read.
-pub(crate) const DAMAGED: &str = "damaged_head_chunk";
-/// A chunk that begins before the one before it ends.
-pub(crate) const OUT_OF_SEQUENCE: &str = "head_chunks_out_of_sequence";
-/// Chunks of a run that is gone, whose refs other series have.
-pub(crate) const OF_OTHER_SERIES: &str = "head_chunks_of_other_series";
-/// Chunks whose refs are yet to be handed out.
-pub(crate) const WITHOUT_SERIES: &str = "head_chunks_without_series";
-
-/// Samples in the WBL whose refs are yet to be handed out.
-pub(crate) const WBL_WITHOUT_SERIES: &str = "wbl_without_series";
 
 /// By ref, when the first chunk in order begins and ends that a start loads, ms.
 pub(super) type Earliest = HashMap<u64, (i64, i64)>;
@@ -173,13 +158,20 @@ impl HeadChunks {
                 format!("files {first:06} to {last:06} before it are missing")
             };
             let message = format!("{missing}, {REFUSES}");
-            let finding = of_path(None, Self::path_of(after), NOT_SEQUENTIAL, Severity::Damage, message);
+            let finding =
+                of_path(None, Self::path_of(after), Code::HeadChunksNotSequential, Severity::Damage, message);
             findings.push(Finding { cause: Some(Cause::Files), ..finding });
         }
         for file in &self.listed.files {
             let Some(why) = file.header_error() else { continue };
             let message = format!("{why}, {REFUSES}");
-            findings.push(of_path(None, Self::path_of(file), HEADER, Severity::Damage, message));
+            findings.push(of_path(
+                None,
+                Self::path_of(file),
+                Code::HeadChunksHeader,
+                Severity::Damage,
+                message,
+            ));
         }
         if let Some(file) = &self.listed.unwritten {
             let held = see(file).chunks;
@@ -190,7 +182,13 @@ impl HeadChunks {
                     count(held.len() as u64, "chunk"),
                     count(samples, "sample")
                 );
-                findings.push(of_path(None, Self::path_of(file), HEADER, Severity::Damage, message));
+                findings.push(of_path(
+                    None,
+                    Self::path_of(file),
+                    Code::HeadChunksHeader,
+                    Severity::Damage,
+                    message,
+                ));
             }
         }
         self.findings.extend(findings);
@@ -224,7 +222,7 @@ impl HeadChunks {
                 };
                 let message = format!("{what}: {then}, and takes from the WAL what stands there");
                 let severity = if is_torn { Severity::Note } else { Severity::Damage };
-                let finding = of_path(None, Self::path_of(file), DAMAGED, severity, message);
+                let finding = of_path(None, Self::path_of(file), Code::DamagedHeadChunk, severity, message);
                 let cause = is_torn.then_some(Cause::TornByCrash);
                 self.findings.push(Finding { offset: Some(*offset), end: Some(*end), cause, ..finding });
             }
@@ -237,7 +235,8 @@ impl HeadChunks {
                 chunk.series_ref,
                 count(out_of_sequence.len() as u64, "chunk"),
             );
-            let finding = of_path(None, Self::path_of(file), OUT_OF_SEQUENCE, Severity::Damage, message);
+            let finding =
+                of_path(None, Self::path_of(file), Code::HeadChunksOutOfSequence, Severity::Damage, message);
             let offset = Some(chunk.chunk_ref & u64::from(u32::MAX));
             self.findings.push(Finding { offset, ..finding });
         }
@@ -273,7 +272,13 @@ impl HeadChunks {
                 count(samples(&of_others), "sample"),
                 words(times),
             );
-            let finding = of_path(None, CHUNKS_HEAD.to_owned(), OF_OTHER_SERIES, Severity::Damage, message);
+            let finding = of_path(
+                None,
+                CHUNKS_HEAD.to_owned(),
+                Code::HeadChunksOfOtherSeries,
+                Severity::Damage,
+                message,
+            );
             findings.push(Finding {
                 cause: Some(Cause::Files),
                 series: Some(distinct(&of_others)),
@@ -298,7 +303,13 @@ impl HeadChunks {
                 count(samples(&above), "sample"),
                 words(times),
             );
-            let finding = of_path(None, CHUNKS_HEAD.to_owned(), WITHOUT_SERIES, Severity::Damage, message);
+            let finding = of_path(
+                None,
+                CHUNKS_HEAD.to_owned(),
+                Code::HeadChunksWithoutSeries,
+                Severity::Damage,
+                message,
+            );
             findings.push(Finding {
                 series: Some(distinct(&above)),
                 times,

@@ -4,6 +4,7 @@
 //! a whole by [`salvage`]; what needs their order is done afterwards, in order.
 
 mod cause;
+pub use crate::code;
 mod context;
 pub(crate) mod findings;
 pub mod frames;
@@ -207,8 +208,8 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     report.head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };
     report.findings.extend(findings::of_strays(&listing.strays));
     debug_assert!(
-        report.findings.iter().all(|finding| report::CODES.contains(&finding.code)),
-        "a code that the documents do not have"
+        report.findings.iter().all(Finding::has_a_severity_of_its_code),
+        "a severity that the documents do not have"
     );
     if report.of_severity(Severity::Damage).next().is_some() {
         report.judge(State::Damaged, vec![Reason::Damage]);

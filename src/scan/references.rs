@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
+use super::code::Code;
 use super::findings::{of_file, of_path};
-use super::heads::{Earliest, WBL_WITHOUT_SERIES};
+use super::heads::Earliest;
 use super::order::{Order, Role, Step};
 use super::parallel::in_order;
 use super::report::{Cause, Dialect, Finding, HighestRefs, Log, Lost, Severity, Times};
@@ -475,7 +476,7 @@ impl References {
         let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
         let message = "too many refs, too far apart, to say of each whether its series is defined";
         self.have_overflowed().then(|| {
-            of_path(Some(log), log.relative.clone(), "refs_not_judged", Severity::Note, message.into())
+            of_path(Some(log), log.relative.clone(), Code::RefsNotJudged, Severity::Note, message.into())
         })
     }
 
@@ -500,7 +501,7 @@ impl References {
             "entries have refs up to {highest} that no series record defines, and that Prometheus hands out again: the start after \
              that serves these samples under labels that are not theirs"
         );
-        Some(of_path(Some(log), log.relative.clone(), WBL_WITHOUT_SERIES, Severity::Warning, message))
+        Some(of_path(Some(log), log.relative.clone(), Code::WblWithoutSeries, Severity::Warning, message))
     }
 
     /// Whether all that is used is defined before, and once.
@@ -947,8 +948,13 @@ pub(super) fn misplaced(directory: &LogDirectory, log: &Log) -> Option<Finding> 
         return None;
     }
     let message = format!("{}, which belong into another log: {then}", found.join(", "));
-    let finding =
-        of_path(Some(directory), directory.relative.clone(), "misplaced_records", Severity::Warning, message);
+    let finding = of_path(
+        Some(directory),
+        directory.relative.clone(),
+        Code::MisplacedRecords,
+        Severity::Warning,
+        message,
+    );
     Some(Finding { cause: Some(Cause::Files), ..finding })
 }
 
@@ -985,25 +991,25 @@ impl Trouble {
                     _ => (Severity::Warning, ""),
                 };
                 (
-                    "unknown_refs",
+                    Code::UnknownRefs,
                     severity,
                     format!("{what} of {series} that no series record before them defines: {drops}{why}"),
                 )
             }
             Misfit::DefinedLater => (
-                "series_after_use",
+                Code::SeriesAfterUse,
                 Severity::Warning,
                 format!("{what} of {series} stand before the series record: {drops}"),
             ),
             Misfit::Repeated if affected.samples == 0 => (
-                "repeated_series",
+                Code::RepeatedSeries,
                 Severity::Warning,
                 format!(
                     "the series records of {series} stand here again, with no samples in between: nothing comes of it"
                 ),
             ),
             Misfit::Repeated => (
-                "repeated_series",
+                Code::RepeatedSeries,
                 Severity::Damage,
                 format!(
                     "the series records of {series} stand here again. At each, Prometheus throws away what it has replayed for \
@@ -1011,7 +1017,7 @@ impl Trouble {
                 ),
             ),
             Misfit::Reissued => (
-                "reissued_refs",
+                Code::ReissuedRefs,
                 Severity::Damage,
                 format!(
                     "from here on {} for another series than before: Prometheus no longer finds what it has replayed for the \

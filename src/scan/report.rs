@@ -7,75 +7,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub(crate) use super::generations::{CHECKPOINT_AHEAD, RESTARTED_GENERATION};
 use super::misplaced::Arrangement;
 use super::settled::Settlements;
+pub use crate::code::{Code, Severity};
 pub use crate::tsdb::LogKind;
 
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.scan/1";
-
-/// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 58] = [
-    "block_skipped",
-    "block_unusable",
-    "checkpoint_ahead",
-    "checkpoint_not_a_directory",
-    "checksum_mismatch",
-    "compression_flag",
-    "damaged_head_chunk",
-    "decode_error",
-    "duplicated_page",
-    "empty_checkpoint",
-    "empty_segment",
-    "first_segment_missing",
-    "flags_disagree",
-    "future_samples",
-    "head_chunks_header",
-    "head_chunks_not_sequential",
-    "head_chunks_of_other_series",
-    "head_chunks_out_of_sequence",
-    "head_chunks_without_series",
-    "headless_record",
-    "interrupted_repair",
-    "invalid_length",
-    "invalid_type",
-    "junk_in_padding",
-    "link_not_followed",
-    "linked_wal",
-    "lost_labels",
-    "misnamed_segment",
-    "misplaced_pages",
-    "misplaced_records",
-    "no_permission",
-    "no_space",
-    "not_a_file",
-    "not_read",
-    "older_checkpoint",
-    "read_only",
-    "record_too_large",
-    "refs_not_judged",
-    "reissued_refs",
-    "repeated_series",
-    "restarted_generation",
-    "segments_not_sequential",
-    "series_after_use",
-    "shrunk",
-    "snapshot_ahead",
-    "snapshot_not_a_directory",
-    "spliced_record",
-    "stale_segments",
-    "stale_temporary",
-    "torn_record",
-    "trailing_zeros",
-    "unfinished_record",
-    "unknown_refs",
-    "unpack_error",
-    "unreadable",
-    "wbl_without_series",
-    "zeroed_pages",
-    "zeroed_tail",
-];
 
 /// All that a scan found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -266,19 +204,6 @@ pub struct Entries {
     pub mmap_markers: u64,
 }
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Bytes that cannot be read, or a state on which Prometheus fails, deletes or goes wrong, now or at its next
-    /// checkpoint.
-    Damage,
-    /// Odd, and Prometheus lives with it.
-    Warning,
-    /// Normal after a crash, or in operation.
-    Note,
-}
-
 /// What was most likely done to the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -310,8 +235,8 @@ pub enum Cause {
 /// A place, and what is wrong there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// Stable name of what it is; `docs/findings.md` has them all.
-    pub code: &'static str,
+    /// What it is.
+    pub code: Code,
     /// How bad it is.
     pub severity: Severity,
     /// The path of its log; `None` if it is about the directory.
@@ -344,18 +269,20 @@ pub struct Finding {
     pub gone: Option<Times>,
 }
 
-/// A ref means several series.
-pub(crate) const REISSUED_REFS: &str = "reissued_refs";
-
 impl Finding {
     /// Whether it says that the last checkpoint and the segments do not go on from each other.
     pub(crate) fn is_of_generations(&self) -> bool {
-        [CHECKPOINT_AHEAD, RESTARTED_GENERATION].contains(&self.code)
+        matches!(self.code, Code::CheckpointAhead | Code::RestartedGeneration)
+    }
+
+    /// Whether it is as bad as findings of its code may be.
+    pub(crate) fn has_a_severity_of_its_code(&self) -> bool {
+        self.code.severities().contains(&self.severity)
     }
 
     /// Whether it says that refs mean several series.
     pub(crate) fn is_of_reissued_refs(&self) -> bool {
-        self.code == REISSUED_REFS
+        self.code == Code::ReissuedRefs
     }
 }
 

@@ -3,6 +3,7 @@
 //! Source: Prometheus `tsdb/wlog/wlog.go` (`listSegments`, `NewSize`), `tsdb/wlog/checkpoint.go` (`LastCheckpoint`),
 //! `tsdb/head.go` (`Head.Init`).
 
+use super::code::Code;
 use super::findings::{of_file, of_path};
 use super::order::Order;
 use super::report::{Cause, Finding, Severity};
@@ -10,8 +11,8 @@ use crate::tsdb::{Listing, LogDirectory, LogKind};
 use crate::wal::segments::segment_name;
 
 /// Findings that say that a file with records in it may be missing.
-pub(super) const MISSING: [&str; 3] =
-    ["empty_checkpoint", "first_segment_missing", "segments_not_sequential"];
+pub(super) const MISSING: [Code; 3] =
+    [Code::EmptyCheckpoint, Code::FirstSegmentMissing, Code::SegmentsNotSequential];
 
 /// How the numbers of the WAL's segments and that of the last checkpoint, N, go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,13 @@ pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
         findings.push(Finding {
             cause: Some(Cause::Files),
             segment: Some(wanted),
-            ..of_path(Some(log), of_segment(log, wanted), "first_segment_missing", Severity::Damage, message)
+            ..of_path(
+                Some(log),
+                of_segment(log, wanted),
+                Code::FirstSegmentMissing,
+                Severity::Damage,
+                message,
+            )
         });
     }
     if let Some(checkpoint) = order.checkpoint {
@@ -87,9 +94,6 @@ pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
     }
     findings
 }
-
-/// A chunk snapshot that is ahead of all segments.
-pub(crate) const SNAPSHOT_AHEAD: &str = "snapshot_ahead";
 
 /// The last chunk snapshot stands for more segments than there are.
 fn snapshot_ahead(listing: &Listing, order: &Order) -> Option<Finding> {
@@ -115,7 +119,7 @@ fn snapshot_ahead(listing: &Listing, order: &Order) -> Option<Finding> {
     );
     (last < index).then(|| Finding {
         cause: Some(Cause::Files),
-        ..of_path(Some(log), log.relative.clone(), SNAPSHOT_AHEAD, Severity::Damage, message)
+        ..of_path(Some(log), log.relative.clone(), Code::SnapshotAhead, Severity::Damage, message)
     })
 }
 
@@ -139,7 +143,14 @@ fn gaps(log: &LogDirectory, passed_over: bool, findings: &mut Vec<Finding>) {
         } else {
             format!("segments {} to {} before it are missing, {so}", segment_name(first), segment_name(last))
         };
-        findings.push(of_file(log, after, "segments_not_sequential", severity, message, Some(Cause::Files)));
+        findings.push(of_file(
+            log,
+            after,
+            Code::SegmentsNotSequential,
+            severity,
+            message,
+            Some(Cause::Files),
+        ));
     }
 }
 
@@ -167,7 +178,7 @@ fn misnamed(log: &LogDirectory, passed_over: bool, order: &Order, findings: &mut
                 (Severity::Damage, format!("{counts} and then looks for {looked_for}, {REFUSES}"))
             }
         };
-        findings.push(of_file(log, segment, "misnamed_segment", severity, message, Some(Cause::Files)));
+        findings.push(of_file(log, segment, Code::MisnamedSegment, severity, message, Some(Cause::Files)));
     }
 }
 
@@ -176,13 +187,13 @@ fn incomplete_checkpoint(log: &LogDirectory, findings: &mut Vec<Finding>) {
     let (path, code, message) = match log.segments.first() {
         None => (
             log.relative.clone(),
-            "empty_checkpoint",
+            Code::EmptyCheckpoint,
             "no segment is in it: Prometheus starts, and does not know the series that were defined here"
                 .into(),
         ),
         Some(first) if first.index > 0 => (
             of_segment(log, 0),
-            "first_segment_missing",
+            Code::FirstSegmentMissing,
             format!(
                 "the checkpoint begins with segment {}: Prometheus starts without a word, and does not know the series \
                  that were defined before that",
@@ -199,11 +210,11 @@ fn incomplete_checkpoint(log: &LogDirectory, findings: &mut Vec<Finding>) {
 
 /// A checkpoint of which something is missing is damage if what it defined is used.
 pub(super) fn weigh(of_names: &mut [Finding], of_refs: &[Finding]) {
-    if !of_refs.iter().any(|finding| finding.code == "unknown_refs") {
+    if !of_refs.iter().any(|finding| finding.code == Code::UnknownRefs) {
         return;
     }
     for finding in of_names {
-        if ["empty_checkpoint", "first_segment_missing"].contains(&finding.code) {
+        if [Code::EmptyCheckpoint, Code::FirstSegmentMissing].contains(&finding.code) {
             finding.severity = Severity::Damage;
         }
     }
@@ -221,7 +232,13 @@ fn older_checkpoints(listing: &Listing, last: usize, findings: &mut Vec<Finding>
         let message = format!(
             "Prometheus passes over it: {winner} {wins}. If that one is damaged, keep this one: it may hold what is lost there"
         );
-        findings.push(of_path(Some(log), log.relative.clone(), "older_checkpoint", Severity::Note, message));
+        findings.push(of_path(
+            Some(log),
+            log.relative.clone(),
+            Code::OlderCheckpoint,
+            Severity::Note,
+            message,
+        ));
     }
 }
 

@@ -5,20 +5,15 @@ use std::fs::{self, Metadata};
 use std::path::Path;
 
 use crate::forecast::{Assumed, refuses_until};
+use crate::scan::code::Code;
 use crate::scan::findings::of_path;
 use crate::scan::report::{Cause, Finding, Report, Severity, Times};
 use crate::scan::words;
 use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, faults, list_blocks};
 
-const BLOCK_UNUSABLE: &str = "block_unusable";
-pub(super) const BLOCK_SKIPPED: &str = "block_skipped";
-const NO_PERMISSION: &str = "no_permission";
-pub(super) const NO_SPACE: &str = "no_space";
-const READ_ONLY: &str = "read_only";
-pub(super) const FUTURE: &str = "future_samples";
-
 /// Findings with which Prometheus does not start.
-pub(super) const NO_START: [&str; 4] = [BLOCK_UNUSABLE, NO_PERMISSION, NO_SPACE, READ_ONLY];
+pub(super) const NO_START: [Code; 4] =
+    [Code::BlockUnusable, Code::NoPermission, Code::NoSpace, Code::ReadOnly];
 
 /// What a start needs: a file of head chunks is made with 128 KiB (`HeadChunkFilePreallocationSize`,
 /// `tsdb/chunks/head_chunks.go`), and `queries.active` has 20 kB. Without them the server panics.
@@ -37,9 +32,9 @@ pub(super) fn findings(
     findings.extend(faults(data, &blocks).into_iter().map(|(block, fault)| {
         let path = format!("{}/{}", block.ulid, fault.name);
         let (code, then) = if fault.refuses {
-            (BLOCK_UNUSABLE, "Prometheus does not start with such a block")
+            (Code::BlockUnusable, "Prometheus does not start with such a block")
         } else {
-            (BLOCK_SKIPPED, "Prometheus starts without this block and its samples")
+            (Code::BlockSkipped, "Prometheus starts without this block and its samples")
         };
         damage(code, path, format!("{}; {then}", fault.what), None)
     }));
@@ -58,11 +53,11 @@ fn future(target: &Target, report: &Report, assumed: Assumed) -> Option<Finding>
         "samples or blocks are from the future: Prometheus starts, and refuses every sample before {} (\"out of bounds\")",
         words::time(until),
     );
-    let finding = damage(FUTURE, String::new(), message, None);
+    let finding = damage(Code::FutureSamples, String::new(), message, None);
     Some(Finding { times: Some(Times { from: Some(until), to: None }), ..finding })
 }
 
-fn damage(code: &'static str, path: String, message: String, cause: Option<Cause>) -> Finding {
+fn damage(code: Code, path: String, message: String, cause: Option<Cause>) -> Finding {
     Finding { cause, ..of_path(None, path, code, Severity::Damage, message) }
 }
 
@@ -71,7 +66,7 @@ fn volume(data: &Path) -> Option<Finding> {
     let about = rustix::fs::statvfs(data).ok()?;
     if about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         let message = "the directory is mounted read-only: Prometheus does not start".to_owned();
-        return Some(damage(READ_ONLY, String::new(), message, None));
+        return Some(damage(Code::ReadOnly, String::new(), message, None));
     }
     let free = about.f_bavail.saturating_mul(about.f_frsize);
     // Some file systems do not say how large they are.
@@ -83,7 +78,7 @@ fn volume(data: &Path) -> Option<Finding> {
         return None;
     };
     let message = format!("{what}: Prometheus does not start, or crashes at its next file of head chunks");
-    Some(damage(NO_SPACE, String::new(), message, None))
+    Some(damage(Code::NoSpace, String::new(), message, None))
 }
 
 /// As whom Prometheus runs.
@@ -143,7 +138,7 @@ fn rights(target: &Target, blocks: &[Block], user: Option<User>) -> Option<Findi
     };
     let message =
         format!("{said} is not allowed to {deed}: Prometheus does not start, or does not find its data");
-    let finding = damage(NO_PERMISSION, first.clone(), message, None);
+    let finding = damage(Code::NoPermission, first.clone(), message, None);
     Some(Finding { places: forbidden.len() as u64, ..finding })
 }
 

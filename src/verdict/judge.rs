@@ -1,28 +1,27 @@
 //! From findings, forecast and plan to a state, and why.
 
 use crate::forecast::report::{Forecast, Outcome, Samples, Start};
-use crate::repair::plan::{Change, Step};
+use crate::repair::plan::{Change, PlanCode, Step};
 use crate::repair::{Mode, Plan, WithoutLabels, without_labels};
+use crate::scan::code::Code;
 use crate::scan::findings::of_path;
 use crate::scan::report::{Finding, Reason, Report, Severity, State};
 use crate::scan::words;
 use crate::tsdb::Target;
 use crate::tsdb::losses;
 
-use super::ground::{BLOCK_SKIPPED, FUTURE, NO_START};
-
-const LOST_LABELS: &str = "lost_labels";
+use super::ground::NO_START;
 
 /// Sets the state of `report`, and adds a warning of what an earlier repair has recorded as lost.
 pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, plan: Option<&Plan>) {
-    report.findings.retain(|finding| finding.code != LOST_LABELS);
+    report.findings.retain(|finding| finding.code != Code::LostLabels);
     let mut reasons = Vec::new();
     let mut because = |reason, holds: bool| {
         if holds {
             reasons.push(reason);
         }
     };
-    let has = |codes: &[&str]| report.findings.iter().any(|finding| codes.contains(&finding.code));
+    let has = |codes: &[Code]| report.findings.iter().any(|finding| codes.contains(&finding.code));
     // The directory does not tell whether Prometheus runs with chunk snapshots or without: either has to be right.
     let forecasts =
         || forecast.into_iter().chain(forecast.and_then(|with| with.without_snapshots.as_deref()));
@@ -54,15 +53,15 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let known =
         recorded.as_ref().filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now.to)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
-    because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
+    because(Reason::SkipsBlock, has(&[Code::BlockSkipped]));
     because(
         Reason::RefusesSamples,
-        has(&[FUTURE]) || forecasts().any(|forecast| forecast.refuses_until.is_some()),
+        has(&[Code::FutureSamples]) || forecasts().any(|forecast| forecast.refuses_until.is_some()),
     );
     because(Reason::CheckpointFails, forecasts().any(|forecast| forecast.next_checkpoint_error.is_some()));
     because(Reason::CompactionFails, forecasts().any(|forecast| forecast.next_compaction_error.is_some()));
     because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
-    because(Reason::NotRead, has(&["not_read", "record_too_large"]));
+    because(Reason::NotRead, has(&[Code::NotRead, Code::RecordTooLarge]));
     because(
         Reason::Repairable,
         plan.is_some_and(|plan| {
@@ -93,6 +92,10 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     if let Some((_, at)) = recorded.filter(|_| known_labels.is_some() || known_loss.is_some()) {
         report.findings.push(lost(known_labels, known_loss, at));
     }
+    debug_assert!(
+        report.findings.iter().all(Finding::has_a_severity_of_its_code),
+        "a severity that the documents do not have"
+    );
     report.judge(state, reasons);
 }
 
@@ -108,15 +111,16 @@ fn lost(unlabelled: Option<WithoutLabels>, left_out: Option<Samples>, at: i64) -
     }
     let message = format!("since the repair of {}: {}", words::time(at), words.join("; "));
     let series = unlabelled.map(|now| now.series);
-    Finding { series, ..of_path(None, String::new(), LOST_LABELS, Severity::Warning, message) }
+    Finding { series, ..of_path(None, String::new(), Code::LostLabels, Severity::Warning, message) }
 }
 
 /// Whether a step does more than tidy up what is normal after a crash, as a torn tail.
 fn is_needed(step: &Step, findings: &[Finding]) -> bool {
-    let is_fence = |code: &str| code == "unknown_refs" && matches!(step.change, Change::Create { .. });
-    let is_note = |code: &str, offset| {
+    let is_fence =
+        |code: &PlanCode| *code == Code::UnknownRefs && matches!(step.change, Change::Create { .. });
+    let is_note = |code: &PlanCode, offset| {
         let same = |finding: &&Finding| {
-            finding.code == code && finding.offset == offset && finding.path == step.change.path()
+            *code == finding.code && finding.offset == offset && finding.path == step.change.path()
         };
         findings.iter().filter(same).all(|finding| finding.severity == Severity::Note)
             && findings.iter().any(|finding| same(&finding))

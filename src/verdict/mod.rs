@@ -10,6 +10,7 @@ pub use self::judge::judge;
 use crate::forecast::report::Forecast;
 use crate::forecast::{Assumed, ForecastError, forecast};
 use crate::repair::{self, Plans};
+use crate::scan::code::Code;
 use crate::scan::report::{Finding, Report};
 use crate::scan::{self, Progress, ScanError};
 use crate::tsdb::{Target, User};
@@ -100,6 +101,6 @@ pub fn prevents_a_start(report: &Report) -> Option<&Finding> {
 
 /// Takes out the finding that the volume is full.
 pub fn without_room(findings: &mut Vec<Finding>) -> Option<Finding> {
-    let at = findings.iter().position(|finding| finding.code == ground::NO_SPACE)?;
+    let at = findings.iter().position(|finding| finding.code == Code::NoSpace)?;
     Some(findings.remove(at))
 }

@@ -49,6 +49,7 @@ use crate::change::plan::{
 use crate::change::segment_of_series;
 use crate::forecast::min_valid_time;
 use crate::record::Record;
+use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{LogKind, list_blocks};
 
@@ -375,7 +376,7 @@ fn write(
         ));
     }
     let mended = Mends {
-        code: "unknown_refs".to_owned(),
+        code: Code::UnknownRefs.into(),
         offset: None,
         end: None,
         message: format!("the series records of {} series are lost", series.len()),

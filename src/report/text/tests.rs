@@ -1,6 +1,7 @@
 use super::{Style, WIDTH, columns, number, size, times, write};
 use crate::forecast::report::Forecast;
 use crate::report::samples::{self, FROM, TO};
+use crate::scan::code::Code;
 use crate::scan::report::{Finding, Report, Severity, Verdict};
 
 fn text(report: &Report, style: Style) -> String {
@@ -81,14 +82,14 @@ fn many() {
 
            ... and 5 more zeroed_pages in segments 13 to 17 of wal; --format json has all
 
-  warning  wal/00000003  unknown_ref
+  warning  wal/00000003  unknown_refs
            no series record defines this ref
 
-  warning  wal/00000004  unknown_ref
+  warning  wal/00000004  unknown_refs
 ";
     assert!(text.contains(damages), "{text}");
     let end = "
-           ... and 5 more unknown_ref in segments 13 to 17 of wal; --format json has all
+           ... and 5 more unknown_refs in segments 13 to 17 of wal; --format json has all
 
   log                      kind        segments     size  records  series  samples  other
   wal                      wal               18   5.2 MB    1 022     212  778 000      0
@@ -103,7 +104,7 @@ fn as_many_as_are_shown_and_one_more() {
     for (all, more) in
         [(10, ""), (11, "... and 1 more zeroed_pages in segment 7 of wal; --format json has all")]
     {
-        let mut damage = samples::finding("zeroed_pages", Severity::Damage, "wal/00000007");
+        let mut damage = samples::finding(Code::ZeroedPages, Severity::Damage, "wal/00000007");
         damage.message = "zeros".into();
         let text = text(&samples::report(Vec::new(), vec![damage; all]), Style::default());
         assert_eq!(text.matches("zeroed_pages\n").count(), 10);
@@ -119,7 +120,7 @@ fn strange_path() {
         "
 /données/Prometheus データ/a\\nb\\u{1b}[2J/wal  clean  1 segment, 1 note (5 B, 0 records, 0 samples)
 
-  note     00000000  [0, 5)  torn_tail
+  note     00000000  [0, 5)  torn_record
            the file ends within a fragment
            likely cause: the server died, or was stopped, while it wrote this
            lost: 1 record; how many entries it had is not known
@@ -140,7 +141,7 @@ fn huge() {
   -9 223 372 036 854 775 808 ms to 9 223 372 036 854 775 807 ms
 
   damage   chunk_snapshot.000017.0000032768/00000000
-           [18 446 744 073 709 551 614, 18 446 744 073 709 551 615)  decode
+           [18 446 744 073 709 551 614, 18 446 744 073 709 551 615)  decode_error
            18 446 744 073 709 551 615 places in a row
            xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
            xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
@@ -216,12 +217,12 @@ fn any_report_fits() {
 #[test]
 fn what_is_not_known_is_said_or_left_out() {
     let of = |severity, records, entries| {
-        let mut finding = samples::finding("x", severity, "wal/00000000");
+        let mut finding = samples::finding(Code::Shrunk, severity, "wal/00000000");
         finding.lost.records = records;
         finding.lost.entries = entries;
         let report = samples::report(Vec::new(), vec![Finding { offset: Some(7), end: Some(7), ..finding }]);
         let text = text(&report, Style::default());
-        assert!(text.contains("wal/00000000  at 7  x\n"), "{text}");
+        assert!(text.contains("wal/00000000  at 7  shrunk\n"), "{text}");
         text.lines().skip(3).map(str::trim).collect::<Vec<_>>().join("|")
     };
     assert_eq!(of(Severity::Damage, None, None), "lost: not known");

@@ -32,6 +32,7 @@ use super::salvage::{Problem, ProblemKind};
 use super::segment::SegmentScan;
 use super::settled::{FileState, Settlements};
 use super::words::count;
+use crate::scan::code::Code;
 use crate::tsdb::Listing;
 use crate::wal::arranged::Place;
 use crate::wal::{Fault, PAGE};
@@ -114,8 +115,8 @@ const MANY: u64 = 4 << 30;
 pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], of_refs: &[Finding]) -> bool {
     if of_refs.iter().any(|finding| match finding.code {
         // Without samples in between nothing comes of it.
-        "repeated_series" => finding.severity == Severity::Damage,
-        "reissued_refs" | "series_after_use" => true,
+        Code::RepeatedSeries => finding.severity == Severity::Damage,
+        Code::ReissuedRefs | Code::SeriesAfterUse => true,
         _ => false,
     }) {
         return true;
@@ -410,7 +411,7 @@ fn finding(listing: &Listing, pages: &Pages, run: &Range<usize>, to: Option<Goal
         ..of_file(
             log,
             file.unwrap_or(fallback),
-            "misplaced_pages",
+            Code::MisplacedPages,
             Severity::Damage,
             message,
             Some(Cause::Files),
