@@ -6,6 +6,7 @@
 
 pub mod change;
 pub mod code;
+pub mod fix;
 pub mod forecast;
 pub mod io;
 pub mod record;

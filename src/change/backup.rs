@@ -198,13 +198,13 @@ impl Backup {
     }
 
     /// Writes the backup of what `plan` changes in `data` to `place`, which is not there yet and has the absolute `path`. It
-    /// gets its name when it is whole and has been read back. `directories` are those of the plan as they were. Nobody but
+    /// gets its name when it is complete and has been read back. `go_on` is asked before each file. `directories` are those of the plan as they were. Nobody but
     /// whom the data belongs to may look into it.
     pub(super) fn write(
         path: &Path,
         place: &Place,
         data: &Data,
-        plan: &Plan,
+        (plan, go_on): (&Plan, &dyn Fn() -> Result<(), RepairError>),
         directories: Vec<Directory>,
     ) -> Result<Self, RepairError> {
         let unfinished = in_the_making(place);
@@ -229,6 +229,7 @@ impl Backup {
             directories,
         };
         for step in &plan.steps {
+            go_on()?;
             let below = step.change.path();
             let full = data.join(below);
             match &step.change {

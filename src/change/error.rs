@@ -65,6 +65,9 @@ pub enum RepairError {
         /// Its backup.
         backup: PathBuf,
     },
+    /// It was given up before anything was changed.
+    #[error("the repair was interrupted")]
+    Cancelled,
     /// A repair that is not finished was asked for otherwise than the one that would finish it.
     #[error(
         "a repair is not finished here that was begun otherwise: `walfix repair {} --backup` finishes it, \

@@ -42,10 +42,11 @@ use self::transaction::absolute;
 pub use self::transaction::{Found, Resumed, unfinished};
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
 use crate::change::plan::Plan;
+use crate::io::Cancel;
 use crate::tsdb::Target;
 
 /// Executes a plan for the data directory `target` of which the lock is held. The old bytes are kept in `backup`, which
-/// is not there yet. Files that are written as a whole get their bytes from `contents`, before anything is changed.
+/// is not there yet. Until the first change it can be cancelled, and leaves no trace. Files that are written as a whole get their bytes from `contents`, before anything is changed.
 ///
 /// # Errors
 /// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
@@ -54,10 +55,10 @@ pub(crate) fn apply(
     plan: &Plan,
     contents: &dyn Contents,
     backup: &Path,
-    lock: &Lock,
+    (lock, cancel): (&Lock, &dyn Cancel),
 ) -> Result<(), RepairError> {
     lock.check()?;
-    transaction::apply(&Data::of(target, lock.data()), plan, contents, backup, lock).map(drop)
+    transaction::apply(&Data::of(target, lock.data()), plan, contents, backup, (lock, cancel)).map(drop)
 }
 
 /// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
@@ -68,11 +69,11 @@ pub(crate) fn apply_for_good(
     target: &Target,
     plan: &Plan,
     contents: &dyn Contents,
-    lock: &Lock,
+    (lock, cancel): (&Lock, &dyn Cancel),
 ) -> Result<(), RepairError> {
     // An interruption must find them.
     let backup = default_backup(target.path());
-    apply(target, plan, contents, &backup, lock)?;
+    apply(target, plan, contents, &backup, (lock, cancel))?;
     let backup = absolute(&backup).and_then(|path| backup::place(lock.data(), &path)).at("find", &backup)?;
     backup.remove_any().at("remove", &backup)
 }

@@ -40,9 +40,16 @@ pub(crate) fn staged(
 }
 
 /// Stages all files that `plan` writes as a whole. They are on the disk then, by the names that the plan has for them.
-pub(super) fn all(data: &Data, plan: &Plan, contents: &dyn Contents) -> Result<(), RepairError> {
+/// `go_on` is asked before each.
+pub(super) fn all(
+    data: &Data,
+    plan: &Plan,
+    contents: &dyn Contents,
+    go_on: &dyn Fn() -> Result<(), RepairError>,
+) -> Result<(), RepairError> {
     for change in plan.steps.iter().map(|step| &step.change) {
         let Change::Rewrite { staged, .. } = change else { continue };
+        go_on()?;
         let place = data.join(change.path());
         let known = staged.as_ref().ok_or_else(|| not_staged(plan, change))?;
         let written = stage(data, &place, change, contents).at("write the new bytes of", &place)?;

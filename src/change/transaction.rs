@@ -24,6 +24,7 @@ use super::plan::{Change, Method, Plan};
 use super::stage::{self, Contents};
 use super::state::{Progress, intruder, progress, progress_of};
 use super::{Options, input, leftovers, preflight};
+use crate::io::Cancel;
 use crate::io::beneath::{Place, is_below};
 use crate::tsdb::{Assumed, Target};
 
@@ -301,7 +302,7 @@ pub(super) fn apply(
     plan: &Plan,
     contents: &dyn Contents,
     backup: &Path,
-    lock: &Lock,
+    (lock, cancel): (&Lock, &dyn Cancel),
 ) -> Result<Backup, RepairError> {
     no_links(data.place(), plan)?;
     unchanged(data.place(), plan)?;
@@ -316,7 +317,7 @@ pub(super) fn apply(
     preflight::check(data, plan, &place)?;
     let directories = backup::directories(data.place(), plan).at("look at", data.path())?;
     let begun = Begun { stage: Stage::Backup, backup, directories };
-    let kept = keep(data, (plan, contents), &begun, &place, lock).map_err(|error| {
+    let kept = keep(data, (plan, contents), &begun, &place, (lock, cancel)).map_err(|error| {
         // What cannot be removed now, the next repair removes.
         let _ = place.remove_any();
         let _ = partial.remove_any();
@@ -340,16 +341,20 @@ fn keep(
     (plan, contents): (&Plan, &dyn Contents),
     begun: &Begun,
     place: &Place,
-    lock: &Lock,
+    (lock, cancel): (&Lock, &dyn Cancel),
 ) -> Result<Backup, RepairError> {
+    let go_on = || if cancel.is_cancelled() { Err(RepairError::Cancelled) } else { Ok(()) };
+    go_on()?;
     begun.write(data)?;
     preflight::probe(data, plan).at("write to", data.path())?;
-    stage::all(data, plan, contents)?;
-    let backup = Backup::write(&begun.backup, place, data, plan, begun.directories.clone())?;
+    stage::all(data, plan, contents, &go_on)?;
+    let backup = Backup::write(&begun.backup, place, data, (plan, &go_on), begun.directories.clone())?;
     // That takes its time, and not everybody takes the lock.
     lock.check()?;
     unchanged(data.place(), plan)?;
     untouched(data, &backup)?;
+    go_on()?;
+    cancel.too_late();
     Begun { stage: Stage::Change, ..begun.clone() }.write(data)?;
     Ok(backup)
 }

@@ -4,6 +4,7 @@ mod progress;
 mod repair;
 mod scan;
 mod undo;
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

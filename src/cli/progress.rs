@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use walfix::io::Cancel;
 use walfix::scan::Progress;
 
 /// What takes no longer needs no bar.
@@ -39,6 +40,9 @@ impl Bar {
         bar.with_elapsed(self.begun.elapsed())
     }
 }
+
+/// A scan that is killed leaves no trace.
+impl Cancel for Bar {}
 
 impl Progress for Bar {
     fn total(&self, bytes: u64) {

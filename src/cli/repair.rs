@@ -3,20 +3,19 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::ValueEnum;
-use walfix::forecast::report::Forecast;
-use walfix::forecast::{Assumed, forecast};
+use walfix::fix::{self, Fixed, Keep, Outcome, Planned, Request};
 use walfix::io::printable;
-use walfix::repair::{self, Found, Lock, Plan, RepairError};
+use walfix::repair::{self, RepairError};
 use walfix::report::plan::{self, Answer, Done};
 use walfix::report::text;
-use walfix::scan::report::{Report, Verdict};
+use walfix::report::unfinished;
+use walfix::scan::report::Verdict;
 use walfix::tsdb::Target;
-use walfix::verdict;
 
-use super::progress::Bar;
 use super::scan::{USUAL, usual_target};
+use super::watch::Watcher;
 use super::{EXIT_STATUS, Exit, Format, Global, print};
 
 const EXAMPLES: &str = "\
@@ -82,7 +81,7 @@ impl Repair {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
         if self.correct_large && self.mode == Mode::Prometheus {
             eprintln!(
-                "walfix: --mode prometheus keeps nothing behind the first fault: it has no use for --correct-large"
+                "walfix: --correct-large has no effect with --mode prometheus, which keeps nothing after the first fault"
             );
             return Ok(Exit::Usage);
         }
@@ -100,176 +99,81 @@ impl Repair {
                     printable(&left_out.display().to_string())
                 );
             }
-            return self.apply(&Target::find(copy)?, None, global);
+            return self.fix(&Target::find(copy)?, Keep::Nothing, global);
         }
         match (&self.how.backup, self.how.no_backup) {
-            (Some(backup), _) if !backup.is_empty() => self.apply(&target, Some(Path::new(backup)), global),
-            (Some(_), _) => self.apply(&target, Some(&repair::default_backup(target.path())), global),
-            (None, true) => self.apply(&target, None, global),
-            (None, false) => self.print_plan(&target, global),
+            (Some(backup), _) if !backup.is_empty() => self.fix(&target, Keep::At(Path::new(backup)), global),
+            (Some(_), _) => self.fix(&target, Keep::InPlace, global),
+            (None, true) => self.fix(&target, Keep::Nothing, global),
+            (None, false) => self.preview(&target, global),
         }
     }
 
     /// Says what would be done.
-    fn print_plan(&self, target: &Target, global: &Global) -> anyhow::Result<Exit> {
-        let found = match repair::unfinished(target) {
-            // What is by that name keeps nobody from seeing what else there is.
-            Err(error @ RepairError::Marker { .. }) => {
-                eprintln!("walfix: {}", printable(&error.to_string()));
-                None
-            }
-            found => found?,
-        };
-        match found {
-            Some(Found::NotBegun { .. }) => {
-                eprintln!("walfix: a repair was interrupted here before it had changed anything");
-            }
-            Some(Found::Unfinished(backup)) => eprintln!(
-                "walfix: a repair was interrupted here. With --backup it is finished; `walfix undo {}` rolls it back.",
-                printable(&backup.path().display().to_string())
-            ),
-            Some(Found::Overtaken { backup, what }) => eprintln!(
-                "walfix: a repair was interrupted here, and something has changed since: {}. With --backup it is planned \
-                 anew; its backup is {}.",
-                printable(&what),
-                printable(&backup.display().to_string())
-            ),
-            None => {}
+    fn preview(&self, target: &Target, global: &Global) -> anyhow::Result<Exit> {
+        let request = self.request(Keep::default(), global);
+        let preview = fix::preview(target, &request, &Watcher::new(global.quiet))?;
+        if let Some(text) = unfinished::found(&preview.unfinished) {
+            eprintln!("walfix: {text}");
         }
-        let made = self.plan(target, global)?;
-        show(&Answer { plan: &made.plan, forecast: made.forecast.as_ref(), done: None }, global)?;
-        let clean = made.report.verdict == Verdict::Clean && made.plan.left.is_empty();
-        Ok(if clean { Exit::Clean } else { Exit::Damaged })
+        let Planned { plan, forecast, .. } = &preview.planned;
+        show(&Answer { plan, forecast: forecast.as_ref(), done: None }, global)?;
+        Ok(if preview.planned.is_clean() { Exit::Clean } else { Exit::Damaged })
     }
 
-    /// Repairs; the old bytes go to `backup`, or nowhere.
-    fn apply(&self, target: &Target, backup: Option<&Path>, global: &Global) -> anyhow::Result<Exit> {
-        let lock = Lock::take(target.path())?;
-        if let Some(why) = lock.not_known() {
-            eprintln!(
-                "walfix: whether a Prometheus in another container works here cannot be told ({}); make sure that none does",
-                printable(&why.to_string())
-            );
-        }
-        let finished = finish_interrupted(target, &lock, self.options(global))?;
-        let made = self.plan(target, global)?;
-        let plan = &made.plan;
-        if plan.steps.is_empty() {
-            let done = finished.as_deref().map(|backup| Done {
-                backup: Some(backup),
-                finished: true,
-                after: &made.report,
-            });
-            match done {
-                Some(_) => show_done(&Answer { plan, forecast: made.forecast.as_ref(), done }, global),
-                None => show(&Answer { plan, forecast: made.forecast.as_ref(), done }, global)?,
-            }
-            return Ok(match (made.report.verdict, finished) {
-                (Verdict::Damaged, _) => Exit::Damaged,
-                (Verdict::Clean, Some(_)) => Exit::Repaired,
-                (Verdict::Clean, None) => Exit::Clean,
-            });
-        }
-        if let Some(orphans) = plan.orphans.filter(|_| plan.needs_accept_orphans() && !self.accept_orphans) {
-            let elsewhere = match self.mode {
-                Mode::Salvage => "",
-                Mode::Prometheus => {
-                    " --mode salvage keeps the series records behind the fault that can be read."
+    fn fix(&self, target: &Target, keep: Keep<'_>, global: &Global) -> anyhow::Result<Exit> {
+        let request = self.request(keep, global);
+        let watcher = Watcher::for_a_change(global.quiet)?;
+        let Fixed { planned, finished, outcome } = fix::fix(target, &request, &watcher)?;
+        drop(watcher);
+        let (plan, forecast) = (&planned.plan, planned.forecast.as_ref());
+        match outcome {
+            Outcome::Repaired(repaired) => {
+                if let Some(full) = &repaired.full {
+                    eprintln!(
+                        "walfix: free some space before Prometheus is started: {}",
+                        printable(&full.message)
+                    );
                 }
-            };
-            bail!(
-                "{}. Nothing was changed.{elsewhere} If their series records cannot be had from anywhere, repair with \
-                 --accept-orphans.",
-                plan::orphans_in_words(&orphans)
-            );
+                let done = Done {
+                    backup: repaired.backup.as_deref(),
+                    finished: finished.is_some(),
+                    after: &repaired.after,
+                };
+                show_done(&Answer { plan, forecast, done: Some(done) }, global);
+                Ok(match repaired.after.verdict {
+                    Verdict::Clean if plan.left.is_empty() => Exit::Repaired,
+                    Verdict::Clean | Verdict::Damaged => Exit::Damaged,
+                })
+            }
+            Outcome::NeedsAcceptOrphans(orphans) => bail!(plan::refused_for_orphans(&orphans, request.mode)),
+            _ => {
+                let after = &planned.report;
+                match finished.as_deref() {
+                    Some(backup) => {
+                        let done = Done { backup: Some(backup), finished: true, after };
+                        show_done(&Answer { plan, forecast, done: Some(done) }, global);
+                    }
+                    None => show(&Answer { plan, forecast, done: None }, global)?,
+                }
+                Ok(match (after.verdict, finished) {
+                    (Verdict::Damaged, _) => Exit::Damaged,
+                    (Verdict::Clean, Some(_)) => Exit::Repaired,
+                    (Verdict::Clean, None) => Exit::Clean,
+                })
+            }
         }
-        match backup {
-            Some(backup) => repair::apply(target, plan, backup, &lock)?,
-            None => repair::apply_for_good(target, plan, &lock)?,
-        }
-        // The scan, the forecast and a further plan: all that a scan of the repaired directory would say.
-        let mut after = self
-            .plan(target, global)
-            .context("the repair is done, but the directory cannot be read to verify it")?;
-        // The volume was full before, and that is nothing that a repair repairs.
-        let full = verdict::without_room(&mut after.report.findings);
-        if let Some(full) = full {
-            verdict::judge(target, &mut after.report, after.forecast.as_ref(), Some(&after.plan));
-            eprintln!("walfix: free some space before Prometheus is started: {}", printable(&full.message));
-        }
-        let done = Done { backup, finished: finished.is_some(), after: &after.report };
-        show_done(&Answer { plan, forecast: made.forecast.as_ref(), done: Some(done) }, global);
-        Ok(match after.report.verdict {
-            Verdict::Clean if plan.left.is_empty() => Exit::Repaired,
-            Verdict::Clean | Verdict::Damaged => Exit::Damaged,
-        })
     }
 
-    fn plan(&self, target: &Target, global: &Global) -> anyhow::Result<Made> {
-        let options = walfix::scan::Options { threads: global.threads };
-        let mut report = if global.quiet {
-            walfix::scan::scan(target, &options, &())
-        } else {
-            walfix::scan::scan(target, &options, &Bar::new())
-        }?;
-        let options = self.options(global);
-        let forecast = forecast(target, &report, options.assumed)?;
-        let plan = repair::plan(target, &report, forecast.as_ref(), options)?;
-        let around = verdict::around(target, &report, options.assumed, global.user);
-        report.findings.extend(around);
-        verdict::judge(target, &mut report, forecast.as_ref(), Some(&plan));
-        Ok(Made { report, forecast, plan })
-    }
-
-    fn options(&self, global: &Global) -> repair::Options {
+    fn request<'a>(&self, keep: Keep<'a>, global: &Global) -> Request<'a> {
         let mode = match self.mode {
             Mode::Salvage => repair::Mode::Salvage,
             Mode::Prometheus => repair::Mode::Prometheus,
         };
         let corrections =
             if self.correct_large { repair::Corrections::Large } else { repair::Corrections::Sure };
-        repair::Options { mode, assumed: assumed(global), corrections }
+        Request { how: global.how(), mode, corrections, accept_orphans: self.accept_orphans, keep }
     }
-}
-
-fn assumed(global: &Global) -> Assumed {
-    Assumed { version: global.prometheus, agent: global.agent }
-}
-
-/// A plan, and what it was made from.
-struct Made {
-    report: Report,
-    forecast: Option<Forecast>,
-    plan: Plan,
-}
-
-/// Finishes a repair that was interrupted, if it can be; its backup.
-fn finish_interrupted(
-    target: &Target,
-    lock: &Lock,
-    options: repair::Options,
-) -> anyhow::Result<Option<PathBuf>> {
-    let resumed = repair::resume(target, lock, options)?;
-    for removed in &resumed.removed {
-        eprintln!(
-            "walfix: a repair was interrupted here before it had changed anything; its backup {} is removed",
-            printable(&removed.display().to_string())
-        );
-    }
-    if let Some(backup) = &resumed.finished {
-        eprintln!(
-            "walfix: a repair was interrupted here; it is finished now, its backup is {}",
-            printable(&backup.display().to_string())
-        );
-    }
-    if let Some((backup, what)) = &resumed.given_up {
-        eprintln!(
-            "walfix: a repair was interrupted here, and something has changed since: {}; it is given up, its backup stays in {}",
-            printable(what),
-            printable(&backup.display().to_string())
-        );
-    }
-    Ok(resumed.finished)
 }
 
 /// As [`show`]. The directory is changed, and that is not undone because nobody can read of it.

@@ -5,8 +5,10 @@
 //! for readers.
 
 pub(crate) mod beneath;
+mod cancel;
 mod open;
 mod printable;
 
+pub use self::cancel::Cancel;
 pub use self::open::{LONGEST, is_no_file, open};
 pub use self::printable::printable;

@@ -31,6 +31,7 @@ pub use crate::change::{
 };
 use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
+use crate::io::Cancel;
 use crate::io::beneath::Place;
 use crate::scan::report::Report;
 use crate::tsdb::{Listing, Target};
@@ -145,13 +146,26 @@ pub fn plans(
 /// # Errors
 /// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
 pub fn apply(target: &Target, plan: &Plan, backup: &Path, lock: &Lock) -> Result<(), RepairError> {
-    crate::change::apply(target, plan, &Rewritten::default(), backup, lock)
+    apply_unless_cancelled(target, plan, backup, lock, &())
 }
 
-/// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
-///
-/// # Errors
-/// As of [`apply`].
-pub fn apply_for_good(target: &Target, plan: &Plan, lock: &Lock) -> Result<(), RepairError> {
-    crate::change::apply_for_good(target, plan, &Rewritten::default(), lock)
+/// As [`apply`]; it can be cancelled until the first change.
+pub(crate) fn apply_unless_cancelled(
+    target: &Target,
+    plan: &Plan,
+    backup: &Path,
+    lock: &Lock,
+    cancel: &dyn Cancel,
+) -> Result<(), RepairError> {
+    crate::change::apply(target, plan, &Rewritten::default(), backup, (lock, cancel))
+}
+
+/// As [`apply_unless_cancelled`], and keeps no old bytes in the end: it cannot be undone.
+pub(crate) fn apply_for_good_unless_cancelled(
+    target: &Target,
+    plan: &Plan,
+    lock: &Lock,
+    cancel: &dyn Cancel,
+) -> Result<(), RepairError> {
+    crate::change::apply_for_good(target, plan, &Rewritten::default(), (lock, cancel))
 }

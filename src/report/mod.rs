@@ -9,3 +9,4 @@ pub mod plan;
 pub(crate) mod samples;
 pub mod text;
 pub mod undo;
+pub mod unfinished;

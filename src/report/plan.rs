@@ -327,6 +327,20 @@ pub fn orphans_in_words(orphans: &Orphans) -> String {
     without_labels(orphans).replace(GLUE, " ")
 }
 
+/// Why a repair that would leave so many entries without labels changes nothing.
+#[must_use]
+pub fn refused_for_orphans(orphans: &Orphans, mode: Mode) -> String {
+    let elsewhere = match mode {
+        Mode::Salvage => "",
+        Mode::Prometheus => " --mode salvage keeps the series records after the fault that can be read.",
+    };
+    format!(
+        "{}. Nothing was changed.{elsewhere} If their series records cannot be had from anywhere, repair with \
+         --accept-orphans.",
+        orphans_in_words(orphans)
+    )
+}
+
 fn without_labels(orphans: &Orphans) -> String {
     let series = count(orphans.series, "series", "series");
     let times = times(orphans.from, orphans.to).map_or_else(String::new, |times| format!(", {times},"));

@@ -40,6 +40,7 @@ use self::report::{
 use self::segment::{SegmentScan, Tally};
 use self::settled::Settlements;
 use self::stretches::Task;
+use crate::io::Cancel;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target, liveness};
 
 /// How to scan.
@@ -49,8 +50,8 @@ pub struct Options {
     pub threads: Option<NonZeroUsize>,
 }
 
-/// Told how far a scan is; from any thread.
-pub trait Progress: Sync {
+/// Hears how far a scan is, from any thread, and can give it up.
+pub trait Progress: Cancel {
     /// So many bytes are to be read.
     fn total(&self, bytes: u64);
     /// So many more have been.
@@ -81,6 +82,9 @@ pub enum ScanError {
         /// Why not.
         source: io::Error,
     },
+    /// It was given up.
+    #[error("the scan was interrupted")]
+    Cancelled,
     /// No threads could be had.
     #[error("cannot start the threads to read with")]
     Threads(#[from] rayon::ThreadPoolBuildError),

@@ -78,6 +78,9 @@ pub(super) fn read(
         stretches.len(),
         Walker::default,
         |walker, at| {
+            if progress.is_cancelled() {
+                return Err(ScanError::Cancelled);
+            }
             let (task, stretch) = &stretches[at];
             read_stretch(walker, &tasks[*task], &states[*task], stretch.clone())
         },

@@ -145,6 +145,11 @@ pub fn kill_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
     inject(log, command, call, "signal=KILL", None)
 }
 
+/// Runs a command and interrupts it, as Ctrl-C does, as it enters `call`.
+pub fn interrupt_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
+    inject(log, command, call, "signal=INT", None)
+}
+
 /// Runs a command of which `call` fails with `error`.
 pub fn fail_at(log: &Path, command: &[&OsStr], call: &Call, error: &str) -> Output {
     inject(log, command, call, &format!("error={error}"), Some(FAST))
