@@ -175,7 +175,10 @@ pub fn fix(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<
     }
     let resumed = repair::resume(target, &lock, request.options())?;
     watch.heard(Event::Resumed(&resumed));
-    let planned = plan(target, request, watch)?;
+    let planned = match plan(target, request, watch) {
+        Err(FixError::Scan(ScanError::Cancelled)) => return Err(RepairError::Cancelled.into()),
+        planned => planned?,
+    };
     let finished = resumed.finished;
     let done = |outcome| Ok(Fixed { planned: planned.clone(), finished: finished.clone(), outcome });
     let plan = &planned.plan;

@@ -66,7 +66,7 @@ pub enum RepairError {
         backup: PathBuf,
     },
     /// It was given up before anything was changed.
-    #[error("the repair was interrupted")]
+    #[error("interrupted; nothing was changed")]
     Cancelled,
     /// A repair that is not finished was asked for otherwise than the one that would finish it.
     #[error(
