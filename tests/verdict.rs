@@ -1,4 +1,4 @@
-//! `walfix scan` exits 0 exactly if Prometheus comes up on the directory, three times, serves all that can be had of the healthy one,
+//! `walfix scan` exits 0 exactly if Prometheus comes up on the directory, again and again, serves all that can be had of the healthy one,
 //! gives nothing to other series, and makes a checkpoint and a compaction.
 //!
 //! Prometheus is its own packages (`oracle open`). With `WALFIX_SERVER_SHARE`, percent, that many of the seeds have a real server
@@ -53,7 +53,9 @@ fn faults_of_packages(
     }
     let report = oracle.json_as(user, &arguments, data);
     let mut faults = Vec::new();
-    let starts = [("first", &report), ("second", &report["again"]), ("third", &report["again"]["again"])];
+    let [second, third, fourth] =
+        [&report["again"], &report["again"]["again"], &report["again"]["again"]["again"]];
+    let starts = [("first", &report), ("second", second), ("third", third), ("fourth", fourth)];
     for (which, start) in starts {
         let mut say = |words: String| faults.push(format!("{which} start: {words}"));
         for error in [
@@ -78,7 +80,8 @@ fn faults_of_packages(
         }
         let now = served(start, &healthy.base.names);
         let missing = measure.difference(&now).count();
-        if missing > 0 {
+        // What comes after a compaction of samples of now may be past retention.
+        if missing > 0 && (counts || which != "fourth") {
             say(format!("{missing} samples are not served"));
         }
         for line in start["log"].as_array().into_iter().flatten() {
@@ -141,10 +144,12 @@ fn start(
 
 /// What each version serves of each healthy directory.
 #[derive(Default)]
-struct Serves(Mutex<HashMap<(String, Version), Arc<HashSet<Sample>>>>);
+struct Measures(Mutex<HashMap<(String, Version), Measure>>);
 
-impl Serves {
-    fn of(&self, server: &Server, healthy: &Healthy) -> Arc<HashSet<Sample>> {
+type Measure = Arc<HashSet<Sample>>;
+
+impl Measures {
+    fn of(&self, server: &Server, healthy: &Healthy) -> Measure {
         let key = (healthy.base.name.clone(), server.version);
         if let Some(known) = self.0.lock().unwrap().get(&key) {
             return Arc::clone(known);
@@ -204,7 +209,7 @@ fn scan(data: &Path, judge: &Judge<'_>) -> (i32, Value) {
 fn judge(
     oracle: Oracle,
     judge: &Judge<'_>,
-    serves: &Serves,
+    measures: &Measures,
     healthy: &Healthy,
     class: Class,
     random: &mut Rng,
@@ -217,7 +222,7 @@ fn judge(
     let (code, report) = scan(&data, judge);
     let mut measure = match judge {
         Judge::Packages(_) => healthy.base.served.clone(),
-        Judge::Server(server) => serves.of(server, healthy).as_ref().clone(),
+        Judge::Server(server) => measures.of(server, healthy).as_ref().clone(),
     };
     if without_trace {
         let could = could_be_had(healthy, oracle, &data);
@@ -228,13 +233,19 @@ fn judge(
         faults.push("what was written cannot be read".to_owned());
     }
     // The directory does not say whether Prometheus runs with chunk snapshots.
-    let features: &[bool] = if healthy.has_snapshot() { &[false, true] } else { &[false] };
+    let features: &[bool] = match (healthy.has_snapshot(), class) {
+        (false, _) => &[false],
+        // A copy would have other owners.
+        (true, Class::Rights) => [&[false], &[true]][random.usize(..2)],
+        (true, _) => &[false, true],
+    };
     for &snapshots in features {
         let copy = scratch.path().join(format!("copy-{snapshots}"));
-        if healthy.has_snapshot() {
+        let is_copied = features.len() > 1;
+        if is_copied {
             copy_directory(&data, &copy).unwrap();
         }
-        let data = if healthy.has_snapshot() { &copy } else { &data };
+        let data = if is_copied { &copy } else { &data };
         let found = match judge {
             Judge::Packages(oracle) => {
                 let user = (class == Class::Rights).then_some(USER);
@@ -276,7 +287,7 @@ fn clean_is_what_prometheus_takes_without_a_loss() {
     let all = Healthy::all(oracle);
     let share = knob("WALFIX_SERVER_SHARE", 0);
     let servers = if share > 0 { Servers::judges("verdicts by servers") } else { Vec::new() };
-    let serves = Serves::default();
+    let measures = Measures::default();
     let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     let clean = Mutex::new(HashMap::new());
     let results = in_lanes(seeds(72), |seed| {
@@ -295,7 +306,7 @@ fn clean_is_what_prometheus_takes_without_a_loss() {
         // Not every directory has what a class is about.
         let (healthy, (is_clean, judged)) = (0..100).find_map(|_| {
             let healthy = &all[random.usize(..all.len())];
-            Some((healthy, judge(oracle, &who, &serves, healthy, class, &mut random)?))
+            Some((healthy, judge(oracle, &who, &measures, healthy, class, &mut random)?))
         })?;
         clean.lock().unwrap().insert(seed, is_clean);
         Some((

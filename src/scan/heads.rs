@@ -24,6 +24,8 @@ use crate::tsdb::{
 
 /// Files of a number in between are missing.
 pub(crate) const NOT_SEQUENTIAL: &str = "head_chunks_not_sequential";
+/// A file whose name Prometheus does not find again.
+pub(crate) const MISNAMED: &str = "misnamed_head_chunks";
 /// A file does not begin as one of head chunks.
 pub(crate) const HEADER: &str = "head_chunks_header";
 /// A chunk that cannot be read.
@@ -174,6 +176,15 @@ impl HeadChunks {
             };
             let message = format!("{missing}, {REFUSES}");
             let finding = of_path(None, Self::path_of(after), NOT_SEQUENTIAL, Severity::Damage, message);
+            findings.push(Finding { cause: Some(Cause::Files), ..finding });
+        }
+        for file in &self.listed.misnamed {
+            let then = "that compaction fails, this file stays, and a later start fails since the files behind it are gone";
+            let message = format!(
+                "Prometheus takes it for file {}, and looks for that name when its chunks are in blocks: {then}",
+                file.right_name()
+            );
+            let finding = of_path(None, Self::path_of(file), MISNAMED, Severity::Damage, message);
             findings.push(Finding { cause: Some(Cause::Files), ..finding });
         }
         for file in &self.listed.files {

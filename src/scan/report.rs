@@ -16,7 +16,8 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 58] = [
+pub const CODES: [&str; 60] = [
+    "block_incomplete",
     "block_skipped",
     "block_unusable",
     "checkpoint_ahead",
@@ -44,6 +45,7 @@ pub const CODES: [&str; 58] = [
     "link_not_followed",
     "linked_wal",
     "lost_labels",
+    "misnamed_head_chunks",
     "misnamed_segment",
     "misplaced_pages",
     "misplaced_records",
@@ -179,7 +181,7 @@ pub enum Reason {
     WrongLabels,
     /// A start drops samples because no series record says what their labels are.
     DropsUnlabelled,
-    /// A start skips a block.
+    /// A start skips a block, or cannot query all of it.
     SkipsBlock,
     /// Every scrape is refused, since samples or blocks are from the future.
     RefusesSamples,

@@ -17,7 +17,7 @@ pub mod losses;
 mod target;
 mod user;
 
-pub use blocks::{Block, BlockFault, BlockMeta, faults, list_blocks};
+pub use blocks::{Block, BlockFault, BlockMeta, WithFault, faults, list_blocks};
 pub use head_chunks::{
     CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,
     list_head_chunks,

@@ -9,7 +9,7 @@ use crate::scan::words;
 use crate::tsdb::Target;
 use crate::tsdb::losses;
 
-use super::ground::{BLOCK_SKIPPED, FUTURE, NO_START};
+use super::ground::{BLOCK_INCOMPLETE, BLOCK_SKIPPED, FUTURE, NO_START};
 
 const LOST_LABELS: &str = "lost_labels";
 
@@ -54,7 +54,7 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let known =
         recorded.as_ref().filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now.to)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
-    because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED]));
+    because(Reason::SkipsBlock, has(&[BLOCK_SKIPPED, BLOCK_INCOMPLETE]));
     because(
         Reason::RefusesSamples,
         has(&[FUTURE]) || forecasts().any(|forecast| forecast.refuses_until.is_some()),

@@ -500,7 +500,10 @@ fn damaged(random: &mut Rng, base: &Base, data: &Path) -> State {
         bytes.splice(at..at, inserted);
         format!("{length} bytes inserted at {at}")
     } else {
-        let kind = damage::KINDS[random.usize(..damage::KINDS.len())];
+        let is_short = bytes.len() < 2 * 32768;
+        let possible = |kind: &&str| !(is_short && kind.contains("page") && **kind != *"page zeroed");
+        let kinds: Vec<&'static str> = damage::KINDS.into_iter().filter(|kind| possible(kind)).collect();
+        let kind = kinds[random.usize(..kinds.len())];
         let within = 0..bytes.len();
         damage::apply(kind, &mut bytes, within, &headers, random).what
     };
@@ -537,7 +540,7 @@ fn consequences(base: &Base, data: &Path, path: &str) -> State {
     let stands_but_for_flags = |fragment: &std::ops::Range<usize>| {
         let rest = fragment.start + 1..fragment.end;
         let first = now.get(fragment.start).zip(before.get(fragment.start));
-        first.is_some_and(|(now, before)| (now ^ before) & 0x1f == 0)
+        first.is_some_and(|(now, before)| (now ^ before).trailing_zeros() >= 5)
             && now.get(rest.clone()) == before.get(rest)
     };
     let fragments = || records.iter().flat_map(|record| &record.fragments);
@@ -635,7 +638,12 @@ pub fn could_be_had(healthy: &Healthy, oracle: Oracle, data: &Path) -> HashSet<S
     let mut could = Standing::known(standing.iter());
     let deletes = Standing::deletes(standing.iter());
     could.retain(|sample| !deletes(sample));
-    let has_blocks = base.tree.keys().filter(|path| path.split('/').next().is_some_and(is_block));
+    // Without its meta.json a block is still there.
+    let of_block = |path: &&String| {
+        path.split('/').next().is_some_and(is_block)
+            && (path.contains("/chunks/") || path.ends_with("/index"))
+    };
+    let has_blocks = base.tree.keys().filter(of_block);
     if has_blocks.into_iter().all(|path| fs::read(data.join(path)).ok().as_ref() == base.tree[path].as_ref())
     {
         could.extend(&base.blocks);
@@ -645,9 +653,12 @@ pub fn could_be_had(healthy: &Healthy, oracle: Oracle, data: &Path) -> HashSet<S
         standing.iter().flat_map(|standing| standing.series.iter().copied()).collect();
     let mut chunks: Vec<(u64, i64, i64)> = Vec::new();
     let entries = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
-    for snapshot in entries.filter(|path| {
-        below(data, path).starts_with("chunk_snapshot.") && !below(data, path).ends_with(".tmp")
-    }) {
+    // Not a temporary one.
+    let is_snapshot = |path: &PathBuf| {
+        let name = below(data, path);
+        name.starts_with("chunk_snapshot.") && name.split('.').count() == 3
+    };
+    for snapshot in entries.filter(is_snapshot) {
         oracle.dump(&["--snapshot"], &snapshot, |line| {
             for entry in line["entries"].as_array().into_iter().flatten().filter(|_| line["type"] == "series")
             {
