@@ -112,7 +112,7 @@ codes! {
     /// Another directory is a symbolic link.
     LinkNotFollowed = "link_not_followed" [Damage],
     /// A segment of no bytes with others after it.
-    EmptySegment = "empty_segment" [Note],
+    EmptySegment = "empty_segment" [Note, Warning],
     /// A file by the name of a checkpoint.
     CheckpointNotADirectory = "checkpoint_not_a_directory" [Damage],
     /// The last checkpoint has no segment.
@@ -136,6 +136,8 @@ codes! {
 
     /// A missing file of head chunks.
     HeadChunksNotSequential = "head_chunks_not_sequential" [Damage],
+    /// A file of head chunks whose name Prometheus does not find again.
+    MisnamedHeadChunks = "misnamed_head_chunks" [Damage],
     /// A file of head chunks without a valid header.
     HeadChunksHeader = "head_chunks_header" [Damage],
     /// A head chunk that cannot be read.
@@ -149,6 +151,8 @@ codes! {
     /// Entries of the WBL whose refs are yet to be handed out.
     WblWithoutSeries = "wbl_without_series" [Warning],
 
+    /// A block that lacks a file of chunks.
+    BlockIncomplete = "block_incomplete" [Damage],
     /// A block without a valid `meta.json`.
     BlockSkipped = "block_skipped" [Damage],
     /// A block that Prometheus cannot open.

@@ -32,7 +32,7 @@ use crate::scan::code::Code;
 use crate::scan::report::{Dialect, Finding, Report, Segment, Severity};
 use crate::scan::settled::Settlements;
 pub use crate::tsdb::{Assumed, Version, VersionError};
-use crate::tsdb::{Listing, LogKind, Target, list_blocks};
+use crate::tsdb::{CHUNKS_HEAD, HeadChunkFile, Listing, LogKind, Target, list_blocks, list_head_chunks};
 
 /// How many starts are tried before it is said that they go on like the last. A start adds one segment, and a checkpoint
 /// has a few at the most.
@@ -79,12 +79,23 @@ pub fn forecast(
     if !assumed.agent && serves && report.findings.iter().any(Finding::is_of_reissued_refs) {
         forecast.next_compaction_error = Some(COMPACTION_FAILS.to_owned());
     }
+    if !assumed.agent && serves && forecast.next_compaction_error.is_none() {
+        let heads = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD).map_err(failed)?;
+        let is_missing = |file: &&HeadChunkFile| !file.path.with_file_name(file.right_name()).exists();
+        forecast.next_compaction_error = heads.misnamed.iter().find(is_missing).map(|file| {
+            let shown = target.path().components().as_path().join(CHUNKS_HEAD).join(file.right_name());
+            format!("{CANNOT_REMOVE}remove {}: no such file or directory", shown.display())
+        });
+    }
     Ok(Some(forecast))
 }
 
 /// What a compaction says of a ref that two series records have: the one series is in the head's postings twice
 /// (`AddSeries`, `tsdb/index/index.go`).
 const COMPACTION_FAILS: &str = "out-of-order series added with label set";
+
+/// What a compaction says that cannot remove a file of head chunks.
+const CANNOT_REMOVE: &str = "head memory truncate: truncate chunks.HeadReadWriter by file number: ";
 
 /// Half of the range of a block that the head is compacted into, by default, ms: a sample that is older than the newest one by
 /// more is refused (`appendableMinValidTime`, `tsdb/head_append.go`).

@@ -6,7 +6,7 @@
 //! one that is not of the series whose ref it has gets an encoding that nobody knows. Files at the beginning of the sequence that
 //! are of a run that is gone as a whole go into the backup: any number may come first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -68,10 +68,52 @@ pub(super) fn steps<'a>(
     findings: &mut BTreeMap<&str, Vec<&'a Finding>>,
     plan: &mut Plan,
 ) -> io::Result<Steps> {
-    let mut found: Vec<&'a Finding> = Vec::new();
+    let (mut found, mut misnamed): (Vec<&'a Finding>, Vec<&'a Finding>) = Default::default();
     for findings in findings.values_mut() {
         found.extend(findings.extract_if(.., |finding| CODES.contains(&finding.code)));
+        misnamed.extend(findings.extract_if(.., |finding| finding.code == Code::MisnamedHeadChunks));
     }
+    let mut steps = steps_of_chunks(scanned, (has_generations, forecast), found, plan)?;
+    if has_generations || !(steps.first.is_empty() && steps.last.is_empty()) {
+        let reason = "other head chunks are repaired first: repair once more afterwards";
+        plan.left.extend(misnamed.into_iter().map(|finding| left(finding, reason)));
+    } else {
+        steps.first = names(scanned, &misnamed)?;
+    }
+    Ok(steps)
+}
+
+/// Files get the names by which Prometheus looks for them; of two for one name, that which has it stays.
+fn names(scanned: &Scanned<'_>, misnamed: &[&Finding]) -> io::Result<Vec<Step>> {
+    if misnamed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let directory = scanned.target.path().join(CHUNKS_HEAD);
+    let listed = list_head_chunks(&directory, CHUNKS_HEAD)?;
+    let mut taken = HashSet::new();
+    let mut steps = Vec::new();
+    for file in &listed.misnamed {
+        let path = path_of(file);
+        let Some(finding) = misnamed.iter().find(|finding| finding.path == path) else { continue };
+        let right = file.right_name();
+        if directory.join(&right).symlink_metadata().is_ok() || !taken.insert(right.clone()) {
+            let how = format!("there is a file {right}, which stays; this one goes into the backup");
+            steps.push(aside(&path, file.length, finding, &how));
+        } else {
+            let to = format!("{CHUNKS_HEAD}/{right}");
+            let mends = vec![mended(finding, &format!("it gets the name {right}"))];
+            steps.push(Step { change: Change::Rename { from: path, to }, mends, lost: Loss::NOTHING });
+        }
+    }
+    Ok(steps)
+}
+
+fn steps_of_chunks<'a>(
+    scanned: &Scanned<'a>,
+    (has_generations, forecast): (bool, Option<&Forecast>),
+    mut found: Vec<&'a Finding>,
+    plan: &mut Plan,
+) -> io::Result<Steps> {
     let mut steps = Steps::default();
     if !has_generations && let Some(asides) = all_that_hide(scanned, forecast, &found)? {
         steps.wants_fence = found.iter().any(|finding| is_above(finding));

@@ -58,7 +58,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
             return Ok(());
         }
         let skips = report.reasons.contains(&Reason::SkipsBlock);
-        let but = if skips { ", but for a block that it skips" } else { "" };
+        let but = if skips { ", but for a block" } else { "" };
         let words = format!(
             "{who} {} starts here{with}, and has all that can be read of its logs{but}; what blocks hold is not verified",
             forecast.version

@@ -77,7 +77,11 @@ pub(super) fn of_log(log: &LogDirectory, scans: &[Option<SegmentScan>]) -> Vec<F
             ));
             continue;
         }
-        if scan.bytes == 0 && at + 1 < log.segments.len() {
+        if scan.bytes == 0 && log.kind == LogKind::Checkpoint && log.segments.len() > 1 {
+            let message = "empty: Prometheus begins a segment of a checkpoint to write a record to it, so that records are gone".into();
+            let cause = Some(Cause::Files);
+            findings.push(of_file(log, segment, Code::EmptySegment, Severity::Warning, message, cause));
+        } else if scan.bytes == 0 && at + 1 < log.segments.len() {
             let message = "empty: Prometheus begins a new segment at each start".into();
             findings.push(of_file(log, segment, Code::EmptySegment, Severity::Note, message, None));
         }

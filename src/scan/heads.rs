@@ -162,6 +162,16 @@ impl HeadChunks {
                 of_path(None, Self::path_of(after), Code::HeadChunksNotSequential, Severity::Damage, message);
             findings.push(Finding { cause: Some(Cause::Files), ..finding });
         }
+        for file in &self.listed.misnamed {
+            let then = "that compaction fails, this file stays, and a later start fails since the files behind it are gone";
+            let message = format!(
+                "Prometheus takes it for file {}, and looks for that name when its chunks are in blocks: {then}",
+                file.right_name()
+            );
+            let finding =
+                of_path(None, Self::path_of(file), Code::MisnamedHeadChunks, Severity::Damage, message);
+            findings.push(Finding { cause: Some(Cause::Files), ..finding });
+        }
         for file in &self.listed.files {
             let Some(why) = file.header_error() else { continue };
             let message = format!("{why}, {REFUSES}");

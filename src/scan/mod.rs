@@ -176,7 +176,13 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     forget_states_of_the_moment(target, listing, &order, &dialects, &mut of_state);
     let why = references::Why {
         damage: !(whole(order.checkpoint) && whole(order.wal)),
-        files: of_state.iter().any(|finding| sequence::MISSING.contains(&finding.code)),
+        files: of_state.iter().any(|finding| sequence::MISSING.contains(&finding.code))
+            || order.checkpoint.is_some_and(|log| {
+                let is_emptied = |finding: &Finding| {
+                    finding.code == Code::EmptySegment && finding.severity != Severity::Note
+                };
+                of_logs[log].iter().any(is_emptied)
+            }),
     };
     let mut of_refs = references::findings(listing, &troubles, why);
     of_refs.extend(references.not_judged(listing, &order));

@@ -117,7 +117,7 @@ pub enum Reason {
     WrongLabels,
     /// A start drops samples because no series record says what their labels are.
     DropsUnlabelled,
-    /// A start skips a block.
+    /// A start skips a block, or cannot query all of it.
     SkipsBlock,
     /// Every scrape is refused, since samples or blocks are from the future.
     RefusesSamples,

@@ -33,15 +33,26 @@ pub struct BlockMeta {
     pub parents: Vec<String>,
 }
 
-/// Why Prometheus does not load a block.
+/// Why Prometheus does not load a block, or not all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockFault {
     /// The file or directory, below the block.
     pub name: &'static str,
     /// What is wrong with it.
     pub what: String,
-    /// Whether Prometheus does not start because of it. Otherwise it skips the block.
-    pub refuses: bool,
+    /// What Prometheus does about it.
+    pub then: WithFault,
+}
+
+/// What Prometheus does about a block with a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithFault {
+    /// It does not start.
+    Refuses,
+    /// It starts without the block.
+    Skips,
+    /// It starts with the block, and queries of it fail.
+    FailsToQuery,
 }
 
 impl BlockMeta {
@@ -138,7 +149,7 @@ fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
     })
 }
 
-/// Why Prometheus does not load this block of the data directory `data`, as far as it shows without reading the block: a
+/// Why Prometheus does not load this block of the data directory `data`, or not all of it, as far as it shows without reading the block: a
 /// file is missing, or its header or end is not one. `None` if it does, as far as that goes.
 fn fault(data: &Path, block: &Block) -> Option<BlockFault> {
     let path = data.join(&block.ulid);
@@ -147,14 +158,19 @@ fn fault(data: &Path, block: &Block) -> Option<BlockFault> {
         if ["meta.json", "index", "chunks"].iter().all(|name| path.join(name).symlink_metadata().is_err()) {
             return None;
         }
-        return Some(BlockFault { name: "meta.json", what: what.clone(), refuses: false });
+        return Some(BlockFault { name: "meta.json", what: what.clone(), then: WithFault::Skips });
     }
-    let refuses = |name, what| BlockFault { name, what, refuses: true };
+    let refuses = |name, what| BlockFault { name, what, then: WithFault::Refuses };
     // In the order of `OpenBlock` (`tsdb/block.go`).
     chunks(&path.join("chunks"))
         .map_err(|what| refuses("chunks", what))
         .and_then(|()| index(&path.join("index")).map_err(|what| refuses("index", what)))
         .and_then(|()| tombstones(&path.join("tombstones")).map_err(|what| refuses("tombstones", what)))
+        .and_then(|()| {
+            let samples = block.meta.as_ref().map_or(0, |meta| meta.samples);
+            let fails = |what| BlockFault { name: "chunks", what, then: WithFault::FailsToQuery };
+            missing_chunks(&path.join("chunks"), samples).map_err(fails)
+        })
         .err()
 }
 
@@ -163,7 +179,10 @@ fn fault(data: &Path, block: &Block) -> Option<BlockFault> {
 #[must_use]
 pub fn faults<'a>(data: &Path, blocks: &'a [Block]) -> Vec<(&'a Block, BlockFault)> {
     let faults: Vec<_> = blocks.iter().filter_map(|block| Some((block, fault(data, block)?))).collect();
-    let is_loaded = |block: &&Block| !faults.iter().any(|(faulty, _)| faulty.ulid == block.ulid);
+    let is_loaded = |block: &&Block| {
+        let not_loaded = faults.iter().filter(|(_, fault)| fault.then != WithFault::FailsToQuery);
+        not_loaded.into_iter().all(|(faulty, _)| faulty.ulid != block.ulid)
+    };
     let metas = blocks.iter().filter(is_loaded).filter_map(|block| block.meta.as_ref().ok());
     let parents: Vec<&String> = metas.flat_map(|meta| &meta.parents).collect();
     faults.iter().filter(|(block, _)| !parents.contains(&&block.ulid)).cloned().collect()
@@ -183,6 +202,19 @@ fn chunks(directory: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Files of chunks are numbered from 1 on, and the index names chunks by the place of their file among them.
+fn missing_chunks(directory: &Path, samples: u64) -> Result<(), String> {
+    let entries = fs::read_dir(directory).map_err(|e| e.to_string())?.flatten();
+    let mut numbers: Vec<u64> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    let wanted = (1..).zip(&numbers).find(|(wanted, number)| wanted != *number).map(|(wanted, _)| wanted);
+    match wanted.or_else(|| (numbers.is_empty() && samples > 0).then_some(1)) {
+        Some(missing) => Err(format!("{missing:06}: it is missing")),
+        None => Ok(()),
+    }
 }
 
 /// The table of contents at the end of an index: six offsets and their checksum (`indexTOCLen`, `tsdb/index/index.go`).

@@ -291,6 +291,12 @@ pub struct HeadChunkFile {
 }
 
 impl HeadChunkFile {
+    /// The name that Prometheus gives a file of that number (`segmentFile`).
+    #[must_use]
+    pub fn right_name(&self) -> String {
+        format!("{:06}", self.index)
+    }
+
     /// For what every start refuses to open it, in words.
     #[must_use]
     pub fn header_error(&self) -> Option<String> {
@@ -319,6 +325,9 @@ pub struct HeadChunkFiles {
     pub unwritten: Option<HeadChunkFile>,
     /// With what error every start fails, if it does.
     pub refusal: Option<String>,
+    /// Those whose names are not as Prometheus writes them, in the order of their numbers; also such as it passes over for others
+    /// of the same number. It looks for the name that it writes when it removes a file.
+    pub misnamed: Vec<HeadChunkFile>,
 }
 
 /// Lists and opens the files in `directory`, which Prometheus calls `shown`. No directory, no files.
@@ -327,6 +336,9 @@ pub struct HeadChunkFiles {
 /// If the directory is there and cannot be listed.
 pub fn list_head_chunks(directory: &Path, shown: &str) -> io::Result<HeadChunkFiles> {
     let mut files = HeadChunkFiles { files: list(directory)?, ..HeadChunkFiles::default() };
+    files.misnamed = files.files.iter().filter(|file| file.name != file.right_name()).cloned().collect();
+    // Of two names with one number, the last in the order of names (`listChunkFiles`).
+    files.files.dedup_by_key(|file| file.index);
     match is_unwritten(files.files.last()) {
         Ok(true) => files.unwritten = files.files.pop(),
         Ok(false) => {}
@@ -344,7 +356,7 @@ pub fn list_head_chunks(directory: &Path, shown: &str) -> io::Result<HeadChunkFi
     Ok(files)
 }
 
-/// Of two names with one number, the last in the order of names (`listChunkFiles`).
+/// By number, and of one number the last in the order of names first.
 fn list(directory: &Path) -> io::Result<Vec<HeadChunkFile>> {
     // Behind a link they are not of this directory.
     if directory.is_symlink() {
@@ -369,7 +381,6 @@ fn list(directory: &Path) -> io::Result<Vec<HeadChunkFile>> {
         files.push(HeadChunkFile { index, name, path: entry.path(), length });
     }
     files.sort_by(|a, b| (a.index, &b.name).cmp(&(b.index, &a.name)));
-    files.dedup_by_key(|file| file.index);
     Ok(files)
 }
 

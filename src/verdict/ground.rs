@@ -9,7 +9,7 @@ use crate::scan::code::Code;
 use crate::scan::findings::of_path;
 use crate::scan::report::{Cause, Finding, Report, Severity, Times};
 use crate::scan::words;
-use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, faults, list_blocks};
+use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, WithFault, faults, list_blocks};
 
 /// Findings with which Prometheus does not start.
 pub(super) const NO_START: [Code; 4] =
@@ -31,10 +31,12 @@ pub(super) fn findings(
     let blocks = list_blocks(data).unwrap_or_default();
     findings.extend(faults(data, &blocks).into_iter().map(|(block, fault)| {
         let path = format!("{}/{}", block.ulid, fault.name);
-        let (code, then) = if fault.refuses {
-            (Code::BlockUnusable, "Prometheus does not start with such a block")
-        } else {
-            (Code::BlockSkipped, "Prometheus starts without this block and its samples")
+        let (code, then) = match fault.then {
+            WithFault::Refuses => (Code::BlockUnusable, "Prometheus does not start with such a block"),
+            WithFault::Skips => (Code::BlockSkipped, "Prometheus starts without this block and its samples"),
+            WithFault::FailsToQuery => {
+                (Code::BlockIncomplete, "Prometheus starts, and queries and compactions of this block fail")
+            }
         };
         damage(code, path, format!("{}; {then}", fault.what), None)
     }));
@@ -115,8 +117,8 @@ fn rights(target: &Target, blocks: &[Block], user: Option<User>) -> Option<Findi
     let (who, said) = match user {
         Some(user) => (Who::User(user), format!("user {}:{}", user.uid, user.gid)),
         None if own.is_root() => {
-            let owner = owner(data, &needed)?;
-            let said = format!("user {}:{}, the owner of the newest segment,", owner.uid, owner.gid);
+            let (owner, of) = owner(data, &needed)?;
+            let said = format!("user {}:{}, the owner of {of},", owner.uid, owner.gid);
             (Who::User(owner), said)
         }
         None => (Who::Own, format!("user {}:{}", own.uid, own.gid)),
@@ -142,14 +144,26 @@ fn rights(target: &Target, blocks: &[Block], user: Option<User>) -> Option<Findi
     Some(Finding { places: forbidden.len() as u64, ..finding })
 }
 
-/// The owner of the newest segment, or of the directory if there is none.
-fn owner(data: &Path, needed: &[(String, Right)]) -> Option<User> {
+/// The owner of the newest segment, or of the directory if there is none, and of what it is the owner. Where root has written the
+/// newest ones and another user those before, it is that one: a command that was run once as root leaves such a segment.
+fn owner(data: &Path, needed: &[(String, Right)]) -> Option<(User, &'static str)> {
     use std::os::unix::fs::MetadataExt as _;
-    let newest =
-        needed.iter().rev().find(|(path, _)| path.starts_with("wal/") && !path.contains("checkpoint."));
-    let path = newest.map_or_else(|| data.to_owned(), |(path, _)| data.join(path));
-    let metadata = path.metadata().ok()?;
-    Some(User { uid: metadata.uid(), gid: metadata.gid() })
+    let segments =
+        needed.iter().rev().filter(|(path, _)| path.starts_with("wal/") && !path.contains("checkpoint."));
+    let mut owners = segments.filter_map(|(path, _)| {
+        let metadata = data.join(path).metadata().ok()?;
+        Some(User { uid: metadata.uid(), gid: metadata.gid() })
+    });
+    let Some(newest) = owners.next() else {
+        let metadata = data.metadata().ok()?;
+        return Some((User { uid: metadata.uid(), gid: metadata.gid() }, "the directory"));
+    };
+    if newest.is_root()
+        && let Some(other) = owners.find(|owner| !owner.is_root())
+    {
+        return Some((other, "the newest segment that is not root's"));
+    }
+    Some((newest, "the newest segment"))
 }
 
 /// What Prometheus opens at a start, and for what.

@@ -53,7 +53,7 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
     let known =
         recorded.as_ref().filter(|(lost, _)| unlabelled.as_ref().is_some_and(|now| lost.cover(now.to)));
     because(Reason::DropsUnlabelled, unlabelled.is_some() && known.is_none());
-    because(Reason::SkipsBlock, has(&[Code::BlockSkipped]));
+    because(Reason::SkipsBlock, has(&[Code::BlockSkipped, Code::BlockIncomplete]));
     because(
         Reason::RefusesSamples,
         has(&[Code::FutureSamples]) || forecasts().any(|forecast| forecast.refuses_until.is_some()),

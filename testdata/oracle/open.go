@@ -40,6 +40,8 @@ type openOptions struct {
 	head       bool
 	appends    bool
 	now        bool
+	fresh      int
+	compact    bool
 	snapshot   bool
 	timeout    time.Duration
 }
@@ -56,6 +58,9 @@ type openReport struct {
 	QueryError      *string          `json:"query_error"`
 	CheckpointError *string          `json:"checkpoint_error"`
 	NowError        *string          `json:"now_error,omitempty"`
+	FreshError      *string          `json:"fresh_error,omitempty"`
+	CompactError    *string          `json:"compact_error,omitempty"`
+	Compacted       *int             `json:"compacted,omitempty"`  // Samples that are served after --compact.
 	Checkpoint      *string          `json:"checkpoint,omitempty"` // The last one after --checkpoint.
 	Log             []map[string]any `json:"log"`
 	FilesBefore     map[string]int64 `json:"files_before"`
@@ -80,6 +85,8 @@ func runOpen(args []string, out io.Writer) error {
 	flags.BoolVar(&o.head, "head", false, "leave out blocks, and staleness markers")
 	flags.BoolVar(&o.appends, "append", false, "append a sample of a new series before anything is read")
 	flags.BoolVar(&o.now, "now", false, "append a sample of now, as a scrape does, after all has been read")
+	flags.IntVar(&o.fresh, "fresh", 0, "append a sample of each of so many new series after all has been read")
+	flags.BoolVar(&o.compact, "compact", false, "open three times more: the second start makes the checkpoint, the third compacts all of the head into a block")
 	flags.BoolVar(&o.snapshot, "snapshot", false, "with the feature memory-snapshot-on-shutdown")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
 	dir, err := parseDir(flags, args)
@@ -92,9 +99,21 @@ func runOpen(args []string, out io.Writer) error {
 		return fmt.Errorf("%w: %s is not a directory", errUsage, dir)
 	}
 	if os.Getenv(childEnv) != "" {
-		rep := open(dir, o)
-		if o.again {
-			o.checkpoint, o.appends = false, false
+		first := o
+		if o.compact {
+			first.checkpoint, first.compact = false, false
+		}
+		rep := open(dir, first)
+		if o.compact {
+			second := o
+			second.appends, second.fresh, second.compact = false, 0, false
+			rep.Again = open(dir, second)
+			o.checkpoint, o.appends, o.fresh = false, false, 0
+			third := open(dir, o)
+			o.compact, o.now = false, false
+			rep.Again.Again, third.Again = third, open(dir, o)
+		} else if o.again {
+			o.checkpoint, o.appends, o.fresh = false, false, 0
 			rep.Again = open(dir, o)
 		}
 		return printJSON(out, rep)
@@ -177,6 +196,9 @@ func open(dir string, o openOptions) *openReport {
 		_, err := app.Append(0, labels.FromStrings("__name__", "oracle_now"), time.Now().UnixMilli(), 1)
 		rep.NowError = text(errors.Join(err, app.Rollback()))
 	}
+	if o.fresh > 0 {
+		rep.FreshError = text(appendFresh(db, o.fresh))
+	}
 	if o.checkpoint {
 		rep.CheckpointError = text(makeCheckpoint(db, filepath.Join(dir, "wal")))
 		if cp, _, err := wlog.LastCheckpoint(filepath.Join(dir, "wal")); err == nil {
@@ -184,8 +206,43 @@ func open(dir string, o openOptions) *openReport {
 			rep.Checkpoint = &name
 		}
 	}
+	if o.compact {
+		rep.CompactError = text(rep.compact(db))
+	}
 	rep.CloseError = text(db.Close())
 	return rep
+}
+
+// appendFresh appends a sample of each of some new series, all as late as the newest one is.
+func appendFresh(db *tsdb.DB, count int) error {
+	app := db.Appender(context.Background())
+	newest := max(db.Head().MaxTime(), 0)
+	for _, block := range db.Blocks() {
+		newest = max(newest, block.Meta().MaxTime)
+	}
+	for i := range count {
+		name := labels.FromStrings("__name__", "oracle_fresh", "n", fmt.Sprint(i))
+		if _, err := app.Append(0, name, newest, 1); err != nil {
+			return errors.Join(err, app.Rollback())
+		}
+	}
+	return app.Commit()
+}
+
+// compact writes a block of all that the head holds, and cuts the WAL, as a compaction does of the older part of it.
+func (rep *openReport) compact(db *tsdb.DB) error {
+	if head := db.Head(); head.NumSeries() > 0 && head.MinTime() <= head.MaxTime() {
+		if err := db.CompactHead(tsdb.NewRangeHead(head, head.MinTime(), head.MaxTime())); err != nil {
+			return err
+		}
+	}
+	if err := db.CompactOOOHead(context.Background()); err != nil {
+		return err
+	}
+	var after openReport
+	err := after.query(db, false, false)
+	rep.Compacted = &after.NumSamples
+	return err
 }
 
 // serverOptions are the defaults of the server's flags (cmd/prometheus/main.go).

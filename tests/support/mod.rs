@@ -24,6 +24,8 @@ pub mod recipes;
 pub mod repairs;
 pub mod server;
 #[cfg(target_os = "linux")]
+pub mod states;
+#[cfg(target_os = "linux")]
 pub mod strace;
 pub mod table;
 pub mod tree;
