@@ -10,6 +10,7 @@ mod cursor;
 mod dialect;
 mod error;
 mod exemplars;
+mod glued;
 mod histograms;
 mod labels;
 mod loki;
@@ -29,6 +30,7 @@ mod uses;
 pub use dialect::Dialect;
 pub use error::DecodeError;
 pub use exemplars::{ExemplarEntry, ExemplarIter, ExemplarsRecord, encode_exemplars};
+pub use glued::glued;
 pub use histograms::{
     CUSTOM_BUCKETS_SCHEMA, DeltaIter, Deltas, FloatBits, FloatBitsIter, FloatHistogram, FloatHistogramEntry,
     FloatHistogramIter, FloatHistogramSample, FloatHistogramsRecord, Histogram, HistogramEntry,

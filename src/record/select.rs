@@ -39,9 +39,20 @@ impl Selected {
 
 /// The record of the entries whose ref is wanted. One that does not decode is taken as it is.
 pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
+    chosen(record, wanted, false)
+}
+
+/// Whether the record decodes, has entries, and is byte for byte what an encoder writes of them.
+pub(super) fn is_canonical(record: &[u8]) -> bool {
+    matches!(chosen(record, |_| true, true), Selected::Part { record: again, .. } if again == record)
+}
+
+/// As [`select`]; a record of which all is wanted is encoded again, too, if that is asked for.
+fn chosen(record: &[u8], wanted: impl Fn(u64) -> bool, encode_all: bool) -> Selected {
     let kind = RecordType::of(record);
     match Record::parse(record) {
         Record::Series(r) => among(
+            encode_all,
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
@@ -50,6 +61,7 @@ pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
             },
         ),
         Record::Samples(r) => among(
+            encode_all,
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
@@ -60,15 +72,24 @@ pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
                 }
             },
         ),
-        Record::Tombstones(r) => among(r.entries(), |e| wanted(e.series_ref), encode_tombstones),
-        Record::Exemplars(r) => {
-            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_exemplars(entries, out))
+        Record::Tombstones(r) => among(encode_all, r.entries(), |e| wanted(e.series_ref), encode_tombstones),
+        Record::Exemplars(r) => among(
+            encode_all,
+            r.entries(),
+            |e| wanted(e.series_ref),
+            |entries, out| encode_exemplars(entries, out),
+        ),
+        Record::MmapMarkers(r) => {
+            among(encode_all, r.entries(), |e| wanted(e.series_ref), encode_mmap_markers)
         }
-        Record::MmapMarkers(r) => among(r.entries(), |e| wanted(e.series_ref), encode_mmap_markers),
-        Record::Metadata(r) => {
-            among(r.entries(), |e| wanted(e.series_ref), |entries, out| encode_metadata(entries, out))
-        }
+        Record::Metadata(r) => among(
+            encode_all,
+            r.entries(),
+            |e| wanted(e.series_ref),
+            |entries, out| encode_metadata(entries, out),
+        ),
         Record::Histograms(r) => among(
+            encode_all,
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
@@ -77,6 +98,7 @@ pub fn select(record: &[u8], wanted: impl Fn(u64) -> bool) -> Selected {
             },
         ),
         Record::FloatHistograms(r) => among(
+            encode_all,
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
@@ -111,6 +133,7 @@ fn encode_histograms<E: Copy + Into<S>, S>(
 }
 
 fn among<E>(
+    encode_all: bool,
     entries: impl Iterator<Item = Result<E, DecodeError>>,
     wanted: impl Fn(&E) -> bool,
     encode: impl FnOnce(&[E], &mut Vec<u8>),
@@ -119,7 +142,7 @@ fn among<E>(
     let before = entries.len();
     entries.retain(wanted);
     let dropped = (before - entries.len()) as u64;
-    if dropped == 0 {
+    if dropped == 0 && !(encode_all && before > 0) {
         Selected::All
     } else if entries.is_empty() {
         Selected::Nothing { dropped }

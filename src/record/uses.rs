@@ -15,7 +15,15 @@ pub struct SeriesUse {
 }
 
 /// Calls `visit` for every entry up to the first that does not decode.
-pub fn each_use(record: &[u8], visit: impl FnMut(SeriesUse)) {
+pub fn each_use(record: &[u8], mut visit: impl FnMut(SeriesUse)) {
+    each_use_while(record, |now| {
+        visit(now);
+        true
+    });
+}
+
+/// As [`each_use`], as long as `visit` wants more.
+pub(super) fn each_use_while(record: &[u8], visit: impl FnMut(SeriesUse) -> bool) {
     let length = record.len();
     match Record::parse(record) {
         Record::Samples(r) => walk(length, r.entries(), |e| (e.series_ref, Some(e.t)), visit),
@@ -34,10 +42,12 @@ fn walk<E, I: Iterator<Item = Result<E, DecodeError>> + AtCursor>(
     length: usize,
     mut entries: I,
     of: impl Fn(E) -> (u64, Option<i64>),
-    mut visit: impl FnMut(SeriesUse),
+    mut visit: impl FnMut(SeriesUse) -> bool,
 ) {
     while let Some(Ok(entry)) = entries.next() {
         let (series_ref, time) = of(entry);
-        visit(SeriesUse { series_ref, time, end: length - entries.cursor().rest().len() });
+        if !visit(SeriesUse { series_ref, time, end: length - entries.cursor().rest().len() }) {
+            break;
+        }
     }
 }

@@ -79,10 +79,10 @@ pub fn plan(
     plan.orphans = orphans::orphans(report);
     let planned = match options.mode {
         Mode::Salvage => salvage::plan(target, report, forecast, options, &mut plan),
-        Mode::Prometheus => prometheus::plan(target, report, forecast, options, &mut plan),
+        Mode::Prometheus => prometheus::plan(target, report, forecast, options, &mut plan).map(|()| false),
     };
-    planned.at("read", target.path())?;
-    plan.steps.extend(record::step(target, report, &plan).at("list", target.path())?);
+    let counted = planned.at("read", target.path())?;
+    plan.steps.extend(record::step(target, report, &plan, counted).at("list", target.path())?);
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
     let touched: HashSet<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
     plan.inputs = input::all(target, &touched).at("read", target.path())?;

@@ -1,12 +1,31 @@
-//! Records of which only the first entries can be decoded: what these are worth, and what stands for them.
+//! Records that do not decode to their end: what takes their place.
 //!
-//! A record ends where its bytes end, so the bytes up to the end of an entry are a record, too.
+//! Either the records of which they are glued together, or one of the first entries. A record ends where its bytes end, so the bytes up to the end of an entry are a record, too.
 
-use crate::record::{Record, RecordType, encode_samples, encode_samples_v2, encode_series};
+use crate::record::{Record, RecordType, encode_samples, encode_samples_v2, encode_series, summarize};
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header};
 use crate::wal::{Compression, crc};
 
 use crate::wal::fill::{fill, literal};
+
+/// What takes the place of a record that does not decode to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// The first of its entries.
+    Part(Partial),
+    /// The records that are glued together in it: nothing is lost. The segment is written anew, since each needs a header.
+    Parts(Vec<Vec<u8>>),
+}
+
+impl Instead {
+    /// The records.
+    pub(super) fn records(&self) -> &[Vec<u8>] {
+        match self {
+            Self::Part(part) => std::slice::from_ref(&part.record),
+            Self::Parts(records) => records,
+        }
+    }
+}
 
 /// What is kept of a record.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +36,22 @@ pub(super) struct Partial {
     pub(super) record: Vec<u8>,
     /// As many bytes as the fragment had: one with this record, and fillings.
     pub(super) bytes: Vec<u8>,
+}
+
+/// The records of which `record` is glued together, which end there.
+pub(super) fn parts(record: &[u8], ends: &[usize]) -> Vec<Vec<u8>> {
+    let starts = [0].into_iter().chain(ends.iter().copied());
+    starts.zip(ends).filter_map(|(start, &end)| record.get(start..end)).map(<[u8]>::to_vec).collect()
+}
+
+/// In words.
+pub(super) fn in_words(parts: &[Vec<u8>]) -> String {
+    let one = |part: &Vec<u8>| {
+        let summary = summarize(part);
+        let name = summary.record_type.map_or("unknown", RecordType::name);
+        format!("{name} with {} {}", summary.entries, if summary.entries == 1 { "entry" } else { "entries" })
+    };
+    parts.iter().map(one).collect::<Vec<_>>().join(" and ")
 }
 
 /// What can be kept of the record in `fragment`, which is not compressed and all of it, if it is one of series or samples.

@@ -9,11 +9,13 @@ use crate::tsdb::Target;
 use crate::tsdb::losses::{self, LostLabels};
 
 /// The step that records what stays without labels once the steps of `plan` are done, if anything does and no earlier
-/// repair has recorded it. None if damage stays: what comes of that is not known.
-pub(super) fn step(target: &Target, report: &Report, plan: &Plan) -> io::Result<Option<Step>> {
+/// repair has recorded it. None if damage stays: what comes of that is not known. `counted` says whether the plan counts what stays.
+pub(super) fn step(target: &Target, report: &Report, plan: &Plan, counted: bool) -> io::Result<Option<Step>> {
     // Without a WAL nothing is replayed, and the labels are where that is.
     let has_wal = report.logs.iter().any(|log| log.kind == LogKind::Wal);
-    let Some(lost) = lost(report, plan).filter(|_| has_wal && plan.left.is_empty()) else { return Ok(None) };
+    let Some(lost) = lost(report, plan, counted).filter(|_| has_wal && plan.left.is_empty()) else {
+        return Ok(None);
+    };
     let newest = plan.orphans.and_then(|orphans| orphans.to);
     let newest = newest.max(without_labels(report).and_then(|without| without.to));
     if losses::recorded(target.path()).is_some_and(|(recorded, _)| recorded.cover(newest)) {
@@ -32,21 +34,21 @@ pub(super) fn step(target: &Target, report: &Report, plan: &Plan) -> io::Result<
 }
 
 /// What stays without labels; without counts where these are not known.
-fn lost(report: &Report, plan: &Plan) -> Option<LostLabels> {
+fn lost(report: &Report, plan: &Plan, counted: bool) -> Option<LostLabels> {
     let logs = report.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
     let newest = logs.filter_map(|log| log.max_time).max();
     if let Some(orphans) = plan.orphans.filter(|orphans| orphans.samples.unwrap_or(orphans.entries) > 0) {
         // What a step restores may be newer than all that is replayed now.
         let to = orphans.to.max(newest).unwrap_or(i64::MIN);
-        let counted = without_labels(report).is_some() || !plan.steps.is_empty();
-        return counted.then(|| LostLabels::new(to, Some(orphans.series), Some(orphans.entries)));
+        let is_new = without_labels(report).is_some() || !plan.steps.is_empty();
+        return is_new.then(|| LostLabels::new(to, Some(orphans.series), Some(orphans.entries)));
     }
     // What goes for the confusion of generations, or comes too late for what the newest one has, is not loaded.
     if !plan.steps.is_empty() && report.findings.iter().any(Finding::is_of_generations) {
         return Some(LostLabels::new(newest.unwrap_or(i64::MIN), None, None));
     }
     // All have labels again, or how many do not was not counted.
-    let not_counted = plan.orphans.is_none() && plan.labels.found.is_empty();
+    let not_counted = !counted && plan.orphans.is_none() && plan.labels.found.is_empty();
     without_labels(report).filter(|_| not_counted)?;
     Some(LostLabels::new(newest.unwrap_or(i64::MIN), None, None))
 }

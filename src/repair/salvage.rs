@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::fence::Refs;
 use super::generations::Generations;
+use super::partial::{Instead, in_words};
 use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
 use super::{
     Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced, sequence,
@@ -17,14 +18,15 @@ use crate::scan::code::Code;
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
 
-/// Plans what mends the data directory `target`, of which `report` is the scan.
+/// Plans what mends the data directory `target`, of which `report` is the scan. Whether it was counted what stays without labels
+/// then.
 pub(super) fn plan(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
     options: Options,
     plan: &mut Plan,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
     // Refs that mean several series are no sign of a run if each is defined once where the pages belong.
@@ -35,7 +37,7 @@ pub(super) fn plan(
         // What belongs to whom is not known.
         Err(reason) => {
             refuse(report, reason, plan);
-            return Ok(());
+            return Ok(false);
         }
     };
     let generations = generations.as_ref();
@@ -64,7 +66,7 @@ pub(super) fn plan(
         plan.steps.extend(head_chunks::steps(target, generations)?);
         if !plan.steps.is_empty() && !options.assumed.version.passes_over_unknown_encodings() {
             refuse(report, head_chunks::TOO_OLD, plan);
-            return Ok(());
+            return Ok(false);
         }
     }
     let mut corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
@@ -97,16 +99,18 @@ pub(super) fn plan(
             report.findings.iter().filter(|finding| generations.is_some_and(|g| g.mends(finding)));
         let reason = "other damage here is not mended, and as long as that stands nothing is changed";
         plan.left.extend(numbering.map(|finding| left(finding, reason)));
-        return Ok(());
+        return Ok(false);
     }
-    match labels::recover(&scanned, generations, before, plan)? {
+    let recovered = labels::recover(&scanned, generations, before, plan)?;
+    match recovered {
         Some(recovered) => corrected.defined = corrected.defined.max(recovered.highest),
         // How many of them get their labels back is not counted.
         None if corrected.defined.is_some() || generations.is_some() => plan.orphans = None,
         None => {}
     }
     if let Some(generations) = generations {
-        return renumber(&scanned, generations, corrected, plan);
+        renumber(&scanned, generations, corrected, plan)?;
+        return Ok(recovered.is_some());
     }
     if (!plan.steps.is_empty() || wants_fence) && !is_emptied {
         let refs = Refs::in_logs(report).and(corrected);
@@ -114,7 +118,7 @@ pub(super) fn plan(
         let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;
         plan.steps.splice(..0, fence);
     }
-    Ok(())
+    Ok(recovered.is_some())
 }
 
 /// Nothing is touched.
@@ -435,10 +439,20 @@ fn how(file: &File, standing: &Standing, change: &Change, finding: &Finding) -> 
         Change::Patch { .. } => "; the rest is filled with records that say nothing",
         _ => "",
     };
-    match standing.kept_in_part(at) {
-        0 => lost_tombstones(file, finding, what_comes_there(change, finding)),
-        1 => format!("its first entry is kept, which can be read{rest}"),
-        entries => format!("its first {entries} entries are kept, which can be read{rest}"),
+    match standing.instead_of(at) {
+        None => lost_tombstones(file, finding, what_comes_there(change, finding)),
+        Some(Instead::Parts(parts)) => {
+            format!(
+                "the segment is written anew with each of these records for itself, nothing is lost: {}",
+                in_words(parts)
+            )
+        }
+        Some(Instead::Part(part)) if part.entries == 1 => {
+            format!("its first entry is kept, which can be read{rest}")
+        }
+        Some(Instead::Part(part)) => {
+            format!("its first {} entries are kept, which can be read{rest}", part.entries)
+        }
     }
 }
 
@@ -468,11 +482,12 @@ fn what_comes_there(change: &Change, finding: &Finding) -> &'static str {
 
 fn loss(standing: &Standing, finding: &Finding) -> Loss {
     let at = finding.offset.unwrap_or(u64::MAX);
-    match standing.kept_in_part(at) {
+    match standing.instead_of(at) {
         _ if standing.is_corrected(at) => Loss::NOTHING,
-        0 => Loss::new(finding.lost.records, finding.lost.entries),
+        Some(Instead::Parts(_)) => Loss::NOTHING,
+        None => Loss::new(finding.lost.records, finding.lost.entries),
         // The record is still there; what else it held is not known.
-        _ => Loss::new(Some(0), None),
+        Some(Instead::Part(_)) => Loss::new(Some(0), None),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use super::fence::Refs;
-use super::partial::{self, Partial, partial};
+use super::partial::{self, Instead, partial};
 use crate::change::plan::{Change, Content, Loss, Method, PageRun, Patch};
 use crate::change::{Contents as NewBytes, write_series};
 use crate::forecast::Version;
@@ -132,8 +132,8 @@ pub(super) struct Standing {
     length: u64,
     /// The version of the agent that is to read it, if one is.
     agent: Option<Version>,
-    /// Records that go in part, and where they stand, in order.
-    partial: Vec<(Range<u64>, Partial)>,
+    /// Records that do not decode, where they stand, and what takes their place, in order.
+    instead: Vec<(Range<u64>, Instead)>,
     /// Records that the agent refuses: their fragments, what it has against them, and their entries.
     refused: Vec<(Vec<Range<u64>>, String, u64)>,
 }
@@ -168,16 +168,17 @@ impl Standing {
         standing.corrected = corrected.iter().map(|problem| problem.range.start).collect();
         standing.keep(ranges.into_iter());
         standing.kept.sort_by_key(|range| range.start);
-        standing.partial = standing.partial(source);
+        standing.instead = standing.instead(source);
         standing
-            .keep(standing.partial.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>().into_iter());
+            .keep(standing.instead.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>().into_iter());
         standing.kept.sort_by_key(|range| range.start);
         standing
     }
 
-    /// The records of which the first entries are kept: those that do not decode to their end, where nothing else is wrong
-    /// in their page and what they say fits what is kept around them.
-    fn partial<S: ReadAt + ?Sized>(&self, source: &S) -> Vec<(Range<u64>, Partial)> {
+    /// The records of which something is kept that do not decode to their end. Those that are glued together of several are
+    /// taken apart, unless what is kept around them speaks against it. Of the others the first entries are kept, where nothing
+    /// else is wrong in their page and what they say fits what is kept around them.
+    fn instead<S: ReadAt + ?Sized>(&self, source: &S) -> Vec<(Range<u64>, Instead)> {
         let undecodable = self
             .problems
             .iter()
@@ -190,6 +191,15 @@ impl Standing {
         let mut surroundings = None;
         let mut found = Vec::new();
         for problem in undecodable {
+            if !problem.glued.is_empty() {
+                let surroundings =
+                    surroundings.get_or_insert_with(|| Surroundings::of(source, self.length, is_kept));
+                let parts = self.taken_apart(source, problem);
+                if let Some(parts) = parts.filter(|parts| !surroundings.contradict(parts)) {
+                    found.push((problem.range.clone(), Instead::Parts(parts)));
+                    continue;
+                }
+            }
             let page = page_start(problem.range.start);
             if problem.range.end > page_end(page) || touched.get(&page).is_some_and(|&problems| problems > 1)
             {
@@ -203,11 +213,22 @@ impl Standing {
             let surroundings =
                 surroundings.get_or_insert_with(|| Surroundings::of(source, self.length, is_kept));
             if surroundings.support(&part.record, problem.range.start) {
-                found.push((problem.range.clone(), part));
+                found.push((problem.range.clone(), Instead::Part(part)));
             }
         }
         found.sort_by_key(|(range, _)| range.start);
         found
+    }
+
+    /// The records that are glued together in one; none if the agent that is to read them refuses one.
+    fn taken_apart<S: ReadAt + ?Sized>(&self, source: &S, problem: &Problem) -> Option<Vec<Vec<u8>>> {
+        let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
+        let head = stored_of(source, &problem.range, None, &mut stored).ok()?;
+        let record = unpacker.unpack(head.compression(), &stored).ok()?;
+        let parts = partial::parts(record, &problem.glued);
+        let is_refused =
+            |part: &Vec<u8>| self.agent.is_some_and(|version| Reader::Agent.refuses(part, version).is_some());
+        (!parts.iter().any(is_refused)).then_some(parts)
     }
 
     /// How many problems touch a page, by its offset.
@@ -225,12 +246,12 @@ impl Standing {
 
     /// Records that are kept, whole or in part.
     pub(super) fn kept_records(&self) -> u64 {
-        self.records + self.partial.len() as u64
+        self.records + self.instead.iter().map(|(_, instead)| instead.records().len() as u64).sum::<u64>()
     }
 
-    /// How many entries are kept of the record at `offset`, which does not decode to its end; 0 if it goes whole.
-    pub(super) fn kept_in_part(&self, offset: u64) -> usize {
-        part_at(&self.partial, offset).map_or(0, |part| part.entries)
+    /// What takes the place of the record at `offset`, which does not decode to its end; nothing if it goes whole.
+    pub(super) fn instead_of(&self, offset: u64) -> Option<&Instead> {
+        instead_at(&self.instead, offset)
     }
 
     fn keep(&mut self, fragments: impl Iterator<Item = Range<u64>>) {
@@ -289,7 +310,8 @@ impl Standing {
             .any(|problem| matches!(&problem.kind, ProblemKind::Framing(fault) if too_large(fault)))
     }
 
-    /// The refs of the records that are right again once a bit is flipped back: no scan has counted these yet.
+    /// The refs of the records that are right again once a bit is flipped back, and of those that take the place of others: no
+    /// scan has counted these yet.
     pub(super) fn corrected_refs<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Refs> {
         let mut refs = Refs::default();
         let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
@@ -299,6 +321,9 @@ impl Standing {
             let Ok(record) = unpacker.unpack(head.compression(), &stored) else { continue };
             refs.learn(record);
         }
+        for (_, instead) in &self.instead {
+            instead.records().iter().for_each(|record| refs.learn(record));
+        }
         Ok(refs)
     }
 
@@ -306,11 +331,16 @@ impl Standing {
     pub(super) fn mend<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Mend> {
         let holes = self.holes();
         let mut patches: Vec<Patch> = self.corrections(source)?;
-        patches.extend(self.partial.iter().map(|(range, part)| Patch {
-            offset: range.start,
-            replaces: range.end - range.start,
-            with: Content::Bytes(part.bytes.clone()),
-        }));
+        for (range, instead) in &self.instead {
+            let Instead::Part(part) = instead else {
+                return Ok(Mend::Rewrite { records: self.kept_records() });
+            };
+            patches.push(Patch {
+                offset: range.start,
+                replaces: range.end - range.start,
+                with: Content::Bytes(part.bytes.clone()),
+            });
+        }
         let tail = self.kept.iter().map(|range| range.end).max().unwrap_or(0);
         for hole in &holes {
             let length = hole.end - hole.start;
@@ -456,10 +486,10 @@ pub(super) enum Mend {
     Rewrite { records: u64 },
 }
 
-/// Of records that go in part, in order, the one at `offset`.
-fn part_at(partial: &[(Range<u64>, Partial)], offset: u64) -> Option<&Partial> {
-    let at = partial.binary_search_by_key(&offset, |(range, _)| range.start).ok()?;
-    Some(&partial[at].1)
+/// What takes the place of the record at `offset`.
+fn instead_at(instead: &[(Range<u64>, Instead)], offset: u64) -> Option<&Instead> {
+    let at = instead.binary_search_by_key(&offset, |(range, _)| range.start).ok()?;
+    Some(&instead[at].1)
 }
 
 /// The damaged bytes of a problem, and what is lost with them.
@@ -572,7 +602,7 @@ fn rewrite<W: io::Write>(
         let compression = match stands {
             Stands::Whole => stored_of(source, &range, None, &mut stored)?.compression(),
             Stands::Corrected(mended) => stored_of(source, &range, Some(&mended), &mut stored)?.compression(),
-            Stands::InPart(record) => {
+            Stands::Instead(record) => {
                 stored = record;
                 Compression::None
             }
@@ -606,8 +636,8 @@ enum Stands {
     Whole,
     /// Once a bit is flipped back.
     Corrected(Mended),
-    /// Its first entries: this record of them.
-    InPart(Vec<u8>),
+    /// This one takes its place, or is one of those that do.
+    Instead(Vec<u8>),
 }
 
 /// Where the records stand that can be had, in order; for an agent, those that it takes.
@@ -639,8 +669,11 @@ fn places_of_records(source: &File, length: u64, mending: Mending<'_>) -> Vec<(R
     let mut records = mending.salvage(source, length, new);
     records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
     if records.undecodable {
-        let partial = Standing::of(source, length, mending).partial;
-        records.places.extend(partial.into_iter().map(|(range, part)| (range, Stands::InPart(part.record))));
+        for (range, instead) in Standing::of(source, length, mending).instead {
+            let places =
+                instead.records().iter().map(|record| (range.clone(), Stands::Instead(record.clone())));
+            records.places.extend(places);
+        }
     }
     records.places.sort_by_key(|(range, _)| range.start);
     records.places
@@ -683,7 +716,7 @@ pub(super) fn take_standing_before<T: Take>(
         end: u64,
         source: &'a Bytes<'a>,
         agent: Option<Version>,
-        partial: &'a [(Range<u64>, Partial)],
+        instead: &'a [(Range<u64>, Instead)],
         undecodable: bool,
     }
     impl<T: Take> Taking<'_, T> {
@@ -714,29 +747,29 @@ pub(super) fn take_standing_before<T: Take>(
                 }
             } else if matches!(damage.kind, ProblemKind::Decode(_)) {
                 self.undecodable = true;
-                if let Some(part) = part_at(self.partial, damage.range.start) {
-                    self.take(&part.record);
+                if let Some(instead) = instead_at(self.instead, damage.range.start) {
+                    instead.records().iter().for_each(|record| self.take(record));
                 }
             }
         }
     }
     let (bytes, all) = mending.bytes(source, length);
     let end = if mending.places.is_some() { all } else { end };
-    let taken_with = |partial: &[(Range<u64>, Partial)]| {
+    let taken_with = |instead: &[(Range<u64>, Instead)]| {
         let new = || Taking {
             taker: new(),
             end,
             source: &bytes,
             agent: mending.agent,
-            partial,
+            instead,
             undecodable: false,
         };
         let taking = mending.salvage(source, length, new);
         (taking.taker, taking.undecodable)
     };
     let (taker, undecodable) = taken_with(&[]);
-    let partial = if undecodable { Standing::of(source, length, mending).partial } else { Vec::new() };
-    if partial.is_empty() { taker } else { taken_with(&partial).0 }
+    let instead = if undecodable { Standing::of(source, length, mending).instead } else { Vec::new() };
+    if instead.is_empty() { taker } else { taken_with(&instead).0 }
 }
 
 /// The data of the fragments that stand in `range`, corrected; and the last one's first byte.

@@ -205,6 +205,15 @@ impl Context {
         fits
     }
 
+    /// Whether a record has refs or times such as no other of the segment comes near, or series that others define.
+    pub(super) fn is_strange(&self, data: &[u8]) -> bool {
+        let redefines = match Decoded::parse(data) {
+            Decoded::Series(series) => self.redefines(&series),
+            _ => false,
+        };
+        redefines || self.is_foreign(&uses(data))
+    }
+
     /// Whether any record uses that ref.
     pub(super) fn uses(&self, series_ref: u64) -> bool {
         self.refs.contains(&series_ref)
@@ -245,6 +254,20 @@ fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
         last = Some(name);
         sorted && !name.is_empty() && std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok()
     }) && !entry.labels.is_empty()
+}
+
+/// Whether what says something of text in records that end there says it as Prometheus does.
+pub(super) fn parts_are_plausible(record: &[u8], ends: &[usize]) -> bool {
+    let starts = [0].into_iter().chain(ends.iter().copied());
+    starts.zip(ends).filter_map(|(start, &end)| record.get(start..end)).all(|part| {
+        match Decoded::parse(part) {
+            Decoded::Series(series) => series.entries().flatten().all(|entry| plausible_labels(&entry)),
+            Decoded::Metadata(metadata) => {
+                metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
+            }
+            _ => true,
+        }
+    })
 }
 
 /// A metric type that exists, and text (`tsdb/record/record.go`, `MetricType`).

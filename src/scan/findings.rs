@@ -206,9 +206,16 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (Code, String) {
         ProblemKind::Framing(fault) => fault,
         ProblemKind::Decode(error) => {
             let what = if kind == LogKind::ChunkSnapshot { "chunk snapshot" } else { "record" };
+            let glued = match problem.glued.len() {
+                0 => String::new(),
+                parts => format!(
+                    "; it is {parts} records, one appended to the other: an agent before 3.15, or Grafana Alloy, kept what it \
+                     could not write"
+                ),
+            };
             return (
                 Code::DecodeError,
-                format!("the checksum is right, and the {what} does not decode: {error}"),
+                format!("the checksum is right, and the {what} does not decode: {error}{glued}"),
             );
         }
         ProblemKind::Spliced(why) => {

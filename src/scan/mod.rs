@@ -179,7 +179,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         files: of_state.iter().any(|finding| sequence::MISSING.contains(&finding.code))
             || order.checkpoint.is_some_and(|log| {
                 let is_emptied = |finding: &Finding| {
-                    finding.code == Code::EmptySegment && finding.severity != Severity::Note
+                    finding.code == report::Code::EmptySegment && finding.severity != Severity::Note
                 };
                 of_logs[log].iter().any(is_emptied)
             }),

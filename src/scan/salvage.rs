@@ -71,6 +71,8 @@ pub struct Problem {
     pub correction: Option<Mended>,
     /// Nothing that can be read follows in this segment.
     pub at_tail: bool,
+    /// Where the records end that are glued together in this one ([`record::glued`]); none if that is not what is wrong.
+    pub glued: Vec<usize>,
 }
 
 /// What is wrong with damaged bytes.
@@ -265,8 +267,12 @@ impl Doubts {
     }
 
     /// What a record shows that is taken as it is, or is a problem of its own.
-    fn look_at(&mut self, record: &Record<'_>, summary: &Summary, problem: bool) {
-        self.corrections |= problem && record.compression == Compression::None;
+    fn look_at(&mut self, record: &Record<'_>, summary: &Summary, problem: Option<&Problem>) {
+        if problem.is_some_and(|problem| !problem.glued.is_empty()) {
+            // Its fragments are whole and decode to the end: nothing is in doubt.
+            return;
+        }
+        self.corrections |= problem.is_some() && record.compression == Compression::None;
         if record.is_joined() && summary.record_type.is_none() && !record.has_own_checksum {
             self.unproven = Some(record.offset..record.end);
         }
@@ -342,11 +348,16 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
                     Reading::Snapshot => (snapshot_contents(record.data), snapshot_problem(&record)),
                     Reading::Prometheus => {
                         let summary = visitor.decode(record.data);
-                        let problem = match decisions.refused.get(&record.offset) {
+                        let mut problem = match decisions.refused.get(&record.offset) {
                             Some(why) => Some(problem_of(&record, ProblemKind::Spliced(why))),
                             None => record_problem(&record, &summary, &mut unpacker),
                         };
-                        doubts.look_at(&record, &summary, problem.is_some());
+                        if let Some(problem) = &mut problem
+                            && matches!(problem.kind, ProblemKind::Decode(_))
+                        {
+                            problem.glued = glued(&record);
+                        }
+                        doubts.look_at(&record, &summary, problem.as_ref());
                         (contents_of(&summary), problem)
                     }
                 };
@@ -467,7 +478,15 @@ fn problem_of(record: &Record<'_>, kind: ProblemKind) -> Problem {
         entries: None,
         correction: None,
         at_tail: false,
+        glued: Vec::new(),
     }
+}
+
+/// Where the records end that are glued together in one that does not decode, and can be told apart.
+fn glued(record: &Record<'_>) -> Vec<usize> {
+    record::glued(record.data)
+        .filter(|ends| context::parts_are_plausible(record.data, ends))
+        .unwrap_or_default()
 }
 
 fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
@@ -482,6 +501,7 @@ fn framing_problem(damage: Damage, decisions: &Decisions) -> Problem {
         places: damage.places,
         correction: mended,
         at_tail: false,
+        glued: Vec::new(),
     }
 }
 
@@ -622,6 +642,12 @@ impl Surroundings {
     /// Of the records that begin at `trusted` offsets of the first `length` bytes of `source`.
     pub(crate) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, trusted: impl Fn(u64) -> bool) -> Self {
         Self(Context::of(source, length, Pairs::default(), |record| trusted(record.offset)))
+    }
+
+    /// Whether they speak against one of the records `parts`: it has refs or times such as none of theirs comes near, or
+    /// series that they define.
+    pub(crate) fn contradict(&self, parts: &[Vec<u8>]) -> bool {
+        parts.iter().any(|part| self.0.is_strange(part))
     }
 
     /// Whether they speak for `data` at `offset`: every ref is one of theirs, every time near theirs, labels are

@@ -148,7 +148,10 @@ fn is_suspicious(problem: &Problem) -> bool {
                 | Fault::DuplicatedPage { .. }
         ),
         ProblemKind::Spliced(_) => true,
-        ProblemKind::Decode(_) => problem.range.end > problem.range.start - problem.range.start % PAGE + PAGE,
+        ProblemKind::Decode(_) => {
+            problem.glued.is_empty()
+                && problem.range.end > problem.range.start - problem.range.start % PAGE + PAGE
+        }
         ProblemKind::Flags => false,
     }
 }
