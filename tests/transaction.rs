@@ -294,10 +294,10 @@ fn a_repair_that_staged_nothing_is_refused() {
         _ => format!("{line}\n"),
     });
     fs::write(&checksums, lines.collect::<String>()).unwrap();
-    let now = tree(&place.data());
+    let now = tree(&place.data().join("wal"));
     let error = resume(&place).unwrap_err().to_string();
     assert!(error.contains("0.0.9") && error.contains("walfix undo"), "{error}");
-    assert_eq!(difference(&now, &tree(&place.data())), None);
+    assert_eq!(difference(&now, &tree(&place.data().join("wal"))), None);
     repair::undo(&place.backup()).unwrap();
     assert_eq!(difference(&before, &tree(&place.data())), None);
 }
