@@ -498,6 +498,29 @@ fn files_that_are_missing_or_damaged() {
         ),
         ("the last is torn", vec![log(), ("chunks_head/000001", torn)], None, 1),
         (
+            "a name of one digit",
+            vec![log(), ("chunks_head/1", file(0..60)), ("chunks_head/000002", late(1))],
+            Some("misnamed_head_chunks"),
+            2,
+        ),
+        (
+            "a name of eight digits, twice",
+            vec![log(), ("chunks_head/00000001", file(0..60)), ("chunks_head/00000002", late(1))],
+            Some("misnamed_head_chunks"),
+            2,
+        ),
+        (
+            "the same number twice",
+            vec![
+                log(),
+                ("chunks_head/000001", file(0..60)),
+                ("chunks_head/1", file(0..60)),
+                ("chunks_head/00000001", file(0..60)),
+            ],
+            Some("misnamed_head_chunks"),
+            1,
+        ),
+        (
             "a missing one and a bit",
             vec![log(), ("chunks_head/000001", changed(8 + one + 30, 1)), ("chunks_head/000003", late(1))],
             Some("damaged_head_chunk"),

@@ -163,9 +163,9 @@ impl HeadChunks {
             findings.push(Finding { cause: Some(Cause::Files), ..finding });
         }
         for file in &self.listed.misnamed {
-            let then = "that compaction fails, this file stays, and a later start fails since the files behind it are gone";
             let message = format!(
-                "Prometheus takes it for file {}, and looks for that name when its chunks are in blocks: {then}",
+                "Prometheus takes it for file {}, and looks for that name to remove it when its chunks are in blocks: every \
+                 compaction fails from then on, and the WAL is not cut any more",
                 file.right_name()
             );
             let finding =

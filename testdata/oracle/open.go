@@ -86,7 +86,7 @@ func runOpen(args []string, out io.Writer) error {
 	flags.BoolVar(&o.appends, "append", false, "append a sample of a new series before anything is read")
 	flags.BoolVar(&o.now, "now", false, "append a sample of now, as a scrape does, after all has been read")
 	flags.IntVar(&o.fresh, "fresh", 0, "append a sample of each of so many new series after all has been read")
-	flags.BoolVar(&o.compact, "compact", false, "open three times more: the second start makes the checkpoint, the third compacts all of the head into a block")
+	flags.BoolVar(&o.compact, "compact", false, "open three times more: the second start makes the checkpoint, the third compacts all of the head into a block, and so does the fourth")
 	flags.BoolVar(&o.snapshot, "snapshot", false, "with the feature memory-snapshot-on-shutdown")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "when to call it hung")
 	dir, err := parseDir(flags, args)
@@ -110,7 +110,7 @@ func runOpen(args []string, out io.Writer) error {
 			rep.Again = open(dir, second)
 			o.checkpoint, o.appends, o.fresh = false, false, 0
 			third := open(dir, o)
-			o.compact, o.now = false, false
+			o.fresh, o.now = first.fresh, false
 			rep.Again.Again, third.Again = third, open(dir, o)
 		} else if o.again {
 			o.checkpoint, o.appends, o.fresh = false, false, 0

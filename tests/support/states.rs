@@ -31,7 +31,8 @@ struct Kind {
     snapshot: bool,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
+    Kind { name: "rich", arguments: &["--rich"], block: false, chunks: false, snapshot: false },
     Kind { name: "none", arguments: &[], block: true, chunks: false, snapshot: false },
     Kind {
         name: "chunks",
@@ -95,6 +96,11 @@ impl Healthy {
 
     pub fn has_snapshot(&self) -> bool {
         self.kind.snapshot
+    }
+
+    /// Whether it has samples and series alone, and no histograms or tombstones.
+    pub fn is_plain(&self) -> bool {
+        self.kind.name != "rich"
     }
 }
 
@@ -165,12 +171,23 @@ pub const USER: u32 = 12_345;
 pub struct State {
     /// In words.
     pub words: String,
-    /// Whether what is lost cannot be told from what never was: a log that ends early.
-    pub without_trace: bool,
-    /// Whether what was written is there and cannot be read any more.
-    pub destroyed: bool,
-    /// Whether there are bytes that are not as they were, and hold nothing.
-    pub odd: bool,
+    pub traces: Traces,
+}
+
+/// What a change leaves behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Traces {
+    /// What is lost shows.
+    #[default]
+    All,
+    /// What is lost cannot be told from what never was: a log that ends early.
+    None,
+    /// What was written is there, and cannot be read any more.
+    Destroyed,
+    /// There are bytes that are not as they were, and hold nothing.
+    Odd,
+    /// Only a compaction, or a start after that, goes wrong.
+    FailsToCompact,
 }
 
 impl State {
@@ -326,7 +343,7 @@ pub fn bring(
             }
             oracle.json(&arguments, data);
             let words = format!("{} ({before:?}), then {}", state.words, arguments.join(" "));
-            State { words, without_trace: true, ..State::default() }
+            State { words, traces: Traces::None }
         }
     })
 }
@@ -428,12 +445,12 @@ fn head_chunks(random: &mut Rng, data: &Path, files: &[PathBuf]) -> Option<State
         2 => {
             let to = format!("chunks_head/{number}");
             fs::copy(&path, data.join(&to)).unwrap();
-            State::of(format!("{name} is there again as {to}"))
+            State { traces: Traces::FailsToCompact, ..State::of(format!("{name} is there again as {to}")) }
         }
         3 => {
             let to = format!("chunks_head/{number:08}");
             fs::rename(&path, data.join(&to)).unwrap();
-            State::of(format!("{name} is named {to}"))
+            State { traces: Traces::FailsToCompact, ..State::of(format!("{name} is named {to}")) }
         }
         4 => {
             let others = ["notes.txt", "000001.bak", "lost+found", ".snapshot", "-1"];
@@ -456,7 +473,7 @@ fn head_chunks(random: &mut Rng, data: &Path, files: &[PathBuf]) -> Option<State
             overwrite(random, &path, end - 4, end);
             let is_last = is_last_file && which + 1 == chunks.len();
             let words = format!("checksum of chunk {which} of {} in {name} changed", chunks.len());
-            State { destroyed: !is_last, odd: is_last, ..State::of(words) }
+            State { traces: if is_last { Traces::Odd } else { Traces::Destroyed }, ..State::of(words) }
         }
         7 | 8 => {
             let which = random.usize(..chunks.len());
@@ -464,14 +481,19 @@ fn head_chunks(random: &mut Rng, data: &Path, files: &[PathBuf]) -> Option<State
             overwrite(random, &path, from, end - 4);
             let is_last = is_last_file && which + 1 == chunks.len();
             let words = format!("bytes of chunk {which} of {} in {name} changed", chunks.len());
-            State { destroyed: !is_last, odd: is_last, ..State::of(words) }
+            State { traces: if is_last { Traces::Odd } else { Traces::Destroyed }, ..State::of(words) }
         }
         9 => {
             let length = random.usize(8..used);
             cut(&path, length as u64);
             let is_whole = length == 8 || chunks.iter().any(|&(_, end)| end == length);
             let words = format!("{name} cut to {length} of {used}");
-            State { destroyed: !is_last_file && !is_whole, odd: is_last_file, ..State::of(words) }
+            let traces = match (is_last_file, is_whole) {
+                (true, _) => Traces::Odd,
+                (false, false) => Traces::Destroyed,
+                (false, true) => Traces::All,
+            };
+            State { traces, ..State::of(words) }
         }
         _ => {
             let length = usize::try_from(path.metadata().unwrap().len()).unwrap();
@@ -479,7 +501,7 @@ fn head_chunks(random: &mut Rng, data: &Path, files: &[PathBuf]) -> Option<State
                 return None;
             }
             overwrite(random, &path, used, length);
-            State { odd: true, ..State::of(format!("zeros of {name} changed, from {used} on")) }
+            State { traces: Traces::Odd, ..State::of(format!("zeros of {name} changed, from {used} on")) }
         }
     })
 }
@@ -520,7 +542,7 @@ fn consequences(base: &Base, data: &Path, path: &str) -> State {
     let is_checkpoint = log.contains("checkpoint");
     let is_last = base.segments_of(log).last().is_none_or(|last| last.as_str() <= path);
     let Ok(now) = fs::read(data.join(path)) else {
-        return State { without_trace: is_last, ..State::default() };
+        return State { traces: if is_last { Traces::None } else { Traces::All }, ..State::default() };
     };
     if now == *before {
         return State::default();
@@ -529,7 +551,8 @@ fn consequences(base: &Base, data: &Path, path: &str) -> State {
     let is_in_a_record = records.iter().any(|record| record.offset() < same && same < record.end());
     if now.len() <= before.len() && now[same..].iter().all(|&byte| byte == 0) {
         let without_trace = !is_in_a_record || is_last && !is_checkpoint;
-        return State { without_trace, destroyed: !without_trace, ..State::default() };
+        let traces = if without_trace { Traces::None } else { Traces::Destroyed };
+        return State { traces, ..State::default() };
     }
     let longer = now.len().saturating_sub(before.len());
     let stands = |fragment: &std::ops::Range<usize>| {
@@ -545,7 +568,7 @@ fn consequences(base: &Base, data: &Path, path: &str) -> State {
     };
     let fragments = || records.iter().flat_map(|record| &record.fragments);
     let destroyed = fragments().any(|fragment| !stands(fragment) && !stands_but_for_flags(fragment));
-    State { destroyed, odd: !destroyed, ..State::default() }
+    State { traces: if destroyed { Traces::Destroyed } else { Traces::Odd }, ..State::default() }
 }
 
 /// Chunk snapshots.
@@ -572,12 +595,12 @@ fn snapshots(random: &mut Rng, healthy: &Healthy, data: &Path) -> Option<State> 
         1 => {
             let used = fs::read(&file).unwrap().iter().rposition(|&byte| byte != 0)? + 1;
             overwrite(random, &file, 0, used);
-            State { odd: true, ..State::of("the snapshot overwritten") }
+            State { traces: Traces::Odd, ..State::of("the snapshot overwritten") }
         }
         2 => {
             let to = random.u64(..length);
             cut(&file, to);
-            State { odd: true, ..State::of(format!("the snapshot cut to {to} of {length}")) }
+            State { traces: Traces::Odd, ..State::of(format!("the snapshot cut to {to} of {length}")) }
         }
         3 => {
             fs::remove_dir_all(&taken).unwrap();
@@ -585,7 +608,7 @@ fn snapshots(random: &mut Rng, healthy: &Healthy, data: &Path) -> Option<State> 
         }
         4 => {
             fs::remove_file(&file).unwrap();
-            State { odd: true, ..State::of("the snapshot emptied") }
+            State { traces: Traces::Odd, ..State::of("the snapshot emptied") }
         }
         5 | 6 => {
             let to = if random.bool() {
@@ -594,7 +617,7 @@ fn snapshots(random: &mut Rng, healthy: &Healthy, data: &Path) -> Option<State> 
                 number + random.u32(1..5)
             };
             fs::rename(&taken, data.join(format!("chunk_snapshot.{to:06}.0000000000"))).unwrap();
-            State { odd: true, ..State::of(format!("the snapshot has number {to}, not {number}")) }
+            State { traces: Traces::Odd, ..State::of(format!("the snapshot has number {to}, not {number}")) }
         }
         7 => {
             for head in &heads {
@@ -603,14 +626,14 @@ fn snapshots(random: &mut Rng, healthy: &Healthy, data: &Path) -> Option<State> 
             State::of("all head chunks removed under a snapshot")
         }
         8 | 9 => {
-            let State { words, destroyed, odd, .. } = head_chunks(random, data, &heads)?;
-            State { destroyed, odd, ..State::of(format!("{words}, under a snapshot")) }
+            let state = head_chunks(random, data, &heads)?;
+            State { words: format!("{}, under a snapshot", state.words), ..state }
         }
         10 => {
             let keep = random.usize(1..segments.len());
             segments[keep..].iter().for_each(|path| fs::remove_file(path).unwrap());
             State {
-                without_trace: true,
+                traces: Traces::None,
                 ..State::of(format!("segments removed but for {keep} under a snapshot"))
             }
         }
