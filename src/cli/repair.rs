@@ -215,7 +215,7 @@ impl Repair {
         let options = self.options(global);
         let forecast = forecast(target, &report, options.assumed)?;
         let plan = repair::plan(target, &report, forecast.as_ref(), options)?;
-        let around = verdict::around(target, &report, options.assumed, global.user);
+        let around = verdict::around(target, &report, forecast.as_ref(), (options.assumed, global.user));
         report.findings.extend(around);
         verdict::judge(target, &mut report, forecast.as_ref(), Some(&plan));
         Ok(Made { report, forecast, plan })

@@ -6,6 +6,7 @@
 mod backup;
 mod copy;
 mod data;
+mod deletions;
 mod error;
 mod fence;
 mod files;
@@ -132,6 +133,7 @@ pub fn plan(
     };
     let counted = planned.at("read", target.path())?;
     plan.steps.extend(record::step(target, report, &plan, counted).at("list", target.path())?);
+    deletions::note(target, report, &mut plan).at("read", target.path())?;
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
     let touched: HashSet<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
     plan.inputs = input::all(target, &touched).at("read", target.path())?;

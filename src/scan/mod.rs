@@ -5,6 +5,7 @@
 
 mod cause;
 mod context;
+pub mod deletions;
 pub(crate) mod findings;
 pub mod frames;
 mod generations;

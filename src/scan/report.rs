@@ -16,7 +16,7 @@ pub use crate::tsdb::LogKind;
 pub const SCHEMA: &str = "walfix.scan/1";
 
 /// Every [`Finding::code`], in order. `docs/findings.md` says what each means.
-pub const CODES: [&str; 58] = [
+pub const CODES: [&str; 59] = [
     "block_skipped",
     "block_unusable",
     "checkpoint_ahead",
@@ -25,6 +25,7 @@ pub const CODES: [&str; 58] = [
     "compression_flag",
     "damaged_head_chunk",
     "decode_error",
+    "deletions_lost",
     "duplicated_page",
     "empty_checkpoint",
     "empty_segment",
