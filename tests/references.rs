@@ -421,7 +421,12 @@ fn a_copied_page_is_no_repeated_series() {
 /// Codes and severities of what is found but refs.
 fn states(logs: &Logs) -> Vec<(&'static str, Severity)> {
     let report = scan_of(logs);
-    report.findings.iter().filter(|f| !CODES.contains(&f.code.name())).map(|f| (f.code.name(), f.severity)).collect()
+    report
+        .findings
+        .iter()
+        .filter(|f| !CODES.contains(&f.code.name()))
+        .map(|f| (f.code.name(), f.severity))
+        .collect()
 }
 
 #[test]

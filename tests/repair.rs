@@ -479,7 +479,8 @@ fn entries_before_the_one_that_does_not_decode_are_kept() {
         case.write();
         let before = tree(&case.data(), &case.backup());
         let (report, plan) = case.plan();
-        let damage: Vec<_> = report.of_severity(Severity::Damage).map(|finding| finding.code.name()).collect();
+        let damage: Vec<_> =
+            report.of_severity(Severity::Damage).map(|finding| finding.code.name()).collect();
         assert_eq!(damage, ["decode_error"], "seed {seed}");
         {
             let lock = Lock::take(&case.data()).unwrap();
@@ -604,8 +605,12 @@ fn an_agent_takes_what_is_left() {
         case.write();
         let before = tree(&case.data(), &case.backup());
         let (_, plan) = case.plan_for(assumed);
-        refused +=
-            plan.steps.iter().flat_map(|step| &step.mends).filter(|m| m.code.name() == "agent_refuses").count();
+        refused += plan
+            .steps
+            .iter()
+            .flat_map(|step| &step.mends)
+            .filter(|m| m.code.name() == "agent_refuses")
+            .count();
         if !plan.steps.is_empty() {
             let lock = Lock::take(&case.data()).unwrap();
             repair::apply(&case.target(), &plan, &case.backup(), &lock).unwrap();
