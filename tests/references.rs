@@ -191,6 +191,13 @@ fn assert_as_replayed(logs: &Logs, what: &str) {
     let expected = replay(logs);
     let report = scan_of(logs);
     let findings: Vec<&Finding> = report.findings.iter().filter(|f| CODES.contains(&f.code.name())).collect();
+    let of_checkpoint: Vec<bool> = logs
+        .iter()
+        .filter(|(path, _)| path.starts_with("wal/checkpoint.00000004/"))
+        .map(|(_, records)| records.is_empty())
+        .collect();
+    // One that is empty beside others has lost its records.
+    let is_emptied = of_checkpoint.len() > 1 && of_checkpoint.contains(&true);
     let keys: BTreeSet<_> = findings.iter().map(|f| (f.log.clone().unwrap(), f.code.name())).collect();
     assert_eq!(keys.len(), findings.len(), "{what}: one finding for each log and kind");
     assert_eq!(keys, expected.keys().cloned().collect(), "{what}: {logs:?}");
@@ -205,7 +212,7 @@ fn assert_as_replayed(logs: &Logs, what: &str) {
             said()
         );
         let (severity, entries) = match finding.code.name() {
-            "unknown_refs" if finding.log.as_deref() == Some("wal/checkpoint.00000004") => {
+            "unknown_refs" if finding.log.as_deref() == Some("wal/checkpoint.00000004") && !is_emptied => {
                 (Severity::Note, Some(expected.samples + expected.others))
             }
             "unknown_refs" | "series_after_use" => {

@@ -156,7 +156,7 @@ pub const CLASSES: [Class; 12] = [
     Class::FutureBlock,
     Class::FutureSamples,
     Class::StartedBefore,
-    Class::Harmless,
+    Class::Damage,
 ];
 
 /// What can be in [`Class::StartedBefore`].
