@@ -486,7 +486,7 @@ fn deletions_lost(
     let stretches = if step.run.end == End::Serves { &step.run.replayed } else { &step.left };
     let read: HashMap<(usize, usize), Option<u64>> =
         stretches.iter().map(|stretch| ((stretch.log, stretch.segment), stretch.upto)).collect();
-    let mut lost = DeletionsLost::None;
+    let mut all = DeletionsLost::None;
     for &(log, segment) in known.segments.keys() {
         let counts = listing.logs[log].kind == LogKind::Wal || Some(log) == last;
         let is_clean = known.is_clean(log, segment);
@@ -510,9 +510,9 @@ fn deletions_lost(
             let behind = file.zip(length).map(|(file, length)| deletions::behind(&file, length, from));
             behind.unwrap_or_default()
         });
-        lost = lost.max(*behind);
+        all = all.max(*behind);
     }
-    lost
+    all
 }
 
 /// The damage on which reading stops: the first behind what is read. An error names where it was noticed.

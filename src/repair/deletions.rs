@@ -49,7 +49,7 @@ fn with_file(target: &Target, report: &Report, path: &str) -> io::Result<Deletio
 /// The WAL, and the last of its checkpoints: no other is read.
 fn replayed(report: &Report) -> impl Iterator<Item = &Log> {
     let of = move |kind| report.logs.iter().filter(move |log| log.kind == kind);
-    of(LogKind::Wal).chain(of(LogKind::Checkpoint).last())
+    of(LogKind::Wal).chain(of(LogKind::Checkpoint).next_back())
 }
 
 fn is_replayed(report: &Report, path: &str) -> bool {

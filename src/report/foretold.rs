@@ -142,8 +142,8 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         let segment = path(&room.path, 60);
         let words = format!(
             "but {} are free, and the repair of {segment} writes up to {}: that start fails (\"no space left on device\") and \
-             leaves the original in {segment}.repair; the next one takes for the segment what was written, deletes the original, \
-             and loses what had no room. Free some space before the first start; after it, {segment}.repair is the only copy",
+             leaves the original in {segment}.repair; the next one takes for the segment what was written, deletes the original or \
+             never reads it, and loses what had no room; free some space before the first start",
             size(room.free),
             size(room.needed)
         );

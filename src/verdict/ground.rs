@@ -111,7 +111,7 @@ fn volume(data: &Path, no_room: Option<&NoRoom>) -> Option<Finding> {
         ),
         Some(room) => format!(
             "{what}, and its repair of {} writes up to {} KiB: start {} fails there, if none crashes before for a file of head \
-             chunks, and leaves the original in {}; the start after it deletes that, and loses what had no room",
+             chunks, and leaves the original in {}; the start after it deletes that or never reads it, and loses what had no room",
             room.path,
             room.needed / 1024,
             room.failing_start,

@@ -555,8 +555,8 @@ pub(super) const fn entry(code: Code) -> Explanation {
             prometheus: "creates files at each start, and panics if it cannot (`preallocate: no space left on device`). That deletes \
                          nothing, and repeats until there is room. But where it repairs a segment, it renames it to `.repair` and \
                          writes its records again up to the damage: the first start fails half-way and leaves the original; **the \
-                         second takes what was written as the segment, repairs that, deletes the original, and loses what had no \
-                         room**. Measured with 2.53.3 and 3.5.3, damage in the last segment, no free byte: 1 780 985 samples are \
+                         second takes what was written as the segment, repairs that, deletes the original or never reads it, and loses \
+                         what had no room**. Measured with 2.53.3 and 3.5.3, damage in the last segment, no free byte: 1 780 985 samples are \
                          served where there is room, 1 734 845 after the second start where there is none.",
             to_do: "free some space before the start. After a start that failed so, `walfix repair` puts the original back.",
             ..EMPTY
