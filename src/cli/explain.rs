@@ -30,13 +30,11 @@ impl Explain {
         }
         let mut codes: Vec<Code> = Vec::new();
         for name in &self.codes {
-            match name.parse() {
-                Ok(code) => codes.push(code),
-                Err(_) => {
-                    eprintln!("{}", unknown(name));
-                    return Ok(Exit::Usage);
-                }
-            }
+            let Ok(code) = name.parse() else {
+                eprintln!("{}", unknown(name));
+                return Ok(Exit::Usage);
+            };
+            codes.push(code);
         }
         print(|out| {
             if codes.is_empty() {

@@ -62,7 +62,8 @@ pub fn forecast(
     report: &Report,
     assumed: Assumed,
 ) -> Result<Option<Forecast>, ForecastError> {
-    let Some(target) = target.data_directory() else { return Ok(None) };
+    let scanned = target;
+    let Some(target) = scanned.data_directory() else { return Ok(None) };
     if report.logs.iter().any(|log| log.dialect == Dialect::Loki) {
         return Ok(None);
     }
@@ -71,7 +72,7 @@ pub fn forecast(
     if !listing.logs.iter().any(|log| log.kind == LogKind::Wal) {
         return Ok(None);
     }
-    let known = Known::of(report, &listing);
+    let known = Known::of(scanned, report, &listing);
     let mut forecast = foretell(target.path(), &listing, &known, (assumed, true)).map_err(failed)?;
     if !assumed.agent && listing.logs.iter().any(|log| log.kind == LogKind::ChunkSnapshot) {
         let without = foretell(target.path(), &listing, &known, (assumed, false)).map_err(failed)?;
@@ -130,7 +131,7 @@ pub fn with_last_snapshot(
     report: &Report,
     assumed: Assumed,
 ) -> io::Result<Option<Counted>> {
-    let known = Known::of(report, listing);
+    let known = Known::of(target, report, listing);
     let snapshots = listing.logs.iter().enumerate().filter(|(_, log)| log.kind == LogKind::ChunkSnapshot);
     let last = snapshots.filter_map(|(at, log)| Some((log.snapshot_position()?, at))).max();
     let Some(((index, offset), log)) = last else { return Ok(None) };
@@ -174,20 +175,20 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn of(report: &'a Report, listing: &Listing) -> Self {
-        let root = Path::new(&report.path);
+    /// Of the scan of `scanned`.
+    fn of(scanned: &Target, report: &'a Report, listing: &Listing) -> Self {
         let full = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         // Of a single file the paths of a report are no paths below it.
-        let below = |relative: &str| full(&root.join(relative));
+        let below = |relative: &str| full(&scanned.path().join(relative));
         let mut at = HashMap::new();
         for (log, directory) in listing.logs.iter().enumerate() {
             for (segment, file) in directory.segments.iter().enumerate() {
                 at.insert(full(&file.path), (log, segment));
             }
         }
-        let scanned = report.logs.iter().flat_map(|log| &log.segments);
+        let segments = report.logs.iter().flat_map(|log| &log.segments);
         let segments =
-            scanned.filter_map(|segment| Some((*at.get(&below(&segment.path))?, segment))).collect();
+            segments.filter_map(|segment| Some((*at.get(&below(&segment.path))?, segment))).collect();
         let mut findings: BTreeMap<_, Vec<u64>> = BTreeMap::new();
         // Zeros at an end and empty segments are clean to every reader.
         let is_normal = |code| matches!(code, Code::TrailingZeros | Code::EmptySegment);
@@ -323,7 +324,8 @@ fn foretell(
     let starts = steps.into_iter().zip(counts).zip(dropped).zip(deletions);
     let starts = starts.map(|(((step, counted), dropped), deletions_lost)| {
         let error_place = place_of_start(&step.run, listing, known);
-        Start { error_place, deletions_lost, ..start_of(step, &counted, dropped) }
+        let snapshot_in_error = step.run.snapshot_in_error.map(|log| listing.logs[log].relative.clone());
+        Start { snapshot_in_error, error_place, deletions_lost, ..start_of(step, &counted, dropped) }
     });
     Ok(Forecast {
         version: assumed.version.to_string(),
@@ -365,6 +367,7 @@ fn start_of(step: Step, counted: &Counted, dropped: bool) -> Start {
     Start {
         outcome,
         error: step.run.error,
+        snapshot_in_error: None,
         error_place: None,
         fatal,
         deletes: step.deletes,

@@ -63,8 +63,13 @@ pub(super) enum Snapshot {
     Removed,
     /// It replaces the log up to there.
     Loads(SnapshotReads),
-    /// With what error it cannot be loaded.
-    Fails(String),
+    /// It cannot be loaded.
+    Fails {
+        /// With what error.
+        error: String,
+        /// Which one it is, if the error names it.
+        named: Option<usize>,
+    },
 }
 
 /// The files of a directory as one version of Prometheus reads them.
@@ -293,19 +298,19 @@ impl<'a> Readings<'a> {
             }
             Some(((index, offset), log)) => match self.load_snapshot(log)? {
                 Ok(()) => Snapshot::Loads(SnapshotReads { log, index, offset }),
-                Err(error) => Snapshot::Fails(error),
+                Err((error, is_named)) => Snapshot::Fails { error, named: is_named.then_some(log) },
             },
         };
         self.snapshot = Some(loaded.clone());
         Ok(loaded)
     }
 
-    /// `loadChunkSnapshot` (`tsdb/head_wal.go`).
-    fn load_snapshot(&self, log: usize) -> io::Result<Result<(), String>> {
+    /// `loadChunkSnapshot` (`tsdb/head_wal.go`). With an error: whether it names the directory of the snapshot.
+    fn load_snapshot(&self, log: usize) -> io::Result<Result<(), (String, bool)>> {
         if let Some(dir) = self.gap_in(log) {
             let error =
                 format!("open chunk snapshot: list segment in dir:{dir}: segments are not sequential");
-            return Ok(Err(error));
+            return Ok(Err((error, true)));
         }
         let segments = self.listing.logs[log].segments.len();
         if !(0..segments).any(|segment| self.doubt.doubts(log, segment)) {
@@ -318,10 +323,10 @@ impl<'a> Readings<'a> {
         let mut replay = Replay::new(parts, self.version);
         while let Some(record) = replay.next() {
             if let Some(error) = snapshot_error(record.data) {
-                return Ok(Err(format!("decode loop: {error}")));
+                return Ok(Err((format!("decode loop: {error}"), false)));
             }
         }
-        Ok(replay.error().map_or(Ok(()), |error| Err(format!("read records: {error}"))))
+        Ok(replay.error().map_or(Ok(()), |error| Err((format!("read records: {error}"), true))))
     }
 
     /// `None` if the file has gone meanwhile, or is one that nobody can read to an end.

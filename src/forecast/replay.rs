@@ -6,7 +6,7 @@ use std::fmt;
 use super::Version;
 use super::stream::{Stop, Stream, segment_path};
 use crate::record::RecordType;
-use crate::wal::compress::{MAX_RECORD, UnpackError, Unpacker, allowance};
+use crate::wal::compress::{MAX_RECORD, UnpackError, Unpacker, ZstdError, allowance};
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, FragmentType, HEADER_SIZE, PAGE, PAGE_SIZE, ReadAt, crc};
 
@@ -304,8 +304,8 @@ impl<S: ReadAt> Replay<S> {
             Err(UnpackError::Snappy(_)) => {
                 fault("snappy: corrupt input", Class::Unpacks(Compression::Snappy))
             }
-            Err(UnpackError::Zstd(words)) => {
-                fault(zstd_words(pile, &words), Class::Unpacks(Compression::Zstd))
+            Err(UnpackError::Zstd(error)) => {
+                fault(zstd_words(pile, error), Class::Unpacks(Compression::Zstd))
             }
             Err(UnpackError::TooLarge(_) | UnpackError::TooMuch) => {
                 self.plain.clear();
@@ -315,18 +315,17 @@ impl<S: ReadAt> Replay<S> {
     }
 }
 
-/// What Prometheus's zstd (`klauspost/compress`) says where the reference implementation says `words`.
-fn zstd_words(stored: &[u8], words: &str) -> String {
+/// What Prometheus's zstd (`klauspost/compress`) says where the reference implementation returns `error`.
+fn zstd_words(stored: &[u8], error: ZstdError) -> String {
     const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
     let magic = stored.first_chunk::<4>();
     if magic.is_some_and(|magic| *magic != MAGIC && magic[1..] != [0x2A, 0x4D, 0x18]) {
-        "invalid input: magic number mismatch".to_owned()
-    } else if words.contains("checksum") {
-        "CRC check failed".to_owned()
-    } else if words.contains("Src size") {
-        "unexpected EOF".to_owned()
-    } else {
-        format!("zstd: {words}")
+        return "invalid input: magic number mismatch".to_owned();
+    }
+    match error {
+        ZstdError::CHECKSUM => "CRC check failed".to_owned(),
+        ZstdError::CUT => "unexpected EOF".to_owned(),
+        error => format!("zstd: {error}"),
     }
 }
 

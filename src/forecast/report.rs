@@ -55,6 +55,9 @@ pub struct Start {
     pub outcome: Outcome,
     /// The `err` that it logs first.
     pub error: Option<String>,
+    /// The chunk snapshot that this error names.
+    #[serde(skip)]
+    pub(crate) snapshot_in_error: Option<String>,
     /// The damage that this error is about; the error names where it was noticed. `None` if not known.
     pub error_place: Option<Place>,
     /// The `err` with which it gives up.

@@ -16,6 +16,8 @@ pub(super) struct Run {
     pub(super) end: End,
     /// The `err` that it logs first.
     pub(super) error: Option<String>,
+    /// The chunk snapshot that this error names.
+    pub(super) snapshot_in_error: Option<usize>,
     /// In which segment it stopped reading, and the end of the last record before that.
     pub(super) stopped: Option<Stopped>,
     /// What it has read, in order.
@@ -95,8 +97,10 @@ pub(super) fn server(directory: &mut Directory, readings: &mut Readings<'_>) -> 
     if directory.snapshot {
         match readings.snapshot(last)? {
             Snapshot::Loads(snapshot) => run.snapshot = Some(snapshot),
-            Snapshot::Fails(error) => {
-                run.error.get_or_insert(error);
+            Snapshot::Fails { error, named } => {
+                if run.error.is_none() {
+                    (run.error, run.snapshot_in_error) = (Some(error), named);
+                }
             }
             Snapshot::Removed => directory.snapshots_removed = true,
             Snapshot::None => {}
@@ -181,6 +185,7 @@ impl Run {
         Self {
             end: End::Serves,
             error: None,
+            snapshot_in_error: None,
             stopped: None,
             replayed: Vec::new(),
             snapshot: None,

@@ -90,7 +90,7 @@ pub(super) fn plan(
     plan.steps.extend_from_slice(&heads.first);
     let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
     misplaced::settle(report, &mut findings, plan);
-    plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(finding))));
+    plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(target, finding))));
     names(target, &listing, &of_names, plan);
     heads.lift(plan);
     plan.left.extend(kept);
@@ -225,8 +225,8 @@ fn snapshots(
         ),
     });
     let first = forecast.and_then(|forecast| forecast.starts.first());
-    let error = first.and_then(|start| start.error.as_deref()).unwrap_or_default();
-    for log in snapshots().filter(|log| error.contains(&log.path)) {
+    let not_loaded = first.and_then(|start| start.snapshot_in_error.as_ref());
+    for log in snapshots().filter(|log| not_loaded == Some(&log.path)) {
         let mut of_log: Vec<&Finding> = Vec::new();
         for findings in findings.values_mut() {
             of_log.extend(findings.extract_if(.., |finding| finding.log.as_ref() == Some(&log.path)));
@@ -515,13 +515,13 @@ pub(super) fn left(finding: &Finding, reason: &str) -> Left {
     }
 }
 
-fn why_not(finding: &Finding) -> &'static str {
+fn why_not(target: &Target, finding: &Finding) -> &'static str {
     match finding.code {
         Code::ReissuedRefs => {
             "the checkpoint and the segments do not go together: are they of one directory?"
         }
         Code::RepeatedSeries => "walfix does not yet tell which of two copies of a segment is the right one",
-        Code::NotAFile if finding.message.contains("symbolic link") => {
+        Code::NotAFile if target.path_of(&finding.path).is_symlink() => {
             "nothing is written through a symbolic link: repair the directory that it leads to, or put the file itself \
              in its place"
         }

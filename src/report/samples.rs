@@ -202,6 +202,7 @@ fn start(outcome: Outcome) -> Start {
     Start {
         outcome,
         error: None,
+        snapshot_in_error: None,
         error_place: None,
         fatal: None,
         deletes: Vec::new(),

@@ -316,7 +316,7 @@ fn correction(mended: &Mended) -> Correction {
     Correction {
         offset: mended.at,
         bit: mended.mask.trailing_zeros(),
-        record: mended.contents.name,
+        record: mended.contents.name(),
         entries: mended.contents.entries,
         odds: mended.odds,
     }

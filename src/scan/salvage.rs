@@ -44,14 +44,22 @@ pub trait Visitor {
 /// What a record holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// Prometheus's name of the type; `unknown` for the rest.
-    pub name: &'static str,
+    /// Its type; `None` if Prometheus does not know it. Records of a chunk snapshot have the type of those that hold the same.
+    pub record_type: Option<RecordType>,
     /// Entries.
     pub entries: u64,
     /// Lowest time, ms.
     pub min_time: Option<i64>,
     /// Highest time, ms.
     pub max_time: Option<i64>,
+}
+
+impl Contents {
+    /// Prometheus's name of its type; `unknown` if there is none.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.record_type.map_or("unknown", RecordType::name)
+    }
 }
 
 /// Damage, judged.
@@ -344,7 +352,7 @@ fn pass<S: ReadAt + ?Sized, V: Visitor>(
         match event {
             Event::Record(record) => {
                 let (contents, problem) = match reading {
-                    Reading::Opaque => (Contents { name: "unknown", ..Contents::default() }, None),
+                    Reading::Opaque => (Contents::default(), None),
                     Reading::Snapshot => (snapshot_contents(record.data), snapshot_problem(&record)),
                     Reading::Prometheus => {
                         let summary = visitor.decode(record.data);
@@ -418,7 +426,7 @@ pub(super) fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
 
 pub(super) fn contents_of(summary: &Summary) -> Contents {
     Contents {
-        name: summary.record_type.map_or("unknown", RecordType::name),
+        record_type: summary.record_type,
         entries: summary.entries,
         min_time: summary.min_time,
         max_time: summary.max_time,
@@ -427,12 +435,16 @@ pub(super) fn contents_of(summary: &Summary) -> Contents {
 
 fn snapshot_contents(data: &[u8]) -> Contents {
     use record::SnapshotRecord as R;
-    let count = |entries: u64, name| Contents { name, entries, ..Contents::default() };
+    let count = |entries: u64, record_type| Contents {
+        record_type: Some(record_type),
+        entries,
+        ..Contents::default()
+    };
     match R::parse(data) {
-        R::Series(_) => count(1, "series"),
-        R::Tombstones(r) => count(r.entries().count() as u64, "tombstones"),
-        R::Exemplars(r) => count(r.entries().count() as u64, "exemplars"),
-        R::Unknown(_) => count(0, "unknown"),
+        R::Series(_) => count(1, RecordType::Series),
+        R::Tombstones(r) => count(r.entries().count() as u64, RecordType::Tombstones),
+        R::Exemplars(r) => count(r.entries().count() as u64, RecordType::Exemplars),
+        R::Unknown(_) => Contents::default(),
     }
 }
 

@@ -116,24 +116,26 @@ impl Tally {
     }
 
     fn count(&mut self, contents: &Contents) {
-        *self.records.entry(contents.name).or_default() += 1;
+        *self.records.entry(contents.name()).or_default() += 1;
         let entries = &mut self.entries;
-        let of_kind = match contents.name {
-            "series" => &mut entries.series,
-            "samples" | "samples_v2" => &mut entries.samples,
-            "histogram_samples" | "custom_buckets_histogram_samples" | "histogram_samples_v2" => {
-                &mut entries.histograms
-            }
-            "float_histogram_samples"
-            | "custom_buckets_float_histogram_samples"
-            | "float_histogram_samples_v2" => &mut entries.float_histograms,
-            "exemplars" => &mut entries.exemplars,
-            "tombstones" => &mut entries.tombstones,
-            "metadata" => &mut entries.metadata,
-            "mmapmarkers" => &mut entries.mmap_markers,
-            _ => return,
+        let Some(record_type) = contents.record_type else { return };
+        let of_type = match record_type {
+            RecordType::Series => &mut entries.series,
+            RecordType::Samples | RecordType::SamplesV2 => &mut entries.samples,
+            RecordType::HistogramSamples
+            | RecordType::CustomBucketsHistogramSamples
+            | RecordType::HistogramSamplesV2 => &mut entries.histograms,
+            RecordType::FloatHistogramSamples
+            | RecordType::CustomBucketsFloatHistogramSamples
+            | RecordType::FloatHistogramSamplesV2 => &mut entries.float_histograms,
+            RecordType::Exemplars => &mut entries.exemplars,
+            RecordType::Tombstones => &mut entries.tombstones,
+            RecordType::Metadata => &mut entries.metadata,
+            RecordType::MmapMarkers => &mut entries.mmap_markers,
+            // The beginning of a checkpoint, and no data.
+            RecordType::MinValidTime => return,
         };
-        *of_kind += contents.entries;
+        *of_type += contents.entries;
         self.widen(contents.min_time, contents.max_time);
     }
 }

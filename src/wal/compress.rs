@@ -1,6 +1,9 @@
 //! Unpacking a record. Compression is applied to the whole record, before it is cut into fragments
 //! (`tsdb/compression`, `tsdb/wlog/wlog.go`).
 
+use zstd::zstd_safe::DCtx;
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
+
 use super::layout::Compression;
 
 /// The largest record that is unpacked, in bytes. Prometheus sets no bound; a record beyond this is a hostile
@@ -18,13 +21,44 @@ pub enum UnpackError {
     Snappy(String),
     /// No zstd frame, or one whose content checksum fails.
     #[error("zstd: {0}")]
-    Zstd(String),
+    Zstd(ZstdError),
     /// It has so many bytes, more than [`MAX_RECORD`].
     #[error("the record has {0} bytes, more than walfix reads (256 MiB)")]
     TooLarge(u64),
     /// The records of its file unpack to more than is read of one file, see [`Unpacker::allow`].
     #[error("the records of this file unpack to more than 100 times its size and 1 GiB")]
     TooMuch,
+}
+
+/// Why zstd does not decompress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZstdError {
+    /// It is no zstd frame.
+    NoFrame,
+    /// As the reference implementation returns it: 0 minus a `ZSTD_ErrorCode` (`lib/zstd_errors.h`).
+    Code(usize),
+}
+
+impl ZstdError {
+    /// There is not enough room for what comes out.
+    const NO_ROOM: Self = Self::of(ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall);
+    /// What comes out does not have the checksum of the frame.
+    pub(crate) const CHECKSUM: Self = Self::of(ZSTD_ErrorCode::ZSTD_error_checksum_wrong);
+    /// The frame is not complete.
+    pub(crate) const CUT: Self = Self::of(ZSTD_ErrorCode::ZSTD_error_srcSize_wrong);
+
+    const fn of(code: ZSTD_ErrorCode) -> Self {
+        Self::Code(0_usize.wrapping_sub(code as usize))
+    }
+}
+
+impl std::fmt::Display for ZstdError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoFrame => f.write_str("no zstd frame"),
+            Self::Code(code) => f.write_str(zstd::zstd_safe::get_error_name(*code)),
+        }
+    }
 }
 
 /// What the records of a file of so many bytes may unpack to, in bytes. Real ones come to ten times the size; a file made to
@@ -37,7 +71,7 @@ pub fn allowance(bytes: u64) -> u64 {
 /// Unpacks records; one for each thread, since its buffers are used again.
 pub struct Unpacker {
     snappy: snap::raw::Decoder,
-    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    zstd: Option<DCtx<'static>>,
     buffer: Vec<u8>,
     unpacked: usize,
     /// Bytes that may still be unpacked.
@@ -67,11 +101,6 @@ impl Unpacker {
     /// From here on it unpacks so many bytes in all, and no more.
     pub fn allow(&mut self, bytes: u64) {
         self.allowed = bytes;
-    }
-
-    fn charge(&mut self, bytes: usize) -> Result<(), UnpackError> {
-        self.allowed = self.allowed.checked_sub(bytes as u64).ok_or(UnpackError::TooMuch)?;
-        Ok(())
     }
 
     /// The record that `stored` holds: `stored` itself where it is not compressed.
@@ -109,36 +138,37 @@ impl Unpacker {
         if length / 64 > stored.len() {
             return Err(UnpackError::Snappy("the block claims more than its bytes can hold".into()));
         }
-        self.charge(length)?;
+        charge(&mut self.allowed, length)?;
         let out = grow(&mut self.buffer, length)?;
         self.unpacked = self.snappy.decompress(stored, out).map_err(failed)?;
         Ok(self.unpacked())
     }
 
     fn zstd(&mut self, stored: &[u8]) -> Result<&[u8], UnpackError> {
-        let failed = |e: std::io::Error| UnpackError::Zstd(e.to_string());
-        if self.zstd.is_none() {
-            self.zstd = Some(zstd::bulk::Decompressor::new().map_err(failed)?);
-        }
+        let zstd = self.zstd.get_or_insert_with(DCtx::create);
         let bound = stored.len().saturating_mul(MAX_RATIO).min(MAX_RECORD);
         let mut room = content_size(stored)?.min(bound);
         loop {
-            self.charge(room)?;
-            let Some(decompressor) = self.zstd.as_mut() else { return Ok(&[]) };
+            charge(&mut self.allowed, room)?;
             let out = grow(&mut self.buffer, room)?;
-            match decompressor.decompress_to_buffer(stored, out) {
+            match zstd.decompress(out, stored).map_err(ZstdError::Code) {
                 Ok(length) => {
                     self.unpacked = length;
                     return Ok(self.unpacked());
                 }
                 // Several frames, or one that does not say its size: ask again with more room.
-                Err(e) if e.to_string().contains("too small") && room < bound => {
+                Err(ZstdError::NO_ROOM) if room < bound => {
                     room = room.max(1024).saturating_mul(2).min(bound);
                 }
-                Err(e) => return Err(failed(e)),
+                Err(error) => return Err(UnpackError::Zstd(error)),
             }
         }
     }
+}
+
+fn charge(allowed: &mut u64, bytes: usize) -> Result<(), UnpackError> {
+    *allowed = allowed.checked_sub(bytes as u64).ok_or(UnpackError::TooMuch)?;
+    Ok(())
 }
 
 /// Whether what is stored has a checksum of what it unpacks to, which unpacking verifies. Prometheus's zstd encoder
@@ -164,7 +194,7 @@ fn content_size(stored: &[u8]) -> Result<usize, UnpackError> {
     match zstd::zstd_safe::get_frame_content_size(stored) {
         Ok(Some(size)) => usize::try_from(size).map_err(|_| UnpackError::TooLarge(size)),
         Ok(None) => Ok(stored.len().saturating_mul(4)),
-        Err(_) => Err(UnpackError::Zstd("no zstd frame".into())),
+        Err(_) => Err(UnpackError::Zstd(ZstdError::NoFrame)),
     }
 }
 

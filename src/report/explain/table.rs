@@ -602,7 +602,6 @@ pub(super) const fn entry(code: Code) -> Explanation {
             lost: "at most the samples that the message counts.",
             repair: "not done yet.",
             to_do: "find out where the copy comes from: walfix cannot yet tell which of two copies is the right one.",
-            ..EMPTY
         },
         Code::ReissuedRefs => Explanation {
             group: Group::References,
