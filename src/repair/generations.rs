@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::fence::Refs;
 use super::head_chunks;
+use super::refusal::Refusal;
 use super::segment::{Mending, Take, open, take_standing};
 use super::{input, prefix, sequence};
 use crate::change::plan::{Change, Loss, Mends, Step};
@@ -82,14 +83,14 @@ impl Generations {
         listing: &Listing,
         report: &Report,
         assumed: Assumed,
-    ) -> io::Result<Result<Option<Self>, &'static str>> {
+    ) -> io::Result<Result<Option<Self>, Refusal>> {
         let found = report.findings.iter().find(|finding| finding.is_of_generations());
         let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
         let (Some((at, number)), Some(wal)) = (listing.last_checkpoint(), wal) else { return Ok(Ok(None)) };
         let checkpoint = &listing.logs[at];
         let mut segments = listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
         if segments.any(|log| log.segments.iter().any(|segment| !segment.path.is_file())) {
-            let reason = "something that is no file has the name of a segment: move it out of the directory";
+            let reason = Refusal::SegmentIsNoFile;
             return Ok(if found.is_some() { Err(reason) } else { Ok(None) });
         }
         let stop = stop(checkpoint, assumed)?;
@@ -294,11 +295,11 @@ impl<'a> State<'a> {
     }
 
     /// What is found about numbers comes to.
-    fn numbered(&self, finding: &Finding) -> Result<Found, &'static str> {
+    fn numbered(&self, finding: &Finding) -> Result<Found, Refusal> {
         if let Some(reason) = cannot_be_numbered(self.wal) {
             return Err(reason);
         }
-        let reason = "its numbers do not go together, and neither do their contents: is this one directory?";
+        let reason = Refusal::NumbersAndContents;
         let way = self.way(finding).ok_or(reason)?;
         Ok((finding.code, finding.message.clone(), way))
     }
@@ -366,7 +367,7 @@ impl<'a> State<'a> {
         (code, message, way): Found,
         newest: usize,
         report: &Report,
-    ) -> io::Result<Result<Generations, &'static str>> {
+    ) -> io::Result<Result<Generations, Refusal>> {
         let Self { checkpoint, wal, .. } = self;
         let all = std::iter::once(&self.before).chain(&self.now);
         let highest = all.filter_map(|one| one.highest).max();
@@ -546,22 +547,18 @@ fn newest(segments: &[Definitions]) -> usize {
 }
 
 /// Whether segments of several runs stand among each other, as where some have been put back by hand.
-fn are_mixed(segments: &[SegmentFile], contents: &[Definitions]) -> Option<&'static str> {
+fn are_mixed(segments: &[SegmentFile], contents: &[Definitions]) -> Option<Refusal> {
     let mut known: HashMap<u64, u64> = HashMap::new();
     for (series_ref, labels) in contents.iter().flat_map(|one| &one.labels) {
         if known.insert(*series_ref, *labels).is_some_and(|before| before != *labels) {
-            return Some(
-                "segments of several runs stand in wal/, which give one ref to several series: move those of all but the newest out of it",
-            );
+            return Some(Refusal::SeveralRuns);
         }
     }
     let begun = contents.iter().find_map(|one| one.min_time);
     for (pair, one) in segments.windows(2).zip(contents.iter().skip(1)) {
         let is_gap = pair[1].index != pair[0].index.saturating_add(1);
         if is_gap && one.max_time.is_some_and(|newest| Some(newest) < begun) {
-            return Some(
-                "behind a gap in their numbers, segments in wal/ are older than those before: move those of all but the newest run out of it",
-            );
+            return Some(Refusal::OlderAfterGap);
         }
     }
     None
@@ -601,11 +598,9 @@ fn modified(path: &Path) -> io::Result<i128> {
     Ok(input::modified(&path.metadata()?))
 }
 
-fn cannot_be_numbered(wal: &LogDirectory) -> Option<&'static str> {
+fn cannot_be_numbered(wal: &LogDirectory) -> Option<Refusal> {
     let same = wal.segments.windows(2).any(|pair| pair[0].index == pair[1].index);
-    (same || wal.segments.iter().any(|segment| segment.index < 0)).then_some(
-        "two files claim one number, or a number is negative: move one of them out of the directory",
-    )
+    (same || wal.segments.iter().any(|segment| segment.index < 0)).then_some(Refusal::NumberClaimed)
 }
 
 /// Where Prometheus stops reading a damaged checkpoint.

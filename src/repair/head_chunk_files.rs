@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::Scanned;
 use super::head_chunks::{CHUNKS_HEAD, TOO_OLD, neutral};
+use super::refusal::Refusal;
 use super::salvage::left;
 use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
 use crate::forecast::report::Forecast;
@@ -75,8 +76,8 @@ pub(super) fn steps<'a>(
     }
     let mut steps = steps_of_chunks(scanned, (has_generations, forecast), found, plan)?;
     if has_generations || !(steps.first.is_empty() && steps.last.is_empty()) {
-        let reason = "other head chunks are repaired first: repair once more afterwards";
-        plan.left.extend(misnamed.into_iter().map(|finding| left(finding, reason)));
+        let reason = Refusal::OtherHeadChunksFirst;
+        plan.left.extend(misnamed.into_iter().map(|finding| left(finding, &reason)));
     } else {
         steps.first = names(scanned, &misnamed)?;
     }
@@ -136,12 +137,11 @@ fn steps_of_chunks<'a>(
         return Ok(steps);
     }
     if has_generations {
-        let reason =
-            "head chunks are changed already since Prometheus has run on: repair once more afterwards";
+        let reason = Refusal::HeadChunksChanged;
         let damage = found.iter().filter(|finding| finding.severity == Severity::Damage);
         let (above, rest): (Vec<_>, Vec<_>) = damage.partition(|finding| is_above(finding));
         steps.wants_fence = !above.is_empty();
-        plan.left.extend(rest.into_iter().map(|finding| left(finding, reason)));
+        plan.left.extend(rest.into_iter().map(|finding| left(finding, &reason)));
         return Ok(steps);
     }
     let mut work = Work::of(scanned, found)?;
@@ -156,7 +156,7 @@ fn steps_of_chunks<'a>(
                 .found
                 .iter()
                 .filter(|finding| finding.severity == Severity::Damage && !is_above(finding));
-            plan.left.extend(damage.map(|finding| left(finding, reason)));
+            plan.left.extend(damage.map(|finding| left(finding, &reason)));
             return Ok(Steps { wants_fence: steps.wants_fence, ..Steps::default() });
         }
     }
@@ -219,7 +219,7 @@ fn mended(finding: &Finding, how: &str) -> Mends {
     }
 }
 
-const AS_LONG: &str = "as long as this stands, Prometheus does not start, and deletes nothing; and other damage here is not mended";
+const AS_LONG: Refusal = Refusal::NoStart;
 
 /// The files, what has been found of them, and chunks that no start is to take in.
 struct Work<'a> {
@@ -307,7 +307,7 @@ impl<'a> Work<'a> {
     }
 
     /// Goes through the files up to the first fault; or why nothing is done.
-    fn files(&self, rest: &mut Vec<Step>, steps: &mut Steps) -> io::Result<Result<(), &'static str>> {
+    fn files(&self, rest: &mut Vec<Step>, steps: &mut Steps) -> io::Result<Result<(), Refusal>> {
         let mut last: HashMap<u64, (i64, i64, u16)> = HashMap::new();
         let mut before: Option<i64> = None;
         for (at, file) in self.files.iter().enumerate() {
@@ -324,7 +324,7 @@ impl<'a> Work<'a> {
             if !self.is_plain(&path) {
                 // A link is opened as Prometheus opens it.
                 if header.is_some() || of_file(Code::DamagedHeadChunk).is_some() {
-                    return Ok(Err("it is no file: move it out of the directory"));
+                    return Ok(Err(Refusal::NoFile));
                 }
                 continue;
             }
@@ -341,9 +341,9 @@ impl<'a> Work<'a> {
                 let patches =
                     vec![Patch { offset: 0, replaces: HEAD_CHUNKS_HEADER.len() as u64, with: header }];
                 steps.last.push(self.patch(&path, Method::InPlace, patches, vec![mended(finding, how)])?);
-                steps.lifted.push(left(finding, AS_LONG));
+                steps.lifted.push(left(finding, &AS_LONG));
                 if !ways.patches.is_empty() {
-                    return Ok(Err("it has other damage too: repair once more"));
+                    return Ok(Err(Refusal::RepairAgain));
                 }
                 continue;
             }
@@ -375,24 +375,17 @@ impl<'a> Work<'a> {
     }
 
     /// Sets aside this file and all behind it, the last first.
-    fn end(
-        &self,
-        at: usize,
-        finding: &Finding,
-        (steps, lifts): (&mut Steps, bool),
-    ) -> Result<(), &'static str> {
+    fn end(&self, at: usize, finding: &Finding, (steps, lifts): (&mut Steps, bool)) -> Result<(), Refusal> {
         let how = "it goes into the backup, as all behind the first fault; Prometheus takes from the WAL what stands there";
         let files = self.files.get(at..).unwrap_or_default();
         steps.takes_chunks = true;
         if !files.iter().all(|file| self.is_plain(&path_of(file))) {
-            return Err(
-                "something that is no file has the name of a file of head chunks: move it out of the directory",
-            );
+            return Err(Refusal::NotAFileOfHeadChunks);
         }
         let asides = files.iter().rev().map(|file| aside(&path_of(file), file.length, finding, how));
         if lifts {
             steps.last.extend(asides);
-            steps.lifted.push(left(finding, AS_LONG));
+            steps.lifted.push(left(finding, &AS_LONG));
         } else {
             steps.first.extend(asides);
         }
@@ -422,7 +415,7 @@ impl<'a> Work<'a> {
         &self,
         file: &HeadChunkFile,
         last: &mut HashMap<u64, (i64, i64, u16)>,
-    ) -> io::Result<Result<Ways<'a>, &'static str>> {
+    ) -> io::Result<Result<Ways<'a>, Refusal>> {
         let path = path_of(file);
         let source = crate::io::open(&self.scanned.target.path_of(&path))?;
         let can_pass_over = self.scanned.options.assumed.version.passes_over_unknown_encodings();
@@ -459,9 +452,7 @@ impl<'a> Work<'a> {
                     ways.kept += 1;
                 }
                 Some(Err(HeadChunkError::Unreadable(_))) => {
-                    return Ok(Err(
-                        "the disk does not give all of its bytes: --into=DIR writes a repaired copy to another one",
-                    ));
+                    return Ok(Err(Refusal::DiskFails));
                 }
                 Some(Err(_)) => {
                     let is_it =

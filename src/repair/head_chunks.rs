@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 
 use super::generations::Generations;
+use super::refusal::Refusal;
 use super::segment::{Mending, Take, open, read_exact, take_standing};
 use crate::change::plan::{Change, Content, Loss, Method, Patch, Step};
 use crate::record::Record;
@@ -20,8 +21,7 @@ const ENCODING: u64 = 24;
 const UNKNOWN: u8 = 0x7F;
 
 /// Why nothing is done for a version that takes them for chunks of the series with that ref.
-pub(super) const TOO_OLD: &str = "head chunks have refs that mean other series by now, and before 2.39 Prometheus cannot be made to pass over them: \
-     start a newer one, and repair for that with --prometheus";
+pub(super) const TOO_OLD: Refusal = Refusal::TooOld;
 
 /// The directory of head chunks.
 pub(super) use crate::tsdb::CHUNKS_HEAD;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 
 use super::fence::Refs;
+use super::refusal::Refusal;
 use super::salvage::mends;
 use super::segment::{Mending, Standing, is_to_be_mended, places};
 use crate::change::plan::{Change, Loss, Mends, PageRun, Plan, Step};
@@ -26,15 +27,15 @@ pub(super) fn step(
     mending: Mending<'_>,
     findings: &[&Finding],
     (puts, arrangement): (&[PagePut], &Arrangement),
-) -> io::Result<Result<(Option<Step>, Refs), &'static str>> {
+) -> io::Result<Result<(Option<Step>, Refs), Refusal>> {
     let full = target.path_of(path);
     if full.is_symlink() {
-        return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
+        return Ok(Err(Refusal::LinkToSegment));
     }
     let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
     let Some(pages) = runs(target, puts)? else {
-        return Ok(Err("too many of its pages stand in other segments"));
+        return Ok(Err(Refusal::ForeignPages));
     };
     let mut change = Change::Rewrite {
         path: path.to_owned(),
@@ -52,7 +53,7 @@ pub(super) fn step(
     let mending = Mending { places: places.as_deref(), ..mending };
     let standing = Standing::of(&file, length, mending);
     if standing.is_in_flux() || standing.has_too_large() {
-        return Ok(Err("not all of its bytes can be read"));
+        return Ok(Err(Refusal::NotAllReadable));
     }
     let blanks = places.iter().flatten().filter(|place| **place == Place::Blank).count() as u64;
     if let Change::Rewrite { records, .. } = &mut change {

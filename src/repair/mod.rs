@@ -14,6 +14,7 @@ mod partial;
 mod prefix;
 mod prometheus;
 mod record;
+mod refusal;
 mod salvage;
 mod segment;
 mod sequence;
@@ -22,6 +23,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 pub(crate) use self::record::{WithoutLabels, without_labels};
+pub use self::refusal::Refusal;
 use self::segment::{Mending, Rewritten};
 pub use crate::change::plan::{self, Mode, Plan};
 use crate::change::plan::{Change, Loss};

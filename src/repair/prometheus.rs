@@ -12,6 +12,7 @@ use std::io;
 
 use super::fence::{self, Refs};
 use super::generations::Generations;
+use super::refusal::Refusal;
 use super::segment::Mending;
 use super::{Options, Scanned, labels};
 use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
@@ -31,14 +32,14 @@ pub(super) fn plan(
     plan: &mut Plan,
 ) -> io::Result<()> {
     let assumed = options.assumed;
-    let refuses = |plan: &mut Plan, reason: &str| {
+    let refuses = |plan: &mut Plan, reason: &Refusal| {
         plan.steps.clear();
         let damage = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
         plan.left.extend(damage.map(|finding| super::salvage::left(finding, reason)));
         Ok(())
     };
     let Some(forecast) = forecast else {
-        return refuses(plan, "nothing is known of what Prometheus would do here");
+        return refuses(plan, &Refusal::NothingKnown);
     };
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
@@ -46,11 +47,10 @@ pub(super) fn plan(
         match Generations::of(target, &listing, report, assumed)? {
             Ok(None) => {}
             Ok(Some(_)) => {
-                let reason =
-                    "Prometheus has been started since, and goes on without this checkpoint: --mode salvage";
-                return refuses(plan, reason);
+                let reason = Refusal::StartedSince;
+                return refuses(plan, &reason);
             }
-            Err(reason) => return refuses(plan, reason),
+            Err(reason) => return refuses(plan, &reason),
         }
         // What is cut off does not define any more.
         let Refs { defined, used } = Refs::in_logs(report);
@@ -62,10 +62,10 @@ pub(super) fn plan(
         (plan.lost_series, plan.lost_series_count) = (cut.lost_series, cut.lost_refs.len() as u64);
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
         let rest = rest.filter(|finding| !is_mended(plan, finding) && !finding.path.starts_with(&cut.path));
-        let reason = "what Prometheus does about it shows once the checkpoint can be read: repair once more before it is started";
+        let reason = Refusal::ShowsLater;
         let rest: Vec<Left> = rest
             .filter(|finding| finding.code != Code::UnknownRefs)
-            .map(|finding| super::salvage::left(finding, reason))
+            .map(|finding| super::salvage::left(finding, &reason))
             .collect();
         plan.left.extend(rest);
         // Prometheus would delete the WAL, which loses more; but that it stays is of no use without the labels.
@@ -73,10 +73,10 @@ pub(super) fn plan(
     }
     if let Some(start) = forecast.starts.iter().find(|start| !repairs(start)) {
         let says = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
-        return refuses(plan, &format!("Prometheus repairs nothing here; it does not start: {says}"));
+        return refuses(plan, &Refusal::DoesNotStart(says.to_owned()));
     }
     if forecast.poisoned {
-        return refuses(plan, "Prometheus repairs this again and again, and never mends it");
+        return refuses(plan, &Refusal::NeverRepairs);
     }
     let segments = segments(&listing);
     for start in &forecast.starts {
@@ -95,9 +95,7 @@ pub(super) fn plan(
         .findings
         .iter()
         .filter(|finding| finding.severity == Severity::Damage && !is_mended(plan, finding));
-    let silent: Vec<Left> = silent
-        .map(|finding| super::salvage::left(finding, "Prometheus's own repair does not see it"))
-        .collect();
+    let silent: Vec<Left> = silent.map(|finding| super::salvage::left(finding, &Refusal::NotSeen)).collect();
     plan.left.extend(silent);
     labels::count(&scanned, plan)
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use super::fence::Refs;
 use super::generations::Generations;
 use super::partial::{Instead, in_words};
+use super::refusal::Refusal;
 use super::segment::{Confused, Mend, Mending, Standing};
 use super::{
     Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced, sequence,
@@ -37,7 +38,7 @@ pub(super) fn plan(
         Ok(generations) => generations,
         // What belongs to whom is not known.
         Err(reason) => {
-            refuse(report, reason, plan);
+            refuse(report, &reason, plan);
             return Ok(false);
         }
     };
@@ -66,7 +67,7 @@ pub(super) fn plan(
     if let Some(generations) = generations {
         plan.steps.extend(head_chunks::steps(target, generations)?);
         if !plan.steps.is_empty() && !options.assumed.version.passes_over_unknown_encodings() {
-            refuse(report, head_chunks::TOO_OLD, plan);
+            refuse(report, &head_chunks::TOO_OLD, plan);
             return Ok(false);
         }
     }
@@ -90,7 +91,8 @@ pub(super) fn plan(
     plan.steps.extend_from_slice(&heads.first);
     let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
     misplaced::settle(report, &mut findings, plan);
-    plan.left.extend(findings.into_values().flatten().map(|finding| left(finding, why_not(target, finding))));
+    plan.left
+        .extend(findings.into_values().flatten().map(|finding| left(finding, &why_not(target, finding))));
     names(target, &listing, &of_names, plan);
     heads.lift(plan);
     plan.left.extend(kept);
@@ -98,8 +100,8 @@ pub(super) fn plan(
         plan.steps.clear();
         let numbering =
             report.findings.iter().filter(|finding| generations.is_some_and(|g| g.mends(finding)));
-        let reason = "other damage here is not mended, and as long as that stands nothing is changed";
-        plan.left.extend(numbering.map(|finding| left(finding, reason)));
+        let reason = Refusal::OtherDamage;
+        plan.left.extend(numbering.map(|finding| left(finding, &reason)));
         return Ok(false);
     }
     let recovered = labels::recover(&scanned, generations, before, plan)?;
@@ -123,7 +125,7 @@ pub(super) fn plan(
 }
 
 /// Nothing is touched.
-fn refuse(report: &Report, reason: &str, plan: &mut Plan) {
+fn refuse(report: &Report, reason: &Refusal, plan: &mut Plan) {
     plan.steps.clear();
     let damage = report.findings.iter().filter(|finding| is_to_be_mended(finding));
     plan.left.extend(damage.map(|finding| left(finding, reason)));
@@ -219,10 +221,7 @@ fn snapshots(
         path: log.path.clone(),
         offset: None,
         end: None,
-        reason: format!(
-            "Prometheus loads it instead of the WAL, and so does not serve {hidden} samples that stand there; but it has {only} \
-             samples that stand nowhere else"
-        ),
+        reason: Refusal::SnapshotKept { hidden, only }.to_string(),
     });
     let first = forecast.and_then(|forecast| forecast.starts.first());
     let not_loaded = first.and_then(|start| start.snapshot_in_error.as_ref());
@@ -283,7 +282,7 @@ fn segments(
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
                 }
-                Err(reason) => plan.left.extend(of_bytes.iter().map(|finding| left(finding, reason))),
+                Err(reason) => plan.left.extend(of_bytes.iter().map(|finding| left(finding, &reason))),
             }
         }
     }
@@ -298,14 +297,14 @@ pub(super) fn rewritten(
     report: &Report,
     mending: Mending<'_>,
     begins_with: Vec<Series>,
-) -> io::Result<Result<Step, &'static str>> {
+) -> io::Result<Result<Step, Refusal>> {
     let findings: Vec<&Finding> = report
         .findings
         .iter()
         .filter(|finding| finding.path == path && is_to_be_mended(finding) && is_about_bytes(finding))
         .collect();
     let step = segment_step(target, path, mending, &findings, begins_with)?;
-    Ok(step.and_then(|(step, _)| step.ok_or("there is nothing to be written")))
+    Ok(step.and_then(|(step, _)| step.ok_or(Refusal::NothingToWrite)))
 }
 
 /// The step that mends a segment, and the refs of corrected records; or why there is none.
@@ -315,26 +314,24 @@ fn segment_step(
     mending: Mending<'_>,
     findings: &[&Finding],
     begins_with: Vec<Series>,
-) -> io::Result<Result<(Option<Step>, Refs), &'static str>> {
+) -> io::Result<Result<(Option<Step>, Refs), Refusal>> {
     let full = target.path_of(path);
     if full.is_symlink() {
-        return Ok(Err("it is a symbolic link: repair the directory that it leads to"));
+        return Ok(Err(Refusal::LinkToSegment));
     }
     let file = match crate::io::open(&full) {
         Err(error) if crate::io::is_no_file(&error) => {
-            return Ok(Err("it is no file that Prometheus has written: move it out of the directory"));
+            return Ok(Err(Refusal::NotWritten));
         }
         file => file?,
     };
     let metadata = file.metadata()?;
     let standing = Standing::of(&file, metadata.len(), mending);
     if standing.is_in_flux() {
-        return Ok(Err(
-            "the disk does not give all of its bytes: --into=DIR writes a repaired copy to another one",
-        ));
+        return Ok(Err(Refusal::DiskFails));
     }
     if standing.has_too_large() {
-        return Ok(Err("it has records that are larger than walfix reads, and Prometheus may read them"));
+        return Ok(Err(Refusal::RecordsTooLarge));
     }
     let confused = Confused::of(&file, metadata.len(), mending);
     let mend = if confused.entries > 0 {
@@ -402,13 +399,13 @@ fn segment_step(
 /// would.
 fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut Plan) {
     if !plan.left.is_empty() {
-        let reason = "as long as this stands, Prometheus does not start, and deletes nothing; and other damage here is not mended";
-        plan.left.extend(findings.iter().map(|finding| left(finding, reason)));
+        let reason = Refusal::NoStart;
+        plan.left.extend(findings.iter().map(|finding| left(finding, &reason)));
         return;
     }
     match sequence::steps(target, listing, findings) {
         Ok(steps) => plan.steps.extend(steps),
-        Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, reason))),
+        Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, &reason))),
     }
 }
 
@@ -505,31 +502,26 @@ fn loss(standing: &Standing, finding: &Finding) -> Loss {
     }
 }
 
-pub(super) fn left(finding: &Finding, reason: &str) -> Left {
+pub(super) fn left(finding: &Finding, reason: &Refusal) -> Left {
     Left {
         code: finding.code.into(),
         path: finding.path.clone(),
         offset: finding.offset,
         end: finding.end,
-        reason: reason.to_owned(),
+        reason: reason.to_string(),
     }
 }
 
-fn why_not(target: &Target, finding: &Finding) -> &'static str {
+fn why_not(target: &Target, finding: &Finding) -> Refusal {
     match finding.code {
-        Code::ReissuedRefs => {
-            "the checkpoint and the segments do not go together: are they of one directory?"
-        }
-        Code::RepeatedSeries => "walfix does not yet tell which of two copies of a segment is the right one",
-        Code::NotAFile if target.path_of(&finding.path).is_symlink() => {
-            "nothing is written through a symbolic link: repair the directory that it leads to, or put the file itself \
-             in its place"
-        }
-        Code::LinkNotFollowed => "put the directory itself in its place, or mount it there (mount --bind)",
-        Code::NotAFile => "move it out of the directory; an empty file by its name may take its place",
+        Code::ReissuedRefs => Refusal::NotOneDirectory,
+        Code::RepeatedSeries => Refusal::WhichCopy,
+        Code::NotAFile if target.path_of(&finding.path).is_symlink() => Refusal::WritesThroughLink,
+        Code::LinkNotFollowed => Refusal::LinkedDirectory,
+        Code::NotAFile => Refusal::MoveAway,
         _ if finding.log.as_deref().is_some_and(|log| log.starts_with("chunk_snapshot.")) => {
-            "Prometheus may still load this snapshot, or does not look at it; it makes a new one when it stops"
+            Refusal::SnapshotMayLoad
         }
-        _ => "walfix does not mend this yet",
+        _ => Refusal::NotYet,
     }
 }

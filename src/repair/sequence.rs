@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::refusal::Refusal;
 use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
@@ -33,11 +34,7 @@ fn logs(listing: &Listing) -> impl Iterator<Item = &LogDirectory> {
 
 /// The steps that mend these findings, or why some cannot be mended: then none is, since each of them keeps Prometheus from
 /// starting.
-pub(super) fn steps(
-    target: &Target,
-    listing: &Listing,
-    findings: &[&Finding],
-) -> Result<Vec<Step>, &'static str> {
+pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
     for log in logs(listing) {
         let (names, numbers): (Vec<&Finding>, Vec<&Finding>) = findings
@@ -50,9 +47,7 @@ pub(super) fn steps(
         }
         let same_number = log.segments.windows(2).any(|pair| pair[0].index == pair[1].index);
         if same_number || log.segments.iter().any(|segment| segment.index < 0) {
-            return Err(
-                "two files claim one number, or a number is negative: move one of them out of the directory",
-            );
+            return Err(Refusal::NumberClaimed);
         }
         for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
             let from = log.relative_of(segment);
@@ -63,7 +58,7 @@ pub(super) fn steps(
         }
         let there: BTreeSet<i64> = log.segments.iter().map(|segment| segment.index).collect();
         for finding in numbers {
-            let missing = missing(listing, log, &there, finding).ok_or("what is missing cannot be told")?;
+            let missing = missing(listing, log, &there, finding).ok_or(Refusal::MissingUnknown)?;
             if missing.end - missing.start > MOST {
                 steps.extend(empty_checkpoint(listing, log, finding, missing.end)?);
                 continue;
@@ -80,9 +75,7 @@ pub(super) fn steps(
     }
     for finding in findings.iter().filter(|finding| finding.code == FILE) {
         if target.path_of(&finding.path).is_symlink() {
-            return Err(
-                "a symbolic link has the name of a checkpoint, which Prometheus does not follow: put the directory there",
-            );
+            return Err(Refusal::LinkToCheckpoint);
         }
         let bytes = target.path_of(&finding.path).symlink_metadata().map_or(0, |metadata| metadata.len());
         let change = Change::SetAside { path: finding.path.clone(), bytes };
@@ -124,12 +117,12 @@ fn empty_checkpoint(
     log: &LogDirectory,
     finding: &Finding,
     first: i64,
-) -> Result<[Step; 2], &'static str> {
+) -> Result<[Step; 2], Refusal> {
     if log.kind != LogKind::Wal
         || finding.code != Code::FirstSegmentMissing
         || listing.last_checkpoint().is_some()
     {
-        return Err("more than 1000 segments are missing: is this the right directory?");
+        return Err(Refusal::TooManyMissing);
     }
     let path = format!("{}/checkpoint.{}", log.relative, segment_name(first - 1));
     let how = "an empty checkpoint takes the place of the one that is missing; the labels that stood in that are not here";

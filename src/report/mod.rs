@@ -6,6 +6,7 @@ pub mod frames;
 pub mod json;
 mod page;
 pub mod plan;
+mod refusals;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod text;

@@ -49,6 +49,7 @@ use crate::change::plan::{
 use crate::change::segment_of_series;
 use crate::forecast::min_valid_time;
 use crate::record::Record;
+use crate::repair::refusal::Refusal;
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{LogKind, list_blocks};
@@ -105,7 +106,7 @@ pub(super) fn recover(
             Ok(()) => written = refs,
             Err(reason) => {
                 let refuse =
-                    |LabelsFound { path, series }| LabelsRefused { path, series, reason: reason.to_owned() };
+                    |LabelsFound { path, series }| LabelsRefused { path, series, reason: reason.to_string() };
                 labels.refused.extend(labels.found.drain(..).map(refuse));
             }
         }
@@ -189,13 +190,12 @@ impl Search<'_> {
                 Ok(up_to) => {
                     let beyond = table.labels.keys().filter(|&&series_ref| series_ref > up_to).count() as u64;
                     if beyond > 0 {
-                        let reason =
-                            format!("nothing shows that refs above {up_to} are the same series there");
-                        self.refuse(source, beyond, reason);
+                        let reason = Refusal::NotShownAbove(up_to);
+                        self.refuse(source, beyond, &reason);
                     }
                     believed.push((source, table, up_to));
                 }
-                Err(reason) => self.refuse(source, table.labels.len() as u64, reason),
+                Err(reason) => self.refuse(source, table.labels.len() as u64, &reason),
             }
         }
         let chosen = self.choose(&believed, wanted.refs);
@@ -213,8 +213,12 @@ impl Search<'_> {
         Ok(series)
     }
 
-    fn refuse(&mut self, source: &Source, series: u64, reason: String) {
-        self.labels.refused.push(LabelsRefused { path: source.path.clone(), series, reason });
+    fn refuse(&mut self, source: &Source, series: u64, reason: &Refusal) {
+        self.labels.refused.push(LabelsRefused {
+            path: source.path.clone(),
+            series,
+            reason: reason.to_string(),
+        });
     }
 
     /// For each ref the hash of its labels, and the first source that has them; none where sources differ.
@@ -244,7 +248,7 @@ impl Search<'_> {
             self.labels.refused.push(LabelsRefused {
                 path: paths.join(", "),
                 series: differ,
-                reason: "they do not agree on the labels, and nothing shows which are right".to_owned(),
+                reason: Refusal::Disagree.to_string(),
             });
         }
         chosen
@@ -278,9 +282,8 @@ impl Search<'_> {
             *by_source.entry(source).or_default() += 1;
         }
         for (source, series) in by_source {
-            let reason =
-                "another ref has the same labels: with both, samples would be lost that are not lost now";
-            self.refuse(believed[source].0, series, reason.to_owned());
+            let reason = Refusal::SameLabels;
+            self.refuse(believed[source].0, series, &reason);
         }
         writable
     }
@@ -337,20 +340,19 @@ impl Take for Samples<'_> {
 }
 
 /// Up to which ref a source is believed, or why it is not.
-fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, String> {
+fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Refusal> {
     if let Some(series_ref) = table.contradicts {
-        return Err(format!("ref {series_ref} is another series there: it is of another time"));
+        return Err(Refusal::OtherSeries(series_ref));
     }
     if witness.differs {
-        return Err("its samples are others than those that are replayed: it is of another time".to_owned());
+        return Err(Refusal::OtherPeriod);
     }
     let proved = table.highest_shared.max(witness.agrees);
     match proved {
         _ if source.is_gone_on_with => Ok(u64::MAX),
         // It may be of before Prometheus began anew, and have those alone in common that it had read then.
         Some(highest) => Ok(highest),
-        None => Err("not proved to be of the same generation: no series or sample in it is among those that are replayed"
-            .to_owned()),
+        None => Err(Refusal::NotProved),
     }
 }
 
@@ -360,20 +362,18 @@ fn write(
     (layout, before): (&Layout, usize),
     (series, found): (Vec<Series>, &[LabelsFound]),
     plan: &mut Plan,
-) -> io::Result<Result<(), &'static str>> {
+) -> io::Result<Result<(), Refusal>> {
     if series.is_empty() {
         return Ok(Ok(()));
     }
     let &Scanned { target, listing, report, .. } = scanned;
     let first = layout.replayed.first().filter(|first| first.kind != LogKind::Wbl);
     let Some(first) = first else {
-        return Ok(Err("there is no segment of the WAL in which they could be written"));
+        return Ok(Err(Refusal::NoSegmentForLabels));
     };
     let mut places = listing.logs.iter().filter_map(|log| sources::place_of_snapshot(&log.relative));
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
-        return Ok(Err(
-            "a chunk snapshot goes on in the midst of the first segment, which must not be written anew",
-        ));
+        return Ok(Err(Refusal::SnapshotInFirst));
     }
     let mended = Mends {
         code: Code::UnknownRefs.into(),
@@ -387,7 +387,7 @@ fn write(
     };
     let Some(path) = &first.from else {
         let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
-        let Some(step) = made else { return Ok(Err("the first segment is made anew, and not empty")) };
+        let Some(step) = made else { return Ok(Err(Refusal::FirstIsMade)) };
         step.change = Change::Create { path: first.path.clone(), bytes: segment_of_series(&series)? };
         step.mends.push(mended);
         return Ok(Ok(()));

@@ -15,6 +15,7 @@ use super::survivors::Survivors;
 use crate::change::Backup;
 use crate::change::plan::{Change, LabelsRefused, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
+use crate::repair::refusal::Refusal;
 use crate::repair::segment::{Mending, Take, take_standing};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
@@ -120,7 +121,7 @@ fn backups(target: &Target, sources: &mut Vec<Source>, refused: &mut Vec<LabelsR
             match Backup::open(&path) {
                 Ok(backup) => Some(of_backup(&backup)?),
                 Err(error) => {
-                    let reason = format!("it cannot be read: {error}");
+                    let reason = Refusal::CannotRead(error.to_string()).to_string();
                     refused.push(LabelsRefused { path: name.clone(), series: 0, reason });
                     None
                 }
