@@ -155,6 +155,8 @@ codes! {
     BlockIncomplete = "block_incomplete" [Damage],
     /// A block without a valid `meta.json`.
     BlockSkipped = "block_skipped" [Damage],
+    /// A block whose tombstones are missing.
+    DeletionsLost = "deletions_lost" [Warning],
     /// A block that Prometheus cannot open.
     BlockUnusable = "block_unusable" [Damage],
     /// Samples or blocks from the future.

@@ -223,7 +223,7 @@ fn plan(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<Pla
     let mut report = scan(target, &crate::scan::Options { threads: how.threads }, watch)?;
     let forecast = forecast(target, &report, how.assumed)?;
     let plan = repair::plan(target, &report, forecast.as_ref(), request.options())?;
-    let around = verdict::around(target, &report, how.assumed, how.user);
+    let around = verdict::around(target, &report, forecast.as_ref(), (how.assumed, how.user));
     report.findings.extend(around);
     verdict::judge(target, &mut report, forecast.as_ref(), Some(&plan));
     Ok(Planned { report, forecast, plan })

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Options;
 pub use super::code::PlanCode;
 pub use super::series::{Series, SeriesLabels};
+use crate::record::DeletionsLost;
 use crate::tsdb::Version;
 use crate::wal::Corrections;
 use crate::wal::fill::{fill, fill_to_page_end};
@@ -161,6 +162,9 @@ pub struct Loss {
     /// So many entries at the least.
     #[serde(default)]
     pub entries_at_least: u64,
+    /// Whether deletions are among it, so that samples which they had deleted are served again.
+    #[serde(default)]
+    pub deletions: DeletionsLost,
 }
 
 impl Loss {
@@ -176,7 +180,19 @@ impl Loss {
                 None => 0,
             }
         }
-        Self { records, entries, records_at_least: least(records), entries_at_least: least(entries) }
+        Self {
+            records,
+            entries,
+            records_at_least: least(records),
+            entries_at_least: least(entries),
+            deletions: DeletionsLost::None,
+        }
+    }
+
+    /// And such deletions.
+    #[must_use]
+    pub fn with(self, deletions: DeletionsLost) -> Self {
+        Self { deletions: self.deletions.max(deletions), ..self }
     }
 
     /// Of both; what is not known of one is not known of the sum.
@@ -188,6 +204,7 @@ impl Loss {
             entries: add(self.entries, other.entries),
             records_at_least: self.records_at_least.saturating_add(other.records_at_least),
             entries_at_least: self.entries_at_least.saturating_add(other.entries_at_least),
+            deletions: self.deletions.max(other.deletions),
         }
     }
 }

@@ -11,12 +11,13 @@ mod head_chunks;
 mod readings;
 pub mod replay;
 pub mod report;
+mod room;
 mod served;
 mod start;
 mod stream;
 mod version;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,10 +30,13 @@ use self::report::{Forecast, Outcome, Place, Start, Truncate};
 pub use self::served::{Counted, SnapshotReads, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
 use crate::scan::code::Code;
+use crate::scan::deletions::{self, DeletionsLost};
 use crate::scan::report::{Dialect, Finding, Report, Segment, Severity};
 use crate::scan::settled::Settlements;
 pub use crate::tsdb::{Assumed, Version, VersionError};
-use crate::tsdb::{CHUNKS_HEAD, HeadChunkFile, Listing, LogKind, Target, list_blocks, list_head_chunks};
+use crate::tsdb::{
+    CHUNKS_HEAD, HeadChunkFile, Listing, LogDirectory, LogKind, Target, list_blocks, list_head_chunks,
+};
 
 /// How many starts are tried before it is said that they go on like the last. A start adds one segment, and a checkpoint
 /// has a few at the most.
@@ -87,6 +91,7 @@ pub fn forecast(
             format!("{CANNOT_REMOVE}remove {}: no such file or directory", shown.display())
         });
     }
+    forecast.no_room = room::lacking(target.path(), &forecast);
     Ok(Some(forecast))
 }
 
@@ -156,6 +161,8 @@ struct Known<'a> {
     segments: HashMap<(usize, usize), &'a Segment>,
     /// Where each finding begins, of the segments that have one.
     findings: BTreeMap<(usize, usize), Vec<u64>>,
+    /// The logs that have tombstones.
+    have_deletions: HashSet<usize>,
     /// Whether anything is worse than normal.
     troubled: bool,
     /// How what was in doubt was settled.
@@ -194,7 +201,20 @@ impl<'a> Known<'a> {
         let troubled = report.findings.iter().any(|finding| finding.severity != Severity::Note);
         let head_chunks_of_others = &report.head_chunks.of_others;
         let may_lack_first = report.head_chunks.may_lack_first;
-        Self { segments, findings, troubled, settled: &report.settled, head_chunks_of_others, may_lack_first }
+        let logs = listing.logs.iter().enumerate();
+        let has_deletions = |log: &LogDirectory| {
+            report.logs.iter().any(|scanned| scanned.path == log.relative && scanned.entries.tombstones > 0)
+        };
+        let have_deletions = logs.filter(|(_, log)| has_deletions(log)).map(|(at, _)| at).collect();
+        Self {
+            segments,
+            findings,
+            have_deletions,
+            troubled,
+            settled: &report.settled,
+            head_chunks_of_others,
+            may_lack_first,
+        }
     }
 
     fn is_clean(&self, log: usize, segment: usize) -> bool {
@@ -289,9 +309,21 @@ fn foretell(
         vec![Counted::default(); steps.len()]
     };
     let poisoned = steps.last().is_some_and(|step| step.run.repairs);
-    let starts = steps.into_iter().zip(counts).zip(dropped).map(|((step, counted), dropped)| {
+    let mut seen = HashMap::new();
+    let deletions: Vec<DeletionsLost> = steps
+        .iter()
+        .map(|step| {
+            if assumed.agent {
+                DeletionsLost::None
+            } else {
+                deletions_lost(step, listing, known, &directory.checkpoint, &mut seen)
+            }
+        })
+        .collect();
+    let starts = steps.into_iter().zip(counts).zip(dropped).zip(deletions);
+    let starts = starts.map(|(((step, counted), dropped), deletions_lost)| {
         let error_place = place_of_start(&step.run, listing, known);
-        Start { error_place, ..start_of(step, &counted, dropped) }
+        Start { error_place, deletions_lost, ..start_of(step, &counted, dropped) }
     });
     Ok(Forecast {
         version: assumed.version.to_string(),
@@ -306,6 +338,7 @@ fn foretell(
         without_snapshots: None,
         refuses_until: None,
         next_compaction_error: None,
+        no_room: None,
     })
 }
 
@@ -345,6 +378,7 @@ fn start_of(step: Step, counted: &Counted, dropped: bool) -> Start {
         hidden_by_head_chunks,
         only_in_head_chunks,
         passed_over,
+        deletions_lost: DeletionsLost::None,
     }
 }
 
@@ -433,6 +467,52 @@ fn drops_records(step: &Step, listing: &Listing, known: &Known<'_>, checkpoint: 
         }
     }
     false
+}
+
+/// Whether a start does not replay deletions that could be read, or removes them; or what is damaged where it stops, and may be
+/// some.
+fn deletions_lost(
+    step: &Step,
+    listing: &Listing,
+    known: &Known<'_>,
+    checkpoint: &LastCheckpoint,
+    seen: &mut HashMap<(usize, usize, u64), DeletionsLost>,
+) -> DeletionsLost {
+    let last = match checkpoint {
+        LastCheckpoint::Number { log, .. } => Some(*log),
+        _ => None,
+    };
+    // A start that does not come up replays nothing for anybody: what it leaves counts.
+    let stretches = if step.run.end == End::Serves { &step.run.replayed } else { &step.left };
+    let read: HashMap<(usize, usize), Option<u64>> =
+        stretches.iter().map(|stretch| ((stretch.log, stretch.segment), stretch.upto)).collect();
+    let mut lost = DeletionsLost::None;
+    for &(log, segment) in known.segments.keys() {
+        let counts = listing.logs[log].kind == LogKind::Wal || Some(log) == last;
+        let is_clean = known.is_clean(log, segment);
+        if !counts || is_clean && !known.have_deletions.contains(&log) {
+            continue;
+        }
+        let file = &listing.logs[log].segments[segment];
+        // What a chunk snapshot stands for it has the deletions of.
+        let is_in_snapshot =
+            step.run.snapshot.is_some_and(|snapshot| Some(log) == last || file.index <= snapshot.index);
+        let from = match read.get(&(log, segment)) {
+            Some(None) => continue,
+            _ if is_in_snapshot => continue,
+            Some(Some(upto)) => *upto,
+            None => 0,
+        };
+        let behind = seen.entry((log, segment, from)).or_insert_with(|| {
+            let file = crate::io::open(&file.path).ok();
+            let length = file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.len());
+            // A running Prometheus may have removed it.
+            let behind = file.zip(length).map(|(file, length)| deletions::behind(&file, length, from));
+            behind.unwrap_or_default()
+        });
+        lost = lost.max(*behind);
+    }
+    lost
 }
 
 /// The damage on which reading stops: the first behind what is read. An error names where it was noticed.

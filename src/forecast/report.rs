@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use crate::scan::deletions::DeletionsLost;
+
 /// What a version of Prometheus would do with a directory, start by start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
@@ -25,6 +27,25 @@ pub struct Forecast {
     pub refuses_until: Option<i64>,
     /// With what error the compaction of the head fails, over and over; `None` if it is not known to fail.
     pub next_compaction_error: Option<String>,
+    /// What comes of a volume that has no room for what the first repair of a segment writes; `None` if it has.
+    pub no_room: Option<NoRoom>,
+}
+
+/// A repair of Prometheus's own that the volume has no room for: it renames the segment to `.repair`, and writes its records anew up
+/// to the damage (`WL.Repair`, `tsdb/wlog/wlog.go`). The start that fails at this leaves the original; the next one takes what was
+/// written for the segment, repairs that, and deletes or forgets the original.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NoRoom {
+    /// The segment.
+    pub path: String,
+    /// Bytes that are free when it is written anew.
+    pub free: u64,
+    /// Bytes that are written, if they are compressed as they are now.
+    pub needed: u64,
+    /// The number of the start that fails, the first being 1: `write ...: no space left on device`.
+    pub failing_start: u64,
+    /// The original, which the start after that one deletes, or does not read any more.
+    pub destroys: String,
 }
 
 /// One start.
@@ -61,6 +82,9 @@ pub struct Start {
     pub only_in_head_chunks: Samples,
     /// What of `not_replayed` is in records that this version comes to and cannot read: a checkpoint drops them for good.
     pub passed_over: Samples,
+    /// Whether deletions that can be read, or may stand in what is damaged, are not replayed by this start, or on no disk after it:
+    /// samples that they had deleted are served again, as far as they are there.
+    pub deletions_lost: DeletionsLost,
 }
 
 /// How a start ends.

@@ -54,7 +54,7 @@ pub use snapshot::{
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
 pub use summary::{Summary, summarize, summarize_as, summarize_refs};
-pub use tombstones::{TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
+pub use tombstones::{DeletionsLost, TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
 pub use uses::{SeriesUse, each_use};
 
 use cursor::Cursor;

@@ -1,7 +1,22 @@
 //! Type 3, tombstones: repeat { BE64 ref; zigzag min time; zigzag max time }, one entry an interval.
 
+use serde::{Deserialize, Serialize};
+
 use super::cursor::{AtCursor, Cursor, Cut};
 use super::{DecodeError, RecordType, put};
+
+/// Whether deletions are lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeletionsLost {
+    /// None are.
+    #[default]
+    None,
+    /// What is lost may have held some.
+    Possible,
+    /// Some are.
+    Certain,
+}
 
 /// A tombstones record.
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,7 @@ use super::segment::{Mend, Mending, Standing, is_to_be_mended};
 use crate::change::input::checksum_of_bytes;
 use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::scan::code::Code;
+use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{Dialect, Report, Segment};
 use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::tsdb::{Listing, StrayKind, Target};
@@ -45,7 +46,8 @@ pub(super) fn steps(
             continue;
         }
         let (now, original) = (records(target, &path, mending)?, records(target, &stray.relative, mending)?);
-        let lost = if original.damaged { Loss::default() } else { Loss::NOTHING };
+        let lost =
+            if original.damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
         let (now, original) = (now.checksums, original.checksums);
         if !original.starts_with(&now) {
             continue;
@@ -113,7 +115,7 @@ fn renamed_back(
         }),
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);
-    let lost = if damaged { Loss::default() } else { Loss::NOTHING };
+    let lost = if damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
     let mended =
         change.map(|change| step(change, "what is damaged in the original is mended".to_owned(), lost));
     let back = Change::Rename { from: original.to_owned(), to: path };

@@ -9,6 +9,7 @@ use super::salvage::mends;
 use super::segment::{Mending, Standing, is_to_be_mended, places};
 use crate::change::plan::{Change, Loss, Mends, PageRun, Plan, Step};
 use crate::scan::code::Code;
+use crate::scan::deletions::DeletionsLost;
 use crate::scan::misplaced::{Arrangement, PagePut};
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::Target;
@@ -58,7 +59,7 @@ pub(super) fn step(
         *records = standing.kept_records().saturating_sub(blanks);
     }
     let is_whole = !standing.problems.iter().any(is_to_be_mended);
-    let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None) };
+    let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None).with(DeletionsLost::Possible) };
     let lost = lost.and(standing.lost_to_agent());
     let mut mended: Vec<Mends> = findings
         .iter()

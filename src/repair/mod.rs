@@ -1,6 +1,7 @@
 //! Decides what is done about what a scan has found, so that only the damaged bytes are lost. It changes nothing:
 //! [`plan()`] makes a [`Plan`] from a report, and [`crate::change`] executes it, resumes it, and undoes it.
 
+mod deletions;
 mod fence;
 mod generations;
 mod half_repaired;
@@ -83,6 +84,7 @@ pub fn plan(
     };
     let counted = planned.at("read", target.path())?;
     plan.steps.extend(record::step(target, report, &plan, counted).at("list", target.path())?);
+    deletions::note(target, report, &mut plan).at("read", target.path())?;
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
     let touched: HashSet<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
     plan.inputs = input::all(target, &touched).at("read", target.path())?;

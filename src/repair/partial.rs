@@ -114,34 +114,10 @@ fn stand_in(record: &[u8], length: usize) -> Option<Vec<u8>> {
     Some([&header.to_bytes()[..], &stored, &filling].concat())
 }
 
-/// Whether what is lost is seen to have been a record of tombstones: from `fragment`, the beginning of its first.
-pub(super) fn is_of_tombstones(fragment: &[u8]) -> bool {
-    /// `record.Tombstones` (`tsdb/record/record.go`).
-    const TOMBSTONES: u8 = 3;
-    let Some(header) = Header::parse(fragment).filter(|header| header.head.is_canonical()) else {
-        return false;
-    };
-    let data = &fragment[HEADER_SIZE..];
-    let first = match header.head.compression() {
-        Compression::None => data.first(),
-        Compression::Snappy => first_of_snappy(data),
-        Compression::Zstd => None,
-    };
-    header.head.kind().begins() && first == Some(&TOMBSTONES)
-}
-
-/// The first byte of what a snappy block holds: it begins with a literal (`format_description.txt` of snappy).
-fn first_of_snappy(block: &[u8]) -> Option<&u8> {
-    let length = block.iter().take(10).position(|byte| byte & 0x80 == 0)? + 1;
-    let tag = block.get(length)?;
-    let more = usize::from(tag >> 2).saturating_sub(59);
-    if tag.trailing_zeros() >= 2 { block.get(length + 1 + more) } else { None }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{is_of_tombstones, partial};
-    use crate::record::{SampleEntry, encode_samples, encode_samples_v2, encode_series, encode_tombstones};
+    use super::partial;
+    use crate::record::{SampleEntry, encode_samples, encode_samples_v2, encode_series};
     use crate::wal::Compression;
     use crate::wal::writer::SegmentWriter;
     use crate::wal::{Event, SegmentReader};
@@ -229,18 +205,5 @@ mod tests {
         overlong.splice(17..18, [0x80, 0]);
         assert_eq!(partial(&fragment(Compression::None, &overlong)), None);
         assert_eq!(partial(&fragment(Compression::None, &whole[..20])), None);
-    }
-
-    #[test]
-    fn tombstones_are_told_by_their_type() {
-        let mut tombstones = Vec::new();
-        encode_tombstones(&[], &mut tombstones);
-        tombstones.extend([0; 300]);
-        let packed = snap::raw::Encoder::new().compress_vec(&tombstones).unwrap();
-        assert!(is_of_tombstones(&fragment(Compression::None, &tombstones)));
-        assert!(is_of_tombstones(&fragment(Compression::Snappy, &packed)));
-        assert!(!is_of_tombstones(&fragment(Compression::None, &[2, 3, 3])));
-        assert!(!is_of_tombstones(&fragment(Compression::Snappy, &[])));
-        assert!(!is_of_tombstones(&[]));
     }
 }

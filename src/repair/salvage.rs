@@ -8,13 +8,14 @@ use std::os::unix::fs::MetadataExt as _;
 use super::fence::Refs;
 use super::generations::Generations;
 use super::partial::{Instead, in_words};
-use super::segment::{Confused, Mend, Mending, Standing, is_of_tombstones};
+use super::segment::{Confused, Mend, Mending, Standing};
 use super::{
     Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced, sequence,
 };
 use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
+use crate::scan::deletions::{self, DeletionsLost};
 use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
 use crate::tsdb::{Listing, Target};
 
@@ -385,7 +386,15 @@ fn segment_step(
         });
     }
     let lost = standing.lost_to_agent().and(confused.lost());
-    let lost = findings.iter().fold(lost, |sum, finding| sum.and(loss(&standing, finding)));
+    let has_deletions = mending.agent.is_none() && !path.starts_with("wbl/");
+    let of_finding = |finding: &Finding| {
+        let lost = loss(&standing, finding);
+        let is_lost = has_deletions
+            && lost != Loss::NOTHING
+            && standing.instead_of(finding.offset.unwrap_or(u64::MAX)).is_none();
+        if is_lost { lost.with(deletions(&file, finding)) } else { lost }
+    };
+    let lost = findings.iter().fold(lost, |sum, finding| sum.and(of_finding(finding)));
     Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
 }
 
@@ -413,10 +422,15 @@ pub(super) fn mends(finding: &Finding, how: String) -> Mends {
     }
 }
 
+/// Whether deletions are lost with what is damaged.
+fn deletions(file: &File, finding: &Finding) -> DeletionsLost {
+    let (Some(offset), Some(end)) = (finding.offset, finding.end) else { return DeletionsLost::Possible };
+    deletions::in_damage(file, &(offset..end), finding.orphans.iter().map(|&(offset, _)| offset))
+}
+
 /// Says so where what is lost was a record of tombstones.
 fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
-    let fragments = finding.offset.into_iter().chain(finding.orphans.iter().map(|&(offset, _)| offset));
-    if is_of_tombstones(file, fragments) {
+    if deletions(file, finding) == DeletionsLost::Certain {
         format!("{how}; it was a record of tombstones: what it had deleted comes back")
     } else {
         how.to_owned()

@@ -16,6 +16,7 @@ use crate::change::{Contents as NewBytes, write_series};
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, select};
+use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::Report;
 use crate::scan::salvage::{
     Contents, Mended, Problem, ProblemKind, Reading, Surroundings, Visitor, salvage_correcting,
@@ -461,20 +462,6 @@ impl Standing {
     }
 }
 
-/// Whether a record that is lost, and of which fragments begin at these offsets, is seen to have been one of tombstones.
-pub(super) fn is_of_tombstones<S: ReadAt + ?Sized>(
-    source: &S,
-    mut fragments: impl Iterator<Item = u64>,
-) -> bool {
-    /// Of a header, and as far into a snappy block as its first byte may be.
-    const BEGINNING: usize = 32;
-    fragments.any(|offset| {
-        let mut bytes = [0; BEGINNING];
-        let count = source.read_at(&mut bytes, offset).unwrap_or(0);
-        partial::is_of_tombstones(&bytes[..count.min(BEGINNING)])
-    })
-}
-
 /// How a segment is mended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Mend {
@@ -525,12 +512,18 @@ pub(super) struct Confused<'a> {
     records: u64,
     /// Entries that go.
     pub(super) entries: u64,
+    /// Whether there are deletions among them.
+    deletions: DeletionsLost,
 }
 
 impl Take for Confused<'_> {
     fn take(&mut self, record: &[u8]) {
         let selected = self.mending.select(record);
         self.entries += selected.dropped();
+        if selected.dropped() > 0 && RecordType::of(record) == Some(RecordType::Tombstones) {
+            // What they deleted may be of a series that keeps its ref elsewhere.
+            self.deletions = DeletionsLost::Possible;
+        }
         let goes = matches!(selected, Selected::Nothing { .. });
         *(if goes { &mut self.records } else { &mut self.kept }) += 1;
     }
@@ -545,7 +538,7 @@ impl<'a> Confused<'a> {
 
     /// What is lost so.
     pub(super) fn lost(self) -> Loss {
-        Loss::new(Some(self.records), Some(self.entries))
+        Loss::new(Some(self.records), Some(self.entries)).with(self.deletions)
     }
 }
 

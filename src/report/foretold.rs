@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::page::{GLUE, Page, clean, count, number, path, times};
+use super::page::{GLUE, Page, clean, count, number, path, size, times};
+use super::plan::deletions_in_words;
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::scan::report::{Finding, Reason, Report};
 use crate::verdict;
@@ -52,6 +53,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         && start.wrong_labels.samples == 0
         && forecast.next_checkpoint_error.is_none()
         && forecast.next_compaction_error.is_none()
+        && forecast.no_room.is_none()
         && forecast.refuses_until.is_none()
     {
         if prevented.is_some() {
@@ -102,6 +104,11 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         if wrong.samples > 0 && before.is_none_or(|before| before.wrong_labels != wrong) {
             page.indented(LATER, &format!("{}, are served under labels that are not theirs", amount(wrong)))?;
         }
+        if before.is_none_or(|before| before.deletions_lost != start.deletions_lost)
+            && let Some(words) = deletions_in_words(start.deletions_lost)
+        {
+            page.indented(LATER, words)?;
+        }
     }
     if forecast.poisoned {
         let ever = "each of these starts deletes again what was written to the WAL since the one before";
@@ -128,6 +135,17 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         let words = format!(
             "the next checkpoint drops for good what this version cannot read: {}; start a newer version, or keep a copy",
             amount(start.passed_over)
+        );
+        page.paragraph(&body, &body, LATER, &words)?;
+    }
+    if let Some(room) = &forecast.no_room {
+        let segment = path(&room.path, 60);
+        let words = format!(
+            "but {} are free, and the repair of {segment} writes up to {}: that start fails (\"no space left on device\") and \
+             leaves the original in {segment}.repair; the next one takes for the segment what was written, deletes the original, \
+             and loses what had no room. Free some space before the first start; after it, {segment}.repair is the only copy",
+            size(room.free),
+            size(room.needed)
         );
         page.paragraph(&body, &body, LATER, &words)?;
     }

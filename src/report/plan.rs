@@ -13,6 +13,7 @@ use crate::forecast::report::Forecast;
 use crate::repair::Plan;
 use crate::repair::plan::{Change, FoundLabels, Loss, Mends, Method, Mode, Orphans, Step};
 use crate::scan::code::Code;
+use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{Report, Severity, State, Verdict};
 
 /// Findings of one step that are shown one by one.
@@ -299,10 +300,23 @@ fn comparison(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
     if let Some(orphans) = &plan.orphans {
         page.indented(2, &without_labels(orphans))?;
     }
-    if plan.mode == Mode::Salvage && plan.lost.records != Some(0) {
-        page.indented(2, "if a lost record held deletions, the samples that it deleted are back")?;
+    if let Some(words) = deletions_in_words(plan.lost.deletions) {
+        page.indented(2, words)?;
     }
     Ok(())
+}
+
+/// What becomes of samples whose deletion is lost.
+pub(super) fn deletions_in_words(lost: DeletionsLost) -> Option<&'static str> {
+    match lost {
+        DeletionsLost::None => None,
+        DeletionsLost::Possible => {
+            Some("what is lost may have held deletions: samples that they had deleted would be served again")
+        }
+        DeletionsLost::Certain => Some(
+            "deletions are lost: samples that they had deleted, and that are still there, are served again",
+        ),
+    }
 }
 
 /// Where lost labels were looked for, and what came of it.

@@ -6,6 +6,7 @@ use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate
 use crate::repair::plan::{Change, Content, Loss, Mends, Method, Patch, Step};
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::code::Code;
+use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{
     Cause, Correction, Dialect, Entries, Finding, HeadChunkFacts, HighestRefs, Log, LogKind, Lost, Reason,
     Report, SCHEMA, Segment, Severity, State, Times, Verdict,
@@ -214,6 +215,7 @@ fn start(outcome: Outcome) -> Start {
         hidden_by_head_chunks: Samples::default(),
         only_in_head_chunks: Samples::default(),
         passed_over: Samples::default(),
+        deletions_lost: DeletionsLost::None,
     }
 }
 
@@ -228,6 +230,7 @@ fn forecast(starts: Vec<Start>) -> Forecast {
         without_snapshots: None,
         refuses_until: None,
         next_compaction_error: None,
+        no_room: None,
     }
 }
 

@@ -6,6 +6,7 @@
 mod cause;
 pub use crate::code;
 mod context;
+pub mod deletions;
 pub(crate) mod findings;
 pub mod frames;
 mod generations;

@@ -27,6 +27,8 @@ pub struct BlockMeta {
     pub max_time: i64,
     /// Samples of all kinds.
     pub samples: u64,
+    /// Deleted intervals.
+    pub tombstones: u64,
     /// Hints of its compaction: `from-out-of-order`, `from-stale-series`, `from-selected-series`.
     pub hints: Vec<String>,
     /// The blocks that it was made from: Prometheus deletes these when it has loaded this one.
@@ -107,6 +109,7 @@ struct Parent {
 #[serde(default, rename_all = "camelCase")]
 struct Stats {
     num_samples: Option<u64>,
+    num_tombstones: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -134,11 +137,12 @@ fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
     if !(1..=2).contains(&version) {
         return Err(format!("unexpected meta file version {version}"));
     }
-    let compaction = meta.compaction.unwrap_or_default();
+    let (compaction, stats) = (meta.compaction.unwrap_or_default(), meta.stats.unwrap_or_default());
     Ok(BlockMeta {
         min_time: meta.min_time.unwrap_or_default(),
         max_time: meta.max_time.unwrap_or_default(),
-        samples: meta.stats.unwrap_or_default().num_samples.unwrap_or_default(),
+        samples: stats.num_samples.unwrap_or_default(),
+        tombstones: stats.num_tombstones.unwrap_or_default(),
         hints: compaction.hints.unwrap_or_default(),
         parents: compaction
             .parents

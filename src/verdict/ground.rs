@@ -2,8 +2,10 @@
 //! write, a full or read-only volume. Each costs a few system calls.
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::forecast::report::{Forecast, NoRoom};
 use crate::forecast::{Assumed, refuses_until};
 use crate::scan::code::Code;
 use crate::scan::findings::of_path;
@@ -22,16 +24,22 @@ const NEEDED: u64 = 256 * 1024;
 pub(super) fn findings(
     target: &Target,
     report: &Report,
-    assumed: Assumed,
-    user: Option<User>,
+    forecast: Option<&Forecast>,
+    (assumed, user): (Assumed, Option<User>),
 ) -> Vec<Finding> {
     let data = target.path();
-    let mut findings: Vec<Finding> = volume(data).into_iter().collect();
+    let no_room = forecast.and_then(|forecast| forecast.no_room.as_ref());
+    let mut findings: Vec<Finding> = volume(data, no_room).into_iter().collect();
     // What cannot be listed, the scan has complained about.
     let blocks = list_blocks(data).unwrap_or_default();
     findings.extend(faults(data, &blocks).into_iter().map(|(block, fault)| {
         let path = format!("{}/{}", block.ulid, fault.name);
         let (code, then) = match fault.then {
+            WithFault::Refuses if fault.name == "tombstones" => {
+                let then = "Prometheus does not start with such a block; without the file it does, and samples that had been deleted \
+                            are served again";
+                (Code::BlockUnusable, then)
+            }
             WithFault::Refuses => (Code::BlockUnusable, "Prometheus does not start with such a block"),
             WithFault::Skips => (Code::BlockSkipped, "Prometheus starts without this block and its samples"),
             WithFault::FailsToQuery => {
@@ -40,6 +48,7 @@ pub(super) fn findings(
         };
         damage(code, path, format!("{}; {then}", fault.what), None)
     }));
+    findings.extend(blocks.iter().filter_map(|block| undeleted(data, block)));
     findings.extend(rights(target, &blocks, user));
     if !assumed.agent {
         findings.extend(future(target, report, assumed));
@@ -63,8 +72,22 @@ fn damage(code: Code, path: String, message: String, cause: Option<Cause>) -> Fi
     Finding { cause, ..of_path(None, path, code, Severity::Damage, message) }
 }
 
+/// A block whose tombstones are gone: `meta.json` says how many there were (`Block.Delete`, `tsdb/block.go`).
+fn undeleted(data: &Path, block: &Block) -> Option<Finding> {
+    let tombstones = block.meta.as_ref().ok()?.tombstones;
+    let path = format!("{}/tombstones", block.ulid);
+    let is_missing =
+        data.join(&path).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let message = format!(
+        "it is missing, and meta.json says that the block had {}: samples that had been deleted are served again",
+        words::count(tombstones, "deletion")
+    );
+    (tombstones > 0 && is_missing)
+        .then(|| of_path(None, path, Code::DeletionsLost, Severity::Warning, message))
+}
+
 /// Space and mount of the volume.
-fn volume(data: &Path) -> Option<Finding> {
+fn volume(data: &Path, no_room: Option<&NoRoom>) -> Option<Finding> {
     let about = rustix::fs::statvfs(data).ok()?;
     if about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         let message = "the directory is mounted read-only: Prometheus does not start".to_owned();
@@ -76,10 +99,25 @@ fn volume(data: &Path) -> Option<Finding> {
         format!("{} KiB are free on its volume, and a start needs {} KiB", free / 1024, NEEDED / 1024)
     } else if about.f_files > 0 && about.f_favail == 0 {
         "its volume has no free inode".to_owned()
+    } else if let Some(room) = no_room {
+        format!("{} KiB are free on its volume", room.free / 1024)
     } else {
         return None;
     };
-    let message = format!("{what}: Prometheus does not start, or crashes at its next file of head chunks");
+    let message = match no_room {
+        None => format!(
+            "{what}: Prometheus crashes where it makes a file of head chunks (\"preallocate: no space left on device\"), at every \
+             start until there is room; that deletes nothing"
+        ),
+        Some(room) => format!(
+            "{what}, and its repair of {} writes up to {} KiB: start {} fails there, if none crashes before for a file of head \
+             chunks, and leaves the original in {}; the start after it deletes that, and loses what had no room",
+            room.path,
+            room.needed / 1024,
+            room.failing_start,
+            room.destroys
+        ),
+    };
     Some(damage(Code::NoSpace, String::new(), message, None))
 }
 

@@ -75,7 +75,7 @@ pub fn diagnose(
             continue;
         }
         let forecast = forecast?;
-        let around = around(target, &report, options.assumed, options.user);
+        let around = around(target, &report, forecast.as_ref(), (options.assumed, options.user));
         report.findings.extend(around);
         judge(target, &mut report, forecast.as_ref(), plans.as_ref().map(|plans| &plans.salvage));
         return Ok(Diagnosis { report, forecast, plans });
@@ -84,8 +84,13 @@ pub fn diagnose(
 
 /// What is wrong beside the logs: blocks, rights, space, the clock. Nothing for a part of a data directory.
 #[must_use]
-pub fn around(target: &Target, report: &Report, assumed: Assumed, user: Option<User>) -> Vec<Finding> {
-    if is_whole(target) { ground::findings(target, report, assumed, user) } else { Vec::new() }
+pub fn around(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    (assumed, user): (Assumed, Option<User>),
+) -> Vec<Finding> {
+    if is_whole(target) { ground::findings(target, report, forecast, (assumed, user)) } else { Vec::new() }
 }
 
 /// Whether it is a data directory, and no part of one.
