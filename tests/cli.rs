@@ -108,6 +108,39 @@ fn help() {
 }
 
 #[test]
+fn codes_are_explained() {
+    let all = run(&["explain"]);
+    assert_exit(&all, CLEAN);
+    let names = walfix::scan::code::Code::ALL.iter().map(|code| code.name());
+    assert!(names.clone().all(|name| stdout(&all).contains(&format!("  {name}: "))), "{}", stdout(&all));
+    for name in names {
+        let output = run(&["explain", name]);
+        assert_exit(&output, CLEAN);
+        assert!(stdout(&output).starts_with(&format!("{name}\n  ")), "{}", stdout(&output));
+    }
+    let two = run(&["explain", "zeroed_pages", "torn_record"]);
+    assert_exit(&two, CLEAN);
+    assert!(stdout(&two).contains("\n\ntorn_record\n"), "{}", stdout(&two));
+
+    for arguments in [&["explain", "zeroed_page"][..], &["explain", "torn_record", "gremlins"]] {
+        let output = run(arguments);
+        assert_exit(&output, USAGE);
+        assert_eq!(stdout(&output), "");
+        assert!(stderr(&output).contains("no finding has the code"), "{}", stderr(&output));
+    }
+    assert_exit(&run(&["explain", "--format=json"]), USAGE);
+}
+
+#[test]
+fn the_scan_names_a_code_to_explain() {
+    let text = stdout(&scan(&[], damaged().path()));
+    let hint = text.lines().find_map(|line| line.trim().strip_prefix("walfix explain ")).expect("a hint");
+    let code = hint.split(' ').next().unwrap_or_default();
+    assert_exit(&run(&["explain", code]), CLEAN);
+    assert!(!stdout(&scan(&[], directory(&[&page()]).path())).contains("walfix explain"));
+}
+
+#[test]
 fn version() {
     let output = run(&["--version"]);
     assert_exit(&output, CLEAN);

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and how the answers end.
 
+mod explain;
 mod progress;
 mod repair;
 mod scan;
@@ -77,6 +78,7 @@ enum Command {
     Scan(scan::Scan),
     Repair(repair::Repair),
     Undo(undo::Undo),
+    Explain(explain::Explain),
 }
 
 /// What every command takes.
@@ -155,6 +157,7 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Scan(command) => command.run(&cli.global),
         Command::Repair(command) => command.run(&cli.global),
         Command::Undo(command) => command.run(&cli.global),
+        Command::Explain(command) => command.run(&cli.global),
     };
     done.unwrap_or_else(|error| {
         let _ = io::stderr().lock().write_all(complaint(&error).as_bytes());

@@ -1,5 +1,6 @@
 //! One [`Report`](crate::scan::report::Report), many faces: [`text`] for an operator, [`json`] for machines.
 
+pub mod explain;
 mod foretold;
 pub mod frames;
 pub mod json;

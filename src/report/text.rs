@@ -63,6 +63,7 @@ pub fn write(
         plan::outlook(&mut page, &plans.salvage)?;
     }
     findings(&mut page, report, forecast)?;
+    hint(&mut page, report)?;
     logs(&mut page, report)
 }
 
@@ -181,6 +182,18 @@ fn findings(page: &mut Page<'_>, report: &Report, forecast: Option<&Forecast>) -
     Ok(())
 }
 
+/// Where to read on, if there is damage.
+fn hint(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+    let mut codes = report.of_severity(Severity::Damage).map(|finding| finding.code);
+    let Some(first) = codes.next() else { return Ok(()) };
+    page.line("")?;
+    if codes.all(|code| code == first) {
+        page.line(&format!("  walfix explain {first} says what this means, and what to do"))
+    } else {
+        page.line("  walfix explain CODE says what each of these means, and what to do")
+    }
+}
+
 /// What findings have in common that are more of the same.
 fn alike(finding: &Finding) -> (Severity, Code, Option<&str>) {
     (finding.severity, finding.code, finding.log.as_deref())
@@ -230,10 +243,11 @@ impl Group {
 }
 
 fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
-    let (word, style) = match finding.severity {
-        Severity::Damage => ("damage", AnsiColor::Red.on_default().bold()),
-        Severity::Warning => ("warning", AnsiColor::Yellow.on_default()),
-        Severity::Note => ("note", anstyle::Style::new()),
+    let word = severity_in_words(finding.severity);
+    let style = match finding.severity {
+        Severity::Damage => AnsiColor::Red.on_default().bold(),
+        Severity::Warning => AnsiColor::Yellow.on_default(),
+        Severity::Note => anstyle::Style::new(),
     };
     let lead = format!("  {word:<7}  ");
     let painted = format!("  {}{:2$}", page.paint(style, word), "", BODY - 2 - word.len());
@@ -268,6 +282,14 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
         page.indented(BODY, &mend(correction))?;
     }
     Ok(())
+}
+
+pub(super) const fn severity_in_words(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damage => "damage",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    }
 }
 
 fn in_words(cause: Cause) -> &'static str {

@@ -60,6 +60,8 @@ fn one_damage() {
            correction: bit 3 of byte 20 001, flipped back, gives a record of type samples with
            778 entries; by chance 1 in 4 294 967 296 of other damages would look the same
 
+  walfix explain checksum_mismatch says what this means, and what to do
+
   log  kind  segments    size  records  series  samples  other  times in UTC
   wal  wal          4  5.2 MB    1 022     212  778 000      0  2026-11-21 19:24:15 to 19:30:31
 ",
@@ -90,6 +92,8 @@ fn many() {
     assert!(text.contains(damages), "{text}");
     let end = "
            ... and 5 more unknown_refs in segments 13 to 17 of wal; --format json has all
+
+  walfix explain zeroed_pages says what this means, and what to do
 
   log                      kind        segments     size  records  series  samples  other
   wal                      wal               18   5.2 MB    1 022     212  778 000      0
@@ -155,6 +159,8 @@ fn huge() {
            correction: bit 7 of byte 18 446 744 073 709 551 615, flipped back, gives a record of
            type custom_buckets_float_histogram_samples with 18 446 744 073 709 551 615 entries; by
            chance 1 in 18 446 744 073 709 551 615 of other damages would look the same
+
+  walfix explain decode_error says what this means, and what to do
 
   chunk_snapshot.000017.0000032768  chunk snapshot: segments 1, size 18.4 EB,
     records 18 446 744 073 709 551 615, series 18 446 744 073 709 551 615,
@@ -223,7 +229,7 @@ fn what_is_not_known_is_said_or_left_out() {
         let report = samples::report(Vec::new(), vec![Finding { offset: Some(7), end: Some(7), ..finding }]);
         let text = text(&report, Style::default());
         assert!(text.contains("wal/00000000  at 7  shrunk\n"), "{text}");
-        text.lines().skip(3).map(str::trim).collect::<Vec<_>>().join("|")
+        text.lines().skip(3).take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join("|")
     };
     assert_eq!(of(Severity::Damage, None, None), "lost: not known");
     assert_eq!(of(Severity::Note, None, None), "");
