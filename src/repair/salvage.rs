@@ -109,7 +109,8 @@ pub(super) fn plan(
         return renumber(&scanned, generations, corrected, plan);
     }
     if (!plan.steps.is_empty() || wants_fence) && !is_emptied {
-        let refs = Refs::in_logs(report).and(corrected);
+        let refs =
+            misplaced::refs(report, &plan.steps).unwrap_or_else(|| Refs::in_logs(report)).and(corrected);
         let path = fence::behind(&listing, &plan.steps);
         let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;
         plan.steps.splice(..0, fence);
