@@ -8,6 +8,7 @@
 use std::io;
 
 use super::head_chunks::CHUNKS_HEAD;
+use super::misplaced;
 use super::segment::{Mending, Take, open, take_standing};
 use crate::change::plan::{Change, Loss, Mends, Step};
 use crate::record::{self, RecordType, SampleEntry, SnapshotRecord, each_use, encode_samples, encode_series};
@@ -157,7 +158,8 @@ pub(super) fn step(
     refs.used = refs.used.max(in_chunks);
     let (Some(series_ref), Some(path)) = (needed(refs), path) else { return Ok(None) };
     let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
-    let newest = logs.filter_map(|log| log.max_time).chain(brought.newest).max().or(newest_chunk);
+    let in_logs = || logs.filter_map(|log| log.max_time).max();
+    let newest = misplaced::newest(report, steps).or_else(in_logs).max(brought.newest).or(newest_chunk);
     let change = Change::Create { path, bytes: segment(series_ref, newest.unwrap_or(0))? };
     let mends = Mends {
         code: Code::UnknownRefs.into(),

@@ -95,6 +95,29 @@ fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
     }
 }
 
+/// Whether all pages stand where they belong after these steps.
+fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
+    let arrangement = report.misplaced.as_ref()?;
+    let is_done = |path: &String| {
+        steps.iter().any(|step| {
+            matches!(&step.change, Change::Rewrite { path: of, pages, .. } if of == path && !pages.is_empty())
+        })
+    };
+    arrangement.segments.keys().all(is_done).then_some(arrangement)
+}
+
+/// The highest refs after these steps, if they put pages back: what was read before of pages that did not follow one another
+/// says nothing.
+pub(super) fn refs(report: &Report, steps: &[Step]) -> Option<Refs> {
+    arranged(report, steps)
+        .map(|Arrangement { refs: (defined, used), .. }| Refs { defined: *defined, used: *used })
+}
+
+/// The time of the newest record after these steps, ms, if they put pages back.
+pub(super) fn newest(report: &Report, steps: &[Step]) -> Option<i64> {
+    arranged(report, steps).and_then(|arrangement| arrangement.newest)
+}
+
 /// What is wrong with refs is put right where all series are defined once afterwards.
 pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
     if !report.misplaced.as_ref().is_some_and(|pages| pages.defines_once) {

@@ -116,7 +116,8 @@ pub(super) fn plan(
         return Ok(recovered.is_some());
     }
     if (!plan.steps.is_empty() || wants_fence) && !is_emptied {
-        let refs = Refs::in_logs(report).and(corrected);
+        let refs =
+            misplaced::refs(report, &plan.steps).unwrap_or_else(|| Refs::in_logs(report)).and(corrected);
         let path = fence::behind(&listing, &plan.steps);
         let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;
         plan.steps.splice(..0, fence);

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use foldhash::{HashMap, HashSet};
 
+use super::misplaced::out_of_step::reads_out_of_step;
 use crate::record::{self, Record as Decoded, SeriesUse, Summary, each_use};
 use crate::wal::{Compression, Event, ReadAt, Record, SegmentReader};
 
@@ -116,6 +117,9 @@ impl Context {
         // What a decoder reads that a wrong page has thrown out of step, before it finds its step again.
         if summary.overlong {
             return Some("it has numbers in a form that nobody writes");
+        }
+        if reads_out_of_step(record) {
+            return Some("part of it reads as series, times and values that nobody writes");
         }
         if pages_are_exchanged(record) {
             return Some("its pages stand in each other's place");

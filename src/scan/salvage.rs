@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::record::{self, RecordType, Summary};
 use crate::scan::context::{self, Context, Pairs, Suspicion};
+use crate::scan::misplaced::out_of_step::reads_out_of_step;
 use crate::scan::walk::walk;
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::{HeadByte, page_start};
@@ -421,7 +422,7 @@ pub(super) fn looks_sane(record: &Record<'_>, summary: &Summary) -> bool {
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
         && summary.unknown_schemas == 0
         && !summary.overlong
-        && !(summary.falls && context::pages_are_exchanged(record))
+        && !(summary.falls && (context::pages_are_exchanged(record) || reads_out_of_step(record)))
 }
 
 pub(super) fn contents_of(summary: &Summary) -> Contents {

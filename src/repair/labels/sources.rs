@@ -154,7 +154,12 @@ fn of_listing(listing: &Listing) -> Files {
 fn of_backup(backup: &Backup) -> io::Result<Files> {
     let mut found = Files::new();
     for step in backup.steps() {
-        let (Change::Rewrite { path, .. } | Change::SetAside { path, .. }) = &step.change else { continue };
+        let path = match &step.change {
+            // Where pages did not follow one another, labels may be put together of two series.
+            Change::Rewrite { pages, .. } if !pages.is_empty() => continue,
+            Change::Rewrite { path, .. } | Change::SetAside { path, .. } => path,
+            _ => continue,
+        };
         let kept = backup.aside(path);
         if kept.is_directory() {
             let segments = list_segments(&kept.full())?.into_iter().map(|segment| segment.path);

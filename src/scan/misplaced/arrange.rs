@@ -43,20 +43,37 @@ pub(super) struct Twins {
 
 impl Twins {
     /// How much better the first stands where it is than the second.
-    fn lead(&self, pages: &Pages) -> i32 {
-        fit(pages, &self.first) - fit(pages, &self.second)
+    fn lead(&self, pages: &Pages, pace: Pace) -> i32 {
+        fit(pages, &self.first, pace) - fit(pages, &self.second, pace)
     }
 }
 
 /// How well a run of pages goes with what stands around it.
-fn fit(pages: &Pages, run: &Range<usize>) -> i32 {
-    let of = |joint: Joint| match joint {
+fn fit(pages: &Pages, run: &Range<usize>, pace: Pace) -> i32 {
+    let segment = &pages.segments[pages.all[run.start].segment].pages;
+    let timed = |page: &usize| pages.all[*page].times.0 <= pages.all[*page].times.1;
+    let gap = |last: Option<usize>, next: Option<usize>| {
+        let (last, next) = last.zip(next)?;
+        Some(pages.all[next].times.0.saturating_sub(pages.all[last].times.1))
+    };
+    let of = |joint: Joint, compression: Compression, gap: Option<i64>| match joint {
+        Joint::Sound if compression == Compression::Zstd => 3,
+        // Pages of which the records begin at the same places fit each other's neighbours.
+        Joint::Sound | Joint::Odd if pace.misfit(gap) == 2 => 0,
         Joint::Sound => 3,
         Joint::Odd => 1,
         Joint::Clean | Joint::Unknown => 2,
         Joint::Broken => 0,
     };
-    of(pages.all[run.start].before) + of(pages.behind(run.end - 1))
+    let before = gap((segment.start..run.start).rev().find(timed), run.clone().find(timed));
+    let behind = gap(run.clone().rev().find(timed), (run.end..segment.end).find(timed));
+    let across_end = pages
+        .all
+        .get(run.end)
+        .filter(|_| run.end < segment.end)
+        .map_or(Compression::None, compression_across);
+    of(pages.all[run.start].before, compression_across(&pages.all[run.start]), before)
+        + of(pages.behind(run.end - 1), across_end, behind)
 }
 
 /// Runs of pages that stand there twice.
@@ -93,21 +110,63 @@ pub(super) fn twins(pages: &Pages) -> Vec<Twins> {
         let has_beginnings = pages.all[twins.first.clone()].iter().any(|page| page.has_beginnings);
         !has_beginnings && is_sound(&twins.first) && is_sound(&twins.second)
     };
-    all.retain(|twins| !is_honest(twins));
+    // What a repair has filled pages with says nothing.
+    let says_something = |page: &super::pages::Page| {
+        page.times.0 <= page.times.1 || page.refs.0 <= page.refs.1 || page.begins != Side::Whole
+    };
+    all.retain(|twins| !is_honest(twins) && pages.all[twins.first.clone()].iter().any(says_something));
     all
 }
 
 /// The copies among twins, as far as the pages around them tell; and twins of which that is not known.
 pub(super) fn copies(pages: &Pages) -> (Vec<Range<usize>>, Vec<Twins>) {
     let (mut copies, mut open) = (Vec::new(), Vec::new());
+    let pace = Pace::of(pages);
     for twins in twins(pages) {
-        match twins.lead(pages) {
+        match twins.lead(pages, pace) {
             1.. => copies.push(twins.second),
             ..=-1 => copies.push(twins.first),
             0 => open.push(twins),
         }
     }
     (copies, open)
+}
+
+/// The pages as they stand, but that no record goes on from these copies to what stands beside them, or to them; and how many
+/// records do otherwise.
+pub(super) fn as_they_stand(pages: &Pages, copies: &[Range<usize>]) -> (Order, usize) {
+    let is_edge = |page: usize| copies.iter().any(|copy| copy.start == page || copy.end == page);
+    let mut cuts = 0;
+    let of_segment = |segment: &super::pages::Segment| {
+        let mut range = segment.pages.clone();
+        while range.end > range.start && pages.all[range.end - 1].is_zero {
+            range.end -= 1;
+        }
+        let mut puts = Vec::with_capacity(range.len());
+        for page in range {
+            if is_edge(page) && matches!(pages.all[page].before, Joint::Sound | Joint::Odd) {
+                puts.push(Put::Blank);
+                cuts += 1;
+            }
+            puts.push(Put::Page(page));
+        }
+        puts
+    };
+    let order = pages.segments.iter().map(of_segment).collect();
+    (order, cuts)
+}
+
+/// Damaged pages that have been the same as another one, which is whole: they have a fragment in common, at the same place.
+pub(super) fn damaged_copies(pages: &Pages) -> Vec<Range<usize>> {
+    let mut whole: HashMap<u64, usize> = HashMap::new();
+    for (at, page) in pages.all.iter().enumerate().filter(|(_, page)| !page.is_damaged) {
+        whole.extend(page.marks.into_iter().flatten().map(|mark| (mark, at)));
+    }
+    let is_copy = |page: &super::pages::Page| {
+        page.is_damaged && page.marks.into_iter().flatten().any(|mark| whole.contains_key(&mark))
+    };
+    let damaged = pages.all.iter().enumerate().filter(|(_, page)| is_copy(page));
+    damaged.map(|(at, _)| at..at + 1).collect()
 }
 
 /// Pages that follow one another.
@@ -146,11 +205,18 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
             last.pages.end == at
                 && last.segment == page.segment
                 && match page.before {
-                    Joint::Unknown => pace.misfit(gap) < 2,
+                    // What a page without times goes on with, if that is damaged here, may be whole elsewhere.
+                    Joint::Unknown => {
+                        let last = &pages.all[at - 1];
+                        let is_open = last.times.0 > last.times.1 && matches!(last.ends, Side::Part(_));
+                        !is_open && pace.misfit(gap) < 2
+                    }
                     Joint::Sound => match compression_across(page) {
                         // It has a checksum of its own.
                         Compression::Zstd => true,
                         Compression::Snappy => pace.misfit(gap) < 2,
+                        // A page without times fits after every page that ends at the same place.
+                        Compression::None if !is_timed && begins_with_an_end(page) => false,
                         Compression::None => pace.misfit(gap) < if strict { 1 } else { 2 },
                     },
                     Joint::Clean => {
@@ -177,6 +243,11 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
         }
     }
     blocks
+}
+
+/// Whether a page begins with the last part of a record.
+fn begins_with_an_end(page: &super::pages::Page) -> bool {
+    matches!(page.begins, Side::Part(edge) if edge.head.kind() == FragmentType::Last)
 }
 
 /// How the record is packed that goes on at the beginning of a page.
@@ -239,8 +310,11 @@ impl Pace {
         });
         let mut gaps: Vec<i64> = pairs.map(|pair| pair[1].times.0.saturating_sub(pair[0].times.1)).collect();
         gaps.sort_unstable();
-        let at = |part: usize| gaps.get(gaps.len().saturating_sub(1) * part / 10).copied().unwrap_or(0);
-        Self { back: at(1).min(0).saturating_neg(), on: at(9).max(0) }
+        // A few are those of the very pages that do not belong there, however few there are in all.
+        let most = gaps.len().saturating_sub(1) * 9 / 10;
+        let least = if gaps.len() < 5 { 0 } else { gaps.len() - 1 - most };
+        let at = |index: usize| gaps.get(index).copied().unwrap_or(0);
+        Self { back: at(least).min(0).saturating_neg(), on: at(most).max(0) }
     }
 
     /// How badly a gap between the times of two pages fits: 0 well, 1 badly, 2 not at all.
@@ -318,7 +392,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
         most: (0, 0),
         is_crowded: starts.len() > 64,
     };
-    let mut found: Vec<(u32, u64, usize, Vec<usize>)> = Vec::new();
+    let mut found: Vec<Link> = Vec::new();
     for &start in &starts {
         let mut path = vec![start];
         let count = starts.len();
@@ -332,25 +406,81 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
             let gap = seam(&blocks[path[0]], &blocks[path[path.len() - 1]]);
             let misfit = pace.misfit(gap);
             if misfit < 2 || is_compressed {
-                found.push((odd + misfit, gap.map_or(0, i64::unsigned_abs), away, path));
+                found.push(Link { odd: odd + misfit, gap: gap.map_or(0, i64::unsigned_abs), away, path });
             }
         }
     }
-    found.sort_by_key(|&(odd, gap, away, _)| (odd, away > 0, gap, away));
-    let mut is_taken = vec![[false; 2]; blocks.len()];
-    for (.., path) in found {
-        let pairs = path.windows(2);
-        let is_free = pairs.clone().all(|pair| !is_taken[pair[0]][1] && !is_taken[pair[1]][0]);
-        if is_free {
-            for pair in pairs {
-                is_taken[pair[0]][1] = true;
-                is_taken[pair[1]][0] = true;
-                blocks[pair[0]].next = Some(pair[1]);
-                blocks[pair[1]].previous = Some(pair[0]);
-            }
+    for link in choose(found, blocks.len()) {
+        for pair in link.path.windows(2) {
+            blocks[pair[0]].next = Some(pair[1]);
+            blocks[pair[1]].previous = Some(pair[0]);
         }
     }
     Ok(())
+}
+
+/// A way in which a record may go on from block to block.
+#[derive(Clone, Debug)]
+struct Link {
+    /// How odd that would be.
+    odd: u32,
+    /// Between the times on both sides, ms.
+    gap: u64,
+    /// How often it leaves the order of blocks.
+    away: usize,
+    path: Vec<usize>,
+}
+
+/// The best links that do not exclude each other. Where one that is chosen keeps another record from being whole, and has
+/// another way that is no odder, it gives way.
+fn choose(mut found: Vec<Link>, blocks: usize) -> Vec<Link> {
+    found.sort_by_key(|link| (link.odd, link.away > 0, link.gap, link.away));
+    // Which link goes on from a block, and which leads to it.
+    let mut taken: Vec<[Option<usize>; 2]> = vec![[None; 2]; blocks];
+    let in_the_way = |taken: &[[Option<usize>; 2]], link: &Link| -> Vec<usize> {
+        let pairs = link.path.windows(2);
+        let mut all: Vec<usize> =
+            pairs.flat_map(|pair| [taken[pair[0]][1], taken[pair[1]][0]]).flatten().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    let set = |taken: &mut [[Option<usize>; 2]], link: &Link, to: Option<usize>| {
+        for pair in link.path.windows(2) {
+            taken[pair[0]][1] = to;
+            taken[pair[1]][0] = to;
+        }
+    };
+    for (at, link) in found.iter().enumerate() {
+        if in_the_way(&taken, link).is_empty() {
+            set(&mut taken, link, Some(at));
+        }
+    }
+    for (at, link) in found.iter().enumerate() {
+        let &[other] = in_the_way(&taken, link).as_slice() else { continue };
+        let held = &found[other];
+        // It has a link already.
+        if held.path[0] == link.path[0] || link.odd > held.odd || taken[link.path[0]][1].is_some() {
+            continue;
+        }
+        set(&mut taken, held, None);
+        set(&mut taken, link, Some(at));
+        let fits = |(_, instead): &(usize, &Link)| {
+            instead.path[0] == held.path[0]
+                && instead.odd <= held.odd
+                && in_the_way(&taken, instead).is_empty()
+        };
+        if let Some((way, instead)) = found.iter().enumerate().find(fits) {
+            set(&mut taken, instead, Some(way));
+        } else {
+            set(&mut taken, link, None);
+            set(&mut taken, held, Some(other));
+        }
+    }
+    let mut chosen: Vec<usize> = taken.iter().filter_map(|[_, next]| *next).collect();
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen.into_iter().map(|at| found[at].clone()).collect()
 }
 
 struct Search<'a> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::out_of_step::has_foreign_part;
 use crate::record::{self, Record as Decoded, RecordType, SeriesUse, each_use};
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::HeadByte;
@@ -30,7 +31,11 @@ pub(in crate::scan) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
     if record.compression != Compression::None {
         return Vec::new();
     }
-    steps_at(record.data, &record.joints().collect::<Vec<_>>())
+    let joints: Vec<usize> = record.joints().collect();
+    if has_foreign_part(record.data, &joints) {
+        return vec![UNBELIEVABLE; joints.len()];
+    }
+    steps_at(record.data, &joints)
 }
 
 fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
@@ -173,6 +178,9 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     }
     if compression != Compression::None {
         return Some(0);
+    }
+    if has_foreign_part(data, &joints) {
+        return None;
     }
     let odd = steps_at(data, &joints).into_iter().max().unwrap_or(0);
     (odd < UNBELIEVABLE).then_some(odd)

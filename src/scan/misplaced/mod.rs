@@ -4,10 +4,11 @@
 //! then drops every older sample of those series. So where the scan has met a sign of it, all pages that are replayed are
 //! looked at once more: how each begins and ends ([`pages`]), which of them go on with a record of another ([`chain`]), and
 //! when they were written ([`arrange`]). An order other than that on the disk is only proposed if a replay would serve more
-//! of it ([`serves`]).
+//! of it ([`serves`]), or as much without a page that is a copy: what is put together of a copy and its neighbours is not served.
 
 mod arrange;
 pub(super) mod chain;
+pub(super) mod out_of_step;
 mod pages;
 mod serves;
 
@@ -28,14 +29,15 @@ use self::serves::{Served, served};
 use super::findings::of_file;
 use super::order::{Role, Step};
 use super::report::{Cause, Finding, Lost, Severity};
-use super::salvage::{Problem, ProblemKind};
+use super::salvage::{Contents, Problem, ProblemKind, Visitor};
 use super::segment::SegmentScan;
 use super::settled::{FileState, Settlements};
 use super::words::count;
+use crate::record::each_use;
 use crate::scan::code::Code;
 use crate::tsdb::Listing;
 use crate::wal::arranged::Place;
-use crate::wal::{Fault, PAGE};
+use crate::wal::{Corrections, Fault, PAGE, Record};
 
 /// Where the pages of segments belong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +48,10 @@ pub(crate) struct Arrangement {
     pub(crate) copies: BTreeSet<(String, u64)>,
     /// Series are defined once when all pages stand where they belong.
     pub(crate) defines_once: bool,
+    /// The highest ref that a record of these logs defines then, and the highest that is used in any log.
+    pub(crate) refs: (Option<u64>, Option<u64>),
+    /// The time of the newest record of these logs then, ms.
+    pub(crate) newest: Option<i64>,
     /// The segments that were read for it, by their paths, and what they were then.
     states: Vec<State>,
 }
@@ -179,27 +185,45 @@ pub(super) fn find(
     let (copies, open) = arrange::copies(&pages);
     let mut search = Search { pages: &pages, settled, before: None, best: None, trials: 0 };
     let mut without = copies;
+    let damaged = arrange::damaged_copies(&pages);
+    if !damaged.is_empty() {
+        let more = [without.as_slice(), damaged.as_slice()].concat();
+        without = search.try_without(vec![more])?.unwrap_or(without);
+    }
     if open.is_empty() {
-        search.try_without(&without)?;
+        search.try_without(vec![without.clone()])?;
     }
     for twins in open {
         if search.trials + 2 > most {
             break;
         }
-        let mut better = None;
-        for copy in [twins.second, twins.first] {
-            let mut more = without.clone();
-            more.push(copy);
-            if search.try_without(&more)? {
-                better = Some(more);
-            }
-        }
-        without = better.unwrap_or(without);
+        let more = |copy: Range<usize>| [without.as_slice(), &[copy]].concat();
+        let ways = vec![more(twins.second.clone()), more(twins.first.clone())];
+        without = search.try_without(ways)?.unwrap_or(without);
     }
     let Some((order, served, _)) = search.best else { return Ok(None) };
-    let arrangement = Arrangement { states, ..arrangement(&pages, &order, served) };
+    let mut arrangement = Arrangement { states, ..arrangement(&pages, &order, served) };
+    for step in steps.iter().filter(|step| step.role == Role::Wbl) {
+        let file = &listing.logs[step.log].segments[step.segment];
+        if let Some((source, length)) = super::segment::open(file)? {
+            let UsedRefs(used) = settled.salvage(&source, length, Corrections::Sure, UsedRefs::default);
+            arrangement.refs.1 = arrangement.refs.1.max(used);
+        }
+    }
     let findings = findings(listing, &pages, &order);
     Ok(Some((arrangement, findings)))
+}
+
+/// The highest ref of all that is read.
+#[derive(Default)]
+struct UsedRefs(Option<u64>);
+
+impl Visitor for UsedRefs {
+    fn record(&mut self, record: &Record<'_>, _: &Contents) {
+        each_use(record.data, |now| self.0 = self.0.max(Some(now.series_ref)));
+    }
+
+    fn damage(&mut self, _: Problem) {}
 }
 
 struct Search<'a> {
@@ -212,29 +236,64 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Tries the best order that there is without these copies. Whether more is served of it than of any before.
-    fn try_without(&mut self, copies: &[Range<usize>]) -> io::Result<bool> {
-        let order = arrange::order(self.pages, copies)?;
-        if (0..order.len()).all(|at| is_as_it_was(self.pages, at, &order[at])) {
-            return Ok(false);
+    /// Tries the best orders that there are without these copies or those. Without which ones most is served, if that is more
+    /// than of any order before.
+    fn try_without(&mut self, ways: Vec<Vec<Range<usize>>>) -> io::Result<Option<Vec<Range<usize>>>> {
+        let mut taken = None;
+        for copies in ways {
+            let order = arrange::order(self.pages, &copies)?;
+            if (0..order.len()).all(|at| is_as_it_was(self.pages, at, &order[at])) {
+                continue;
+            }
+            self.trials += 1;
+            let now = self.served(&order)?;
+            let moves = displaced(self.pages, &order).len();
+            let least = match &self.best {
+                Some((_, best, moves)) if taken.is_some() => (*best, *moves),
+                _ => self.least(&copies)?,
+            };
+            // More samples; or as many, with series that are defined once, and before they are used.
+            let worth = |served: &Served, moves: usize| {
+                let Served { samples, redefined, unknown, damaged, .. } = *served;
+                (samples, Reverse(redefined), Reverse(unknown), Reverse(damaged), Reverse(moves))
+            };
+            if worth(&now, moves) > worth(&least.0, least.1) {
+                self.best = Some((order, now, moves));
+                taken = Some(copies);
+            }
         }
-        let before = match self.before {
+        Ok(taken)
+    }
+
+    /// What an order without these copies has to be better than, and how many pages that moves.
+    fn least(&mut self, copies: &[Range<usize>]) -> io::Result<(Served, usize)> {
+        let is_damaged = |copy: &&Range<usize>| self.pages.all[copy.start].is_damaged;
+        let sure: Vec<_> = copies.iter().filter(|copy| !is_damaged(copy)).cloned().collect();
+        let (honest, cuts) = arrange::as_they_stand(self.pages, &sure);
+        let (least, moves) = match &self.best {
+            // What is put together of a copy and its neighbours are no samples.
+            _ if cuts > 0 => (self.served(&honest)?, 0),
+            Some((_, best, moves)) => (*best, *moves),
+            None => (self.before()?, 0),
+        };
+        // A copy is left out if nothing is lost by that.
+        Ok(if copies.is_empty() {
+            (least, moves)
+        } else {
+            (Served { damaged: u64::MAX, ..least }, usize::MAX)
+        })
+    }
+
+    /// What is served of the pages as they stand.
+    fn before(&mut self) -> io::Result<Served> {
+        Ok(match self.before {
             Some(before) => before,
             None => *self.before.insert(served(self.pages, &HashMap::default(), self.settled)?),
-        };
-        self.trials += 1;
-        let now = served(self.pages, &places(self.pages, &order)?, self.settled)?;
-        // More samples; or as many, with series that are defined once, and before they are used.
-        let moves = displaced(self.pages, &order).len();
-        let worth = |served: &Served, moves: usize| {
-            (served.samples, Reverse(served.redefined), Reverse(served.unknown), Reverse(moves))
-        };
-        let least = self.best.as_ref().map_or((before, 0), |(_, best, moves)| (*best, *moves));
-        let is_better = worth(&now, moves) > worth(&least.0, least.1);
-        if is_better {
-            self.best = Some((order, now, moves));
-        }
-        Ok(is_better)
+        })
+    }
+
+    fn served(&self, order: &Order) -> io::Result<Served> {
+        served(self.pages, &places(self.pages, order)?, self.settled)
     }
 }
 
@@ -293,6 +352,8 @@ fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
         segments,
         copies: copies.collect(),
         defines_once: served.redefined == 0,
+        refs: (served.defined, served.used),
+        newest: served.newest,
         states: Vec::new(),
     }
 }

@@ -17,6 +17,9 @@ use crate::wal::{Corrections, FragmentType, PAGE, PAGE_SIZE, ReadAt, Record};
 
 use super::chain;
 
+/// Bytes of a fragment, at the least, of which it is said that none but a copy has the same.
+const MARKED: usize = 64;
+
 /// One segment, in the order of a replay.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -74,6 +77,10 @@ pub(super) struct Page {
     /// Of all its bytes.
     pub(super) hash: u64,
     pub(super) is_zero: bool,
+    /// Some of its bytes are damaged.
+    pub(super) is_damaged: bool,
+    /// Of its first and its last whole fragment that is not short: where it stands, and its header with the checksum.
+    pub(super) marks: [Option<u64>; 2],
     /// Records begin in it.
     pub(super) has_beginnings: bool,
     pub(super) begins: Side,
@@ -186,11 +193,17 @@ fn look(page: &[u8], segment: usize, number: u64) -> Page {
     let (mut begins, mut ends) = (Side::Whole, Side::Whole);
     let mut at = 0;
     let is_zero = is_zero(page);
+    let (mut is_damaged, mut marks) = (false, [None; 2]);
+    let hash = foldhash::quality::FixedState::default();
     while let Some(piece) = piece(page, at) {
         let is_first = at == 0;
         match piece {
             Piece::Fragment { start, header, .. } => {
                 let end = start + header.size();
+                if header.size() >= MARKED {
+                    let mark = hash.hash_one((start, header.to_bytes()));
+                    marks = [marks[0].or(Some(mark)), Some(mark)];
+                }
                 let edge = || Edge {
                     head: header.head,
                     start: u16::try_from(start).unwrap_or(u16::MAX),
@@ -215,6 +228,7 @@ fn look(page: &[u8], segment: usize, number: u64) -> Page {
                     begins = Side::Damaged;
                 }
                 ends = Side::Damaged;
+                is_damaged = true;
                 at = end.max(at + 1);
             }
         }
@@ -222,8 +236,10 @@ fn look(page: &[u8], segment: usize, number: u64) -> Page {
     Page {
         segment,
         number,
-        hash: foldhash::quality::FixedState::default().hash_one(page),
+        hash: hash.hash_one(page),
         is_zero,
+        is_damaged,
+        marks,
         has_beginnings: false,
         begins,
         ends,

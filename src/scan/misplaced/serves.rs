@@ -7,7 +7,7 @@ use std::io;
 use foldhash::HashMap;
 
 use super::pages::Pages;
-use crate::record::{FloatHistogramEntry, HistogramEntry, Record as Decoded};
+use crate::record::{FloatHistogramEntry, HistogramEntry, Record as Decoded, each_use};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, settle};
 use crate::scan::settled::Settlements;
 use crate::wal::Record;
@@ -21,6 +21,14 @@ pub(super) struct Served {
     pub(super) redefined: u64,
     /// Samples of refs that no record has defined.
     pub(super) unknown: u64,
+    /// Places that are damaged.
+    pub(super) damaged: u64,
+    /// The highest ref that a record defines.
+    pub(super) defined: Option<u64>,
+    /// The highest of all others.
+    pub(super) used: Option<u64>,
+    /// The time of the newest record, ms.
+    pub(super) newest: Option<i64>,
 }
 
 /// What is served if the segments have these pages; those of which nothing is said have their own.
@@ -58,7 +66,8 @@ impl Visitor for Nobody {
 }
 
 impl Visitor for Head {
-    fn record(&mut self, record: &Record<'_>, _: &Contents) {
+    fn record(&mut self, record: &Record<'_>, contents: &Contents) {
+        self.newest = self.newest.max(contents.max_time);
         match Decoded::parse(record.data) {
             Decoded::Series(r) => {
                 let hash = foldhash::quality::FixedState::default();
@@ -75,11 +84,13 @@ impl Visitor for Head {
                 let known = r.entries().flatten().filter(FloatHistogramEntry::known_schema);
                 known.for_each(|e| self.sample(e.series_ref, e.t));
             }
-            _ => {}
+            _ => each_use(record.data, |now| self.used = self.used.max(Some(now.series_ref))),
         }
     }
 
-    fn damage(&mut self, _: Problem) {}
+    fn damage(&mut self, _: Problem) {
+        self.damaged += 1;
+    }
 }
 
 #[derive(Default)]
@@ -90,10 +101,15 @@ struct Head {
     series: Vec<(i64, u64)>,
     redefined: u64,
     unknown: u64,
+    damaged: u64,
+    defined: Option<u64>,
+    used: Option<u64>,
+    newest: Option<i64>,
 }
 
 impl Head {
     fn series(&mut self, series_ref: u64, labels: u64) {
+        self.defined = self.defined.max(Some(series_ref));
         if let Some(&known) = self.labels.get(&labels) {
             self.redefined += 1;
             self.series[known] = (i64::MIN, 0);
@@ -111,6 +127,7 @@ impl Head {
     }
 
     fn sample(&mut self, series_ref: u64, time: i64) {
+        self.used = self.used.max(Some(series_ref));
         let Some(&series) = self.refs.get(&series_ref) else {
             self.unknown += 1;
             return;
@@ -127,6 +144,10 @@ impl Head {
             samples: self.series.iter().map(|&(_, count)| count).sum(),
             redefined: self.redefined,
             unknown: self.unknown,
+            damaged: self.damaged,
+            defined: self.defined,
+            used: self.used,
+            newest: self.newest,
         }
     }
 }
