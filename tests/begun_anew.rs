@@ -358,7 +358,7 @@ fn why_a_segment_is_written_anew() {
     assert_eq!(step["change"]["kind"], "rewrite");
     let damage =
         step["mends"].as_array().into_iter().flatten().find(|mends| mends["code"] == "checksum_mismatch");
-    assert_eq!(damage.expect("its damage")["how"], "the segment is written anew without it");
+    assert_eq!(damage.expect("its damage")["how"], "the segment is rewritten without it");
 }
 
 /// So many series that not all are named: that is said, and how many they are.

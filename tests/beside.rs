@@ -393,7 +393,7 @@ fn a_lock_that_somebody_holds_and_one_that_was_left() {
     assert!(matches!(Lock::take(data), Err(RepairError::InUse(_))));
     if let Some(unshare) = unshare() {
         let said = exits_in_use(&mut inside(unshare, &["repair", "--backup"], data));
-        assert!(said.contains("somebody who cannot be seen from here has locked it"), "{said}");
+        assert!(said.contains("locked by a process that is not visible from here"), "{said}");
     }
     assert!(data.join("lock").exists(), "only its holder removes it");
     drop(lock);

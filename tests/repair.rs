@@ -506,7 +506,7 @@ fn entries_before_the_one_that_does_not_decode_are_kept() {
             // Nothing around it speaks for it.
             expected.remove(number);
             assert_eq!(read, expected, "seed {seed}: {good} of {} entries", prefixes.len() - 1);
-            assert_eq!(how, "filled with records that say nothing");
+            assert_eq!(how, "overwritten with empty records");
             whole += 1;
         }
         is_done_and_can_be_undone(&case, &plan, &before).unwrap();

@@ -99,7 +99,7 @@ fn judge(case: &Case<'_>, oracle: Oracle) -> Judged {
     // A record of which the flipped bit was found stands again.
     let corrects = repaired.answer["steps"].as_array().unwrap().iter().any(|step| {
         let mends = step["mends"].as_array().unwrap();
-        mends.iter().any(|mends| mends["how"] == "the flipped bit is put right")
+        mends.iter().any(|mends| mends["how"] == "the flipped bit is corrected")
     });
     let mut standing = damaged.standing.clone();
     if let Some((file, with_it)) = damaged.mended.clone().filter(|_| corrects) {

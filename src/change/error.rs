@@ -44,11 +44,11 @@ pub enum RepairError {
         needed: u64,
     },
     /// The repair was not begun.
-    #[error("the repair was not begun; nothing was changed")]
+    #[error("the repair was not started; nothing was changed")]
     NotBegun(#[source] Box<RepairError>),
     /// The repair is not finished. It can be, and it can be undone.
     #[error(
-        "the repair is not finished: `walfix repair --backup` goes on with it, `walfix undo {backup}` takes it back"
+        "the repair is not finished: `walfix repair --backup` resumes it, `walfix undo {backup}` rolls it back"
     )]
     NotFinished {
         /// Its backup.
@@ -58,7 +58,7 @@ pub enum RepairError {
     },
     /// What would be copied is only half repaired.
     #[error(
-        "a repair was interrupted here: finish it with `walfix repair --backup`, or take it back with `walfix undo {backup}`; \
+        "a repair was interrupted here: finish it with `walfix repair --backup`, or roll it back with `walfix undo {backup}`; \
          `walfix undo --into=DIR {backup}` writes a copy of the logs as they were before it; nothing was copied"
     )]
     NotFinishedHere {
@@ -70,7 +70,7 @@ pub enum RepairError {
     Cancelled,
     /// A repair that is not finished was asked for otherwise than the one that would finish it.
     #[error(
-        "a repair is not finished here that was begun otherwise: `walfix repair {} --backup` finishes it, \
+        "a repair with other options is not finished here: `walfix repair {} --backup` finishes it, \
          `walfix undo {backup}` rolls it back; nothing was changed",
         begun.arguments()
     )]
@@ -82,14 +82,16 @@ pub enum RepairError {
     },
     /// A repair that is not finished was begun by a version that staged no files.
     #[error(
-        "a repair is not finished here that walfix {walfix} began, which makes the new bytes of {path} only as it goes: \
-         finish it with that version, or roll it back with `walfix undo`; nothing more was changed"
+        "a repair is not finished here that walfix {walfix} started without staging the new bytes of {path}: roll it back with \
+         `walfix undo {backup}`, and repair again; nothing more was changed"
     )]
     NotStaged {
         /// The version of walfix that began it.
         walfix: String,
         /// The file that it has not written yet.
         path: String,
+        /// Its backup.
+        backup: PathBuf,
     },
     /// Something has changed since the repair that is to be undone.
     #[error(

@@ -212,7 +212,7 @@ impl Drop for Lock {
 fn locked(data: &Path) -> RepairError {
     let found = liveness::look(data).unwrap_or_default();
     let who = if found.writers.is_empty() {
-        "somebody who cannot be seen from here has locked it".to_owned()
+        "locked by a process that is not visible from here".to_owned()
     } else {
         who(&found)
     };

@@ -38,7 +38,7 @@ pub struct Plan {
     pub path: String,
     /// What is kept.
     pub mode: Mode,
-    /// The version of Prometheus that is to read the directory next.
+    /// The version of Prometheus that will open the directory next.
     pub prometheus: Version,
     /// Whether it runs as an agent.
     pub agent: bool,
@@ -322,8 +322,8 @@ pub enum Change {
         /// Its pages, if they do not stand where they were written.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pages: Vec<PageRun>,
-        /// Its new bytes. All else here describes how they were made; only these are written. Plans of walfix before 0.2
-        /// have none.
+        /// Its new bytes. All else here describes how they were made; only these are written. Plans of versions
+        /// that staged nothing have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         staged: Option<Staged>,
     },

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use super::data::Data;
 use super::error::{At as _, RepairError};
@@ -43,7 +44,7 @@ pub(crate) fn staged(
 /// `go_on` is asked before each.
 pub(super) fn all(
     data: &Data,
-    plan: &Plan,
+    (plan, backup): (&Plan, &Path),
     contents: &dyn Contents,
     go_on: &dyn Fn() -> Result<(), RepairError>,
 ) -> Result<(), RepairError> {
@@ -51,7 +52,7 @@ pub(super) fn all(
         let Change::Rewrite { staged, .. } = change else { continue };
         go_on()?;
         let place = data.join(change.path());
-        let known = staged.as_ref().ok_or_else(|| not_staged(plan, change))?;
+        let known = staged.as_ref().ok_or_else(|| not_staged(plan, change, backup))?;
         let written = stage(data, &place, change, contents).at("write the new bytes of", &place)?;
         if written != (known.checksum.clone(), known.bytes) {
             let what = "its new bytes are not those of the plan".to_owned();
@@ -121,6 +122,7 @@ fn is(file: &mut File, known: &Staged) -> io::Result<bool> {
 }
 
 /// A plan of an earlier version, which made the bytes as it went.
-pub(super) fn not_staged(plan: &Plan, change: &Change) -> RepairError {
-    RepairError::NotStaged { walfix: plan.walfix.clone(), path: change.path().to_owned() }
+pub(super) fn not_staged(plan: &Plan, change: &Change, backup: &Path) -> RepairError {
+    let (walfix, path, backup) = (plan.walfix.clone(), change.path().to_owned(), backup.to_owned());
+    RepairError::NotStaged { walfix, path, backup }
 }

@@ -278,7 +278,7 @@ fn all_staged(data: &Data, backup: &Backup) -> Result<(), RepairError> {
         let is_to_be_staged = matches!(change, Change::Rewrite { staged: None, .. });
         let at = data.join(change.path());
         if is_to_be_staged && progress(backup, data.place(), change).at("read", &at)? == Progress::Before {
-            return Err(stage::not_staged(&backup.plan, change));
+            return Err(stage::not_staged(&backup.plan, change, &backup.path));
         }
     }
     Ok(())
@@ -347,7 +347,7 @@ fn keep(
     go_on()?;
     begun.write(data)?;
     preflight::probe(data, plan).at("write to", data.path())?;
-    stage::all(data, plan, contents, &go_on)?;
+    stage::all(data, (plan, &begun.backup), contents, &go_on)?;
     let backup = Backup::write(&begun.backup, place, data, (plan, &go_on), begun.directories.clone())?;
     // That takes its time, and not everybody takes the lock.
     lock.check()?;
@@ -460,7 +460,7 @@ pub(super) fn is_left_alone(data: &Place, backup: &Path) -> Result<(), RepairErr
     let refused = |why: &str| Err(RepairError::NoPlace { path: backup.to_owned(), why: why.to_owned() });
     let name = backup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if Path::new(name).extension().is_some_and(|extension| extension == "unfinished") {
-        return refused("its name says that it is not whole");
+        return refused("its name says that it is not complete");
     }
     // They may be links to elsewhere.
     for part in ["wal", "wbl", "chunks_head"] {

@@ -23,7 +23,7 @@ use walfix::verdict;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-   0  clean: Prometheus starts and serves all that can be read; what was to be undone is undone
+   0  clean: Prometheus starts and serves all that can be read; undo succeeded
    1  damage found, and all of it repaired
    4  damage found that is not repaired, or a start that fails or loses data
    8  could not do the work: nothing to scan, no permission, ...
@@ -93,13 +93,14 @@ struct Global {
     /// Threads to read with, at most four for each processor [default: one for each processor].
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// The version of Prometheus that is to read the directory next.
+    /// The version of Prometheus that will open the directory next.
     #[arg(long, global = true, value_name = "VERSION", default_value_t = Version::NEWEST)]
     prometheus: Version,
     /// It runs as an agent (`prometheus --agent`).
     #[arg(long, global = true)]
     agent: bool,
-    /// As whom Prometheus runs [default: for root the owner of the newest segment, else who runs walfix].
+    /// As whom Prometheus runs [default: for root the owner of the newest segment, or, if that is root, the newest other
+    /// owner; else who runs walfix].
     #[arg(long = "as", global = true, value_name = "UID:GID")]
     user: Option<User>,
     /// When to colour the text.

@@ -22,15 +22,15 @@ const EXAMPLES: &str = "\
 Examples:
   walfix repair /prometheus                   print the plan, change nothing
   walfix repair --backup /prometheus          repair; old bytes go to /prometheus/walfix-backup-<time>
-  walfix repair --backup=/mnt/b /prometheus   ... or to /mnt/b, which is not there yet
+  walfix repair --backup=/mnt/b /prometheus   ... or to /mnt/b, which must not exist
   walfix repair --into=/mnt/copy /prometheus  leave it alone and write a repaired copy of its logs
   walfix undo /prometheus/walfix-backup-...   put the old bytes back";
 
-/// Mend what is damaged, so that only the damaged bytes are lost. Without --backup print the plan and change nothing.
+/// Repair damage so that only the damaged bytes are lost. Without --backup, print the plan and change nothing.
 ///
-/// Every record that can be read stays as it is, byte for byte; what is damaged is filled with records that say nothing to any reader.
-/// Prometheus must be stopped. The bytes that are replaced are kept in a backup, from which `walfix undo` puts them back. A repair
-/// that was interrupted is finished by the next.
+/// Every record that can be read stays as it is, byte for byte; damage is overwritten with empty records, which every reader
+/// skips. Prometheus must be stopped. The bytes that are replaced are kept in a backup, from which `walfix undo` restores them.
+/// Ctrl-C before the first change leaves no trace; a repair that is interrupted later is finished by the next.
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
 pub(super) struct Repair {
@@ -47,7 +47,7 @@ pub(super) struct Repair {
     accept_orphans: bool,
     /// Flip a bit back in large records, too: in pieces of more than 4 KiB that are not compressed. Without it these are
     /// lost. The risk: there, of damages that are more than one bit, up to one in 8000 looks as if it were one, and a
-    /// record with a wrong value would be taken for whole.
+    /// record with a wrong value would be taken as intact.
     #[arg(long)]
     correct_large: bool,
 }
@@ -56,14 +56,14 @@ pub(super) struct Repair {
 #[derive(clap::Args, Debug)]
 #[group(multiple = false)]
 struct How {
-    /// Repair, and keep the old bytes in DIR, which is not there yet [default: walfix-backup-<time> in the data
+    /// Repair, and keep the old bytes in DIR, which must not exist [default: walfix-backup-<time> in the data
     /// directory].
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     backup: Option<OsString>,
     /// Repair, and keep no old bytes: it cannot be undone.
     #[arg(long)]
     no_backup: bool,
-    /// Leave the directory alone, and write a repaired copy of its logs to DIR, which is not there yet: for a failing
+    /// Leave the directory alone, and write a repaired copy of its logs to DIR, which must not exist: for a failing
     /// disk, or one that cannot be written to. Blocks are not copied.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
@@ -73,7 +73,7 @@ struct How {
 enum Mode {
     /// All that can be read; only damaged bytes are lost.
     Salvage,
-    /// What Prometheus's own repair keeps: nothing behind the first fault.
+    /// What Prometheus's own repair keeps: nothing after the first fault.
     Prometheus,
 }
 

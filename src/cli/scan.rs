@@ -38,7 +38,7 @@ pub(super) struct Scan {
     /// A data directory, or its wal/, wbl/, a checkpoint, a chunk snapshot or one segment [default: the current
     /// directory if it is one of these, else /prometheus].
     path: Option<PathBuf>,
-    /// Show the fragments around each damage, as they stand: to be put into an issue.
+    /// Show the fragments around each damaged place, raw, for a bug report.
     #[arg(long)]
     frames: bool,
 }

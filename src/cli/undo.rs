@@ -17,11 +17,11 @@ use super::{EXIT_STATUS, Exit, Format, Global, print};
 pub(super) struct Undo {
     /// The backup that the repair named.
     backup: PathBuf,
-    /// Put back what the repair changed, whatever has come since. What is there now of these files is copied first to
+    /// Put back what the repair changed, whatever has happened since. What is there now of these files is copied first to
     /// BACKUP-before-undo; other files stay.
     #[arg(long, conflicts_with = "into")]
     force: bool,
-    /// Write a copy of the logs as they were before the repair to DIR, which is not there yet, and change nothing else.
+    /// Write a copy of the logs as they were before the repair to DIR, which must not exist, and change nothing else.
     /// Prometheus may run.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,

@@ -44,7 +44,7 @@ const STARTS: usize = 16;
 
 /// Why nothing can be foretold.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {path} to foretell what Prometheus would do")]
+#[error("cannot read {path} to forecast what Prometheus would do")]
 pub struct ForecastError {
     path: PathBuf,
     source: io::Error,

@@ -200,7 +200,7 @@ impl Generations {
     pub(super) fn last(&self, next_is_made: bool) -> Vec<Step> {
         match &self.way {
             Way::GoOn { missing } => {
-                let how = "Prometheus goes on behind the checkpoint, and not with a number that this covers";
+                let how = "Prometheus continues after the checkpoint, and not with a number that it covers";
                 let end = missing.end() - i64::from(next_is_made);
                 let paths =
                     (*missing.start()..=end).map(|index| format!("{}/{}", self.wal, segment_name(index)));
@@ -215,7 +215,7 @@ impl Generations {
                 let mut steps = Vec::new();
                 if let Some(to) = checkpoint {
                     let change = Change::Rename { from: self.checkpoint.clone(), to: to.clone() };
-                    steps.push(self.step(change, "the segments go on behind its number"));
+                    steps.push(self.step(change, "the segments continue after its number"));
                 }
                 steps.extend(renames.iter().rev().map(|(from, to)| {
                     let change = Change::Rename { from: from.clone(), to: to.clone() };
@@ -316,7 +316,7 @@ impl<'a> State<'a> {
         let sign = if again == 0 && chunks > 0 {
             format!("{chunks} head chunks are of a time of which no log is left")
         } else {
-            format!("{again} refs that stand before are those of other series by now")
+            format!("{again} refs before it belong to other series by now")
         };
         let message = format!(
             "Prometheus has run since, without {}, which it cannot read: {sign}",

@@ -71,7 +71,7 @@ pub(super) fn steps(
         steps.push(step(change, how, lost));
         let bytes = target.path_of(&stray.relative).metadata()?.len();
         let aside = Change::SetAside { path: stray.relative.clone(), bytes };
-        steps.push(step(aside, "it is of no more use; it goes into the backup".to_owned(), Loss::NOTHING));
+        steps.push(step(aside, "no longer needed; moved to the backup".to_owned(), Loss::NOTHING));
     }
     Ok(steps)
 }
@@ -116,8 +116,7 @@ fn renamed_back(
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);
     let lost = if damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
-    let mended =
-        change.map(|change| step(change, "what is damaged in the original is mended".to_owned(), lost));
+    let mended = change.map(|change| step(change, "the damage in the original is repaired".to_owned(), lost));
     let back = Change::Rename { from: original.to_owned(), to: path };
     let how = "the original gets its name back: there is nothing in its place".to_owned();
     Ok(mended.into_iter().chain([step(back, how, Loss::NOTHING)]).collect())

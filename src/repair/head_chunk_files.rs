@@ -190,7 +190,8 @@ fn all_that_hide(
         message: format!(
             "the first head chunks of some series are gone: for the later ones Prometheus does not take {hidden} samples from the WAL"
         ),
-        how: "all head chunks go into the backup; Prometheus takes from the WAL what stands there".to_owned(),
+        how: "all head chunks are moved to the backup; Prometheus takes their samples from the WAL"
+            .to_owned(),
     };
     let listed = list_head_chunks(&scanned.target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
     let step = |file: &HeadChunkFile| Step {
@@ -336,7 +337,7 @@ impl<'a> Work<'a> {
                 if ways.kept == 0 || ways.end.is_some() || file.length < HEAD_CHUNKS_HEADER.len() as u64 {
                     return Ok(self.end(at, finding, (steps, true)));
                 }
-                let how = "it gets the header of a file of head chunks; what stands behind that stays";
+                let how = "the header of a file of head chunks is written; what follows it stays";
                 let header = Content::Bytes(HEAD_CHUNKS_HEADER.to_vec());
                 let patches =
                     vec![Patch { offset: 0, replaces: HEAD_CHUNKS_HEADER.len() as u64, with: header }];
@@ -358,7 +359,7 @@ impl<'a> Work<'a> {
                 if let Err(reason) = self.end(at + 1, finding, (steps, false)) {
                     return Ok(Err(reason));
                 }
-                let how = "the file ends here; Prometheus takes from the WAL what stood behind";
+                let how = "the file is truncated here; Prometheus takes what followed from the WAL";
                 let (mut patches, mut mends) = (ways.patches, ways.mends);
                 let end = if file.length - offset < 2 * BEGINNING { file.length } else { offset + BEGINNING };
                 patches.push(Patch { offset, replaces: end - offset, with: Content::Zeros(end - offset) });
@@ -376,7 +377,7 @@ impl<'a> Work<'a> {
 
     /// Sets aside this file and all behind it, the last first.
     fn end(&self, at: usize, finding: &Finding, (steps, lifts): (&mut Steps, bool)) -> Result<(), Refusal> {
-        let how = "it goes into the backup, as all behind the first fault; Prometheus takes from the WAL what stands there";
+        let how = "it is moved to the backup, like everything after the first fault; Prometheus takes its samples from the WAL";
         let files = self.files.get(at..).unwrap_or_default();
         steps.takes_chunks = true;
         if !files.iter().all(|file| self.is_plain(&path_of(file))) {
@@ -468,12 +469,12 @@ impl<'a> Work<'a> {
             (
                 of_others,
                 Code::HeadChunksOfOtherSeries,
-                "chunks here are of a run that is gone; Prometheus passes over them from here on",
+                "chunks here belong to an earlier run; Prometheus skips them from now on",
             ),
             (
                 twice,
                 Code::HeadChunksOutOfSequence,
-                "chunks here stand there a second time; Prometheus passes over them from here on",
+                "chunks here are there twice; Prometheus skips the second from now on",
             ),
         ] {
             if count > 0 {

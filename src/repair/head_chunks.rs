@@ -56,7 +56,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
             continue;
         }
         let how = format!(
-            "{count} head chunks have refs that mean other series by now; Prometheus passes over them from here on"
+            "{count} head chunks have refs that mean other series by now; Prometheus skips them from now on"
         );
         let change =
             Change::Patch { path: format!("{CHUNKS_HEAD}/{}", file.name), method: Method::Replace, patches };

@@ -75,7 +75,7 @@ pub(super) fn step(
             code: Code::MisplacedPages.into(),
             offset: None,
             end: None,
-            message: "pages that belong here stand elsewhere".to_owned(),
+            message: "pages that belong here are elsewhere".to_owned(),
             how: "they are put back".to_owned(),
         });
     }
@@ -88,9 +88,9 @@ fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
     match (finding.code, is_whole) {
         (Code::MisplacedPages, _) if is_copy => "the copy is left out; the original stays where it is",
         (Code::MisplacedPages, _) => "put back where it belongs",
-        (_, true) => "all is whole once the pages stand where they belong",
+        (_, true) => "everything is intact once the pages are where they belong",
         (_, false) => {
-            "the segment is written anew, its pages where they belong, without what is damaged then"
+            "the segment is rewritten with its pages where they belong, and without what is still damaged"
         }
     }
 }
@@ -132,7 +132,7 @@ pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding
         };
         let settled = of_path.extract_if(.., is_settled);
         step.mends.extend(settled.map(|finding| {
-            mends(finding, "once the pages stand where they belong, each series is defined once".to_owned())
+            mends(finding, "once the pages are where they belong, each series is defined once".to_owned())
         }));
     }
 }

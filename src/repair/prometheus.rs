@@ -84,7 +84,7 @@ pub(super) fn plan(
         for path in start.deletes.iter().rev().filter(|path| segments.contains(*path)) {
             let bytes = target.path_of(path).metadata()?.len();
             let change = Change::SetAside { path: path.clone(), bytes };
-            let how = "Prometheus deletes all segments behind the damaged one; here it goes into the backup";
+            let how = "Prometheus deletes all segments after the damaged one; walfix moves it to the backup";
             plan.steps.push(step(change, start, how));
         }
         for cut in &start.truncates {
@@ -141,7 +141,7 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
     let keeps = reading.read_to.map_or(0, |(_, end)| end.min(length));
     let patch = Patch { offset: keeps, replaces: length - keeps, with: Content::End };
     let change = Change::Patch { path: cut.path.clone(), method: Method::InPlace, patches: vec![patch] };
-    Ok((keeps < length).then(|| step(change, start, "Prometheus keeps what stands before the first fault")))
+    Ok((keeps < length).then(|| step(change, start, "Prometheus keeps everything before the first fault")))
 }
 
 pub(super) fn step(change: Change, start: &Start, how: &str) -> Step {

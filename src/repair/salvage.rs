@@ -195,7 +195,7 @@ fn snapshots(
     if takes_chunks || hidden > only {
         let message = if hidden > 0 {
             format!(
-                "Prometheus loads this snapshot instead of the WAL, and so does not serve {hidden} samples that stand there"
+                "Prometheus loads this snapshot instead of the WAL, and so does not serve {hidden} samples that the WAL has"
             )
         } else {
             "Prometheus would load this snapshot instead of the WAL, and it does not go with what is there"
@@ -369,7 +369,7 @@ fn segment_step(
         offset: Some(range.start),
         end: Some(range.end),
         message: format!("an agent takes this record for corruption: {what}"),
-        how: "filled with records that say nothing".to_owned(),
+        how: "overwritten with empty records".to_owned(),
     }));
     if let (1.., Some(most)) = (confused.entries, mending.refs_up_to) {
         mends.push(Mends {
@@ -440,7 +440,7 @@ fn how(file: &File, standing: &Standing, change: &Change, finding: &Finding) -> 
     let at = finding.offset.unwrap_or(u64::MAX);
     if standing.is_corrected(at) {
         let how = if finding.correction.is_some() {
-            "the flipped bit is put right"
+            "the flipped bit is corrected"
         } else {
             "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks like it \
              is one flipped bit"
@@ -448,14 +448,14 @@ fn how(file: &File, standing: &Standing, change: &Change, finding: &Finding) -> 
         return how.to_owned();
     }
     let rest = match change {
-        Change::Patch { .. } => "; the rest is filled with records that say nothing",
+        Change::Patch { .. } => "; the rest is overwritten with empty records",
         _ => "",
     };
     match standing.instead_of(at) {
         None => lost_tombstones(file, finding, what_comes_there(change, finding)),
         Some(Instead::Parts(parts)) => {
             format!(
-                "the segment is written anew with each of these records for itself, nothing is lost: {}",
+                "the segment is rewritten with each of these records by itself, and nothing is lost: {}",
                 in_words(parts)
             )
         }
@@ -473,22 +473,22 @@ fn what_comes_there(change: &Change, finding: &Finding) -> &'static str {
     let patches = match change {
         Change::Patch { patches, .. } => patches,
         Change::Rewrite { begins_with, refs_up_to: None, .. } if begins_with.is_empty() => {
-            return "the segment is written anew without it: a hole of this size cannot be filled";
+            return "the segment is rewritten without it: a hole of this size cannot be filled";
         }
-        _ => return "the segment is written anew without it",
+        _ => return "the segment is rewritten without it",
     };
     // They are in the order of offsets, and zeros stand at the end.
     if patches
         .last()
         .is_some_and(|last| matches!(last.with, Content::Zeros(_)) && Some(last.offset) == finding.end)
     {
-        return "the zeros that are missing at the end are added: the record is whole with them";
+        return "the missing zeros at the end are added: they complete the record";
     }
     let up_to = |offset| patches.partition_point(|patch| patch.offset <= offset);
     let last = finding.offset.map_or(0, up_to).checked_sub(1);
     match last.and_then(|last| patches.get(last)).map(|patch| &patch.with) {
         Some(Content::End) => "the segment ends here; nothing that can be read follows",
-        _ => "filled with records that say nothing",
+        _ => "overwritten with empty records",
     }
 }
 

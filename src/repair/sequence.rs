@@ -65,7 +65,7 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
             }
             steps.extend(missing.map(|number| {
                 let path = format!("{}/{}", log.relative, segment_name(number));
-                let how = "an empty segment takes the place of the one that is missing; what stood in that is not here";
+                let how = "an empty segment takes the place of the missing one; its contents are not in this directory";
                 step(Change::Create { path, bytes: Vec::new() }, finding, how)
             }));
         }
@@ -125,7 +125,7 @@ fn empty_checkpoint(
         return Err(Refusal::TooManyMissing);
     }
     let path = format!("{}/checkpoint.{}", log.relative, segment_name(first - 1));
-    let how = "an empty checkpoint takes the place of the one that is missing; the labels that stood in that are not here";
+    let how = "an empty checkpoint takes the place of the missing one; its labels are not in this directory";
     let segment = Change::Create { path: format!("{path}/{}", segment_name(0)), bytes: Vec::new() };
     Ok([step(Change::CreateDirectory { path }, finding, how), step(segment, finding, how)])
 }

@@ -95,7 +95,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         let hidden = start.hidden_by_snapshot;
         if hidden.samples > 0 && before.is_none_or(|before| before.hidden_by_snapshot != hidden) {
             let words = format!(
-                "{} of them, stand in the WAL behind the chunk snapshot that it loads instead",
+                "{} of them, are in the WAL before the end of the chunk snapshot, which it loads instead",
                 amount(hidden)
             );
             page.indented(LATER, &words)?;

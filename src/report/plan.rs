@@ -224,7 +224,7 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
                 series => format!(" and the labels of {}", count(series, "series", "series")),
             };
             let pages = if pages.is_empty() { "" } else { ", its pages where they belong," };
-            format!("written anew{pages} with its {}{series}", count(*records, "record", "records"))
+            format!("rewritten{pages} with its {}{series}", count(*records, "record", "records"))
         }
         Change::Create { bytes, .. } if bytes.is_empty() => "made, empty".to_owned(),
         Change::Create { bytes, .. } => format!("made, {}", size(bytes.len() as u64)),
@@ -277,7 +277,7 @@ fn loss(loss: Loss) -> String {
 }
 
 /// What is lost where nobody knows how much it was.
-const UNKNOWN: &str = "what stood in the damaged bytes";
+const UNKNOWN: &str = "the contents of the damaged bytes";
 
 /// What is lost by this repair, and by Prometheus's own.
 fn comparison(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {

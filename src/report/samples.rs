@@ -402,7 +402,7 @@ pub(crate) fn plans() -> Plans {
             offset: Some(19_934),
             end: Some(32_768),
             message: "checksum mismatch".into(),
-            how: "filled with records that say nothing".into(),
+            how: "overwritten with empty records".into(),
         }],
         lost: Loss::new(Some(1), None),
     });

@@ -300,7 +300,7 @@ fn in_words(cause: Cause) -> &'static str {
         Cause::OneFlippedBit => "one flipped bit, by memory, disk or transfer",
         Cause::Overwritten => "bytes overwritten",
         Cause::DuplicatedPage => "a page that was written a second time",
-        Cause::Unreadable => "the disk does not give these bytes",
+        Cause::Unreadable => "the disk cannot read these bytes",
         Cause::CutWhileRead => "the file became shorter while it was read; is Prometheus running?",
         Cause::AbandonedWrite => "Prometheus gave this record up half-way, as it does on a full disk",
         Cause::WrittenWrong => {
@@ -331,7 +331,7 @@ fn orphans(orphans: &[(u64, u64)]) -> String {
         orphans.iter().take(ORPHANS_SHOWN).map(|&(offset, end)| range(offset, end)).collect();
     let more = (orphans.len() - shown.len()) as u64;
     let more = if more > 0 { format!(" and {} more", number(more)) } else { String::new() };
-    let fragments = if orphans.len() == 1 { "a whole fragment" } else { "whole fragments" };
+    let fragments = if orphans.len() == 1 { "an intact fragment" } else { "intact fragments" };
     format!("of no use without it: {fragments} of the same record at {}{more}", shown.join(", "))
 }
 

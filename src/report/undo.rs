@@ -83,7 +83,7 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
             let steps = count(undone.steps as u64, "change", "changes");
             page.indented(0, &format!("{steps} undone: all is as it was before the repair"))?;
             let Some(moved_to) = moved_to else { return Ok(()) };
-            page.indented(0, &format!("what stood there until now is in {}", shown(moved_to)))
+            page.indented(0, &format!("the previous contents were moved to {}", shown(moved_to)))
         }
         Answer::Restored { restored, into } => {
             let files = count(restored.files as u64, "file", "files");

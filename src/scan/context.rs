@@ -122,7 +122,7 @@ impl Context {
             return Some("part of it reads as series, times and values that nobody writes");
         }
         if pages_are_exchanged(record) {
-            return Some("its pages stand in each other's place");
+            return Some("its pages are in each other's place");
         }
         if suspicion == Suspicion::Contents {
             return None;

@@ -240,40 +240,40 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (Code, String) {
         }
         Fault::Type(kind) => (
             Code::InvalidType,
-            format!("the header's fragment type is {} ({}), which cannot stand here", kind.bits(), kind.name()),
+            format!("the header's fragment type is {} ({}), which is invalid at this position", kind.bits(), kind.name()),
         ),
         Fault::JunkInPadding => (Code::JunkInPadding, "where the header says that only zeros follow up to the page end, other bytes do".into()),
         Fault::ZeroedPages => {
             let pages = length.div_ceil(PAGE);
             let pages = if pages == 1 { "a page".into() } else { format!("{pages} pages") };
             let then = if problem.orphans.is_empty() {
-                "where records stood; Prometheus passes over them in silence"
+                "in place of records; Prometheus silently skips them"
             } else {
-                "in the midst of records; Prometheus takes them for padding and joins what stands before and behind"
+                "in the middle of records; Prometheus takes them for padding, and joins what is before and after them"
             };
             (Code::ZeroedPages, format!("{pages} of zeros {then}"))
         }
         Fault::ZeroedTail if !problem.orphans.is_empty() => {
-            (Code::ZeroedTail, "zeros up to the page end where a record began, of which the rest stands behind them".into())
+            (Code::ZeroedTail, "zeros up to the end of the page in place of the start of a record; its rest follows them".into())
         }
         Fault::ZeroedTail => {
-            (Code::ZeroedTail, "zeros up to the page end, which no writer leaves with pages behind them; records may have stood here".into())
+            (Code::ZeroedTail, "zeros up to the end of the page, which no writer leaves before other pages; records may have been here".into())
         }
         Fault::TrailingZeros => (Code::TrailingZeros, "the segment ends in pages of zeros".into()),
         Fault::Unfinished if problem.at_tail && last => {
-            (Code::TornRecord, "the last record is begun and not finished".into())
+            (Code::TornRecord, "the last record starts but never ends".into())
         }
         Fault::Unfinished if problem.at_tail => (
             Code::TornRecord,
-            "the last record is begun and not finished; Prometheus blames the segment behind it, at the start or when it \
+            "the last record starts but never ends; Prometheus blames the next segment, at the start or when it \
              makes the next checkpoint"
                 .into(),
         ),
         Fault::Unfinished => (
             Code::UnfinishedRecord,
-            "a record is begun here and not gone on with; Prometheus blames the next record or segment for it".into(),
+            "a record starts here but never continues; Prometheus blames the next record or segment".into(),
         ),
-        Fault::Headless => (Code::HeadlessRecord, "the rest of a record whose beginning is not there".into()),
+        Fault::Headless => (Code::HeadlessRecord, "continuation of a record whose start is missing".into()),
         Fault::Torn => (Code::TornRecord, "the file ends within a record".into()),
         Fault::Unpack(UnpackError::TooLarge(bytes)) => (
             Code::RecordTooLarge,
@@ -288,7 +288,7 @@ fn words(problem: &Problem, kind: LogKind, last: bool) -> (Code, String) {
         Fault::DuplicatedPage { original } => {
             (Code::DuplicatedPage, format!("the same bytes as at {original}: records would be replayed twice"))
         }
-        Fault::Unreadable(error) => (Code::Unreadable, format!("the disk does not give these bytes: {error}")),
+        Fault::Unreadable(error) => (Code::Unreadable, format!("the disk cannot read these bytes: {error}")),
         Fault::Shrunk { from } => {
             (Code::Shrunk, format!("the file had {from} bytes when it was opened, and was cut while it was read"))
         }

@@ -115,13 +115,13 @@ impl State<'_> {
     fn restarted(&self) -> Finding {
         let first = self.covered.first().map_or(0, |covered| covered.index);
         let begun = format!(
-            "begun anew from segment {} on since {} was made",
+            "restarted at segment {} after {} was made",
             segment_name(first),
             self.checkpoint.relative
         );
         let message = if self.checkpoint_is_whole {
             format!(
-                "{begun}, which covers all numbers up to {}: at each start Prometheus passes over what stands there, without a \
+                "{begun}, which covers all numbers up to {}: at each start Prometheus skips them, without a \
                  word: {}. {}",
                 segment_name(self.number),
                 self.held(),
@@ -129,7 +129,7 @@ impl State<'_> {
             )
         } else {
             format!(
-                "{begun}: Prometheus cannot read that, and at each start deletes what it has written since the one before. Copy \
+                "{begun}: Prometheus cannot read that, and at each start deletes what it has written since the previous one. Copy \
                  it before the next: {}. {}",
                 self.held(),
                 self.gone()
@@ -165,7 +165,7 @@ impl State<'_> {
             (None, None) => String::new(),
         };
         format!(
-            "Gone for good are the segments that stood there from {next} on{times}, as far as neither blocks nor chunks_head \
+            "The segments from {next} on{times} are lost, unless blocks or chunks_head \
              have them."
         )
     }
@@ -186,7 +186,7 @@ impl State<'_> {
             "Prometheus deletes them at a start at which it cannot read the checkpoint, and gives up that once. From the next \
              start on it runs, counts from 0, and deletes at each start what it has written since the one before."
         };
-        let message = format!("no segment stands behind this checkpoint. {why} {}", self.gone());
+        let message = format!("no segment follows this checkpoint. {why} {}", self.gone());
         Finding {
             cause: self.checkpoint_is_whole.then_some(Cause::Files),
             gone: self.time_gone(),
@@ -197,7 +197,7 @@ impl State<'_> {
     /// Nothing shows that they are newer than the checkpoint.
     fn ahead(&self) -> Finding {
         let message = format!(
-            "this checkpoint covers the numbers up to {}, and no segment has a higher one: Prometheus passes over all of them, \
+            "this checkpoint covers the numbers up to {}, and no segment has a higher one: Prometheus skips all of them, \
              without a word ({}), and over what it writes, until its numbers are higher",
             segment_name(self.number),
             self.held(),
@@ -213,7 +213,7 @@ impl State<'_> {
         let first = self.covered.first().map_or(0, |covered| covered.index);
         let holds = self.covered.iter().any(|covered| covered.scan.bytes > 0);
         let message = format!(
-            "left behind when the checkpoint was made, which covers the numbers up to {}: Prometheus passes over {} and \
+            "left over when the checkpoint was made, which covers the numbers up to {}: Prometheus skips {} and \
              removes them after one of the next checkpoints",
             segment_name(self.number),
             count(self.covered.len() as u64, "segment"),

@@ -223,14 +223,12 @@ impl HeadChunks {
                     "the next start removes this file and all later ones"
                 };
                 let what = match error {
-                    HeadChunkError::Checksum { .. } => {
-                        "a chunk does not have the checksum that stands behind it"
-                    }
-                    HeadChunkError::Unreadable(_) => "the disk does not give these bytes",
+                    HeadChunkError::Checksum { .. } => "a chunk does not match its checksum",
+                    HeadChunkError::Unreadable(_) => "the disk cannot read these bytes",
                     HeadChunkError::Zero => "Prometheus does not expect a file of this number",
                     _ => "a chunk that is longer than the file",
                 };
-                let message = format!("{what}: {then}, and takes from the WAL what stands there");
+                let message = format!("{what}: {then}, and takes their samples from the WAL");
                 let severity = if is_torn { Severity::Note } else { Severity::Damage };
                 let finding = of_path(None, Self::path_of(file), Code::DamagedHeadChunk, severity, message);
                 let cause = is_torn.then_some(Cause::TornByCrash);

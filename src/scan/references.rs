@@ -930,11 +930,11 @@ pub(super) fn misplaced(directory: &LogDirectory, log: &Log) -> Option<Finding> 
         _ if log.dialect == Dialect::Loki => return None,
         LogKind::Wal | LogKind::Checkpoint => (
             &[RecordType::MmapMarkers],
-            "Prometheus passes over them, and an agent takes them for corruption and deletes what follows",
+            "Prometheus skips them, but an agent takes them for corruption and deletes what follows",
         ),
         LogKind::Wbl => (
             &[RecordType::Series, RecordType::Tombstones, RecordType::Exemplars, RecordType::Metadata],
-            "Prometheus passes over them",
+            "Prometheus skips them",
         ),
         LogKind::ChunkSnapshot => return None,
     };
@@ -982,7 +982,7 @@ impl Trouble {
                         (Severity::Warning, "; their series records may be among what is damaged")
                     }
                     Why { files: true, .. } => {
-                        (Severity::Warning, "; their series records may have stood in what is missing")
+                        (Severity::Warning, "; their series records may have been in what is missing")
                     }
                     // Samples are kept by their time, series records by what the head holds (`wlog/checkpoint.go`).
                     _ if log.kind == LogKind::Checkpoint => {
@@ -999,20 +999,20 @@ impl Trouble {
             Misfit::DefinedLater => (
                 Code::SeriesAfterUse,
                 Severity::Warning,
-                format!("{what} of {series} stand before the series record: {drops}"),
+                format!("{what} of {series} come before the series record: {drops}"),
             ),
             Misfit::Repeated if affected.samples == 0 => (
                 Code::RepeatedSeries,
                 Severity::Warning,
                 format!(
-                    "the series records of {series} stand here again, with no samples in between: nothing comes of it"
+                    "the series records of {series} are repeated here, with no samples in between: this has no effect"
                 ),
             ),
             Misfit::Repeated => (
                 Code::RepeatedSeries,
                 Severity::Damage,
                 format!(
-                    "the series records of {series} stand here again. At each, Prometheus throws away what it has replayed for \
+                    "the series records of {series} are repeated here. At each, Prometheus discards what it has replayed for \
                      that series before, unless chunks_head has it: up to {what}"
                 ),
             ),
@@ -1022,7 +1022,7 @@ impl Trouble {
                 format!(
                     "from here on {} for another series than before: Prometheus no longer finds what it has replayed for the \
                      earlier one ({what}), and what chunks_head has of that one appears under the name of the later",
-                    if refs == 1 { "1 ref stands".into() } else { format!("{least}{refs} refs stand") }
+                    if refs == 1 { "1 ref is".into() } else { format!("{least}{refs} refs are") }
                 ),
             ),
         };

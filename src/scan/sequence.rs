@@ -111,7 +111,7 @@ fn snapshot_ahead(listing: &Listing, order: &Order) -> Option<Finding> {
     let then = if last.saturating_add(1) < index {
         "the next start removes it, and what it has and the log has not"
     } else {
-        "the next start loads it, and the starts after that pass over what is written until then"
+        "the next start loads it, and later starts skip what is written until then"
     };
     let message = format!(
         "it stands for the WAL up to segment {}, and there is none of so high a number: with chunk snapshots on {then}",
@@ -128,7 +128,7 @@ const REFUSES: &str = "so Prometheus refuses to start";
 fn gaps(log: &LogDirectory, passed_over: bool, findings: &mut Vec<Finding>) {
     let (severity, so) = match log.kind {
         LogKind::ChunkSnapshot => (Severity::Warning, "so Prometheus does not load this snapshot"),
-        _ if passed_over => (Severity::Warning, "and Prometheus passes over this checkpoint anyhow"),
+        _ if passed_over => (Severity::Warning, "and Prometheus skips this checkpoint anyway"),
         _ => (Severity::Damage, REFUSES),
     };
     for pair in log.segments.windows(2) {
@@ -162,7 +162,7 @@ fn misnamed(log: &LogDirectory, passed_over: bool, order: &Order, findings: &mut
         let covered = log.kind == LogKind::Wal && order.number.is_some_and(|number| segment.index <= number);
         let (severity, message) = match log.kind {
             LogKind::Checkpoint if passed_over => {
-                (Severity::Warning, format!("{counts}, and passes over this checkpoint anyhow"))
+                (Severity::Warning, format!("{counts}, and skips this checkpoint anyway"))
             }
             // Opened by the names that are there (`NewSegmentsRangeReader`), but for remote write (`wlog/watcher.go`,
             // `readCheckpoint`).
@@ -172,7 +172,7 @@ fn misnamed(log: &LogDirectory, passed_over: bool, order: &Order, findings: &mut
             ),
             LogKind::ChunkSnapshot => (Severity::Warning, format!("{counts} and reads it")),
             LogKind::Wal if covered => {
-                (Severity::Warning, format!("{counts} and passes over it: the checkpoint covers that number"))
+                (Severity::Warning, format!("{counts} and skips it: the checkpoint covers that number"))
             }
             LogKind::Wal | LogKind::Wbl => {
                 (Severity::Damage, format!("{counts} and then looks for {looked_for}, {REFUSES}"))
@@ -230,7 +230,7 @@ fn older_checkpoints(listing: &Listing, last: usize, findings: &mut Vec<Finding>
             "has the higher number"
         };
         let message = format!(
-            "Prometheus passes over it: {winner} {wins}. If that one is damaged, keep this one: it may hold what is lost there"
+            "Prometheus skips it: {winner} {wins}. If that one is damaged, keep this one: it may have what is lost there"
         );
         findings.push(of_path(
             Some(log),

@@ -381,7 +381,7 @@ fn write(
         end: None,
         message: format!("the series records of {} series are lost", series.len()),
         how: format!(
-            "their labels are written in front of all that uses them; they stand in {}",
+            "their labels are written before everything that uses them; they are in {}",
             found.iter().map(|found| found.path.as_str()).collect::<Vec<_>>().join(", ")
         ),
     };

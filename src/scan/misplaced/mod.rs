@@ -440,11 +440,7 @@ fn finding(listing: &Listing, pages: &Pages, run: &Range<usize>, to: Option<Goal
         let place = match behind {
             Some(page) => {
                 let of = &pages.all[page];
-                format!(
-                    "behind what stands at {} of {}",
-                    of.number * PAGE,
-                    pages.segments[of.segment].relative
-                )
+                format!("after what is at {} of {}", of.number * PAGE, pages.segments[of.segment].relative)
             }
             None => format!("at the beginning of {}", pages.segments[other].relative),
         };
@@ -459,7 +455,7 @@ fn finding(listing: &Listing, pages: &Pages, run: &Range<usize>, to: Option<Goal
             format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
         });
         format!(
-            "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what stood here before is lost, \
+            "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what was here before is lost, \
                  unless it stands elsewhere"
         )
     };

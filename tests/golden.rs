@@ -1,0 +1,12 @@
+//! What the command line prints, word for word: each file in `tests/cli/` has commands and their output.
+//!
+//! ```sh
+//! TRYCMD=overwrite cargo test --test golden     # writes what is printed now
+//! ```
+//!
+//! These files fix wording and layout. Whether the numbers are right is judged by other tests.
+
+#[test]
+fn the_command_line() {
+    trycmd::TestCases::new().case("tests/cli/*.trycmd");
+}
