@@ -190,14 +190,22 @@ fn document(results: &[(&Case<'_>, Judged)]) -> String {
         }
     }
     let mut text = String::from(
-        "# What a repair leaves\n\n\
-         Healthy directories were damaged, and real servers started on them: three times without a repair, and after\n\
-         `walfix repair --backup`. The table has the samples that they then serve. After each repair the server came up at its\n\
-         first start, logged no corruption, cut and deleted nothing, served every sample of the records that the damage had left\n\
-         whole and no other, did so again at its second start, and its next checkpoint succeeded. The sorts of directories are\n\
-         those of [forecast.md](forecast.md).\n\n\
-         Written by `WALFIX_WRITE_REPAIRS=docs/repair.md cargo test --release --test repair_matrix`.\n\n\
-         | sort | damage | where | healthy | without walfix | after its repair |\n|---|---|---|---:|---:|---:|\n",
+        "# What a repair leaves\n\
+         \n\
+         Intact directories were damaged, and real servers were started on them: three times without a repair, and after\n\
+         `walfix repair --backup`. The table has the samples that they then serve. After each repair the server\n\
+         \n\
+         - came up at its first start, logged no corruption, and truncated and deleted nothing;\n\
+         - served every sample of the records that the damage had left intact, and no other;\n\
+         - did so again at its second start;\n\
+         - made its next checkpoint successfully.\n\
+         \n\
+         [forecast.md](forecast.md) describes the sorts of directories.\n\
+         \n\
+         This page is written by `WALFIX_WRITE_REPAIRS=docs/repair.md cargo test --release --test repair_matrix`.\n\
+         \n\
+         | sort | damage | where | healthy | without walfix | after its repair |\n\
+         |---|---|---|---:|---:|---:|\n",
     );
     for ([base, _, place, what], (healthy, without, served)) in lines {
         let _ =

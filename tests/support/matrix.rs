@@ -11,24 +11,19 @@ use super::truth::{End, Judge};
 
 /// Sorts of healthy directories: name, whether an agent's, the arguments of `oracle directory`, and in words.
 pub const BASES: [(&str, bool, &[&str], &str); 13] = [
-    ("none", false, &[], "Not compressed: five segments behind a checkpoint of three."),
+    ("none", false, &[], "Not compressed: five segments after a checkpoint of three."),
     ("snappy", false, &["--compression", "snappy"], "The same, compressed with snappy."),
     ("zstd", false, &["--compression", "zstd"], "The same, compressed with zstd, which came with 2.46."),
     ("wbl", false, &["--wbl"], "With a WBL of three segments, which came with 2.39."),
     ("wbl-snappy", false, &["--wbl", "--compression", "snappy"], "The same, compressed with snappy."),
     ("rich", false, &["--rich"], "With histograms, exemplars, metadata and tombstones."),
     ("newest", false, &["--newest"], "With histograms of custom buckets (3.2) and start timestamps (3.11)."),
-    (
-        "chunks",
-        false,
-        &["--chunks", "--rounds", "40"],
-        "With samples enough for head chunks, which are there.",
-    ),
+    ("chunks", false, &["--chunks", "--rounds", "40"], "With enough samples for head chunks, which exist."),
     (
         "collide",
         false,
         &["--checkpoint", "0"],
-        "The checkpoint's segments have numbers of segments behind it.",
+        "The checkpoint's segments have numbers of segments after it.",
     ),
     ("young", false, &["--checkpoint", "-1"], "Without a checkpoint."),
     ("agent", true, &[], "An agent's."),

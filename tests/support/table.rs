@@ -13,35 +13,34 @@ fn head(lines: &[Line<'_>], starts: usize) -> String {
     let (cases, forecasts) = (thousands(lines.len() as u64), thousands((lines.len() * starts) as u64));
     format!(
         "\
-# What Prometheus does with damage, and what is foretold
+# What Prometheus does with damage, and the forecast
 
-How it was measured: a healthy data directory is damaged in one place, and a Prometheus is started on it {starts} times in a
-row, with nothing written in between. Before each of these starts walfix foretells that one and those that follow.
+The method: an intact data directory is damaged in one place, and a Prometheus is started on it {starts} times in a row, with nothing
+written in between. Before each of these starts walfix forecasts that start and those that follow.
 {cases} damaged directories, {forecasts} forecasts; with the real servers 2.42.0, 2.53.3 and 3.5.3, and with the packages of
 3.16.0, opened as the server opens them.
 
-What is foretold is held against what happens:
+Each forecast is compared with what happens:
 
 - whether the server is up, exits, hangs or crashes, and with what error, word for word;
-- which files it deletes, and which segments it cuts, and where;
-- of how many samples of how many series, and of which times, no query finds anything, and what of that is on no disk any
-  more;
+- which files it deletes, and which segments it truncates, and where;
+- how many samples of how many series, and of which times, no query returns, and which of them are on no disk any more;
 - whether the next checkpoint fails, and with what error.
 
-There are no differences. Of what a decompressor says only that it says so is compared: its words change with its releases.
+There are no differences. Of an error of a decompressor only its presence is compared: its words change with its releases.
 
-Not here, as a server does not look at it when it replays its logs: damaged blocks. Damaged head chunks are in
+Damaged blocks are not here, because a server does not look at them when it replays its logs. Damaged head chunks are in
 `tests/served.rs`.
 
-This page is made by the test that compares, and its tables are those of the servers, not of walfix:
+The test that compares also writes this page. Its tables are those of the servers, not of walfix:
 
     WALFIX_MATRIX=long WALFIX_WRITE_TABLE=docs/forecast.md cargo test --release --test forecast
 
 ## How to read it
 
-Each line is a directory, damaged at that place, and its first three starts; all damages that come to the same are in one
-line. What they are is [at the end](#the-damages). *By* says which versions do so; one that no line of a place names was not
-tried there.
+Each line is a directory, damaged at that place, and its first three starts. All damages with the same result share one line.
+They are described [at the end](#the-damages). *By* says which versions do so. A version that no line of a place names was
+not tried there.
 
 | | |
 |---|---|
@@ -54,7 +53,7 @@ tried there.
 | deletes 2 | deletes files |
 | checkpoint: fails | a checkpoint that takes in all segments there are then fails, and with it every later one: the WAL grows |
 
-\"First\", \"middle\" and \"last\" are segments of the log that is named; \"directory\" is all of it.
+\"First\", \"middle\" and \"last\" are segments of the log that is named; \"directory\" is the whole directory.
 "
     )
 }
