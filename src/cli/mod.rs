@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use walfix::fix::FixError;
 use walfix::forecast::{Assumed, Version};
 use walfix::io::printable;
 use walfix::repair::RepairError;
@@ -197,11 +198,19 @@ fn complaint(error: &anyhow::Error) -> String {
     text
 }
 
+/// What kept a repair or an undo from being done.
+fn refused(error: &anyhow::Error) -> Option<&RepairError> {
+    match error.downcast_ref() {
+        Some(FixError::Repair(error)) => Some(error),
+        _ => error.downcast_ref(),
+    }
+}
+
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
-    if let Some(RepairError::InUse(_)) = error.downcast_ref() {
+    if let Some(RepairError::InUse(_)) = refused(error) {
         return Some("Stop Prometheus (systemctl stop, docker stop, or scale it down to 0), and try again.");
     }
-    if let Some(RepairError::NoSpace { .. }) = error.downcast_ref() {
+    if let Some(RepairError::NoSpace { .. }) = refused(error) {
         return Some(
             "Free that much, keep the backup on another volume (--backup=DIR), or write a repaired copy to another one \
              (--into=DIR).",
