@@ -484,7 +484,11 @@ fn nothing_is_left_of_the_checkpoint() {
         older.tree.extend(files.into_iter().map(|(path, bytes)| (path, Some(bytes))));
         let plan = judge(&base, &older, oracle);
         assert_eq!(plan.labels.refused.len(), 1);
-        assert!(plan.labels.refused[0].reason.contains("not proved"), "{:?}", plan.labels);
+        assert!(
+            plan.labels.refused[0].reason.contains("nothing shows that it is of the same generation"),
+            "{:?}",
+            plan.labels
+        );
     }
 }
 
@@ -659,8 +663,10 @@ fn samples_prove_labels() {
         let refused: Vec<&str> = plan.labels.refused.iter().map(|refused| refused.reason.as_str()).collect();
         match later {
             None => assert_eq!(refused, [""; 0]),
-            Some(0) => assert!(refused[0].contains("its samples are others"), "{refused:?}"),
-            Some(_) => assert!(refused[0].contains("not proved"), "{refused:?}"),
+            Some(0) => assert!(refused[0].contains("its samples differ"), "{refused:?}"),
+            Some(_) => {
+                assert!(refused[0].contains("nothing shows that it is of the same generation"), "{refused:?}")
+            }
         }
     }
 }

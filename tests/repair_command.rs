@@ -309,7 +309,8 @@ fn a_refusal_to_start_is_lifted_last() {
     let output = walfix(&["repair", "--backup", "--accept-orphans"], directory.path());
     assert_exit(&output, DAMAGED);
     assert!(!wal.join(format!("{last:08}")).exists());
-    assert!(stdout(&output).contains("does not start, and deletes nothing"), "{}", stdout(&output));
+    let words = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("it keeps Prometheus from starting, and so from deleting anything"), "{words}");
 }
 
 #[test]

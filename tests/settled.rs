@@ -150,12 +150,17 @@ fn what_is_behind_a_cut_is_of_no_account() {
         bytes.extend(&log.bytes);
         bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
     }
-    bytes.copy_within(4 * PAGE..5 * PAGE, 10 * PAGE);
-    let root = support::scratch();
-    let data = root.path().join("data");
-    fs::create_dir_all(data.join("wal")).unwrap();
-    fs::write(data.join("wal/00000000"), bytes).unwrap();
-    assert!(says_what_is_lost(&data, Mode::Prometheus, "page 4 copied over page 10") > 0);
+    let lost = [(4, 10), (12, 11)].map(|(from, to)| {
+        let mut bytes = bytes.clone();
+        bytes.copy_within(from * PAGE..(from + 1) * PAGE, to * PAGE);
+        let root = support::scratch();
+        let data = root.path().join("data");
+        fs::create_dir_all(data.join("wal")).unwrap();
+        fs::write(data.join("wal/00000000"), bytes).unwrap();
+        says_what_is_lost(&data, Mode::Prometheus, &format!("page {from} copied over page {to}"))
+    });
+    // The first leaves a record that is put together of what does not belong together, which Prometheus reads.
+    assert_eq!(lost.map(|lost| lost > 0), [false, true]);
 }
 
 /// Repairs a directory, and holds the entries without labels in the plan against those that a scan finds then. How many these

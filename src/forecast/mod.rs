@@ -458,15 +458,14 @@ fn drops_records(step: &Step, listing: &Listing, known: &Known<'_>, checkpoint: 
         if !counts || scanned.records == 0 {
             continue;
         }
-        match read.get(&(log, segment)) {
-            None => return true,
-            Some(None) => {}
-            Some(Some(upto)) => {
-                // A running Prometheus may have removed it.
-                if listing.logs[log].segments[segment].path.is_file() && scanned.data_end > *upto {
-                    return true;
-                }
-            }
+        let is_dropped = match read.get(&(log, segment)) {
+            None => true,
+            Some(None) => false,
+            Some(Some(upto)) => scanned.data_end > *upto,
+        };
+        // A running Prometheus may have removed it.
+        if is_dropped && listing.logs[log].segments[segment].path.is_file() {
+            return true;
         }
     }
     false

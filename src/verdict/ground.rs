@@ -182,8 +182,9 @@ fn rights(target: &Target, blocks: &[Block], user: Option<User>) -> Option<Findi
     Some(Finding { places: forbidden.len() as u64, ..finding })
 }
 
-/// The owner of the newest segment, or of the directory if there is none, and of what it is the owner. Where root has written the
-/// newest ones and another user those before, it is that one: a command that was run once as root leaves such a segment.
+/// The owner of the newest segment, or of the directory if there is none, and of what it is the owner. If root wrote the newest
+/// ones, and another user owns `wal/` and wrote those before, it is that one: a command that was run once as root leaves such a
+/// segment.
 fn owner(data: &Path, needed: &[(String, Right)]) -> Option<(User, &'static str)> {
     use std::os::unix::fs::MetadataExt as _;
     let segments =
@@ -198,6 +199,7 @@ fn owner(data: &Path, needed: &[(String, Right)]) -> Option<(User, &'static str)
     };
     if newest.is_root()
         && let Some(other) = owners.find(|owner| !owner.is_root())
+        && data.join("wal").metadata().is_ok_and(|wal| wal.uid() == other.uid)
     {
         return Some((other, "the newest segment that is not root's"));
     }
