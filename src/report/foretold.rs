@@ -62,7 +62,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         let skips = report.reasons.contains(&Reason::SkipsBlock);
         let but = if skips { ", but for a block" } else { "" };
         let words = format!(
-            "{who} {} starts here{with}, and has all that can be read of its logs{but}; what blocks hold is not verified",
+            "{who} {} starts normally{with} and loads all readable data of its logs{but}; the contents of blocks are not verified",
             forecast.version
         );
         return page.indented(2, &words);
@@ -111,7 +111,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         }
     }
     if forecast.poisoned {
-        let ever = "each of these starts deletes again what was written to the WAL since the one before";
+        let ever = "every such start deletes what was written to the WAL since the previous one";
         page.indented(LATER, ever)?;
     }
     if let Some(error) = &forecast.next_checkpoint_error {
@@ -168,7 +168,12 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         page.paragraph(&body, &body, LATER, &words)?;
     }
     if forecast.starts.iter().any(|start| start.gone.samples > 0) {
-        page.paragraph(&body, &body, LATER, "keep it stopped until this is repaired, or copied elsewhere")?;
+        page.paragraph(
+            &body,
+            &body,
+            LATER,
+            "do not start Prometheus until this is repaired, or copied elsewhere",
+        )?;
     }
     Ok(())
 }
@@ -215,9 +220,9 @@ fn deed(start: &Start, before: Option<&Start>) -> String {
     deed = if deed.is_empty() { then.to_owned() } else { format!("{deed}, then {then}") };
     match (start.outcome, before) {
         (Outcome::Starts, _) if start.unknown_refs.samples == 0 => {
-            deed.push_str(", and has all that can be read");
+            deed.push_str(" and loads all readable data");
         }
-        (Outcome::Starts, _) => deed.push_str(", and has all of which the labels are known"),
+        (Outcome::Starts, _) => deed.push_str(" and loads everything whose labels are known"),
         (Outcome::Loses, None) if start.error.is_none() && deeds.is_empty() => {
             deed.push_str(", and says nothing of what it does not have");
         }

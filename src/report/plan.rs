@@ -168,10 +168,10 @@ pub(super) fn outlook(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
         (true, None) => return Ok(()),
         (true, Some(left)) => format!("walfix{GLUE}repair cannot repair this: {}", clean(&left.reason)),
         (false, None) => {
-            format!("walfix{GLUE}repair{GLUE}--backup{accept} repairs it; lost: {}", loss(plan.lost))
+            format!("walfix{GLUE}repair{GLUE}--backup{accept} will repair it; lost: {}", loss(plan.lost))
         }
         (false, Some(left)) => format!(
-            "walfix{GLUE}repair{GLUE}--backup{accept} repairs {}, and not all: {}",
+            "walfix{GLUE}repair{GLUE}--backup{accept} repairs {}, but not all: {}",
             count(places, "place", "places"),
             clean(&left.reason)
         ),
@@ -267,11 +267,11 @@ fn loss(loss: Loss) -> String {
         (Some(number), Some(all), _) => format!("{} with {}", records(number), entries(all)),
         (Some(number), None, (_, 0)) => format!("{}, of what is not known", records(number)),
         (Some(number), None, (_, least)) => format!("{} with at least {}", records(number), entries(least)),
-        (None, _, (0, 0)) => format!("{UNKNOWN}; how much is not known"),
-        (None, _, (0, least)) => format!("at least {}, and {UNKNOWN}; how much is not known", entries(least)),
+        (None, _, (0, 0)) => format!("{UNKNOWN} (amount unknown)"),
+        (None, _, (0, least)) => format!("at least {}, and {UNKNOWN} (amount unknown)", entries(least)),
         (None, _, (number, least)) => {
             let known = format!("{} with {}", records(number), entries(least));
-            format!("at least {known}, and {UNKNOWN}; how much is not known")
+            format!("at least {known}, and {UNKNOWN} (amount unknown)")
         }
     }
 }
@@ -380,7 +380,7 @@ fn end(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
         None => page.indented(
             2,
             &format!(
-                "Nothing has been changed. With --backup{} it is, and {} of old bytes are kept.",
+                "Dry run: nothing was changed. Use --backup{} to apply; {} of old bytes will be saved.",
                 if plan.needs_accept_orphans() { format!("{GLUE}--accept-orphans") } else { String::new() },
                 size(plan.backup_bytes())
             ),

@@ -332,13 +332,13 @@ fn orphans(orphans: &[(u64, u64)]) -> String {
     let more = (orphans.len() - shown.len()) as u64;
     let more = if more > 0 { format!(" and {} more", number(more)) } else { String::new() };
     let fragments = if orphans.len() == 1 { "an intact fragment" } else { "intact fragments" };
-    format!("of no use without it: {fragments} of the same record at {}{more}", shown.join(", "))
+    format!("also lost: {fragments} of the same record at {}{more}", shown.join(", "))
 }
 
 fn mend(correction: &Correction) -> String {
     format!(
         "correction: bit{GLUE}{} of byte{GLUE}{}, flipped back, gives a record of type {} with {}; \
-         by chance 1{GLUE}in{GLUE}{} of other damages would look the same",
+         1{GLUE}in{GLUE}{} other corruptions would look identical",
         correction.bit,
         number(correction.offset),
         correction.record,

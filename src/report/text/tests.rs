@@ -56,9 +56,9 @@ fn one_damage() {
            the data do not have the checksum that their header says
            likely cause: one flipped bit, by memory, disk or transfer
            lost: 1 record with 778 entries
-           of no use without it: a whole fragment of the same record at [32 768, 40 000)
+           also lost: an intact fragment of the same record at [32 768, 40 000)
            correction: bit 3 of byte 20 001, flipped back, gives a record of type samples with
-           778 entries; by chance 1 in 4 294 967 296 of other damages would look the same
+           778 entries; 1 in 4 294 967 296 other corruptions would look identical
 
   walfix explain checksum_mismatch says what this means, and what to do
 
@@ -153,12 +153,11 @@ fn huge() {
            likely cause: wrong before it was written, or pieces that do not belong together; the
            checksums are right
            lost: 18 446 744 073 709 551 615 records; how many entries they had is not known
-           of no use without it: whole fragments of the same record at
-           [0, 18 446 744 073 709 551 615), [0, 18 446 744 073 709 551 615),
-           [0, 18 446 744 073 709 551 615) and 37 more
+           also lost: intact fragments of the same record at [0, 18 446 744 073 709 551 615),
+           [0, 18 446 744 073 709 551 615), [0, 18 446 744 073 709 551 615) and 37 more
            correction: bit 7 of byte 18 446 744 073 709 551 615, flipped back, gives a record of
-           type custom_buckets_float_histogram_samples with 18 446 744 073 709 551 615 entries; by
-           chance 1 in 18 446 744 073 709 551 615 of other damages would look the same
+           type custom_buckets_float_histogram_samples with 18 446 744 073 709 551 615 entries;
+           1 in 18 446 744 073 709 551 615 other corruptions would look identical
 
   walfix explain decode_error says what this means, and what to do
 
@@ -310,8 +309,8 @@ fn foretold_of_a_damaged_checkpoint() {
         backfill checkpoint: read records: corruption in segment
         /prometheus/wal/checkpoint.00000003/00000000 at 32768: unexpected checksum 1, expected 2
       107 300 samples of 700 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are not loaded
-      each of these starts deletes again what was written to the WAL since the one before
-    keep it stopped until this is repaired, or copied elsewhere
+      every such start deletes what was written to the WAL since the previous one
+    do not start Prometheus until this is repaired, or copied elsewhere
 ",
     );
 }
@@ -326,7 +325,7 @@ fn foretold_of_a_damaged_segment() {
       runs
       88 000 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are gone for good
     from the 2nd start on: runs, without what is lost
-    keep it stopped until this is repaired, or copied elsewhere
+    do not start Prometheus until this is repaired, or copied elsewhere
 ",
     );
 }
@@ -337,7 +336,7 @@ fn foretold_of_silent_damage() {
         &samples::silent(),
         "
   If Prometheus 3.14 starts here:
-    every start: runs, and has all that can be read
+    every start: runs and loads all readable data
     the next checkpoint fails, and every one after it; the WAL grows until the disk is full:
         create checkpoint: read segments: corruption in segment /prometheus/wal/00000005 at 311:
         unexpected full record
@@ -352,7 +351,7 @@ fn foretold_of_samples_without_labels() {
         &samples::without_labels(),
         "
   If Prometheus 3.14 starts here:
-    every start: runs, and has all of which the labels are known
+    every start: runs and loads everything whose labels are known
       19 300 samples of 212 series, 2026-11-21 19:24:15 to 19:30:31 UTC, are dropped: nothing says
       what their labels are
 ",
