@@ -10,6 +10,7 @@ use crate::change::plan::{Mode, Orphans, Plan};
 use crate::change::{Found, Lock, Options, RepairError, Resumed};
 use crate::forecast::report::Forecast;
 use crate::forecast::{ForecastError, forecast};
+use crate::io::Cancel;
 use crate::repair;
 use crate::scan::report::{Finding, Report, Verdict};
 use crate::scan::{Progress, ScanError, scan};
@@ -82,6 +83,16 @@ pub enum FixError {
     /// It cannot be repaired.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// An earlier repair that was interrupted is finished now, and this one was not started.
+    #[error(
+        "an earlier repair that was interrupted is finished now, its backup is {finished}; a further one was not started"
+    )]
+    AfterResume {
+        /// The backup of the earlier one.
+        finished: PathBuf,
+        /// Why not.
+        source: Box<FixError>,
+    },
     /// The repair is done, and the directory cannot be read to verify it.
     #[error("the repair is done, but the directory cannot be read to verify it")]
     Verify(#[source] Box<FixError>),
@@ -175,6 +186,22 @@ pub fn fix(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<
     }
     let resumed = repair::resume(target, &lock, request.options())?;
     watch.heard(Event::Resumed(&resumed));
+    let finished = resumed.finished.clone();
+    fix_after(resumed, target, request, (&lock, watch)).map_err(|error| match (finished, error) {
+        (Some(finished), error @ (FixError::Scan(_) | FixError::Forecast(_) | FixError::Repair(_))) => {
+            FixError::AfterResume { finished, source: Box::new(error) }
+        }
+        (_, error) => error,
+    })
+}
+
+/// What comes after an earlier repair was finished, or given up.
+fn fix_after(
+    resumed: Resumed,
+    target: &Target,
+    request: &Request<'_>,
+    (lock, watch): (&Lock, &dyn Watch),
+) -> Result<Fixed, FixError> {
     let planned = match plan(target, request, watch) {
         Err(FixError::Scan(ScanError::Cancelled)) => return Err(RepairError::Cancelled.into()),
         planned => planned?,
@@ -194,13 +221,30 @@ pub fn fix(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<
         Keep::Nothing => None,
     };
     match &backup {
-        Some(backup) => repair::apply_unless_cancelled(target, plan, backup, &lock, watch)?,
-        None => repair::apply_for_good_unless_cancelled(target, plan, &lock, watch)?,
+        Some(backup) => repair::apply_unless_cancelled(target, plan, backup, lock, watch)?,
+        None => repair::apply_for_good_unless_cancelled(target, plan, lock, watch)?,
     }
     let repaired =
         verify(target, request, watch, backup).map_err(|error| FixError::Verify(Box::new(error)))?;
     done(Outcome::Repaired(Box::new(repaired)))
 }
+
+/// Shows how far it is, and is not cancelled: what was begun is done.
+struct ToTheEnd<'a>(&'a dyn Watch);
+
+impl Cancel for ToTheEnd<'_> {}
+
+impl Progress for ToTheEnd<'_> {
+    fn total(&self, bytes: u64) {
+        self.0.total(bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.advance(bytes);
+    }
+}
+
+impl Watch for ToTheEnd<'_> {}
 
 /// The scan, the forecast and a further plan: all that a scan of the repaired directory would say.
 fn verify(
@@ -209,7 +253,7 @@ fn verify(
     watch: &dyn Watch,
     backup: Option<PathBuf>,
 ) -> Result<Repaired, FixError> {
-    let Planned { report: mut after, forecast, plan } = plan(target, request, watch)?;
+    let Planned { report: mut after, forecast, plan } = plan(target, request, &ToTheEnd(watch))?;
     // The volume was full before, and that is nothing that a repair repairs.
     let full = verdict::without_room(&mut after.findings);
     if full.is_some() {

@@ -341,7 +341,10 @@ fn what_is_known_of_a_loss_is_said() {
     assert_eq!(planned["lost"]["entries_at_least"], json!(known));
     let said = walfix_exits(&[4], &["repair", place.data().to_str().expect("a path")], "a plan");
     let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains(&format!("with {known} entries, and what stood in the damaged bytes")), "{said}");
+    assert!(
+        words.contains(&format!("with {known} entries, and the contents of the damaged bytes")),
+        "{said}"
+    );
     // As the backup of an earlier version has it.
     let loss: Loss = serde_json::from_value(json!({ "records": 2, "entries": null })).expect("a loss");
     assert_eq!((loss.records, loss.entries), (Some(2), None));

@@ -516,7 +516,7 @@ fn who_may_take_no_lease_is_told_that_it_is_not_known() {
         assert!(said.contains("has wal/00000002 open for writing"), "{said}");
     }
     let said = exits(inside(WITHOUT, &["repair", "--backup"], data), REPAIRED);
-    assert!(said.contains("cannot be told") && said.contains("Permission denied"), "{said}");
+    assert!(said.contains("cannot tell") && said.contains("Permission denied"), "{said}");
 }
 
 /// A volume's directory is often root's, and its files are Prometheus's.

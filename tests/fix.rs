@@ -7,6 +7,7 @@ mod support;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::repairs::{Place, cases, temporary, walfix_exits};
@@ -17,6 +18,7 @@ use walfix::io::Cancel;
 use walfix::repair::{self, RepairError};
 use walfix::scan::Progress;
 use walfix::tsdb::Target;
+use walfix::wal::{Event, SegmentReader};
 
 /// Gives up when it is asked for the n-th time.
 #[derive(Debug)]
@@ -48,50 +50,121 @@ fn is_cancelled(error: &FixError) -> bool {
     }
 }
 
-/// At whichever question a repair is told to give up, the directory is what it was, with all times; and one that is never told
-/// so is done.
+/// A repair that is told to give up at whichever question leaves the directory as it was, with all times; and one that is never
+/// told so is done. How many questions there are.
+fn given_up(pristine: &Place, name: &str) -> usize {
+    let before = tree(&pristine.data());
+    for most in 1..1000 {
+        let place = pristine.again();
+        let beside = place.backup().parent().unwrap().to_owned();
+        let (before_beside, backup) = (tree(&beside), place.backup());
+        let target = Target::find(&place.data()).unwrap();
+        match fix(&target, &request(&backup), &Until(most, AtomicUsize::new(0))) {
+            Ok(fixed) => {
+                assert!(matches!(fixed.outcome, Outcome::Repaired(_)), "{name}: {:?}", fixed.outcome);
+                repair::undo(&backup).unwrap();
+                assert_eq!(difference(&before, &tree(&place.data())), None, "{name}");
+                return most;
+            }
+            Err(error) => assert!(is_cancelled(&error), "{name}: {most}: {error:?}"),
+        }
+        assert_eq!(difference(&before, &tree(&place.data())), None, "{name}: {most}");
+        // The time of a directory elsewhere is nobody's data.
+        assert_eq!(contents(&before_beside), contents(&tree(&beside)), "{name}: {most}");
+    }
+    panic!("{name}: it never ends");
+}
+
+fn request(backup: &Path) -> Request<'_> {
+    Request {
+        accept_orphans: true,
+        keep: Keep::At(backup),
+        how: walfix::verdict::Options { threads: std::num::NonZeroUsize::new(1), ..Default::default() },
+        ..Request::default()
+    }
+}
+
 #[test]
 fn given_up_at_every_question() {
-    let mut questions = 0;
-    for case in cases() {
-        let pristine = case.place();
-        let before = tree(&pristine.data());
-        for most in 1.. {
-            assert!(most < 1000, "{}", case.name);
-            let place = pristine.again();
-            let beside = place.backup().parent().unwrap().to_owned();
-            let (before_beside, backup) = (tree(&beside), place.backup());
-            let request = Request {
-                accept_orphans: true,
-                keep: Keep::At(&backup),
-                how: walfix::verdict::Options {
-                    threads: std::num::NonZeroUsize::new(1),
-                    ..Default::default()
-                },
-                ..Request::default()
-            };
-            let target = Target::find(&place.data()).unwrap();
-            match fix(&target, &request, &Until(most, AtomicUsize::new(0))) {
-                Ok(fixed) => {
-                    assert!(
-                        matches!(fixed.outcome, Outcome::Repaired(_)),
-                        "{}: {:?}",
-                        case.name,
-                        fixed.outcome
-                    );
-                    repair::undo(&backup).unwrap();
-                    assert_eq!(difference(&before, &tree(&place.data())), None, "{}", case.name);
-                    questions += most;
-                    break;
-                }
-                Err(error) => assert!(is_cancelled(&error), "{}: {most}: {error:?}", case.name),
-            }
-            assert_eq!(difference(&before, &tree(&place.data())), None, "{}: {most}", case.name);
-            // The time of a directory elsewhere is nobody's data.
-            assert_eq!(contents(&before_beside), contents(&tree(&beside)), "{}: {most}", case.name);
+    let questions: usize = cases().iter().map(|case| given_up(&case.place(), case.name)).sum();
+    assert!(questions > 5 * cases().len(), "{questions}");
+}
+
+/// What Prometheus renamed before it died, and can only be written as a whole: its staged file has yet another ending.
+#[test]
+fn given_up_with_an_original_that_is_rewritten() {
+    let place = Place::of("healthy");
+    let wal = place.data().join("wal");
+    let mut bytes = fs::read(wal.join("00000001")).unwrap();
+    let mut reader = SegmentReader::new(&*bytes, bytes.len() as u64);
+    let mut at = None;
+    while let Some(event) = reader.next() {
+        if let Event::Record(record) = event
+            && record.offset > 10_000
+            && record.fragments.len() == 1
+        {
+            at = at.or(usize::try_from(record.end).ok());
         }
     }
-    assert!(questions > 5 * cases().len(), "{questions}");
+    let at = at.expect("a record of one fragment");
+    bytes.splice(at..at, [7; 3]);
+    fs::write(wal.join("00000001.repair"), bytes).unwrap();
+    fs::remove_file(wal.join("00000001")).unwrap();
+    fs::remove_file(wal.join("00000002")).unwrap();
+    let target = Target::find(&place.data()).unwrap();
+    let preview = walfix::fix::preview(&target, &Request::default(), &()).unwrap();
+    let staged = preview.planned.plan.steps.iter().filter_map(|step| step.change.staged());
+    assert_eq!(staged.map(|staged| staged.file.as_str()).collect::<Vec<_>>(), ["wal/00000001.repair.walfix"]);
+    given_up(&place, "an original");
+}
+
+/// Makes a directory where the backup is to be, at the n-th question.
+#[derive(Debug)]
+struct Planter<'a>(usize, AtomicUsize, &'a Path);
+
+impl Cancel for Planter<'_> {
+    fn is_cancelled(&self) -> bool {
+        if self.1.fetch_add(1, Ordering::Relaxed) + 1 == self.0 && !self.2.exists() {
+            fs::create_dir(self.2).unwrap();
+            fs::write(self.2.join("theirs"), "theirs").unwrap();
+        }
+        false
+    }
+}
+
+impl Progress for Planter<'_> {
+    fn total(&self, _bytes: u64) {}
+    fn advance(&self, _bytes: u64) {}
+}
+
+impl Watch for Planter<'_> {}
+
+/// A repair that fails removes nothing but what it has made.
+#[test]
+fn what_others_put_in_the_place_of_the_backup_stays() {
+    let case = cases().into_iter().find(|case| case.name == "a hole of nine bytes").unwrap();
+    let pristine = case.place();
+    let before = tree(&pristine.data());
+    let mut planted = 0;
+    for ending in ["", ".unfinished"] {
+        for at in 1..20 {
+            let place = pristine.again();
+            let elsewhere = temporary();
+            let backup = elsewhere.path().join("walfix-backup-t");
+            let theirs = elsewhere.path().join(format!("walfix-backup-t{ending}"));
+            let target = Target::find(&place.data()).unwrap();
+            let fixed = fix(&target, &request(&backup), &Planter(at, AtomicUsize::new(0), &theirs));
+            // Beside a backup that has its name already it is in nobody's way.
+            if theirs.join("theirs").exists() {
+                assert_eq!(fs::read(theirs.join("theirs")).unwrap(), b"theirs");
+            }
+            if fixed.is_err() {
+                planted += 1;
+                assert_eq!(difference(&before, &tree(&place.data())), None, "{at}");
+            }
+        }
+    }
+    assert!(planted > 4, "{planted}");
 }
 
 /// A repair on the command line that is interrupted at each call that changes something.
@@ -123,7 +196,7 @@ fn interrupted_by_a_signal() {
             Some(8) => {
                 given_up += 1;
                 assert!(
-                    said.contains("nothing was changed") && said.contains("interrupted"),
+                    said.contains("changed anything") && said.contains("interrupted"),
                     "{call:?}: {said}"
                 );
                 assert_eq!(difference(&before, &tree(&place.data())), None, "{call:?}");

@@ -171,6 +171,33 @@ pub(super) fn is_of(place: &Place, data: &Path) -> bool {
     line == Some(&*crate::io::printable(&data.display().to_string()))
 }
 
+/// Removes a backup of a repair that has changed nothing. Whoever is killed here leaves one in the making, which the next repair
+/// removes: what says whose it is goes last.
+pub(super) fn discard(place: &Place) {
+    let unfinished = in_the_making(place);
+    if files::rename_new(place, &unfinished).is_ok() {
+        for name in [OLD, PLAN, MANIFEST, CHECKSUMS] {
+            let _ = unfinished.join(name).remove_any();
+        }
+        let _ = unfinished.remove_any();
+    }
+}
+
+/// Removes a backup in the making that an earlier repair of the data directory `data` left, to make room for another; it says
+/// whose it is, or is empty.
+pub(super) fn make_room(partial: &Place, data: &Place) -> io::Result<()> {
+    let is_ours = || {
+        partial.parent() == *data
+            || is_of(partial, &data.full())
+            || partial.list().is_ok_and(|names| names.is_empty())
+    };
+    if partial.find()?.is_some() && !is_ours() {
+        let what = "it is being made for another data directory";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    }
+    remove_unfinished(partial).map(drop)
+}
+
 /// Removes a backup that never became whole, if it is there; whether it was. Nothing else is removed by its name.
 pub(super) fn remove_unfinished(place: &Place) -> io::Result<bool> {
     let Some(found) = place.find()? else { return Ok(false) };
@@ -210,6 +237,24 @@ impl Backup {
         let unfinished = in_the_making(place);
         let owner = data.owner().at("look at", data.path())?;
         create_directory(&unfinished, owner.with_mode(0o700)).at("create", &unfinished)?;
+        let written = Self::fill(path, &unfinished, data, (plan, go_on), (directories, owner))
+            .and_then(|()| files::rename_new(&unfinished, place).at("create", path));
+        if let Err(error) = written {
+            // It was made here. What cannot be removed now, the next repair removes.
+            let _ = unfinished.remove_any();
+            return Err(error);
+        }
+        Self::open_at(place).inspect_err(|_| discard(place))
+    }
+
+    /// Writes all that is in a backup.
+    fn fill(
+        path: &Path,
+        unfinished: &Place,
+        data: &Data,
+        (plan, go_on): (&Plan, &dyn Fn() -> Result<(), RepairError>),
+        (directories, owner): (Vec<Directory>, Owner),
+    ) -> Result<(), RepairError> {
         let describe = |name: &str, bytes: &[u8]| {
             let file = unfinished.join(name);
             write_and_verify(&file, owner.with_mode(0o600), |out| out.write_all(bytes))
@@ -234,7 +279,7 @@ impl Backup {
             let full = data.join(below);
             match &step.change {
                 Change::Patch { .. } | Change::Rewrite { .. } => {
-                    let changed = keep(&unfinished, data.place(), &step.change, owner)
+                    let changed = keep(unfinished, data.place(), &step.change, owner)
                         .at("keep the old bytes of", &full)?;
                     manifest.files.push(changed);
                 }
@@ -253,9 +298,7 @@ impl Backup {
             checksums += &checksum_line(name, &bytes);
         }
         describe(CHECKSUMS, checksums.as_bytes())?;
-        sync_tree(&unfinished).at("write", &unfinished)?;
-        files::rename_new(&unfinished, place).at("create", path)?;
-        Self::open_at(place)
+        sync_tree(unfinished).at("write", unfinished)
     }
 
     /// Reads a backup, and verifies it. Anybody may have written it.
@@ -325,6 +368,11 @@ impl Backup {
             }
         }
         Ok(backup)
+    }
+
+    /// Whether the plan has the bytes of every file that it writes as a whole. Those of earlier versions have not.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.plan.steps.iter().all(|step| !matches!(step.change, Change::Rewrite { staged: None, .. }))
     }
 
     /// The directory, held open.

@@ -66,7 +66,7 @@ pub enum RepairError {
         backup: PathBuf,
     },
     /// It was given up before anything was changed.
-    #[error("interrupted; nothing was changed")]
+    #[error("interrupted before this repair changed anything")]
     Cancelled,
     /// A repair that is not finished was asked for otherwise than the one that would finish it.
     #[error(

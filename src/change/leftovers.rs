@@ -19,8 +19,9 @@ use crate::wal::segments::segment_index;
 /// Names that what `plan` sets aside has in the data directory while it goes, or comes back: files and directories alike.
 pub(super) fn of_plan(plan: &Plan) -> BTreeSet<PathBuf> {
     let changes = plan.steps.iter().map(|step| &step.change);
-    let staged =
-        changes.filter(|change| matches!(change, Change::SetAside { .. } | Change::CreateDirectory { .. }));
+    let staged = changes.filter(|change| {
+        matches!(change, Change::SetAside { .. } | Change::CreateDirectory { .. } | Change::Rewrite { .. })
+    });
     staged.map(|change| PathBuf::from(format!("{}{STAGED}", change.path()))).collect()
 }
 
@@ -58,6 +59,8 @@ pub(super) fn remove_in(directory: &Place, known: &BTreeSet<PathBuf>) -> io::Res
 fn is_ours(name: &OsStr) -> bool {
     let stem = name.to_str().and_then(|name| name.strip_suffix(STAGED));
     stem.is_some_and(|stem| {
-        [LOCK, UNFINISHED].contains(&stem) || segment_index(stem).is_some() || is_record(stem)
+        // Prometheus calls a segment so that it repairs (`WL.Repair`, `tsdb/wlog/wlog.go`).
+        let segment = stem.strip_suffix(".repair").unwrap_or(stem);
+        [LOCK, UNFINISHED].contains(&stem) || segment_index(segment).is_some() || is_record(stem)
     })
 }

@@ -74,10 +74,10 @@ fn room(data: &Place, plan: &Plan, backup: &Place) -> Result<(), RepairError> {
     let backup_is_in = &backup.parent();
     let backup_device = device(backup_is_in)?;
     // Of each file system: a directory on it, and the bytes that it has to take.
-    let mut needs: BTreeMap<u64, (&Place, u64)> = BTreeMap::new();
-    let mut largest_copy: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut need = |device: u64, place, bytes: u64| {
-        let (_, needed) = needs.entry(device).or_insert((place, 0));
+    let mut needs: BTreeMap<u64, (Place, u64)> = BTreeMap::new();
+    let mut largest_copy: BTreeMap<u64, (Place, u64)> = BTreeMap::new();
+    let mut need = |device: u64, place: &Place, bytes: u64| {
+        let (_, needed) = needs.entry(device).or_insert_with(|| (place.clone(), 0));
         *needed = needed.saturating_add(bytes);
     };
     let described = serde_json::to_vec(plan).map_or(0, |text| text.len() as u64);
@@ -99,33 +99,33 @@ fn room(data: &Place, plan: &Plan, backup: &Place) -> Result<(), RepairError> {
                 let grows = patches.iter().map(|patch| patch.with.bytes().len() as u64).sum::<u64>();
                 let copy = if *method == Method::Replace { size } else { 0 };
                 let copy = copy.saturating_add(grows.saturating_sub(step.change.replaced_bytes()));
-                let largest = largest_copy.entry(there).or_default();
+                let (_, largest) = largest_copy.entry(there).or_insert_with(|| (directory.clone(), 0));
                 *largest = (*largest).max(copy.next_multiple_of(BLOCK));
             }
             Change::Rewrite { .. } => {
                 need(backup_device, backup_is_in, replaced);
                 let staged = step.change.staged().map_or(0, |staged| staged.bytes);
-                need(there, data, staged.next_multiple_of(BLOCK));
+                need(there, &directory, staged.next_multiple_of(BLOCK));
             }
             Change::Create { bytes, .. } => {
-                need(there, data, (bytes.len() as u64).next_multiple_of(BLOCK));
+                need(there, &directory, (bytes.len() as u64).next_multiple_of(BLOCK));
             }
-            Change::CreateDirectory { .. } => need(there, data, BLOCK),
+            Change::CreateDirectory { .. } => need(there, &directory, BLOCK),
             Change::SetAside { .. } if there != backup_device => {
                 need(backup_device, backup_is_in, replaced);
             }
             Change::Rename { .. } | Change::SetAside { .. } => {}
         }
     }
-    for (device, bytes) in largest_copy {
-        need(device, data, bytes);
+    for (device, (place, bytes)) in largest_copy {
+        need(device, &place, bytes);
     }
     // Where all is done in place, an empty marker is enough.
     if data_device != backup_device && needs.get(&data_device).is_some_and(|(_, needed)| *needed == OWN) {
         needs.remove(&data_device);
     }
     for (place, needed) in needs.into_values() {
-        let about = place.file_system().at("look at", place)?;
+        let about = place.file_system().at("look at", &place)?;
         let free = about.f_bavail.saturating_mul(about.f_frsize);
         // Some file systems do not say how large they are.
         if about.f_blocks > 0 && free < needed {

@@ -313,14 +313,12 @@ pub(super) fn apply(
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("create", &backup);
     }
     let partial = backup::in_the_making(&place);
-    backup::remove_unfinished(&partial).at("remove", &partial)?;
+    backup::make_room(&partial, data.place()).at("remove", &partial)?;
     preflight::check(data, plan, &place)?;
     let directories = backup::directories(data.place(), plan).at("look at", data.path())?;
     let begun = Begun { stage: Stage::Backup, backup, directories };
     let kept = keep(data, (plan, contents), &begun, &place, (lock, cancel)).map_err(|error| {
         // What cannot be removed now, the next repair removes.
-        let _ = place.remove_any();
-        let _ = partial.remove_any();
         let _ = take_back(data, &begun);
         RepairError::NotBegun(Box::new(error))
     })?;
@@ -349,13 +347,16 @@ fn keep(
     preflight::probe(data, plan).at("write to", data.path())?;
     stage::all(data, (plan, &begun.backup), contents, &go_on)?;
     let backup = Backup::write(&begun.backup, place, data, (plan, &go_on), begun.directories.clone())?;
-    // That takes its time, and not everybody takes the lock.
-    lock.check()?;
-    unchanged(data.place(), plan)?;
-    untouched(data, &backup)?;
-    go_on()?;
-    cancel.too_late();
-    Begun { stage: Stage::Change, ..begun.clone() }.write(data)?;
+    let begin = || {
+        // That takes its time, and not everybody takes the lock.
+        lock.check()?;
+        unchanged(data.place(), plan)?;
+        untouched(data, &backup)?;
+        go_on()?;
+        cancel.too_late();
+        Begun { stage: Stage::Change, ..begun.clone() }.write(data)
+    };
+    begin().inspect_err(|_| backup::discard(place))?;
     Ok(backup)
 }
 

@@ -202,6 +202,10 @@ fn complaint(error: &anyhow::Error) -> String {
 fn refused(error: &anyhow::Error) -> Option<&RepairError> {
     match error.downcast_ref() {
         Some(FixError::Repair(error)) => Some(error),
+        Some(FixError::AfterResume { source, .. }) => match &**source {
+            FixError::Repair(error) => Some(error),
+            _ => None,
+        },
         _ => error.downcast_ref(),
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use walfix::fix::{self, Fixed, Keep, Outcome, Planned, Request};
 use walfix::io::printable;
@@ -99,7 +99,12 @@ impl Repair {
                     printable(&left_out.display().to_string())
                 );
             }
-            return self.fix(&Target::find(copy)?, Keep::Nothing, global);
+            return self.fix(&Target::find(copy)?, Keep::Nothing, global).with_context(|| {
+                let copy = printable(&copy.display().to_string());
+                format!(
+                    "{copy} holds a copy that is not repaired: repair it with `walfix repair --no-backup {copy}`, or remove it"
+                )
+            });
         }
         match (&self.how.backup, self.how.no_backup) {
             (Some(backup), _) if !backup.is_empty() => self.fix(&target, Keep::At(Path::new(backup)), global),
@@ -146,7 +151,9 @@ impl Repair {
                     Verdict::Clean | Verdict::Damaged => Exit::Damaged,
                 })
             }
-            Outcome::NeedsAcceptOrphans(orphans) => bail!(plan::refused_for_orphans(&orphans, request.mode)),
+            Outcome::NeedsAcceptOrphans(orphans) => {
+                bail!(plan::refused_for_orphans(&orphans, request.mode, finished.is_some()))
+            }
             _ => {
                 let after = &planned.report;
                 match finished.as_deref() {

@@ -32,7 +32,10 @@ impl Watcher {
     /// kills it, and the next repair finishes it.
     pub(super) fn for_a_change(quiet: bool) -> io::Result<Self> {
         let watcher = Self::new(quiet);
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let ignored = ignored_signals();
+        // Who runs it with nohup, or in the background of a script, does not want it to end so.
+        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0)
+        {
             // In this order: the first signal finds that it is not deadly.
             flag::register_conditional_default(signal, Arc::clone(&watcher.is_deadly))?;
             flag::register(signal, Arc::clone(&watcher.is_deadly))?;
@@ -40,6 +43,13 @@ impl Watcher {
         }
         Ok(watcher)
     }
+}
+
+/// The signals that this process ignores, the first as the lowest bit (`proc_pid_status(5)`); none where that is not known.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 impl Cancel for Watcher {

@@ -343,13 +343,14 @@ pub fn orphans_in_words(orphans: &Orphans) -> String {
 
 /// Why a repair that would leave so many entries without labels changes nothing.
 #[must_use]
-pub fn refused_for_orphans(orphans: &Orphans, mode: Mode) -> String {
+pub fn refused_for_orphans(orphans: &Orphans, mode: Mode, has_finished_another: bool) -> String {
+    let nothing = if has_finished_another { "Nothing more" } else { "Nothing" };
     let elsewhere = match mode {
         Mode::Salvage => "",
         Mode::Prometheus => " --mode salvage keeps the series records after the fault that can be read.",
     };
     format!(
-        "{}. Nothing was changed.{elsewhere} If their series records cannot be had from anywhere, repair with \
+        "{}. {nothing} was changed.{elsewhere} If their series records cannot be had from anywhere, repair with \
          --accept-orphans.",
         orphans_in_words(orphans)
     )

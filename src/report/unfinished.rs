@@ -19,6 +19,10 @@ pub fn found(found: &Result<Option<Found>, RepairError>) -> Option<String> {
         Ok(Some(Found::NotBegun { .. })) => {
             Some("a repair was interrupted here before it had changed anything".to_owned())
         }
+        Ok(Some(Found::Unfinished(backup))) if !backup.is_staged() => Some(format!(
+            "a repair was interrupted here that an earlier version of walfix started: `walfix undo {}` rolls it back.",
+            shown(backup.path())
+        )),
         Ok(Some(Found::Unfinished(backup))) => Some(format!(
             "a repair was interrupted here. Use --backup to finish it; `walfix undo {}` rolls it back.",
             shown(backup.path())

@@ -11,7 +11,7 @@ use crate::forecast::report::Forecast;
 use crate::forecast::{Assumed, ForecastError, forecast};
 use crate::repair::{self, Plans};
 use crate::scan::code::Code;
-use crate::scan::report::{Finding, Report};
+use crate::scan::report::{Finding, Report, Verdict};
 use crate::scan::{self, Progress, ScanError};
 use crate::tsdb::{Target, User};
 
@@ -49,7 +49,7 @@ pub enum DiagnosisError {
 }
 
 /// How often a directory is read again whose files vanish while it is read.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 
 /// Reads all of `target`, forecasts each start, plans a repair, and judges by all of it. Changes nothing.
 ///
@@ -78,8 +78,19 @@ pub fn diagnose(
         let around = around(target, &report, forecast.as_ref(), (options.assumed, options.user));
         report.findings.extend(around);
         judge(target, &mut report, forecast.as_ref(), plans.as_ref().map(|plans| &plans.salvage));
+        // What it removed while this was going on is no damage.
+        if report.verdict == Verdict::Damaged && tries < TRIES && lacks_a_segment(target, &report) {
+            tries += 1;
+            continue;
+        }
         return Ok(Diagnosis { report, forecast, plans });
     }
+}
+
+/// Whether a segment is no longer there that the scan has read.
+fn lacks_a_segment(target: &Target, report: &Report) -> bool {
+    let mut segments = report.logs.iter().flat_map(|log| &log.segments);
+    segments.any(|segment| target.path_of(&segment.path).symlink_metadata().is_err())
 }
 
 /// What is wrong beside the logs: blocks, rights, space, the clock. Nothing for a part of a data directory.
