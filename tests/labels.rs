@@ -665,7 +665,10 @@ fn samples_prove_labels() {
             None => assert_eq!(refused, [""; 0]),
             Some(0) => assert!(refused[0].contains("its samples differ"), "{refused:?}"),
             Some(_) => {
-                assert!(refused[0].contains("nothing shows that it is of the same generation"), "{refused:?}")
+                assert!(
+                    refused[0].contains("nothing shows that it is of the same generation"),
+                    "{refused:?}"
+                );
             }
         }
     }

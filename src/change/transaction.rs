@@ -347,7 +347,7 @@ fn keep(
     preflight::probe(data, plan).at("write to", data.path())?;
     stage::all(data, (plan, &begun.backup), contents, &go_on)?;
     let backup = Backup::write(&begun.backup, place, data, (plan, &go_on), begun.directories.clone())?;
-    let begin = || {
+    let start = || {
         // That takes its time, and not everybody takes the lock.
         lock.check()?;
         unchanged(data.place(), plan)?;
@@ -356,7 +356,7 @@ fn keep(
         cancel.too_late();
         Begun { stage: Stage::Change, ..begun.clone() }.write(data)
     };
-    begin().inspect_err(|_| backup::discard(place))?;
+    start().inspect_err(|_| backup::discard(place))?;
     Ok(backup)
 }
 
