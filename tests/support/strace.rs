@@ -145,9 +145,9 @@ pub fn kill_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
     inject(log, command, call, "signal=KILL", None)
 }
 
-/// Runs a command and interrupts it, as Ctrl-C does, as it enters `call`.
-pub fn interrupt_at(log: &Path, command: &[&OsStr], call: &Call) -> Output {
-    inject(log, command, call, "signal=INT", None)
+/// Runs a command and sends it a signal, as `TERM`, as it enters `call`.
+pub fn interrupt_at(log: &Path, command: &[&OsStr], call: &Call, signal: &str) -> Output {
+    inject(log, command, call, &format!("signal={signal}"), None)
 }
 
 /// Runs a command of which `call` fails with `error`.
