@@ -175,7 +175,7 @@ pub(super) fn is_of(place: &Place, data: &Path) -> bool {
 /// removes: what says whose it is goes last.
 pub(super) fn discard(place: &Place) {
     let unfinished = in_the_making(place);
-    if files::rename_new(place, &unfinished).is_ok() {
+    if place.rename_to_new(&unfinished).is_ok() {
         for name in [OLD, PLAN, MANIFEST, CHECKSUMS] {
             let _ = unfinished.join(name).remove_any();
         }
@@ -238,13 +238,14 @@ impl Backup {
         let owner = data.owner().at("look at", data.path())?;
         create_directory(&unfinished, owner.with_mode(0o700)).at("create", &unfinished)?;
         let written = Self::fill(path, &unfinished, data, (plan, go_on), (directories, owner))
-            .and_then(|()| files::rename_new(&unfinished, place).at("create", path));
+            .and_then(|()| unfinished.rename_to_new(place).at("create", path));
         if let Err(error) = written {
             // It was made here. What cannot be removed now, the next repair removes.
             let _ = unfinished.remove_any();
             return Err(error);
         }
-        Self::open_at(place).inspect_err(|_| discard(place))
+        let opened = files::sync_directory(&place.parent()).at("create", path);
+        opened.and_then(|()| Self::open_at(place)).inspect_err(|_| discard(place))
     }
 
     /// Writes all that is in a backup.
