@@ -191,7 +191,7 @@ pub(super) fn make_room(partial: &Place, data: &Place) -> io::Result<()> {
             || is_of(partial, &data.full())
             || partial.list().is_ok_and(|names| names.is_empty())
     };
-    if partial.find()?.is_some() && !is_ours() {
+    if has_names_of_a_backup(partial)? && !is_ours() {
         let what = "it is being made for another data directory";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
     }
@@ -200,6 +200,16 @@ pub(super) fn make_room(partial: &Place, data: &Place) -> io::Result<()> {
 
 /// Removes a backup that never became whole, if it is there; whether it was. Nothing else is removed by its name.
 pub(super) fn remove_unfinished(place: &Place) -> io::Result<bool> {
+    if !has_names_of_a_backup(place)? {
+        return Ok(false);
+    }
+    place.remove_any()?;
+    files::sync_directory(&place.parent())?;
+    Ok(true)
+}
+
+/// Whether something is at `place`. It is an error if that is no backup, by the names in it.
+fn has_names_of_a_backup(place: &Place) -> io::Result<bool> {
     let Some(found) = place.find()? else { return Ok(false) };
     let foreign = |what: String| Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
     if !found.is_dir() {
@@ -212,8 +222,6 @@ pub(super) fn remove_unfinished(place: &Place) -> io::Result<bool> {
             return foreign(format!("{} in it is not of a backup", name.display()));
         }
     }
-    place.remove_any()?;
-    files::sync_directory(&place.parent())?;
     Ok(true)
 }
 
