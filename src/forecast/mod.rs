@@ -509,7 +509,8 @@ fn deletions_lost(
             let file = crate::io::open(&file.path).ok();
             let length = file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.len());
             // A running Prometheus may have removed it.
-            let behind = file.zip(length).map(|(file, length)| deletions::behind(&file, length, from));
+            let behind =
+                file.zip(length).map(|(file, length)| deletions::behind(&file, length, from, known.settled));
             behind.unwrap_or_default()
         });
         all = all.max(*behind);

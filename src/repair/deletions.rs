@@ -6,6 +6,7 @@ use super::plan::{Change, Content, Mode, Plan};
 use super::segment::open;
 use crate::scan::deletions::{DeletionsLost, behind};
 use crate::scan::report::{Log, LogKind, Report};
+use crate::scan::settled::Settlements;
 use crate::tsdb::Target;
 
 /// Says in each step of `plan` that sets a log or segment aside, or cuts one as Prometheus would, whether deletions are lost.
@@ -20,7 +21,9 @@ pub(super) fn note(target: &Target, report: &Report, plan: &mut Plan) -> io::Res
             Change::Patch { path, patches, .. } if plan.mode == Mode::Prometheus => {
                 let cut = patches.iter().find(|patch| patch.with == Content::End);
                 let from = cut.filter(|_| is_replayed(report, path)).map(|patch| patch.offset);
-                from.map(|from| of_segment(target, path, from)).transpose()?.unwrap_or_default()
+                from.map(|from| of_segment(target, path, from, &report.settled))
+                    .transpose()?
+                    .unwrap_or_default()
             }
             _ => DeletionsLost::None,
         };
@@ -40,7 +43,7 @@ fn with_file(target: &Target, report: &Report, path: &str) -> io::Result<Deletio
     let mut lost = DeletionsLost::None;
     for log in replayed(report) {
         for segment in log.segments.iter().filter(|segment| log.path == path || segment.path == path) {
-            lost = lost.max(of_segment(target, &segment.path, 0)?);
+            lost = lost.max(of_segment(target, &segment.path, 0, &report.settled)?);
         }
     }
     Ok(lost)
@@ -56,11 +59,11 @@ fn is_replayed(report: &Report, path: &str) -> bool {
     replayed(report).any(|log| log.segments.iter().any(|segment| segment.path == path))
 }
 
-fn of_segment(target: &Target, path: &str, from: u64) -> io::Result<DeletionsLost> {
+fn of_segment(target: &Target, path: &str, from: u64, settled: &Settlements) -> io::Result<DeletionsLost> {
     let path = target.path_of(path);
     if !path.is_file() {
         return Ok(DeletionsLost::None);
     }
     let (file, length) = open(&path)?;
-    Ok(behind(&file, length, from))
+    Ok(behind(&file, length, from, settled))
 }

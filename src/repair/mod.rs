@@ -69,6 +69,18 @@ pub fn plan(
     forecast: Option<&Forecast>,
     options: Options,
 ) -> Result<Plan, RepairError> {
+    let mut plan = sketch(target, report, forecast, options)?;
+    stage(target, report, &mut plan)?;
+    Ok(plan)
+}
+
+/// As [`plan()`], without the bytes of files that are written as a whole: what it comes to, and nothing that can be executed.
+fn sketch(
+    target: &Target,
+    report: &Report,
+    forecast: Option<&Forecast>,
+    options: Options,
+) -> Result<Plan, RepairError> {
     let mut current;
     let report = if report.misplaced.as_ref().is_some_and(|pages| !pages.is_current()) {
         // Where pages belong is not known of what the segments have become.
@@ -98,7 +110,6 @@ pub fn plan(
             plan.inputs.push(input);
         }
     }
-    stage(target, report, &mut plan)?;
     Ok(plan)
 }
 
@@ -129,7 +140,8 @@ pub struct Plans {
     pub prometheus: Plan,
 }
 
-/// The plans of both modes, see [`plan()`].
+/// What the plans of both modes come to, see [`plan()`]. They have no bytes of files that are written as a whole, and are not
+/// executed.
 ///
 /// # Errors
 /// As of [`plan()`].
@@ -139,7 +151,7 @@ pub fn plans(
     forecast: Option<&Forecast>,
     assumed: Assumed,
 ) -> Result<Plans, RepairError> {
-    let of = |mode| plan(target, report, forecast, Options { mode, assumed, ..Options::default() });
+    let of = |mode| sketch(target, report, forecast, Options { mode, assumed, ..Options::default() });
     // One after the other: what they know of each series is most of the memory.
     Ok(Plans { salvage: of(Mode::Salvage)?, prometheus: of(Mode::Prometheus)? })
 }

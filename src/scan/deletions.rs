@@ -4,11 +4,12 @@
 use std::fs::File;
 use std::ops::Range;
 
-use super::salvage::{Contents, Problem, ProblemKind, Reading, Visitor, salvage};
+use super::salvage::{Contents, Problem, ProblemKind, Visitor};
+use super::settled::Settlements;
 pub use crate::record::DeletionsLost;
 use crate::record::RecordType;
 use crate::wal::layout::{HEADER_SIZE, Header};
-use crate::wal::{Compression, Fault, ReadAt, Record};
+use crate::wal::{Compression, Corrections, Fault, ReadAt, Record};
 
 /// Of damaged bytes, and fragments elsewhere that are lost with them.
 pub(crate) fn in_damage<S: ReadAt + ?Sized>(
@@ -37,7 +38,7 @@ pub(crate) fn in_damage<S: ReadAt + ?Sized>(
 }
 
 /// Of what stands behind `from` in a segment of `length` bytes.
-pub(crate) fn behind(source: &File, length: u64, from: u64) -> DeletionsLost {
+pub(crate) fn behind(source: &File, length: u64, from: u64, settled: &Settlements) -> DeletionsLost {
     #[derive(Default)]
     struct Found {
         records: Vec<u64>,
@@ -55,7 +56,7 @@ pub(crate) fn behind(source: &File, length: u64, from: u64) -> DeletionsLost {
             }
         }
     }
-    let found: Found = salvage(source, length, Reading::Prometheus);
+    let found = settled.salvage(source, length, Corrections::Sure, Found::default);
     if found.records.iter().any(|&end| end > from) {
         return DeletionsLost::Certain;
     }
