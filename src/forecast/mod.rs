@@ -162,6 +162,8 @@ struct Known<'a> {
     segments: HashMap<(usize, usize), &'a Segment>,
     /// Where each finding begins, of the segments that have one.
     findings: BTreeMap<(usize, usize), Vec<u64>>,
+    /// What was found in each segment, where that is only damage of single places: else none.
+    damage: HashMap<(usize, usize), Option<Vec<&'a Finding>>>,
     /// The logs that have tombstones.
     have_deletions: HashSet<usize>,
     /// Whether anything is worse than normal.
@@ -190,6 +192,7 @@ impl<'a> Known<'a> {
         let segments =
             segments.filter_map(|segment| Some((*at.get(&below(&segment.path))?, segment))).collect();
         let mut findings: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+        let mut damage: HashMap<_, Option<Vec<&Finding>>> = HashMap::new();
         // Zeros at an end and empty segments are clean to every reader.
         let is_normal = |code| matches!(code, Code::TrailingZeros | Code::EmptySegment);
         let findings_of_segments =
@@ -197,6 +200,11 @@ impl<'a> Known<'a> {
         for finding in findings_of_segments {
             if let Some(&place) = at.get(&below(&finding.path)) {
                 findings.entry(place).or_default().push(finding.offset.unwrap_or(0));
+                let all = damage.entry(place).or_insert_with(|| Some(Vec::new()));
+                *all = all.take().filter(|_| is_one_place(finding)).map(|mut all| {
+                    all.push(finding);
+                    all
+                });
             }
         }
         let troubled = report.findings.iter().any(|finding| finding.severity != Severity::Note);
@@ -210,6 +218,7 @@ impl<'a> Known<'a> {
         Self {
             segments,
             findings,
+            damage,
             have_deletions,
             troubled,
             settled: &report.settled,
@@ -221,6 +230,24 @@ impl<'a> Known<'a> {
     fn is_clean(&self, log: usize, segment: usize) -> bool {
         self.segments.contains_key(&(log, segment)) && !self.findings.contains_key(&(log, segment))
     }
+}
+
+/// Whether a finding is about the bytes of one place, of which it has the range.
+fn is_one_place(finding: &Finding) -> bool {
+    let of_bytes = matches!(
+        finding.code,
+        Code::ChecksumMismatch
+            | Code::InvalidLength
+            | Code::InvalidType
+            | Code::JunkInPadding
+            | Code::UnpackError
+            | Code::TornRecord
+            | Code::UnfinishedRecord
+            | Code::HeadlessRecord
+            | Code::ZeroedPages
+            | Code::ZeroedTail
+    );
+    of_bytes && finding.places == 1 && finding.offset.is_some() && finding.end.is_some()
 }
 
 /// A start and what it leaves.
@@ -509,8 +536,22 @@ fn deletions_lost(
             let file = crate::io::open(&file.path).ok();
             let length = file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.len());
             // A running Prometheus may have removed it.
-            let behind =
-                file.zip(length).map(|(file, length)| deletions::behind(&file, length, from, known.settled));
+            let damage = known.damage.get(&(log, segment)).and_then(Option::as_ref);
+            let behind = file.zip(length).map(|(file, length)| match damage {
+                // No intact record deletes anything, so it need not be read.
+                Some(damage) if !known.have_deletions.contains(&log) => {
+                    let places = damage.iter().filter_map(|finding| {
+                        Some((
+                            finding.offset?..finding.end?,
+                            finding.orphans.iter().map(|&(offset, _)| offset),
+                        ))
+                    });
+                    let after = places.filter(|(range, _)| range.end > from);
+                    let lost = after.map(|(range, orphans)| deletions::in_damage(&file, &range, orphans));
+                    lost.max().unwrap_or_default()
+                }
+                _ => deletions::behind(&file, length, from, known.settled),
+            });
             behind.unwrap_or_default()
         });
         all = all.max(*behind);
