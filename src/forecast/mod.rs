@@ -547,8 +547,9 @@ fn deletions_lost(
                         ))
                     });
                     let after = places.filter(|(range, _)| range.end > from);
-                    let lost = after.map(|(range, orphans)| deletions::in_damage(&file, &range, orphans));
-                    lost.max().unwrap_or_default()
+                    let deletions =
+                        after.map(|(range, orphans)| deletions::in_damage(&file, &range, orphans));
+                    deletions.max().unwrap_or_default()
                 }
                 _ => deletions::behind(&file, length, from, known.settled),
             });
