@@ -49,7 +49,7 @@ use self::reads::{Extent, Reads};
 use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
-use crate::record::{Record, RecordType, SnapshotRecord};
+use crate::record::{Record, SnapshotRecord};
 use crate::scan::salvage::{Contents, Problem, Reading, Settled, Visitor, salvage_settling, settle};
 use crate::scan::settled::Settlements;
 use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
@@ -213,7 +213,7 @@ impl Visitor for FirstLook {
     fn record(&mut self, record: &wal::Record<'_>, contents: &Contents) {
         self.odd |= record.flags_disagree;
         self.has_zstd |= record.compression == Compression::Zstd;
-        if contents.record_type != Some(RecordType::Exemplars) {
+        if contents.are_samples() {
             self.min_time = self.min_time.into_iter().chain(contents.min_time).min();
             self.max_time = self.max_time.into_iter().chain(contents.max_time).max();
         }

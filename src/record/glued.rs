@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::select::is_canonical;
 use super::uses::each_use_while;
-use super::{RecordType, each_use};
+use super::{EntryEncoding, EntryKind, RecordType, ReplayedFrom, each_use};
 
 /// Bytes of a record that is looked at, at the most: no agent writes so many at once.
 const MOST: usize = 16 << 20;
@@ -92,17 +92,18 @@ fn ends_by_start(record: &[u8], work: &mut Work) -> Option<BTreeMap<usize, Vec<u
 fn may_begin(part: &[u8]) -> bool {
     let zeros =
         |range: Range<usize>| part.get(range).is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0));
-    match RecordType::of(part) {
-        None | Some(RecordType::MinValidTime) => false,
-        Some(
-            RecordType::Metadata
-            | RecordType::SamplesV2
-            | RecordType::HistogramSamplesV2
-            | RecordType::FloatHistogramSamplesV2,
-        ) => true,
-        Some(RecordType::Series | RecordType::Tombstones | RecordType::MmapMarkers) => zeros(1..4),
-        // A ref and a time, from which the first entry differs by nothing.
-        Some(_) => zeros(1..4) && zeros(17..19),
+    let Some(record_type) = RecordType::of(part) else { return false };
+    match record_type.kind() {
+        EntryKind::MinValidTime => false,
+        EntryKind::Metadata => true,
+        EntryKind::Series | EntryKind::Tombstones | EntryKind::MmapMarkers => zeros(1..4),
+        EntryKind::Samples | EntryKind::Exemplars | EntryKind::Histograms | EntryKind::FloatHistograms => {
+            match record_type.encoding() {
+                // A ref and a time, from which the first entry differs by nothing.
+                EntryEncoding::V1 => zeros(1..4) && zeros(17..19),
+                EntryEncoding::V2 => true,
+            }
+        }
     }
 }
 
@@ -152,12 +153,11 @@ fn only_way(record: &[u8], ends: &BTreeMap<usize, Vec<usize>>, work: &mut Work) 
 
 /// Whether records that end there can be of one log, written one after the other.
 fn go_together(record: &[u8], ends: &[usize]) -> bool {
-    use RecordType as T;
     let starts = [0].into_iter().chain(ends.iter().copied());
     let parts: Vec<&[u8]> = starts.zip(ends).filter_map(|(start, &end)| record.get(start..end)).collect();
-    let is_of = |types: &[T]| parts.iter().filter_map(|part| T::of(part)).any(|kind| types.contains(&kind));
-    // Only a WBL has these, and it has none of those.
-    if is_of(&[T::MmapMarkers]) && is_of(&[T::Series, T::Tombstones, T::Exemplars, T::Metadata]) {
+    let types = || parts.iter().filter_map(|part| RecordType::of(part));
+    let are_of = |log| types().any(|record_type| record_type.kind().replayed_from() == log);
+    if are_of(ReplayedFrom::Wbl) && are_of(ReplayedFrom::Wal) {
         return false;
     }
     let (mut min, mut max, mut are_handed_out) = (i64::MAX, i64::MIN, true);

@@ -11,7 +11,7 @@
 use super::base::{Base, Chain};
 use super::cursor::{AtCursor, Cursor, Cut};
 use super::error::ResolutionProblem;
-use super::{DecodeError, Dialect, RecordType, put};
+use super::{DecodeError, Dialect, EntryEncoding, RecordType, put};
 
 /// The schema of histograms with custom bucket bounds (`model/histogram/generic.go`).
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -23,7 +23,7 @@ const ELEMENT_BYTES: u64 = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct HistogramsRecord<'a> {
     pub(crate) body: Cursor<'a>,
-    pub(crate) v2: bool,
+    pub(crate) encoding: EntryEncoding,
     pub(crate) dialect: Dialect,
 }
 
@@ -31,7 +31,7 @@ pub struct HistogramsRecord<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct FloatHistogramsRecord<'a> {
     pub(crate) body: Cursor<'a>,
-    pub(crate) v2: bool,
+    pub(crate) encoding: EntryEncoding,
     pub(crate) dialect: Dialect,
 }
 
@@ -430,13 +430,11 @@ enum Layout {
 }
 
 impl<'a> Walk<'a> {
-    fn new(mut cursor: Cursor<'a>, v2: bool, dialect: Dialect) -> Self {
-        let layout = if !v2 {
-            Base::decode(&mut cursor).map(Layout::V1)
-        } else if cursor.is_empty() {
-            Err(Cut::SHORT)
-        } else {
-            Chain::decode(&mut cursor).map(|chain| Layout::V2 { chain, started: false })
+    fn new(mut cursor: Cursor<'a>, encoding: EntryEncoding, dialect: Dialect) -> Self {
+        let layout = match encoding {
+            EntryEncoding::V1 => Base::decode(&mut cursor).map(Layout::V1),
+            EntryEncoding::V2 if cursor.is_empty() => Err(Cut::SHORT),
+            EntryEncoding::V2 => Chain::decode(&mut cursor).map(|chain| Layout::V2 { chain, started: false }),
         };
         Self { cursor, layout, dialect, kept: 0 }
     }
@@ -527,12 +525,12 @@ impl<'a> HistogramsRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub fn entries(&self) -> HistogramIter<'a> {
-        HistogramIter(Walk::new(self.body, self.v2, self.dialect))
+        HistogramIter(Walk::new(self.body, self.encoding, self.dialect))
     }
 
     /// The same entries, by their refs, times, and whether Prometheus knows their schemas; and how their decoding ends.
     pub(crate) fn heads(&self, each: impl FnMut(u64, i64, bool)) -> (Cursor<'a>, Option<DecodeError>) {
-        Walk::new(self.body, self.v2, self.dialect).heads::<Histogram<'_>>(each)
+        Walk::new(self.body, self.encoding, self.dialect).heads::<Histogram<'_>>(each)
     }
 }
 
@@ -540,12 +538,12 @@ impl<'a> FloatHistogramsRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub fn entries(&self) -> FloatHistogramIter<'a> {
-        FloatHistogramIter(Walk::new(self.body, self.v2, self.dialect))
+        FloatHistogramIter(Walk::new(self.body, self.encoding, self.dialect))
     }
 
     /// The same entries, by their refs, times, and whether Prometheus knows their schemas; and how their decoding ends.
     pub(crate) fn heads(&self, each: impl FnMut(u64, i64, bool)) -> (Cursor<'a>, Option<DecodeError>) {
-        Walk::new(self.body, self.v2, self.dialect).heads::<FloatHistogram<'_>>(each)
+        Walk::new(self.body, self.encoding, self.dialect).heads::<FloatHistogram<'_>>(each)
     }
 }
 

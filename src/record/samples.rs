@@ -7,13 +7,13 @@
 use super::base::{Base, Chain};
 use super::cursor::{AtCursor, Cursor, Cut};
 use super::runs::{self, Run};
-use super::{DecodeError, RecordType, put};
+use super::{DecodeError, EntryEncoding, RecordType, put};
 
 /// A samples record of either layout.
 #[derive(Clone, Copy, Debug)]
 pub struct SamplesRecord<'a> {
     pub(crate) body: Cursor<'a>,
-    pub(crate) v2: bool,
+    pub(crate) encoding: EntryEncoding,
 }
 
 /// A float sample.
@@ -42,7 +42,10 @@ impl<'a> SamplesRecord<'a> {
     #[must_use]
     pub fn entries(&self) -> SampleIter<'a> {
         let mut cursor = self.body;
-        let layout = if self.v2 { Layout::V2(None) } else { Layout::V1(Base::decode(&mut cursor)) };
+        let layout = match self.encoding {
+            EntryEncoding::V1 => Layout::V1(Base::decode(&mut cursor)),
+            EntryEncoding::V2 => Layout::V2(None),
+        };
         SampleIter { cursor, layout, count: 0 }
     }
 
@@ -143,6 +146,14 @@ impl Iterator for SampleIter<'_> {
             self.cursor = Cursor::default();
             DecodeError::after(cut, self.count, "samples")
         }))
+    }
+}
+
+/// Appends a samples record in that encoding.
+pub(crate) fn encode_samples_as(encoding: EntryEncoding, samples: &[SampleEntry], out: &mut Vec<u8>) {
+    match encoding {
+        EntryEncoding::V1 => encode_samples(samples, out),
+        EntryEncoding::V2 => encode_samples_v2(samples, out),
     }
 }
 

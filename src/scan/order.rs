@@ -2,7 +2,7 @@
 //! (`tsdb/head.go`, `Head.Init`; an agent the same without a WBL, `tsdb/agent/db.go`, `replayWAL`).
 
 use super::report::Dialect;
-use crate::record::RecordType;
+use crate::record::{RecordType, ReplayedFrom};
 use crate::tsdb::{Listing, LogKind};
 use crate::wal::segments::SegmentFile;
 
@@ -26,15 +26,14 @@ impl Role {
         matches!(self, Self::Checkpoint | Self::Wal | Self::Wbl)
     }
 
-    /// Whether records of that kind mean something to a replay of such a segment (`tsdb/head_wal.go`, `loadWAL`,
+    /// Whether records of that type mean something to a replay of such a segment (`tsdb/head_wal.go`, `loadWAL`,
     /// `loadWBL`).
-    pub(super) fn replays(self, kind: Option<RecordType>) -> bool {
-        use RecordType as R;
-        match kind {
-            None | Some(R::MinValidTime) => false,
-            Some(R::MmapMarkers) => self == Self::Wbl,
-            Some(R::Series | R::Tombstones | R::Exemplars | R::Metadata) => self != Self::Wbl,
-            Some(_) => true,
+    pub(super) fn replays(self, record_type: Option<RecordType>) -> bool {
+        match record_type.map(|record_type| record_type.kind().replayed_from()) {
+            None | Some(ReplayedFrom::Nowhere) => false,
+            Some(ReplayedFrom::Wbl) => self == Self::Wbl,
+            Some(ReplayedFrom::Wal) => self != Self::Wbl,
+            Some(ReplayedFrom::WalAndWbl) => true,
         }
     }
 }

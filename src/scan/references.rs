@@ -22,7 +22,7 @@ use super::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use super::segment::{self, SegmentScan};
 use super::settled::{FileState, Settlements};
 use super::words::{count, span};
-use crate::record::{self, Labels, RecordType, Summary, each_use};
+use crate::record::{self, EntryKind, Labels, RecordType, ReplayedFrom, Summary, each_use};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 use crate::wal::segments::SegmentFile;
 use crate::wal::{Corrections, Record};
@@ -251,18 +251,18 @@ impl SegmentRefs {
     /// Decodes a record; what it says counts from [`Self::settle`] on.
     pub(super) fn decode(&mut self, data: &[u8]) -> Summary {
         self.forget();
-        let kind = RecordType::of(data);
-        if !self.role.replays(kind) || self.refs.overflowed {
+        let record_type = RecordType::of(data);
+        if !self.role.replays(record_type) || self.refs.overflowed {
             return record::summarize(data);
         }
-        if kind == Some(RecordType::Series) {
+        let kind = record_type.map(RecordType::kind);
+        if kind == Some(EntryKind::Series) {
             return record::summarize_refs(data, |first, count| {
                 self.defining.extend((0..count).map(|i| first + i));
             });
         }
         let (refs, unsettled, sampled) = (&mut self.refs, &mut self.unsettled, &mut self.sampled);
-        let is_of_samples =
-            !matches!(kind, Some(RecordType::Exemplars | RecordType::Tombstones | RecordType::Metadata));
+        let is_of_samples = kind.is_some_and(EntryKind::are_samples);
         record::summarize_refs(data, |first, count| {
             let (mut from, end) = (first, first + (count - 1));
             loop {
@@ -767,11 +767,20 @@ struct ChapterReader<'a> {
 
 impl Visitor for ChapterReader<'_> {
     fn record(&mut self, record: &Record<'_>, _: &Contents) {
-        let Some(kind) = RecordType::of(record.data) else { return };
+        let record_type = RecordType::of(record.data);
+        let Some(kind) = record_type.filter(|_| self.role.replays(record_type)).map(RecordType::kind) else {
+            return;
+        };
         match kind {
-            _ if !self.role.replays(Some(kind)) => {}
-            RecordType::Series => self.define(record),
-            _ => self.use_refs(record, is_sample(kind)),
+            EntryKind::Series => self.define(record),
+            EntryKind::Samples
+            | EntryKind::Histograms
+            | EntryKind::FloatHistograms
+            | EntryKind::Exemplars
+            | EntryKind::Tombstones
+            | EntryKind::Metadata
+            | EntryKind::MmapMarkers => self.use_refs(record, kind.are_samples()),
+            EntryKind::MinValidTime => {}
         }
     }
 
@@ -829,13 +838,6 @@ impl ChapterReader<'_> {
             story.since = Affected::default();
         }
     }
-}
-
-fn is_sample(kind: RecordType) -> bool {
-    !matches!(
-        kind,
-        RecordType::Exemplars | RecordType::Tombstones | RecordType::Metadata | RecordType::MmapMarkers
-    )
 }
 
 /// The stories of all refs, chapter by chapter.
@@ -926,22 +928,21 @@ pub(super) fn findings(listing: &Listing, troubles: &Troubles, why: Why) -> Vec<
 
 /// Records that a replay of that log passes over, since they belong into another one.
 pub(super) fn misplaced(directory: &LogDirectory, log: &Log) -> Option<Finding> {
-    let (kinds, then): (&[RecordType], _) = match log.kind {
+    let (belong_into, then) = match log.kind {
         _ if log.dialect == Dialect::Loki => return None,
         LogKind::Wal | LogKind::Checkpoint => (
-            &[RecordType::MmapMarkers],
+            ReplayedFrom::Wbl,
             "Prometheus skips them, but an agent takes them for corruption and deletes what follows",
         ),
-        LogKind::Wbl => (
-            &[RecordType::Series, RecordType::Tombstones, RecordType::Exemplars, RecordType::Metadata],
-            "Prometheus skips them",
-        ),
+        LogKind::Wbl => (ReplayedFrom::Wal, "Prometheus skips them"),
         LogKind::ChunkSnapshot => return None,
     };
-    let found: Vec<String> = kinds
-        .iter()
-        .filter_map(|kind| {
-            Some(format!("{} of type {kind}", count(*log.records.get(kind.name())?, "record")))
+    let found: Vec<String> = RecordType::ALL
+        .into_iter()
+        .filter(|record_type| record_type.kind().replayed_from() == belong_into)
+        .filter_map(|record_type| {
+            let records = count(*log.records.get(record_type.name())?, "record");
+            Some(format!("{records} of type {record_type}"))
         })
         .collect();
     if found.is_empty() {

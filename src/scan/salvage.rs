@@ -56,6 +56,11 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Whether it holds samples: floats or histograms.
+    pub(crate) fn are_samples(&self) -> bool {
+        self.record_type.is_some_and(|record_type| record_type.kind().are_samples())
+    }
+
     /// Prometheus's name of its type; `unknown` if there is none.
     #[must_use]
     pub fn name(&self) -> &'static str {

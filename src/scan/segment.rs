@@ -15,7 +15,7 @@ use super::salvage::{Contents, Problem, ProblemKind, Reading, Settled, Visitor, 
 use super::settled::FileState;
 use super::walk::walk;
 use super::{Progress, ScanError};
-use crate::record::{self, RecordType, Summary};
+use crate::record::{self, EntryKind, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
 use crate::wal::walk::{Doubt, Pages, Walker};
@@ -88,15 +88,24 @@ impl Tally {
         for (name, count) in &other.records {
             *self.records.entry(name).or_default() += count;
         }
-        let (a, b) = (&mut self.entries, &other.entries);
-        a.series += b.series;
-        a.samples += b.samples;
-        a.histograms += b.histograms;
-        a.float_histograms += b.float_histograms;
-        a.exemplars += b.exemplars;
-        a.tombstones += b.tombstones;
-        a.metadata += b.metadata;
-        a.mmap_markers += b.mmap_markers;
+        let Entries {
+            series,
+            samples,
+            histograms,
+            float_histograms,
+            exemplars,
+            tombstones,
+            metadata,
+            mmap_markers,
+        } = &mut self.entries;
+        *series += other.entries.series;
+        *samples += other.entries.samples;
+        *histograms += other.entries.histograms;
+        *float_histograms += other.entries.float_histograms;
+        *exemplars += other.entries.exemplars;
+        *tombstones += other.entries.tombstones;
+        *metadata += other.entries.metadata;
+        *mmap_markers += other.entries.mmap_markers;
         self.widen(other.min_time, other.max_time);
     }
 
@@ -119,23 +128,19 @@ impl Tally {
         *self.records.entry(contents.name()).or_default() += 1;
         let entries = &mut self.entries;
         let Some(record_type) = contents.record_type else { return };
-        let of_type = match record_type {
-            RecordType::Series => &mut entries.series,
-            RecordType::Samples | RecordType::SamplesV2 => &mut entries.samples,
-            RecordType::HistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::HistogramSamplesV2 => &mut entries.histograms,
-            RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::FloatHistogramSamplesV2 => &mut entries.float_histograms,
-            RecordType::Exemplars => &mut entries.exemplars,
-            RecordType::Tombstones => &mut entries.tombstones,
-            RecordType::Metadata => &mut entries.metadata,
-            RecordType::MmapMarkers => &mut entries.mmap_markers,
+        let of_kind = match record_type.kind() {
+            EntryKind::Series => &mut entries.series,
+            EntryKind::Samples => &mut entries.samples,
+            EntryKind::Histograms => &mut entries.histograms,
+            EntryKind::FloatHistograms => &mut entries.float_histograms,
+            EntryKind::Exemplars => &mut entries.exemplars,
+            EntryKind::Tombstones => &mut entries.tombstones,
+            EntryKind::Metadata => &mut entries.metadata,
+            EntryKind::MmapMarkers => &mut entries.mmap_markers,
             // The beginning of a checkpoint, and no data.
-            RecordType::MinValidTime => return,
+            EntryKind::MinValidTime => return,
         };
-        *of_type += contents.entries;
+        *of_kind += contents.entries;
         self.widen(contents.min_time, contents.max_time);
     }
 }
@@ -299,7 +304,7 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
                 seen += 1;
                 let summary = record::summarize(record.data);
                 // Labels with their lengths, to the last byte: nothing else looks like that.
-                let is_plain = summary.record_type == Some(RecordType::Series)
+                let is_plain = summary.record_type.is_some_and(|is| is.kind() == EntryKind::Series)
                     && summary.entries > 0
                     && summary.error.is_none();
                 if seen == ENOUGH || is_plain {

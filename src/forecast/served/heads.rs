@@ -14,7 +14,9 @@ use super::tables::{NONE, Names, Refs};
 use super::tally::Tally;
 use super::{Counted, StartReads};
 use crate::forecast::{HeadChunks, Version};
-use crate::record::{self, FloatHistogramEntry, HistogramEntry, Labels, Record, RecordType, TombstoneEntry};
+use crate::record::{
+    self, EntryKind, FloatHistogramEntry, HistogramEntry, Labels, Record, RecordType, TombstoneEntry,
+};
 
 /// The value of a sample that says that its series has ended (`model/value/value.go`, `StaleNaN`).
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -187,20 +189,17 @@ impl<'a> Heads<'a> {
 
     /// Whether a start of that version looks into such a record.
     fn knows(&self, data: &[u8], reads: &Reads) -> bool {
-        let Some(kind) = RecordType::of(data) else { return false };
-        let is_read = match kind {
-            RecordType::Samples | RecordType::SamplesV2 => true,
-            RecordType::Series | RecordType::Tombstones => !reads.late,
-            RecordType::MmapMarkers => reads.late,
-            RecordType::Exemplars | RecordType::Metadata | RecordType::MinValidTime => false,
-            RecordType::HistogramSamples
-            | RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::HistogramSamplesV2
-            | RecordType::FloatHistogramSamplesV2 => !reads.late || self.version.replays_wbl_histograms(),
+        let Some(record_type) = RecordType::of(data) else { return false };
+        let is_read = match record_type.kind() {
+            EntryKind::Samples => true,
+            EntryKind::Series | EntryKind::Tombstones => !reads.late,
+            EntryKind::MmapMarkers => reads.late,
+            EntryKind::Exemplars | EntryKind::Metadata | EntryKind::MinValidTime => false,
+            EntryKind::Histograms | EntryKind::FloatHistograms => {
+                !reads.late || self.version.replays_wbl_histograms()
+            }
         };
-        is_read && self.version.knows(kind)
+        is_read && self.version.knows(record_type)
     }
 
     fn read(&mut self, data: &[u8], in_base: bool, reads: &Reads) {
@@ -238,7 +237,9 @@ impl<'a> Heads<'a> {
                     self.marker(entry.series_ref, entry.mmap_ref, in_base);
                 }
             }
-            _ => {}
+            // These are of the other log.
+            Record::Series(_) | Record::Tombstones(_) | Record::MmapMarkers(_) => {}
+            Record::Exemplars(_) | Record::Metadata(_) | Record::MinValidTime(_) | Record::Unknown(_) => {}
         }
     }
 

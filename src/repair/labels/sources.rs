@@ -315,7 +315,14 @@ impl Take for Page<'_> {
                     }
                 }
             }
-            _ => {}
+            Record::Tombstones(_)
+            | Record::Exemplars(_)
+            | Record::MmapMarkers(_)
+            | Record::Metadata(_)
+            | Record::Histograms(_)
+            | Record::FloatHistograms(_)
+            | Record::MinValidTime(_)
+            | Record::Unknown(_) => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::out_of_step::has_foreign_part;
-use crate::record::{self, Record as Decoded, RecordType, SeriesUse, each_use};
+use crate::record::{self, EntryKind, Record as Decoded, RecordType, SeriesUse, each_use};
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, Record};
@@ -39,7 +39,7 @@ pub(in crate::scan) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
 }
 
 fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
-    if !RecordType::of(data).is_some_and(has_an_order) {
+    if !RecordType::of(data).map(RecordType::kind).is_some_and(has_an_order) {
         return Vec::new();
     }
     let mut uses = Vec::new();
@@ -118,9 +118,15 @@ fn foreign_parts(uses: &[SeriesUse], places: &[usize]) -> Vec<bool> {
 }
 
 /// Whether entries of such records mostly have rising refs.
-fn has_an_order(kind: RecordType) -> bool {
-    use RecordType as R;
-    !matches!(kind, R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime)
+fn has_an_order(kind: EntryKind) -> bool {
+    match kind {
+        EntryKind::Series | EntryKind::Samples | EntryKind::Histograms | EntryKind::FloatHistograms => true,
+        EntryKind::Exemplars
+        | EntryKind::Tombstones
+        | EntryKind::Metadata
+        | EntryKind::MmapMarkers
+        | EntryKind::MinValidTime => false,
+    }
 }
 
 /// By how much the ref goes on, and whether at the same time.

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::record::{self, Record as Decoded, RecordType, Summary};
+use crate::record::{self, Record as Decoded, Summary};
 use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::scan::segment;
 use crate::scan::settled::Settlements;
@@ -280,7 +280,7 @@ impl Visitor for Records {
         if let Some(of) = self.pages.get_mut(page(record.offset)) {
             of.begins = true;
             if let (Some(min), Some(max)) = (contents.min_time, contents.max_time)
-                && contents.record_type != Some(RecordType::Exemplars)
+                && contents.are_samples()
                 && !record.is_joined()
             {
                 of.times = (of.times.0.min(min), of.times.1.max(max));

@@ -84,7 +84,14 @@ impl Visitor for Head {
                 let known = r.entries().flatten().filter(FloatHistogramEntry::known_schema);
                 known.for_each(|e| self.sample(e.series_ref, e.t));
             }
-            _ => each_use(record.data, |now| self.used = self.used.max(Some(now.series_ref))),
+            Decoded::Tombstones(_)
+            | Decoded::Exemplars(_)
+            | Decoded::MmapMarkers(_)
+            | Decoded::Metadata(_)
+            | Decoded::MinValidTime(_)
+            | Decoded::Unknown(_) => {
+                each_use(record.data, |now| self.used = self.used.max(Some(now.series_ref)));
+            }
         }
     }
 
