@@ -50,7 +50,7 @@ use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
 use crate::record::{Record, SnapshotRecord};
-use crate::scan::salvage::{Contents, Problem, Reading, Settled, Visitor, salvage_settling, settle};
+use crate::scan::salvage::{Contents, Decisions, Problem, Reading, Salvage, Visitor};
 use crate::scan::settled::Settlements;
 use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
 use crate::wal::{self, Compression, Corrections, Event, ReadAt, SegmentReader};
@@ -193,7 +193,7 @@ struct Surveyed {
     /// Bits that, flipped back, give whole records: those can be had.
     corrections: Vec<(u64, u8)>,
     /// With these bits flipped back.
-    settled: Settled,
+    decisions: Decisions,
     /// Every reader of that version sees the same records.
     is_plain: bool,
     min_time: Option<i64>,
@@ -248,28 +248,19 @@ impl ReadAt for Corrected<'_> {
 /// By log and segment; `None` for what is no file, or has gone.
 type Survey = Vec<Vec<Option<Surveyed>>>;
 
-/// Looks at a segment, of which may be known already how it is settled.
-fn look(file: &File, length: u64, known: Option<&Settled>) -> (FirstLook, Settled) {
-    let Some(settled) = known else {
-        return salvage_settling(file, length, Reading::Prometheus, Corrections::Sure, FirstLook::default);
-    };
-    let mut first = FirstLook::default();
-    settled.tell(file, length, Reading::Prometheus, &mut first);
-    (first, settled.clone())
-}
-
 fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Result<Survey> {
     let survey = |path: &PathBuf| -> io::Result<Option<Surveyed>> {
         let Some((file, length)) = open(path)? else { return Ok(None) };
-        let (first, mut settled) = look(&file, length, known.of(&file, length));
+        let segment = known.segment(&file, length, Corrections::Sure);
+        let (first, mut decisions) = segment.read_deciding(FirstLook::default);
         let FirstLook { corrections, odd, has_zstd, min_time, max_time } = first;
         if !corrections.is_empty() {
             let corrected = Corrected { file: &file, corrections: &corrections };
-            settled = settle(&corrected, length, Reading::Prometheus, &mut FirstLook::default());
+            decisions = Salvage::new(&corrected, length, Reading::Prometheus).decide();
         }
         let is_plain =
-            settled.is_certain() && corrections.is_empty() && !odd && (!has_zstd || version.reads_zstd());
-        Ok(Some(Surveyed { length, corrections, settled, is_plain, min_time, max_time }))
+            decisions.is_empty() && corrections.is_empty() && !odd && (!has_zstd || version.reads_zstd());
+        Ok(Some(Surveyed { length, corrections, decisions, is_plain, min_time, max_time }))
     };
     let of_log = |log: &LogDirectory| -> io::Result<Vec<Option<Surveyed>>> {
         if log.kind == LogKind::ChunkSnapshot {
@@ -396,7 +387,8 @@ fn read(
         let Some((file, _)) = open(&segments[segment].path)? else { continue };
         let mut lockstep = Lockstep { heads, replay: replay.as_mut(), reads: &reads, part };
         let corrected = Corrected { file: &file, corrections: &surveyed.corrections };
-        surveyed.settled.tell(&corrected, surveyed.length, Reading::Prometheus, &mut lockstep);
+        let salvage = Salvage::new(&corrected, surveyed.length, Reading::Prometheus);
+        salvage.read_with(&surveyed.decisions, &mut lockstep);
     }
     if let Some(replay) = &mut replay {
         while replay.at.is_some() {

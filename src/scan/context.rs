@@ -446,3 +446,33 @@ impl Steps {
 fn begins_again(a: SeriesUse, b: SeriesUse) -> bool {
     b.series_ref < a.series_ref && b.time > a.time
 }
+
+/// What some records of a segment show.
+#[derive(Debug)]
+pub(crate) struct Surroundings(Context);
+
+impl Surroundings {
+    /// Of the records that begin at `trusted` offsets of the first `length` bytes of `source`.
+    pub(crate) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, trusted: impl Fn(u64) -> bool) -> Self {
+        Self(Context::of(source, length, Pairs::default(), |record| trusted(record.offset)))
+    }
+
+    /// Whether they speak against one of the records `parts`: it has refs or times such as none of theirs comes near, or
+    /// series that they define.
+    pub(crate) fn contradict(&self, parts: &[Vec<u8>]) -> bool {
+        parts.iter().any(|part| self.0.is_strange(part))
+    }
+
+    /// Whether they speak for `data` at `offset`: every ref is one of theirs, every time near theirs, labels are
+    /// well-formed, and no other record defines their series.
+    pub(crate) fn support(&self, data: &[u8], offset: u64) -> bool {
+        let Self(context) = self;
+        let is_used = match record::Record::parse(data) {
+            record::Record::Series(series) => {
+                series.entries().flatten().all(|entry| context.uses(entry.series_ref))
+            }
+            _ => true,
+        };
+        is_used && context.supports(data, offset)
+    }
+}

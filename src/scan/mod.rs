@@ -5,7 +5,7 @@
 
 mod cause;
 pub use crate::code;
-mod context;
+pub(crate) mod context;
 pub mod deletions;
 pub(crate) mod findings;
 pub mod frames;
@@ -160,9 +160,9 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     };
     for (task, &step) in tasks.iter().zip(&steps) {
         if let Some(scan) = &mut scans[step.log][step.segment]
-            && let (Some(state), Some(settled)) = (scan.state, scan.settled.take())
+            && let (Some(state), Some(decisions)) = (scan.state, scan.decisions.take())
         {
-            report.settled.add(state, scan.bytes, task.reading, settled);
+            report.settled.add(state, scan.bytes, task.reading, decisions);
         }
     }
     let of_logs: Vec<Vec<Finding>> =

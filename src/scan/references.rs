@@ -707,7 +707,7 @@ impl Suspects {
     ) -> Result<Chapter, ()> {
         let Ok(Some((file, _))) = segment::open(segment) else { return Err(()) };
         let reader = || ChapterReader { suspects: self, role, labels, chapter: Chapter::default() };
-        Ok(settled.salvage(&file, bytes, Corrections::Sure, reader).chapter)
+        Ok(settled.segment(&file, bytes, Corrections::Sure).read(reader).chapter)
     }
 }
 

@@ -11,7 +11,7 @@ use super::cause::{self, Evidence};
 use super::misplaced;
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
-use super::salvage::{Contents, Problem, ProblemKind, Reading, Settled, Visitor, salvage_doubtful};
+use super::salvage::{Contents, Decisions, Problem, ProblemKind, Reading, Salvage, Visitor};
 use super::settled::FileState;
 use super::walk::walk;
 use super::{Progress, ScanError};
@@ -40,8 +40,8 @@ pub(super) struct SegmentScan {
     pub(super) state: Option<FileState>,
     /// Where the last record ends that can be read.
     pub(super) data_end: u64,
-    /// How it was settled, if it could not be walked.
-    pub(super) settled: Option<Settled>,
+    /// How its doubts were decided, if it could not be walked.
+    pub(super) decisions: Option<Decisions>,
     /// A record that goes from one page to the next is much older than records before it, or its refs step oddly there.
     pub(super) is_odd: bool,
 }
@@ -246,7 +246,8 @@ pub(super) fn scan(
     let state = file.metadata().ok().as_ref().map(FileState::of);
     let source = Counted { file: &file, progress };
     let visitor = || Found { refs: refs.cloned(), ..Found::default() };
-    let (mut found, settled) = salvage_doubtful(&source, bytes, reading, Corrections::Sure, visitor);
+    let salvage = Salvage::new(&source, bytes, reading).correcting(Corrections::Sure).doubtful();
+    let (mut found, decisions) = salvage.read_deciding(visitor);
     if let (Some(refs), Some(first)) =
         (&mut found.refs, found.problems.iter().map(|problem| problem.range.start).min())
     {
@@ -266,7 +267,7 @@ pub(super) fn scan(
         refs: found.refs,
         state,
         data_end: found.data_end,
-        settled: Some(settled),
+        decisions: Some(decisions),
         is_odd: found.is_odd,
     }))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
-use super::salvage::{Reading, Settled, Visitor, salvage_correcting};
+use super::salvage::{Decisions, Reading, Salvage};
 use crate::wal::Corrections;
 
 /// A file, and the state in which it was read: whoever writes to it leaves it in another.
@@ -40,7 +40,7 @@ impl FileState {
 
 /// How the segments of Prometheus's were settled that could not be walked.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settlements(BTreeMap<FileState, Settled>);
+pub struct Settlements(BTreeMap<FileState, Decisions>);
 
 /// None are known.
 impl Default for &Settlements {
@@ -52,16 +52,16 @@ impl Default for &Settlements {
 
 impl Settlements {
     /// Takes up how the `length` bytes of a file in that state were settled, as a log of that reading.
-    pub(super) fn add(&mut self, state: FileState, length: u64, reading: Reading, settled: Settled) {
+    pub(super) fn add(&mut self, state: FileState, length: u64, reading: Reading, decisions: Decisions) {
         // A file that became shorter while it was read is in another state by now.
         if reading == Reading::Prometheus && state.bytes == length {
-            self.0.insert(state, settled);
+            self.0.insert(state, decisions);
         }
     }
 
     /// How the first `length` bytes of `file` were settled, if they are all that it has, and it is in the state in which it
     /// was scanned.
-    pub(crate) fn of(&self, file: &File, length: u64) -> Option<&Settled> {
+    pub(crate) fn of(&self, file: &File, length: u64) -> Option<&Decisions> {
         // Most often all are healthy.
         if self.0.is_empty() {
             return None;
@@ -70,23 +70,16 @@ impl Settlements {
         self.0.get(&state).filter(|_| state.bytes == length)
     }
 
-    /// As [`salvage_correcting`], of the records of Prometheus's in the first `length` bytes of `file`.
-    pub(crate) fn salvage<V: Visitor>(
-        &self,
-        file: &File,
+    /// The records of Prometheus's in the first `length` bytes of `file`, with the decisions that are known.
+    pub(crate) fn segment<'a>(
+        &'a self,
+        file: &'a File,
         length: u64,
         corrections: Corrections,
-        visitor_for: impl Fn() -> V,
-    ) -> V {
-        // A scan puts right no bits but those that leave little doubt.
-        match self.of(file, length).filter(|_| corrections == Corrections::Sure) {
-            None => salvage_correcting(file, length, Reading::Prometheus, corrections, visitor_for),
-            Some(settled) => {
-                let mut visitor = visitor_for();
-                settled.tell(file, length, Reading::Prometheus, &mut visitor);
-                visitor
-            }
-        }
+    ) -> Salvage<'a, File> {
+        // A scan corrects no bits but those that leave little doubt.
+        let decided = self.of(file, length).filter(|_| corrections == Corrections::Sure);
+        Salvage::new(file, length, Reading::Prometheus).correcting(corrections).decided(decided)
     }
 }
 
@@ -103,7 +96,7 @@ mod tests {
         file.write_all(b"some bytes").expect("room for it");
         let mut settled = Settlements::default();
         let state = FileState::of(&file.metadata().expect("it is there"));
-        settled.add(state, 10, Reading::Prometheus, Settled::default());
+        settled.add(state, 10, Reading::Prometheus, Decisions::default());
         (file, settled)
     }
 
@@ -131,8 +124,8 @@ mod tests {
         let (file, _) = settled();
         let mut settled = Settlements::default();
         let state = FileState::of(&file.metadata().expect("it is there"));
-        settled.add(state, 10, Reading::Snapshot, Settled::default());
-        settled.add(state, 12, Reading::Prometheus, Settled::default());
+        settled.add(state, 10, Reading::Snapshot, Decisions::default());
+        settled.add(state, 12, Reading::Prometheus, Decisions::default());
         assert!(settled.of(&file, 10).is_none() && settled.of(&file, 12).is_none());
     }
 }

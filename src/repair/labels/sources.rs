@@ -17,7 +17,7 @@ use crate::change::plan::{Change, LabelsRefused, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
 use crate::repair::refusal::Refusal;
 use crate::repair::segment::{Mending, Take, take_standing};
-use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
+use crate::scan::salvage::{Contents, Problem, Reading, Salvage, Visitor};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
 use crate::wal;
 use crate::wal::segments::{list_segments, segment_index};
@@ -220,7 +220,7 @@ impl Source {
                 continue;
             }
             let page = if self.is_snapshot {
-                salvage_with(&file, metadata.len(), Reading::Snapshot, new)
+                Salvage::new(&file, metadata.len(), Reading::Snapshot).read(new)
             } else {
                 take_standing(&file, metadata.len(), mending, new)
             };

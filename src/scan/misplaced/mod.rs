@@ -206,7 +206,7 @@ pub(super) fn find(
     for step in steps.iter().filter(|step| step.role == Role::Wbl) {
         let file = &listing.logs[step.log].segments[step.segment];
         if let Some((source, length)) = super::segment::open(file)? {
-            let UsedRefs(used) = settled.salvage(&source, length, Corrections::Sure, UsedRefs::default);
+            let UsedRefs(used) = settled.segment(&source, length, Corrections::Sure).read(UsedRefs::default);
             arrangement.refs.1 = arrangement.refs.1.max(used);
         }
     }

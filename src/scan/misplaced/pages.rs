@@ -118,7 +118,7 @@ impl Pages {
         }
         let pages = first..self.all.len();
         let new = || Records { pages: vec![OfPage::default(); pages.len()], unpacked: 0 };
-        let records = settled.salvage(&source, length, Corrections::Sure, new);
+        let records = settled.segment(&source, length, Corrections::Sure).read(new);
         self.unpacked += records.unpacked;
         for (page, of) in self.all[pages.clone()].iter_mut().zip(records.pages) {
             page.times = of.times;
