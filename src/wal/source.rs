@@ -44,7 +44,7 @@ const WINDOW: usize = 8 * PAGE_SIZE;
 /// The smallest unit in which a disk fails, in bytes.
 const SECTOR: usize = 512;
 
-/// A window of whole pages that slides over a source, with room for a page and the one behind it.
+/// A window of whole pages that slides over a source, with room for a page and the one after it.
 ///
 /// It is read, not mapped: a mapped file that shrinks, or a bad sector under it, kills the process with SIGBUS.
 /// Here a shrunken file ends early and a bad sector becomes a range in [`Window::unreadable`], read as zeros.
@@ -93,7 +93,7 @@ impl<S: ReadAt> Window<S> {
         self.shrunk_from
     }
 
-    /// The page that begins at `offset`, cut at the end of the source; empty behind it. `offset` is a multiple of
+    /// The page that begins at `offset`, cut at the end of the source; empty after it. `offset` is a multiple of
     /// [`PAGE`].
     pub fn page(&mut self, offset: u64) -> &[u8] {
         let range = self.load(offset);

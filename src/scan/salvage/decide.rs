@@ -10,7 +10,7 @@ use crate::scan::context::{Context, Pairs};
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::HeadByte;
 use crate::wal::{
-    Compression, Correction, Corrections, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader,
+    CandidateCorrection, Compression, Corrections, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader,
 };
 
 /// How the doubts that a first reading leaves are decided, by the offset of the record; nothing, if that reading holds as it
@@ -132,7 +132,7 @@ fn other_flags(
             continue;
         }
         let Ok(data) = unpacker.unpack(compression, record.data) else { continue };
-        let candidate = Correction {
+        let candidate = CandidateCorrection {
             at: record.fragments.last().map_or(record.offset, |last| last.start),
             mask: compression.bits(),
             tried: 2,
@@ -154,7 +154,11 @@ fn other_flags(
 }
 
 /// The second witness: the record decodes to its end, and what it says fits its neighbours.
-fn agree(correction: &Correction, context: &Context, corrections: Corrections) -> Option<AgreedCorrection> {
+fn agree(
+    correction: &CandidateCorrection,
+    context: &Context,
+    corrections: Corrections,
+) -> Option<AgreedCorrection> {
     let summary = record::summarize(&correction.data);
     if summary.record_type.is_none() || summary.error.is_some() || summary.entries == 0 {
         return None;
