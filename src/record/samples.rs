@@ -42,11 +42,11 @@ impl<'a> SamplesRecord<'a> {
     #[must_use]
     pub fn entries(&self) -> SampleIter<'a> {
         let mut cursor = self.body;
-        let layout = match self.encoding {
-            EntryEncoding::V1 => Layout::V1(Base::decode(&mut cursor)),
-            EntryEncoding::V2 => Layout::V2(None),
+        let origin = match self.encoding {
+            EntryEncoding::V1 => SampleOrigin::V1(Base::decode(&mut cursor)),
+            EntryEncoding::V2 => SampleOrigin::V2(None),
         };
-        SampleIter { cursor, layout, count: 0 }
+        SampleIter { cursor, origin, count: 0 }
     }
 
     /// The same entries, those next to each other taken together where they can be; and how their decoding ends.
@@ -67,12 +67,13 @@ impl<'a> SamplesRecord<'a> {
 #[derive(Clone, Debug)]
 pub struct SampleIter<'a> {
     cursor: Cursor<'a>,
-    layout: Layout,
+    origin: SampleOrigin,
     count: u64,
 }
 
+/// What refs and times are relative to.
 #[derive(Clone, Copy, Debug)]
-enum Layout {
+enum SampleOrigin {
     V1(Result<Base, Cut>),
     V2(Option<Chain>),
 }
@@ -81,7 +82,8 @@ impl SampleIter<'_> {
     /// Tells of `first`, which has been read and began where `from` does, and of what follows it and looks like it.
     fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(Run)) {
         let mut run = Run { first_ref: first.series_ref, count: 1, t: first.t };
-        let (Layout::V1(Ok(base)), Some(head)) = (self.layout, runs::Head::of(from, self.cursor.rest()))
+        let (SampleOrigin::V1(Ok(base)), Some(head)) =
+            (self.origin, runs::Head::of(from, self.cursor.rest()))
         else {
             each(run);
             return;
@@ -107,14 +109,14 @@ impl SampleIter<'_> {
     }
 
     fn entry(&mut self) -> Result<SampleEntry, Cut> {
-        let (series_ref, t, st) = match &mut self.layout {
-            Layout::V1(base) => {
+        let (series_ref, t, st) = match &mut self.origin {
+            SampleOrigin::V1(base) => {
                 let base = (*base)?;
                 self.count += 1;
                 let (series_ref, t) = base.absolute(&mut self.cursor)?;
                 (series_ref, t, 0)
             }
-            Layout::V2(chain) => {
+            SampleOrigin::V2(chain) => {
                 self.count += 1;
                 if let Some(chain) = chain {
                     chain.advance(&mut self.cursor)?

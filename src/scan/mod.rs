@@ -11,6 +11,7 @@ pub(crate) mod findings;
 pub mod frames;
 mod generations;
 pub(crate) mod heads;
+mod live;
 pub(crate) mod misplaced;
 mod order;
 mod parallel;
@@ -24,11 +25,9 @@ mod stretches;
 mod walk;
 pub(crate) mod words;
 
-use std::cell::LazyCell;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -42,7 +41,7 @@ use self::segment::{SegmentScan, Tally};
 use self::settled::Settlements;
 use self::stretches::Task;
 use crate::io::Cancel;
-use crate::tsdb::{Listing, LogDirectory, LogKind, Target, liveness};
+use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 
 /// How to scan.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,12 +121,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     let mut references = References::default();
     // Label sets are only asked for where segments have numbers that the checkpoint covers.
     let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
-    let is_written = || {
-        let data = target.data_directory_around();
-        let data = data.as_ref().unwrap_or(target).path();
-        liveness::look(data).is_ok_and(|found| !found.writers.is_empty())
-    };
-    let heads = HeadChunks::read(target, listing, &order, &is_written);
+    let heads = HeadChunks::read(target, listing, &order, &|| live::is_written(target));
     let mut scans: Vec<Vec<Option<SegmentScan>>> =
         listing.logs.iter().map(|log| log.segments.iter().map(|_| None).collect()).collect();
     let tasks: Vec<Task<'_>> = steps
@@ -174,7 +168,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     let mut of_state = sequence::of_names(listing, &order);
     let of_numbers = generations::of_numbers(listing, &order, &scans, &references, whole(order.checkpoint));
     of_state.extend(of_numbers);
-    forget_states_of_the_moment(target, listing, &order, &dialects, &mut of_state);
+    live::forget_states_of_the_moment(target, listing, &order, &dialects, &mut of_state);
     let why = references::Why {
         damage: !(whole(order.checkpoint) && whole(order.wal)),
         files: of_state.iter().any(|finding| sequence::MISSING.contains(&finding.code))
@@ -226,65 +220,6 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.judge(State::Damaged, vec![Reason::Damage]);
     }
     Ok(report)
-}
-
-/// How long a running server is given to end what it has begun: it makes a checkpoint and then removes what this covers,
-/// which is some milliseconds of work.
-const MOMENT: Duration = Duration::from_secs(2);
-
-/// How long it is waited before one looks again.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// A running server makes checkpoints, removes older ones and the segments that they cover. What has another reason
-/// than that is still so when one looks again; and if there is a server, when it has had the time to end.
-fn forget_states_of_the_moment(
-    target: &Target,
-    listing: &Listing,
-    order: &Order,
-    dialects: &[Dialect],
-    findings: &mut Vec<Finding>,
-) {
-    let begun = Instant::now();
-    let is_written = LazyCell::new(|| {
-        let data = target.data_directory_around();
-        let data = data.as_ref().unwrap_or(target).path();
-        liveness::look(data).is_ok_and(|found| !found.writers.is_empty())
-    });
-    while !findings.is_empty() {
-        forget_what_has_changed(target, listing, order, dialects, findings);
-        if findings.is_empty() || begun.elapsed() > MOMENT || !*is_written {
-            return;
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// Forgets what is no longer so.
-fn forget_what_has_changed(
-    target: &Target,
-    listing: &Listing,
-    order: &Order,
-    dialects: &[Dialect],
-    findings: &mut Vec<Finding>,
-) {
-    let Ok(now) = target.list() else { return };
-    // A checkpoint that is being removed lacks more by now, or is gone.
-    let changes = |log: &&LogDirectory| log.kind == LogKind::Checkpoint && !now.logs.contains(log);
-    let changing: Vec<&str> = listing.logs.iter().filter(changes).map(|log| log.relative.as_str()).collect();
-    let order_now = Order::of(&now, dialects);
-    let names: Vec<_> = sequence::of_names(&now, &order_now)
-        .into_iter()
-        .map(|finding| (finding.code, finding.path))
-        .collect();
-    let same_numbers = sequence::numbers(&now, &order_now) == sequence::numbers(listing, order);
-    findings.retain(|finding| {
-        let still = if generations::CODES.contains(&finding.code) {
-            same_numbers
-        } else {
-            names.iter().any(|(code, path)| *code == finding.code && *path == finding.path)
-        };
-        still && !finding.log.as_deref().is_some_and(|log| changing.contains(&log))
-    });
 }
 
 fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentScan>]) -> Log {
