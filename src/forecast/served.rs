@@ -273,13 +273,9 @@ fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Resul
 
 /// The file and its length; `None` if it has gone, or is no file.
 fn open(path: &Path) -> io::Result<Option<(File, u64)>> {
-    match crate::io::open(path) {
-        Ok(file) => {
-            let length = file.metadata()?.len();
-            Ok(Some((file, length)))
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound || crate::io::is_no_file(&e) => Ok(None),
-        Err(e) => Err(e),
+    match crate::io::open_if_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened,
     }
 }
 

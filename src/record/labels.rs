@@ -59,6 +59,27 @@ impl<'a> Labels<'a> {
         LabelIter { cursor: Cursor::new(self.bytes), left: self.count }
     }
 
+    /// Whether it is a set in order: not empty, each name once and none empty, sorted by name (`model/labels`). A head finds
+    /// a series by such a set alone.
+    #[must_use]
+    pub(crate) fn are_in_order(&self) -> bool {
+        let mut last: Option<&[u8]> = None;
+        !self.is_empty()
+            && self.iter().all(|(name, _)| {
+                let is_next = !name.is_empty() && last.is_none_or(|last| last < name);
+                last = Some(name);
+                is_next
+            })
+    }
+
+    /// Whether Prometheus takes such labels from a target or by remote write: in order, and UTF-8 (`Labels.Validate`,
+    /// `model/labels`). Its decoder checks neither; what has other labels was hardly written by a server.
+    #[must_use]
+    pub(crate) fn are_plausible(&self) -> bool {
+        let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+        self.are_in_order() && self.iter().all(|(name, value)| is_text(name) && is_text(value))
+    }
+
     /// The value of the first label of that name.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<&'a [u8]> {

@@ -5,7 +5,8 @@ use std::fs::File;
 use super::report::Cause;
 use super::salvage::{Problem, ProblemKind};
 use crate::wal::layout::{HEADER_SIZE, Header, page_end};
-use crate::wal::{Fault, PAGE_SIZE, ReadAt};
+use crate::wal::source::read_available;
+use crate::wal::{Fault, PAGE_SIZE};
 
 /// What a disk writes as a whole, in bytes: a write that is cut short is cut at a multiple of it.
 const SECTOR: u64 = 512;
@@ -93,13 +94,7 @@ fn holds_zeroed_sector(bytes: &[u8], start: u64) -> bool {
 /// As many of these bytes as can be read.
 fn read(file: &File, start: u64, end: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match ReadAt::read_at(file, &mut bytes[filled..], start + filled as u64) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => filled += count,
-        }
-    }
+    let (filled, _) = read_available(file, &mut bytes, start);
     bytes.truncate(filled);
     bytes
 }

@@ -102,16 +102,8 @@ impl Context {
             return Some("it does not decode");
         }
         let uses = uses(record.data);
-        let (nobody_writes_it, clashes) = match Decoded::parse(record.data) {
-            Decoded::Series(series) => {
-                (!series.entries().flatten().all(|entry| plausible_labels(&entry)), self.redefines(&series))
-            }
-            Decoded::Metadata(metadata) => {
-                (!metadata.entries().flatten().all(|entry| plausible_metadata(&entry)), false)
-            }
-            _ => (false, false),
-        };
-        if nobody_writes_it {
+        let decoded = Decoded::parse(record.data);
+        if !text_is_plausible(&decoded) {
             return Some("it has labels or metadata that nobody writes");
         }
         // What a decoder reads that a wrong page has thrown out of step, before it finds its step again.
@@ -128,7 +120,7 @@ impl Context {
             return None;
         }
         // Odd refs and times alone are somebody's right; only where pages are in doubt do they speak against a record.
-        if clashes {
+        if matches!(decoded, Decoded::Series(series) if self.redefines(&series)) {
             return Some("it defines series that other records define");
         }
         if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
@@ -188,7 +180,7 @@ impl Context {
     pub(super) fn supports(&self, data: &[u8], offset: u64) -> bool {
         if let Decoded::Series(series) = Decoded::parse(data) {
             return series.entries().flatten().all(|entry| {
-                plausible_labels(&entry)
+                entry.labels.are_plausible()
                     && !self.defined.contains(&entry.series_ref)
                     && entry.series_ref <= self.highest.saturating_add(100_000)
             });
@@ -211,11 +203,8 @@ impl Context {
 
     /// Whether a record has refs or times such as no other of the segment comes near, or series that others define.
     pub(super) fn is_strange(&self, data: &[u8]) -> bool {
-        let redefines = match Decoded::parse(data) {
-            Decoded::Series(series) => self.redefines(&series),
-            _ => false,
-        };
-        redefines || self.is_foreign(&uses(data))
+        matches!(Decoded::parse(data), Decoded::Series(series) if self.redefines(&series))
+            || self.is_foreign(&uses(data))
     }
 
     /// Whether any record uses that ref.
@@ -250,35 +239,35 @@ fn same(a: SeriesUse, b: SeriesUse) -> bool {
     a.series_ref == b.series_ref && a.time.is_some() && a.time == b.time
 }
 
-/// Names as Prometheus writes them: sorted, not empty, UTF-8 (`model/labels`).
-fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
-    let mut last: Option<&[u8]> = None;
-    entry.labels.iter().all(|(name, value)| {
-        let sorted = last.is_none_or(|last| last < name);
-        last = Some(name);
-        sorted && !name.is_empty() && std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok()
-    }) && !entry.labels.is_empty()
-}
-
 /// Whether what says something of text in records that end there says it as Prometheus does.
 pub(super) fn parts_are_plausible(record: &[u8], ends: &[usize]) -> bool {
     let starts = [0].into_iter().chain(ends.iter().copied());
-    starts.zip(ends).filter_map(|(start, &end)| record.get(start..end)).all(|part| {
-        match Decoded::parse(part) {
-            Decoded::Series(series) => series.entries().flatten().all(|entry| plausible_labels(&entry)),
-            Decoded::Metadata(metadata) => {
-                metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
-            }
-            _ => true,
-        }
-    })
+    starts
+        .zip(ends)
+        .filter_map(|(start, &end)| record.get(start..end))
+        .all(|part| text_is_plausible(&Decoded::parse(part)))
 }
 
-/// A metric type that exists, and text (`tsdb/record/record.go`, `MetricType`).
-fn plausible_metadata(entry: &record::MetadataEntry<'_>) -> bool {
-    entry.metric_type <= 7
-        && std::str::from_utf8(entry.unit).is_ok()
-        && std::str::from_utf8(entry.help).is_ok()
+/// Whether the text in a record is such as Prometheus takes: labels as of a target, metric types that exist
+/// (`tsdb/record/record.go`, `MetricType`), and UTF-8.
+pub(super) fn text_is_plausible(record: &Decoded<'_>) -> bool {
+    let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+    match record {
+        Decoded::Series(series) => series.entries().flatten().all(|entry| entry.labels.are_plausible()),
+        Decoded::Metadata(metadata) => metadata
+            .entries()
+            .flatten()
+            .all(|entry| entry.metric_type <= 7 && is_text(entry.unit) && is_text(entry.help)),
+        // Labels of exemplars are whatever a target says.
+        Decoded::Exemplars(_)
+        | Decoded::Samples(_)
+        | Decoded::Histograms(_)
+        | Decoded::FloatHistograms(_)
+        | Decoded::Tombstones(_)
+        | Decoded::MmapMarkers(_)
+        | Decoded::MinValidTime(_)
+        | Decoded::Unknown(_) => true,
+    }
 }
 
 /// Entries from the one before a joint to where a decoder that lost its step has found it again.
@@ -467,12 +456,11 @@ impl Surroundings {
     /// well-formed, and no other record defines their series.
     pub(crate) fn support(&self, data: &[u8], offset: u64) -> bool {
         let Self(context) = self;
-        let is_used = match record::Record::parse(data) {
-            record::Record::Series(series) => {
-                series.entries().flatten().all(|entry| context.uses(entry.series_ref))
-            }
-            _ => true,
-        };
-        is_used && context.supports(data, offset)
+        if let Decoded::Series(series) = Decoded::parse(data)
+            && !series.entries().flatten().all(|entry| context.uses(entry.series_ref))
+        {
+            return false;
+        }
+        context.supports(data, offset)
     }
 }

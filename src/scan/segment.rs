@@ -15,6 +15,7 @@ use super::salvage::{Contents, Decisions, Problem, ProblemKind, Reading, Salvage
 use super::settled::FileState;
 use super::walk::walk;
 use super::{Progress, ScanError};
+use crate::io::open_if_file;
 use crate::record::{self, EntryKind, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
@@ -200,7 +201,7 @@ pub(super) fn walk_stretch(
     stretch: Range<u64>,
     refs: Option<&SegmentRefs>,
 ) -> Result<(SegmentScan, Pages), Doubt> {
-    let Ok(Some((file, _))) = open(segment) else { return Err(Doubt) };
+    let Ok(Some((file, _))) = open_if_file(&segment.path) else { return Err(Doubt) };
     let is_same = |now: Metadata| (now.dev(), now.ino()) == (looked_at.dev(), looked_at.ino());
     if !file.metadata().is_ok_and(is_same) {
         return Err(Doubt);
@@ -237,7 +238,7 @@ pub(super) fn scan(
     progress: &Reached<'_>,
 ) -> Result<Option<SegmentScan>, ScanError> {
     let failed = |source| ScanError::Open { path: segment.path.clone(), source };
-    let (file, bytes) = match open(segment) {
+    let (file, bytes) = match open_if_file(&segment.path) {
         Ok(Some((file, bytes))) => (file, bytes.max(known_bytes)),
         Ok(None) => return Ok(Some(SegmentScan { not_a_file: true, ..SegmentScan::default() })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -272,16 +273,6 @@ pub(super) fn scan(
     }))
 }
 
-/// The file and its size; `None` if it is no file. A link is none: what it leads to is not of this directory.
-pub(super) fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
-    let file = match crate::io::open(&segment.path) {
-        Err(error) if crate::io::is_no_file(&error) => return Ok(None),
-        file => file?,
-    };
-    let bytes = file.metadata()?.len();
-    Ok(Some((file, bytes)))
-}
-
 pub(super) fn reading(kind: LogKind, dialect: Dialect) -> Reading {
     match (dialect, kind) {
         (Dialect::Loki, _) => Reading::Opaque,
@@ -295,7 +286,7 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
     const ENOUGH: usize = 100;
     let mut seen = 0;
     for segment in &log.segments {
-        let Ok(Some((file, bytes))) = open(segment) else { continue };
+        let Ok(Some((file, bytes))) = open_if_file(&segment.path) else { continue };
         let mut reader = SegmentReader::new(&file, bytes);
         while let Some(event) = reader.next() {
             if let Event::Record(record) = event {

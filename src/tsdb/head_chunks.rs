@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::wal::ReadAt;
+use crate::wal::source::read_full;
 
 /// The directory of head chunks.
 pub const CHUNKS_HEAD: &str = "chunks_head";
@@ -234,20 +235,9 @@ impl<S: ReadAt> HeadChunkIter<S> {
         self.base = at;
         let wanted = usize::try_from(self.length.saturating_sub(at)).unwrap_or(WINDOW).min(WINDOW);
         self.window.resize(wanted, 0);
-        let mut filled = 0;
-        while filled < wanted {
-            match self.source.read_at(&mut self.window[filled..], at + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    self.window.clear();
-                    return Err(e);
-                }
-            }
-        }
-        self.window.truncate(filled);
-        Ok(())
+        let filled = read_full(&self.source, &mut self.window, at);
+        self.window.truncate(filled.as_ref().copied().unwrap_or(0));
+        filled.map(drop)
     }
 }
 
@@ -405,13 +395,7 @@ fn beginning(file: &HeadChunkFile) -> io::Result<Vec<u8>> {
         _ => error,
     })?;
     let mut bytes = vec![0; 8];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match ReadAt::read_at(&opened, &mut bytes[filled..], filled as u64)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
+    let filled = read_full(&opened, &mut bytes, 0)?;
     bytes.truncate(filled);
     Ok(bytes)
 }

@@ -191,3 +191,28 @@ impl<S: ReadAt> Window<S> {
         buffer.len()
     }
 }
+
+/// Fills `buffer` from `offset` on as far as it can be: how many bytes these are, and the error that came after them.
+pub(crate) fn read_available<S: ReadAt + ?Sized>(
+    source: &S,
+    buffer: &mut [u8],
+    offset: u64,
+) -> (usize, io::Result<()>) {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match source.read_at(room, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            // A signal is no reason to give up bytes.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (filled, Err(error)),
+        }
+    }
+    (filled, Ok(()))
+}
+
+/// Fills `buffer` from `offset` on, or up to the end of `source`: how many bytes these are.
+pub(crate) fn read_full<S: ReadAt + ?Sized>(source: &S, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let (filled, ended) = read_available(source, buffer, offset);
+    ended.map(|()| filled)
+}

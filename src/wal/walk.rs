@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::compress::{self, MAX_RECORD, Unpacker};
 use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE};
 use super::page::{is_zero, words_of};
-use super::source::ReadAt;
+use super::source::{ReadAt, read_full};
 use super::{Record, crc};
 
 /// Bytes that are read at once.
@@ -149,15 +149,11 @@ impl Walker {
         if self.window.len() < length {
             self.window.resize(length, 0);
         }
-        let mut filled = 0;
-        while let Some(room) = self.window.get_mut(filled..length).filter(|room| !room.is_empty()) {
-            match source.read_at(room, range.start + filled as u64) {
-                Ok(count) if count > 0 => filled += count,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                _ => return Err(Doubt),
-            }
+        let room = self.window.get_mut(..length).ok_or(Doubt)?;
+        match read_full(source, room, range.start) {
+            Ok(filled) if filled == length => Ok(()),
+            _ => Err(Doubt),
         }
-        Ok(())
     }
 }
 

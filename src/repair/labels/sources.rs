@@ -273,7 +273,7 @@ impl Page<'_> {
                 self.table.highest_shared = self.table.highest_shared.max(Some(series_ref));
             }
             Some(_) => self.table.contradicts = Some(series_ref),
-            None if is_well_formed(labels) => {
+            None if labels.are_in_order() => {
                 self.table.define(series_ref, hash);
                 self.texts.entry(hash).or_insert_with(|| SeriesLabels::of(&labels));
             }
@@ -325,10 +325,4 @@ impl Take for Page<'_> {
             | Record::Unknown(_) => {}
         }
     }
-}
-
-/// As a writer makes them: there are some, each name once and none empty, in order.
-fn is_well_formed(labels: Labels<'_>) -> bool {
-    let names: Vec<&[u8]> = labels.iter().map(|(name, _)| name).collect();
-    names.first().is_some_and(|first| !first.is_empty()) && names.is_sorted_by(|a, b| a < b)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::out_of_step::has_foreign_part;
 use crate::record::{self, EntryKind, Record as Decoded, RecordType, SeriesUse, each_use};
+use crate::scan::context::text_is_plausible;
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, Record};
@@ -169,18 +170,25 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     if !is_sane {
         return None;
     }
-    match Decoded::parse(data) {
-        Decoded::Series(series)
-            if !series.entries().flatten().all(|entry| plausible_labels(&entry) && entry.series_ref > 0) =>
-        {
+    let decoded = Decoded::parse(data);
+    if !text_is_plausible(&decoded) {
+        return None;
+    }
+    match decoded {
+        Decoded::Series(series) if series.entries().flatten().any(|entry| entry.series_ref == 0) => {
             return None;
         }
-        Decoded::Metadata(metadata) => {
-            let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
-            let fits = |entry: &record::MetadataEntry<'_>| is_text(entry.unit) && is_text(entry.help);
-            return metadata.entries().flatten().all(|entry| fits(&entry)).then_some(0);
-        }
-        _ => {}
+        // It has no times, and its refs follow no order.
+        Decoded::Metadata(_) => return Some(0),
+        Decoded::Series(_)
+        | Decoded::Samples(_)
+        | Decoded::Histograms(_)
+        | Decoded::FloatHistograms(_)
+        | Decoded::Exemplars(_)
+        | Decoded::Tombstones(_)
+        | Decoded::MmapMarkers(_)
+        | Decoded::MinValidTime(_)
+        | Decoded::Unknown(_) => {}
     }
     if compression != Compression::None {
         return Some(0);
@@ -190,13 +198,4 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     }
     let odd = steps_at(data, &joints).into_iter().max().unwrap_or(0);
     (odd < UNBELIEVABLE).then_some(odd)
-}
-
-fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
-    let mut last: Option<&[u8]> = None;
-    entry.labels.iter().all(|(name, value)| {
-        let sorted = last.is_none_or(|last| last < name);
-        last = Some(name);
-        sorted && !name.is_empty() && std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok()
-    })
 }

@@ -205,7 +205,7 @@ pub(super) fn find(
     let mut arrangement = Arrangement { states, ..arrangement(&pages, &order, served) };
     for step in steps.iter().filter(|step| step.role == Role::Wbl) {
         let file = &listing.logs[step.log].segments[step.segment];
-        if let Some((source, length)) = super::segment::open(file)? {
+        if let Some((source, length)) = crate::io::open_if_file(&file.path)? {
             let UsedRefs(used) = settled.segment(&source, length, Corrections::Sure).read(UsedRefs::default);
             arrangement.refs.1 = arrangement.refs.1.max(used);
         }

@@ -6,14 +6,15 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::io::open_if_file;
 use crate::record::{self, Record as Decoded, Summary};
 use crate::scan::salvage::{Contents, Problem, Visitor};
-use crate::scan::segment;
 use crate::scan::settled::Settlements;
 use crate::wal::layout::HeadByte;
 use crate::wal::page::{Piece, is_zero, piece};
 use crate::wal::segments::SegmentFile;
-use crate::wal::{Corrections, FragmentType, PAGE, PAGE_SIZE, ReadAt, Record};
+use crate::wal::source::read_full;
+use crate::wal::{Corrections, FragmentType, PAGE, PAGE_SIZE, Record};
 
 use super::chain;
 
@@ -108,7 +109,7 @@ impl Pages {
         file: &SegmentFile,
         settled: &Settlements,
     ) -> io::Result<()> {
-        let Some((source, length)) = segment::open(file)? else { return Ok(()) };
+        let Some((source, length)) = open_if_file(&file.path)? else { return Ok(()) };
         let first = self.all.len();
         let at = self.segments.len();
         let mut page = vec![0; PAGE_SIZE];
@@ -165,16 +166,7 @@ impl Pages {
 }
 
 fn read_page(source: &File, number: u64, page: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(room) = page.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match ReadAt::read_at(source, room, number * PAGE + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
+    read_full(source, page, number * PAGE)
 }
 
 /// How two pages meet of which no record that can be read goes across.

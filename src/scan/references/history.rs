@@ -8,11 +8,12 @@ use super::bits::RefSets;
 use super::joined::References;
 use super::misfits::{Affected, Histories, Troubles};
 use super::segment::LabelHasher;
+use crate::io::open_if_file;
 use crate::record::{self, EntryKind, RecordType, each_use};
 use crate::scan::order::{Role, Step};
 use crate::scan::parallel::in_order;
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
-use crate::scan::segment::{self, SegmentScan};
+use crate::scan::segment::SegmentScan;
 use crate::scan::settled::{FileState, Settlements};
 use crate::tsdb::{Listing, LogDirectory, Target};
 use crate::wal::segments::SegmentFile;
@@ -123,7 +124,7 @@ impl Suspects {
     ) {
         let Some(now) = now.logs.iter().find(|log| log.relative == wal.relative) else { return };
         for segment in now.segments.iter().filter(|segment| segment.index >= last) {
-            let Ok(Some((file, bytes))) = segment::open(segment) else { continue };
+            let Ok(Some((file, bytes))) = open_if_file(&segment.path) else { continue };
             if file.metadata().is_ok_and(|metadata| known.contains(&FileState::of(&metadata))) {
                 continue;
             }
@@ -152,7 +153,7 @@ impl Suspects {
         labels: &LabelHasher,
         settled: &Settlements,
     ) -> Result<SegmentHistory, ()> {
-        let Ok(Some((file, _))) = segment::open(segment) else { return Err(()) };
+        let Ok(Some((file, _))) = open_if_file(&segment.path) else { return Err(()) };
         let reader = || HistoryReader { suspects: self, role, labels, history: SegmentHistory::default() };
         Ok(settled.segment(&file, bytes, Corrections::Sure).read(reader).history)
     }
