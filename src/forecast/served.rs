@@ -52,6 +52,7 @@ use super::{HeadChunks, Version};
 use crate::record::{Record, SnapshotRecord};
 use crate::scan::salvage::{Contents, Decisions, Problem, Reading, Salvage, Visitor};
 use crate::scan::settled::Settlements;
+use crate::tsdb::replay_order::Role;
 use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
 use crate::wal::{self, Compression, Corrections, Event, ReadAt, SegmentReader};
 
@@ -140,7 +141,7 @@ pub fn min_valid_time(listing: &Listing, blocks: &[Block], version: Version) -> 
 
 /// What the first record of the last checkpoint says.
 fn stored_min_valid_time(listing: &Listing) -> Option<i64> {
-    let checkpoint = &listing.logs[last_checkpoint(listing)?];
+    let checkpoint = &listing.logs[listing.replayed_checkpoint()?];
     for segment in &checkpoint.segments {
         let Ok(Some((file, length))) = open(&segment.path) else { continue };
         let mut reader = SegmentReader::new(&file, length);
@@ -290,14 +291,14 @@ struct Unit {
 
 /// The order in which the base reads. Every start reads in this order too.
 fn order(listing: &Listing, survey: &Survey) -> Vec<Unit> {
-    let checkpoint = last_checkpoint(listing);
-    let number = checkpoint.and_then(|log| checkpoint_number(&listing.logs[log]));
+    let checkpoint = listing.replayed_checkpoint();
+    let number = checkpoint.and_then(|log| listing.logs[log].checkpoint_number());
     let of_kind = |kind: LogKind| {
         let logs = listing.logs.iter().enumerate().filter(move |(_, log)| log.kind == kind);
         logs.flat_map(|(index, log)| (0..log.segments.len()).map(move |segment| (index, segment)))
     };
     let (low, above): (Vec<_>, Vec<_>) = of_kind(LogKind::Wal).partition(|&(log, segment)| {
-        number.is_some_and(|last| listing.logs[log].segments[segment].index <= last)
+        Role::in_wal(listing.logs[log].segments[segment].index, number) == Role::Below
     });
     let single = |(log, segment): (usize, usize)| Unit { log, segments: vec![segment], before: i64::MAX };
     let units = |which: Vec<(usize, usize)>| which.into_iter().map(single);
@@ -335,17 +336,6 @@ fn order(listing: &Listing, survey: &Survey) -> Vec<Unit> {
     }
     order.extend(of_kind(LogKind::Wbl).map(single));
     order
-}
-
-/// The checkpoint with the highest number (`LastCheckpoint`).
-fn last_checkpoint(listing: &Listing) -> Option<usize> {
-    let checkpoints = listing.logs.iter().enumerate().filter(|(_, log)| log.kind == LogKind::Checkpoint);
-    checkpoints.max_by_key(|(_, log)| checkpoint_number(log)).map(|(index, _)| index)
-}
-
-fn checkpoint_number(log: &LogDirectory) -> Option<i64> {
-    let name = log.relative.rsplit('/').next()?;
-    wal::segments::segment_index(name.strip_prefix("checkpoint.")?)
 }
 
 /// Lets all heads read a unit.
@@ -407,7 +397,7 @@ fn extents(listing: &Listing, start: &StartReads, log: usize, segment: usize) ->
     let directory = &listing.logs[log];
     let skips = match directory.kind {
         LogKind::Wal => directory.segments[segment].index < snapshot.index,
-        LogKind::Checkpoint => checkpoint_number(directory).is_some_and(|number| number < snapshot.index),
+        LogKind::Checkpoint => directory.checkpoint_number().is_some_and(|number| number < snapshot.index),
         LogKind::Wbl | LogKind::ChunkSnapshot => false,
     };
     let is_cut = directory.kind == LogKind::Wal && directory.segments[segment].index == snapshot.index;

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::code::Code;
 use super::findings::of_path;
-use super::order::Order;
+use crate::tsdb::replay_order::ReplayOrder;
 use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
 use super::words::{count, span};
 use crate::tsdb::{
@@ -97,7 +97,7 @@ impl HeadChunks {
     pub(super) fn read(
         target: &Target,
         listing: &Listing,
-        order: &Order,
+        order: &ReplayOrder,
         is_written: &dyn Fn() -> bool,
     ) -> Self {
         let nothing = Self::default();

@@ -3,7 +3,7 @@
 use std::cell::LazyCell;
 use std::time::{Duration, Instant};
 
-use super::order::Order;
+use crate::tsdb::replay_order::ReplayOrder;
 use super::report::{Dialect, Finding};
 use super::{generations, sequence};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target, liveness};
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn forget_states_of_the_moment(
     target: &Target,
     listing: &Listing,
-    order: &Order,
+    order: &ReplayOrder,
     dialects: &[Dialect],
     findings: &mut Vec<Finding>,
 ) {
@@ -46,7 +46,7 @@ pub(super) fn forget_states_of_the_moment(
 fn forget_what_has_changed(
     target: &Target,
     listing: &Listing,
-    order: &Order,
+    order: &ReplayOrder,
     dialects: &[Dialect],
     findings: &mut Vec<Finding>,
 ) {
@@ -54,7 +54,7 @@ fn forget_what_has_changed(
     // A checkpoint that is being removed lacks more by now, or is gone.
     let changes = |log: &&LogDirectory| log.kind == LogKind::Checkpoint && !now.logs.contains(log);
     let changing: Vec<&str> = listing.logs.iter().filter(changes).map(|log| log.relative.as_str()).collect();
-    let order_now = Order::of(&now, dialects);
+    let order_now = super::order_of(&now, dialects);
     let names: Vec<_> = sequence::of_names(&now, &order_now)
         .into_iter()
         .map(|finding| (finding.code, finding.path))

@@ -13,7 +13,6 @@ mod generations;
 pub(crate) mod heads;
 mod live;
 pub(crate) mod misplaced;
-mod order;
 mod parallel;
 mod references;
 pub mod report;
@@ -32,7 +31,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use self::heads::{Defined, HeadChunks};
-use self::order::{Order, Role};
+use crate::tsdb::replay_order::{ReplayOrder, Role};
 use self::references::{References, SegmentRefs};
 use self::report::{
     Dialect, Finding, HeadChunkFacts, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict,
@@ -116,8 +115,8 @@ pub fn threads(asked: Option<NonZeroUsize>) -> usize {
 
 fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<Report, ScanError> {
     let dialects: Vec<Dialect> = listing.logs.par_iter().map(segment::dialect).collect();
-    let order = Order::of(listing, &dialects);
-    let steps = order.steps(listing);
+    let order = order_of(listing, &dialects);
+    let steps = order.segments(listing);
     let mut references = References::default();
     // Label sets are only asked for where segments have numbers that the checkpoint covers.
     let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
@@ -220,6 +219,11 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.judge(State::Damaged, vec![Reason::Damage]);
     }
     Ok(report)
+}
+
+/// The logs that Prometheus replays, and none where Loki reads them by rules of its own.
+fn order_of(listing: &Listing, dialects: &[Dialect]) -> ReplayOrder {
+    if dialects.contains(&Dialect::Loki) { ReplayOrder::default() } else { ReplayOrder::of(listing) }
 }
 
 fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentScan>]) -> Log {

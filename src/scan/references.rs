@@ -20,7 +20,7 @@ use self::joined::unknown;
 use self::misfits::{Affected, Misfit, Trouble, Troubles};
 use super::code::Code;
 use super::findings::{of_file, of_path};
-use super::order::Order;
+use crate::tsdb::replay_order::ReplayOrder;
 use super::report::{Cause, Dialect, Finding, Log, Lost, Severity, Times};
 use super::words::{count, span};
 use crate::record::{RecordType, ReplayedFrom};
@@ -28,7 +28,7 @@ use crate::tsdb::{Listing, LogDirectory, LogKind};
 
 impl References {
     /// That nothing is said of refs is said.
-    pub(super) fn not_judged(&self, listing: &Listing, order: &Order) -> Option<Finding> {
+    pub(super) fn not_judged(&self, listing: &Listing, order: &ReplayOrder) -> Option<Finding> {
         let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
         let message = "too many refs, too far apart, to say of each whether its series is defined";
         self.have_overflowed().then(|| {
@@ -37,7 +37,7 @@ impl References {
     }
 
     /// Samples in the WBL have refs that Prometheus will hand out again: it reads these after all series records.
-    pub(super) fn above_in_wbl(&self, listing: &Listing, order: &Order) -> Option<Finding> {
+    pub(super) fn above_in_wbl(&self, listing: &Listing, order: &ReplayOrder) -> Option<Finding> {
         let log = &listing.logs[order.wbl?];
         // Without a WAL it was put here, or taken out of somewhere, by itself.
         order.wal?;

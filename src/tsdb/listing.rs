@@ -208,14 +208,22 @@ impl Listing {
     }
 }
 
+impl Listing {
+    /// The position in [`Listing::logs`] of the checkpoint that a replay reads: the last one, or one that is all that was
+    /// listed and has no number.
+    pub(crate) fn replayed_checkpoint(&self) -> Option<usize> {
+        let any = || self.logs.iter().position(|log| log.kind == LogKind::Checkpoint);
+        self.last_checkpoint().map(|(at, _)| at).or_else(any)
+    }
+}
+
 impl LogDirectory {
     /// N of `checkpoint.N`; none if it is none, or is what was listed.
     #[must_use]
     pub fn checkpoint_number(&self) -> Option<i64> {
         let name = self.relative.rsplit('/').next().unwrap_or_default();
-        (self.kind == LogKind::Checkpoint)
-            .then(|| name.strip_prefix(CHECKPOINT).and_then(segment_index))
-            .flatten()
+        let number = name.strip_prefix(CHECKPOINT).and_then(segment_index);
+        number.filter(|_| self.kind == LogKind::Checkpoint)
     }
 
     /// N and M of `chunk_snapshot.N.M`: it stands for the WAL up to the offset M of segment N.

@@ -14,6 +14,7 @@ mod head_chunks;
 mod listing;
 pub mod liveness;
 pub mod losses;
+pub(crate) mod replay_order;
 mod target;
 mod user;
 mod version;

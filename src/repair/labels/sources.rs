@@ -71,7 +71,7 @@ pub(super) fn all(
     }
     let mut snapshots: Vec<_> =
         listing.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot).collect();
-    snapshots.sort_by_key(|log| std::cmp::Reverse(place_of_snapshot(&log.relative)));
+    snapshots.sort_by_key(|log| std::cmp::Reverse(log.snapshot_position()));
     for log in snapshots {
         let files = log.segments.iter().map(|segment| segment.path.clone()).collect();
         sources.push(Source { is_snapshot: true, ..Source::new(log.relative.clone(), files) });
@@ -79,12 +79,6 @@ pub(super) fn all(
     let mut refused = Vec::new();
     backups(target, &mut sources, &mut refused)?;
     Ok((sources, refused))
-}
-
-/// N and M of `chunk_snapshot.N.M`.
-pub(super) fn place_of_snapshot(path: &str) -> Option<(i64, i64)> {
-    let (number, offset) = path.rsplit('/').next()?.strip_prefix("chunk_snapshot.")?.split_once('.')?;
-    segment_index(number).zip(segment_index(offset))
 }
 
 /// Whether the first segment that is replayed has the next number, and none is missing among those below. Prometheus counts

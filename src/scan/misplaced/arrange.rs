@@ -32,7 +32,7 @@ pub(super) enum Put {
 }
 
 /// For each segment its pages.
-pub(super) type Order = Vec<Vec<Put>>;
+pub(super) type PageOrder = Vec<Vec<Put>>;
 
 /// Two runs of pages with the same bytes, one of which is a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub(super) fn copies(pages: &Pages) -> (Vec<Range<usize>>, Vec<Twins>) {
 
 /// The pages as they stand, but that no record goes on from these copies to what stands beside them, or to them; and how many
 /// records do otherwise.
-pub(super) fn as_they_stand(pages: &Pages, copies: &[Range<usize>]) -> (Order, usize) {
+pub(super) fn as_they_stand(pages: &Pages, copies: &[Range<usize>]) -> (PageOrder, usize) {
     let is_edge = |page: usize| copies.iter().any(|copy| copy.start == page || copy.end == page);
     let mut cuts = 0;
     let of_segment = |segment: &super::pages::Segment| {
@@ -181,7 +181,7 @@ struct Block {
 }
 
 /// The order in which pages belong, without these copies.
-pub(super) fn order(pages: &Pages, copies: &[Range<usize>]) -> io::Result<Order> {
+pub(super) fn order(pages: &Pages, copies: &[Range<usize>]) -> io::Result<PageOrder> {
     let mut blocks = blocks(pages, copies);
     link(pages, &mut blocks)?;
     Ok(put_in_order(pages, &blocks))
@@ -612,7 +612,7 @@ fn chain(blocks: &[Block], of: Vec<usize>) -> Option<Chain> {
     })
 }
 
-fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
+fn put_in_order(pages: &Pages, blocks: &[Block]) -> PageOrder {
     let mut chains = chains(blocks);
     chains.sort_by_key(|chain| (chain.segment, chain.place));
     let slack = slack(pages);
@@ -644,7 +644,7 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
         chain.segment = best;
         kept.insert(behind, chain);
     }
-    let mut order: Order = vec![Vec::new(); pages.segments.len()];
+    let mut order: PageOrder = vec![Vec::new(); pages.segments.len()];
     let mut last: Option<usize> = None;
     for chain in &kept {
         let of_segment = &mut order[chain.segment];

@@ -23,11 +23,11 @@ use std::sync::Arc;
 use crc_fast::{CrcAlgorithm, Digest};
 use foldhash::HashMap;
 
-use self::arrange::{Order, Put};
+use self::arrange::{PageOrder, Put};
 use self::pages::Pages;
 use self::serves::{Served, served};
 use super::findings::of_file;
-use super::order::{Role, Step};
+use crate::tsdb::replay_order::{ReplaySegment, Role};
 use super::report::{Cause, Finding, Lost, Severity};
 use super::salvage::{Contents, Problem, ProblemKind, Visitor};
 use super::segment::SegmentScan;
@@ -118,7 +118,7 @@ const MOST_TRIALS: usize = 12;
 const MANY: u64 = 4 << 30;
 
 /// Whether anything that a scan has found may come of pages that do not stand where they stood.
-pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], of_refs: &[Finding]) -> bool {
+pub(super) fn is_suspected(steps: &[ReplaySegment], scans: &[Vec<Option<SegmentScan>>], of_refs: &[Finding]) -> bool {
     if of_refs.iter().any(|finding| match finding.code {
         // Without samples in between nothing comes of it.
         Code::RepeatedSeries => finding.severity == Severity::Damage,
@@ -165,7 +165,7 @@ fn is_suspicious(problem: &Problem) -> bool {
 /// Where pages belong that do not stand there, and what is to be said of it; none if all do, or nothing is gained.
 pub(super) fn find(
     listing: &Listing,
-    steps: &[Step],
+    steps: &[ReplaySegment],
     settled: &Settlements,
 ) -> io::Result<Option<(Arrangement, Vec<Finding>)>> {
     let mut pages = Pages::default();
@@ -231,7 +231,7 @@ struct Search<'a> {
     settled: &'a Settlements,
     /// What is served of the pages as they stand.
     before: Option<Served>,
-    best: Option<(Order, Served, usize)>,
+    best: Option<(PageOrder, Served, usize)>,
     trials: usize,
 }
 
@@ -292,13 +292,13 @@ impl Search<'_> {
         })
     }
 
-    fn served(&self, order: &Order) -> io::Result<Served> {
+    fn served(&self, order: &PageOrder) -> io::Result<Served> {
         served(self.pages, &places(self.pages, order)?, self.settled)
     }
 }
 
 /// What stands in the segments that change.
-fn places(pages: &Pages, order: &Order) -> io::Result<HashMap<usize, Vec<Place>>> {
+fn places(pages: &Pages, order: &PageOrder) -> io::Result<HashMap<usize, Vec<Place>>> {
     let mut all = HashMap::default();
     for (at, puts) in order.iter().enumerate() {
         if is_as_it_was(pages, at, puts) {
@@ -327,7 +327,7 @@ fn is_as_it_was(pages: &Pages, at: usize, puts: &[Put]) -> bool {
     puts.len() == range.len() && puts.iter().zip(range).all(is_same)
 }
 
-fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
+fn arrangement(pages: &Pages, order: &PageOrder, served: Served) -> Arrangement {
     let mut segments = BTreeMap::new();
     for (at, puts) in order.iter().enumerate().filter(|(at, puts)| !is_as_it_was(pages, *at, puts)) {
         let put = |put: &Put| match *put {
@@ -359,7 +359,7 @@ fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
 }
 
 /// Pages that stand elsewhere in an order: where it has them, and behind which page; none for those that are copies.
-fn displaced(pages: &Pages, order: &Order) -> BTreeMap<usize, Option<Goal>> {
+fn displaced(pages: &Pages, order: &PageOrder) -> BTreeMap<usize, Option<Goal>> {
     let mut displaced = BTreeMap::new();
     let mut put: HashSet<usize> = HashSet::new();
     for (segment, puts) in order.iter().enumerate() {
@@ -412,7 +412,7 @@ fn rising(numbers: &[usize]) -> Vec<usize> {
     all
 }
 
-fn findings(listing: &Listing, pages: &Pages, order: &Order) -> Vec<Finding> {
+fn findings(listing: &Listing, pages: &Pages, order: &PageOrder) -> Vec<Finding> {
     let displaced = displaced(pages, order);
     let mut runs: Vec<(Range<usize>, Option<Goal>)> = Vec::new();
     for (page, to) in displaced {

@@ -10,7 +10,7 @@ use super::misfits::{Affected, Histories, Troubles};
 use super::segment::LabelHasher;
 use crate::io::open_if_file;
 use crate::record::{self, EntryKind, RecordType, each_use};
-use crate::scan::order::{Role, Step};
+use crate::tsdb::replay_order::{ReplaySegment, Role};
 use crate::scan::parallel::in_order;
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use crate::scan::segment::SegmentScan;
@@ -26,7 +26,7 @@ const MOST_HISTORIES: u64 = 1 << 18;
 /// server does that, and what is read then belongs to two states.
 pub(in crate::scan) fn troubles(
     (target, listing): (&Target, &Listing),
-    steps: &[Step],
+    steps: &[ReplaySegment],
     scans: &[Vec<Option<SegmentScan>>],
     references: &References,
     settled: &Settlements,
@@ -35,9 +35,9 @@ pub(in crate::scan) fn troubles(
         return Troubles::new();
     }
     let Ok(now) = target.list() else { return Troubles::new() };
-    let file = |step: &Step| &listing.logs[step.log].segments[step.segment];
-    let replayed: Vec<Step> = steps.iter().copied().filter(|step| step.role.is_replayed()).collect();
-    let is_there = |step: &&Step| {
+    let file = |step: &ReplaySegment| &listing.logs[step.log].segments[step.segment];
+    let replayed: Vec<ReplaySegment> = steps.iter().copied().filter(|step| step.role.is_replayed()).collect();
+    let is_there = |step: &&ReplaySegment| {
         let log = &listing.logs[step.log];
         let same = now.logs.iter().find(|other| other.relative == log.relative);
         same.is_some_and(|other| other.segments.binary_search(file(step)).is_ok())
@@ -53,7 +53,7 @@ pub(in crate::scan) fn troubles(
 
     // Only a ref that is defined has a history that other segments continue.
     let histories = suspects.defined.blocks.iter().any(|block| block.used != 0);
-    let work: Vec<Step> = steps
+    let work: Vec<ReplaySegment> = steps
         .iter()
         .enumerate()
         .filter(|(at, step)| references.concerned.contains(at) || histories && step.role.is_replayed())

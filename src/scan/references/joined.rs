@@ -6,7 +6,7 @@ use foldhash::HashMap;
 
 use super::bits::RefSets;
 use super::segment::{LabelHasher, SegmentRefs};
-use crate::scan::order::Role;
+use crate::tsdb::replay_order::Role;
 use crate::scan::report::HighestRefs;
 
 /// What all segments say of refs, put together in the order of their replay.

@@ -6,7 +6,7 @@ use foldhash::{HashMap, HashSet};
 
 use super::bits::RefSets;
 use super::history::SegmentHistory;
-use crate::scan::order::Step;
+use crate::tsdb::replay_order::ReplaySegment;
 use crate::wal::segments::SegmentFile;
 
 /// Entries to which something happens.
@@ -91,7 +91,7 @@ impl Histories {
         Self { more, ..Self::default() }
     }
 
-    pub(super) fn add(&mut self, step: &Step, segment: &SegmentFile, found: SegmentHistory) {
+    pub(super) fn add(&mut self, step: &ReplaySegment, segment: &SegmentFile, found: SegmentHistory) {
         let log = step.log;
         if found.undefined_refs.count(|block| block.used) > 0 {
             let trouble = self.troubles.entry((log, Misfit::Undefined)).or_default();

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use super::bits::{BLOCK, BlockPlaces, RefSets};
 use crate::record::{self, EntryKind, Labels, RecordType, Summary};
 use crate::scan::heads::Earliest;
-use crate::scan::order::Role;
+use crate::tsdb::replay_order::Role;
 
 /// Makes a number of a label set; a clone makes the same ones.
 pub(in crate::scan) type LabelHasher = foldhash::quality::RandomState;
