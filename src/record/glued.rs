@@ -31,7 +31,7 @@ const HIGHEST_REF: u64 = 1 << 40;
 /// Time between entries of records that were written one after the other, at the most, ms.
 const YEAR: u64 = 365 * 24 * 60 * 60 * 1000;
 
-/// Where the records end that stand glued together in `record`, which does not decode to its end as one: all of them, so the
+/// Where the records end that are glued together in `record`, which does not decode to its end as one: all of them, so the
 /// last end is that of `record`. None if they are not two or more, each of a known type, with entries, and byte for byte as an
 /// encoder writes it; or if there is more than one way to see it so; or if their refs or times go together with nothing.
 #[must_use]
@@ -58,7 +58,7 @@ impl Work {
     }
 }
 
-/// From each place where a record may begin, the places where it may end: behind one of its entries, with the end of the
+/// From each place where a record may begin, the places where it may end: after one of its entries, with the end of the
 /// bytes or the type of another record there.
 fn ends_by_start(record: &[u8], work: &mut Work) -> Option<BTreeMap<usize, Vec<usize>>> {
     let mut found = BTreeMap::new();

@@ -46,7 +46,7 @@ pub use loki::is_loki;
 pub use metadata::{MetadataEntry, MetadataIter, MetadataRecord, encode_metadata};
 pub use min_valid_time::{MinValidTimeEntry, MinValidTimeIter, MinValidTimeRecord, encode_min_valid_time};
 pub use mmap_markers::{MmapMarkerEntry, MmapMarkerIter, MmapMarkersRecord, encode_mmap_markers};
-pub(crate) use runs::Run;
+pub(crate) use runs::SampleRun;
 pub(crate) use samples::encode_samples_as;
 pub use samples::{SampleEntry, SampleIter, SamplesRecord, encode_samples, encode_samples_v2};
 pub use select::{Selected, select};
@@ -63,7 +63,7 @@ pub use uses::{SeriesUse, each_use};
 
 use cursor::Cursor;
 
-/// A record, told apart by its first byte and not yet read any further.
+/// A record of which only the first byte has been read.
 #[derive(Clone, Copy, Debug)]
 pub enum Record<'a> {
     /// Of [`EntryKind::Series`].
@@ -84,7 +84,7 @@ pub enum Record<'a> {
     FloatHistograms(FloatHistogramsRecord<'a>),
     /// Of [`EntryKind::MinValidTime`].
     MinValidTime(MinValidTimeRecord<'a>),
-    /// The whole record: an empty one, or one of a type unknown to Prometheus.
+    /// All of the record: an empty one, or one of a type unknown to Prometheus.
     Unknown(&'a [u8]),
 }
 

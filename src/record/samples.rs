@@ -5,8 +5,8 @@
 //! zigzag time from the first; start timestamp; BE64 value }.
 
 use super::base::{Base, Chain};
-use super::cursor::{AtCursor, Cursor, Cut};
-use super::runs::{self, Run};
+use super::cursor::{AtCursor, Cursor, CutShort};
+use super::runs::{self, SampleRun};
 use super::{DecodeError, EntryEncoding, RecordType, put};
 
 /// A samples record of either layout.
@@ -50,7 +50,7 @@ impl<'a> SamplesRecord<'a> {
     }
 
     /// The same entries, those next to each other taken together where they can be; and how their decoding ends.
-    pub(crate) fn runs(&self, mut each: impl FnMut(Run)) -> (Cursor<'a>, Option<DecodeError>) {
+    pub(crate) fn runs(&self, mut each: impl FnMut(SampleRun)) -> (Cursor<'a>, Option<DecodeError>) {
         let mut entries = self.entries();
         loop {
             let from = entries.cursor.rest();
@@ -74,14 +74,14 @@ pub struct SampleIter<'a> {
 /// What refs and times are relative to.
 #[derive(Clone, Copy, Debug)]
 enum SampleOrigin {
-    V1(Result<Base, Cut>),
+    V1(Result<Base, CutShort>),
     V2(Option<Chain>),
 }
 
 impl SampleIter<'_> {
     /// Tells of `first`, which has been read and began where `from` does, and of what follows it and looks like it.
-    fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(Run)) {
-        let mut run = Run { first_ref: first.series_ref, count: 1, t: first.t };
+    fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(SampleRun)) {
+        let mut run = SampleRun { first_ref: first.series_ref, count: 1, t: first.t };
         let (SampleOrigin::V1(Ok(base)), Some(head)) =
             (self.origin, runs::Head::of(from, self.cursor.rest()))
         else {
@@ -96,7 +96,7 @@ impl SampleIter<'_> {
         if consecutive == 0 {
             let mut one = |ref_delta, t_delta| {
                 let (first_ref, t) = base.at(ref_delta, t_delta);
-                each(Run { first_ref, count: 1, t });
+                each(SampleRun { first_ref, count: 1, t });
             };
             done = head.each_alike(rest, &mut one);
             if done.entries == 0 {
@@ -108,7 +108,7 @@ impl SampleIter<'_> {
         self.count += done.entries;
     }
 
-    fn entry(&mut self) -> Result<SampleEntry, Cut> {
+    fn entry(&mut self) -> Result<SampleEntry, CutShort> {
         let (series_ref, t, st) = match &mut self.origin {
             SampleOrigin::V1(base) => {
                 let base = (*base)?;

@@ -27,7 +27,7 @@ pub enum Selected {
 }
 
 impl Selected {
-    /// Entries that are left out.
+    /// Entries that are dropped.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         match self {
@@ -110,7 +110,7 @@ fn chosen(record: &[u8], wanted: impl Fn(u64) -> bool, encode_all: bool) -> Sele
 
 type Encode<S> = fn(&[S], &mut Vec<u8>);
 
-/// Types 7 and 9, and 8 and 10, are written alike, and either kind of buckets may stand in both: the encoder that takes
+/// Types 7 and 9, and 8 and 10, are written alike, and either kind of buckets may be in both: the encoder that takes
 /// all, with the type as it was. Types 12 and 13 have one of their own.
 fn encode_histograms<E: Copy + Into<S>, S>(
     record_type: RecordType,
@@ -229,11 +229,11 @@ mod tests {
     #[test]
     fn what_is_left_is_written_as_if_there_had_been_nothing_else() {
         for (kind, encode) in kinds().iter().enumerate() {
-            let whole = encode(&[3, 900, 5, 901]);
-            assert_eq!(select(&whole, |_| true), Selected::All, "{kind}");
-            assert_eq!(select(&whole, |_| false), Selected::Nothing { dropped: 4 }, "{kind}");
+            let all = encode(&[3, 900, 5, 901]);
+            assert_eq!(select(&all, |_| true), Selected::All, "{kind}");
+            assert_eq!(select(&all, |_| false), Selected::Nothing { dropped: 4 }, "{kind}");
             let expected = Selected::Part { record: encode(&[3, 5]), dropped: 2 };
-            assert_eq!(select(&whole, |series_ref| series_ref < 900), expected, "{kind}");
+            assert_eq!(select(&all, |series_ref| series_ref < 900), expected, "{kind}");
             let mut refs = Vec::new();
             each_use(&encode(&[3, 5]), |one| refs.push(one.series_ref));
             assert_eq!(refs, [3, 5], "{kind}");

@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// Makes [`RecordType`] of a table: number, name of the variant, Prometheus's name (`Type.String`), the first minor version
-/// that reads it (2.30 is the oldest that is told apart), what its entries are, and how they are encoded.
+/// that reads it (2.30 is the oldest that is distinguished), what its entries are, and how they are encoded.
 macro_rules! record_types {
     ($($(#[$doc:meta])* $byte:literal $variant:ident $name:literal $since:tt $kind:ident $encoding:ident;)*) => {
         /// A record's type, which is its first byte (`Type`, `tsdb/record/record.go`).

@@ -1,4 +1,4 @@
-//! What the whole records of a segment show of the refs, labels and times in it, to judge one that is in doubt.
+//! What the intact records of a segment show of the refs, labels and times in it, to judge one that is in doubt.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,7 @@ const NEIGHBOURS: usize = 24;
 /// (`scrape/scrape.go`, `maxAheadTime`).
 const SLACK: i64 = 10 * 60 * 1000;
 
-/// Entries of one record that are looked at to tell whether its pages belong together, at the most: more than most scrapes
+/// Entries of one record that are looked at to see whether its pages belong together, at the most: more than most scrapes
 /// have. A hostile record may have as many as bytes.
 const MOST_USES: usize = 1 << 20;
 
@@ -25,7 +25,7 @@ const OUT_OF_STEP: usize = 12;
 /// In ms.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
-/// Refs, what stands next to what, and times, as whole records of one segment show them.
+/// Refs, which is next to which, and times, as intact records of one segment show them.
 #[derive(Debug, Default)]
 pub(super) struct Context {
     /// Refs that any record uses.
@@ -34,7 +34,7 @@ pub(super) struct Context {
     highest: u64,
     /// Refs that a series record defines.
     defined: HashSet<u64>,
-    /// Those refs that stand next to each other which somebody asked for.
+    /// Those refs next to each other that somebody asked for.
     pairs: Pairs,
     /// Some record has the same ref twice in a row with the same time.
     repeats: bool,
@@ -45,14 +45,14 @@ pub(super) struct Context {
 /// Why a record is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspicion {
-    /// Its pages may not stand where they stood.
+    /// Its pages may not be where they were written.
     Pages,
     /// Only what it says.
     Contents,
 }
 
 impl Context {
-    /// Of those records of a segment that are `trusted`. Of refs that stand next to each other only those that `asked`
+    /// Of those records of a segment that are `trusted`. Of refs next to each other only those that `asked`
     /// has are looked for: all of them would take memory for every sample.
     pub(super) fn of<S: ReadAt + ?Sized>(
         source: &S,
@@ -175,7 +175,7 @@ impl Context {
         refs.any(|series_ref| self.defined.contains(&series_ref) || !seen.insert(series_ref))
     }
 
-    /// Whether what whole records show speaks for a record: every ref of its samples is one of theirs, every time is
+    /// Whether what intact records show speaks for a record: every ref of its samples is one of theirs, every time is
     /// near theirs; a series has well-formed labels and a ref that no other record defines.
     pub(super) fn supports(&self, data: &[u8], offset: u64) -> bool {
         if let Decoded::Series(series) = Decoded::parse(data) {
@@ -275,7 +275,7 @@ fn around(uses: &[SeriesUse], entry: usize) -> &[SeriesUse] {
     uses.get(entry.saturating_sub(1)..(entry + OUT_OF_STEP).min(uses.len())).unwrap_or_default()
 }
 
-/// Whether pages within one uncompressed record of samples stand in each other's place: where they meet the refs jump far
+/// Whether pages within one uncompressed record of samples are in each other's place: where they meet the refs jump far
 /// ahead at one joint and back at another, at the same time, and nowhere else in the record do they go back.
 pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
     /// The beginning, the two pages, and the end.
@@ -305,14 +305,14 @@ fn entries_at_joints(record: &Record<'_>, uses: &[SeriesUse]) -> Vec<usize> {
     record.joints().map(|joint| uses.partition_point(|now| now.end <= joint)).collect()
 }
 
-/// Refs that stand next to each other, and whether ever at different times.
+/// Refs next to each other, and whether ever at different times.
 #[derive(Debug, Default)]
 pub(super) struct Pairs(HashMap<(u64, u64), Pair>);
 
 /// What is known of two refs next to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pair {
-    /// They stand so nowhere else.
+    /// They are so nowhere else.
     Unknown,
     /// They do, always with the same time.
     OneTime,

@@ -7,12 +7,12 @@
 
 use super::code::Code;
 use super::findings::of_path;
-use crate::tsdb::replay_order::ReplayOrder;
 use super::references::References;
 use super::report::{Cause, Finding, Severity, Times};
 use super::segment::{SegmentScan, Tally};
 use super::sequence::{Numbers, numbers};
 use super::words::{count, span, time};
+use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory};
 use crate::wal::segments::segment_name;
 

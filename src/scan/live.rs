@@ -3,9 +3,9 @@
 use std::cell::LazyCell;
 use std::time::{Duration, Instant};
 
-use crate::tsdb::replay_order::ReplayOrder;
 use super::report::{Dialect, Finding};
 use super::{generations, sequence};
+use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target, liveness};
 
 /// Whether anybody writes to the data directory of `target`.

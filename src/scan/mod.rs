@@ -31,7 +31,6 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use self::heads::{Defined, HeadChunks};
-use crate::tsdb::replay_order::{ReplayOrder, Role};
 use self::references::{References, SegmentRefs};
 use self::report::{
     Dialect, Finding, HeadChunkFacts, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict,
@@ -40,12 +39,13 @@ use self::segment::{SegmentScan, Tally};
 use self::settled::Settlements;
 use self::stretches::Task;
 use crate::io::Cancel;
+use crate::tsdb::replay_order::{ReplayOrder, Role};
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 
 /// How to scan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Threads to read with; as many as there are processors if it is left out.
+    /// Threads to read with; as many as there are processors if it is not given.
     pub threads: Option<NonZeroUsize>,
 }
 
@@ -92,7 +92,7 @@ pub enum ScanError {
 /// Reads all of `target`, and changes nothing.
 ///
 /// Bytes that cannot be read are findings, no errors. A segment that vanishes between listing and opening has been
-/// removed by a running Prometheus, and is left out.
+/// removed by a running Prometheus, and is skipped.
 ///
 /// # Errors
 /// If a directory cannot be listed, or a segment not be opened.
@@ -106,7 +106,7 @@ pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Resu
 /// Threads for each processor, at most: more only take memory.
 const THREADS: usize = 4;
 
-/// How many threads read where so many are asked for. 0 stands for one for each processor.
+/// How many threads read where so many are asked for. 0 means one for each processor.
 #[must_use]
 pub fn threads(asked: Option<NonZeroUsize>) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -160,16 +160,17 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     }
     let of_logs: Vec<Vec<Finding>> =
         listing.logs.iter().zip(&scans).map(|(log, scans)| findings::of_log(log, scans)).collect();
-    let whole = |log: Option<usize>| {
+    let is_intact = |log: Option<usize>| {
         log.is_none_or(|log| of_logs[log].iter().all(|finding| finding.severity != Severity::Damage))
     };
     let troubles = references::troubles((target, listing), &steps, &scans, &references, &report.settled);
     let mut of_state = sequence::of_names(listing, &order);
-    let of_numbers = generations::of_numbers(listing, &order, &scans, &references, whole(order.checkpoint));
+    let of_numbers =
+        generations::of_numbers(listing, &order, &scans, &references, is_intact(order.checkpoint));
     of_state.extend(of_numbers);
     live::forget_states_of_the_moment(target, listing, &order, &dialects, &mut of_state);
     let why = references::Why {
-        damage: !(whole(order.checkpoint) && whole(order.wal)),
+        damage: !(is_intact(order.checkpoint) && is_intact(order.wal)),
         files: of_state.iter().any(|finding| sequence::MISSING.contains(&finding.code))
             || order.checkpoint.is_some_and(|log| {
                 let is_emptied = |finding: &Finding| {
@@ -253,7 +254,7 @@ fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentSca
     }
 }
 
-/// Whether a crash leaves torn records in such a log. Checkpoints and snapshots get their name when they are whole.
+/// Whether a crash leaves torn records in such a log. Checkpoints and snapshots get their name when they are complete.
 fn may_be_torn(kind: LogKind) -> bool {
     matches!(kind, LogKind::Wal | LogKind::Wbl)
 }

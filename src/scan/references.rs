@@ -20,10 +20,10 @@ use self::joined::unknown;
 use self::misfits::{Affected, Misfit, Trouble, Troubles};
 use super::code::Code;
 use super::findings::{of_file, of_path};
-use crate::tsdb::replay_order::ReplayOrder;
 use super::report::{Cause, Dialect, Finding, Log, Lost, Severity, Times};
 use super::words::{count, span};
 use crate::record::{RecordType, ReplayedFrom};
+use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory, LogKind};
 
 impl References {

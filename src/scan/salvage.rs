@@ -34,14 +34,14 @@ pub enum Reading {
     Opaque,
 }
 
-/// What is told of a segment, in the order of offsets.
+/// What a reading of a segment reports to, in the order of offsets.
 pub trait Visitor {
-    /// Decodes a record of Prometheus's of which it is not settled yet whether it is whole. If it is,
+    /// Decodes a record of Prometheus's of which it is not settled yet whether it is intact. If it is,
     /// [`Visitor::record`] follows before the next is decoded.
     fn decode(&mut self, record: &[u8]) -> Summary {
         record::summarize(record)
     }
-    /// A record that is whole and decodes, or is of a type that Prometheus passes over.
+    /// A record that is intact and decodes, or is of a type that Prometheus skips.
     fn record(&mut self, record: &Record<'_>, contents: &Contents);
     /// Bytes that are damaged.
     fn damage(&mut self, damage: Problem);
@@ -126,7 +126,7 @@ impl<'a, S: ReadAt + ?Sized> Salvage<'a, S> {
         pass(self.source, self.length, self.reading, decisions, visitor, &mut Doubts::default());
     }
 
-    /// What the visitor is told holds only if nothing is to be decided.
+    /// What the visitor gets holds only if nothing is to be decided.
     fn decide_after<V: Visitor>(&self, visitor: &mut V) -> Decisions {
         let mut doubts = Doubts::default();
         pass(self.source, self.length, self.reading, &Decisions::default(), visitor, &mut doubts);

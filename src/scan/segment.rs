@@ -53,13 +53,13 @@ impl SegmentScan {
         self.state.as_ref().map(FileState::modified)
     }
 
-    /// Goes on with what stands behind, in the same segment.
-    pub(super) fn append(&mut self, behind: Self) {
-        self.tally.add(&behind.tally);
-        self.data_end = self.data_end.max(behind.data_end);
-        self.is_odd |= behind.is_odd;
-        if let (Some(refs), Some(behind)) = (&mut self.refs, behind.refs) {
-            refs.append(behind);
+    /// Adds what comes after it in the same segment.
+    pub(super) fn append(&mut self, after: Self) {
+        self.tally.add(&after.tally);
+        self.data_end = self.data_end.max(after.data_end);
+        self.is_odd |= after.is_odd;
+        if let (Some(refs), Some(after)) = (&mut self.refs, after.refs) {
+            refs.append(after);
         }
     }
 
@@ -146,12 +146,12 @@ impl Tally {
     }
 }
 
-/// How much older than others a record is that may stand in a page that was moved, ms. Nothing but times tells of one that
+/// How much older than others a record is that may be in a page that was moved, ms. Nothing but times shows one that
 /// is not compressed and fits by its entries.
 const LONG_BEFORE: i64 = 15 * 60 * 1000;
 
 #[derive(Debug, Default)]
-struct Found {
+struct SegmentVisitor {
     tally: Tally,
     problems: Vec<Problem>,
     odd_flags: Vec<(u64, u64)>,
@@ -162,7 +162,7 @@ struct Found {
     falls: bool,
 }
 
-impl Visitor for Found {
+impl Visitor for SegmentVisitor {
     fn decode(&mut self, record: &[u8]) -> Summary {
         let summary = match &mut self.refs {
             Some(refs) => refs.decode(record),
@@ -207,7 +207,7 @@ pub(super) fn walk_stretch(
         return Err(Doubt);
     }
     let bytes = looked_at.len();
-    let mut found = Found { refs: refs.cloned(), ..Found::default() };
+    let mut found = SegmentVisitor { refs: refs.cloned(), ..SegmentVisitor::default() };
     let mut pages = Pages::default();
     walk(walker, &file, bytes, stretch, &mut pages, &mut found)?;
     if !(found.problems.is_empty() && found.odd_flags.is_empty()) {
@@ -246,7 +246,7 @@ pub(super) fn scan(
     };
     let state = file.metadata().ok().as_ref().map(FileState::of);
     let source = Counted { file: &file, progress };
-    let visitor = || Found { refs: refs.cloned(), ..Found::default() };
+    let visitor = || SegmentVisitor { refs: refs.cloned(), ..SegmentVisitor::default() };
     let salvage = Salvage::new(&source, bytes, reading).correcting(Corrections::Sure).doubtful();
     let (mut found, decisions) = salvage.read_deciding(visitor);
     if let (Some(refs), Some(first)) =
@@ -308,10 +308,10 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
     Dialect::Prometheus
 }
 
-/// How much of a segment has been told to be read.
+/// How much of a segment has been reported as read.
 pub(super) struct Reached<'a> {
     progress: &'a dyn Progress,
-    /// Bytes that have been announced: more are never told of.
+    /// Bytes that have been announced: more are never reported.
     total: u64,
     bytes: AtomicU64,
 }
@@ -321,13 +321,13 @@ impl<'a> Reached<'a> {
         Self { progress, total, bytes: AtomicU64::new(0) }
     }
 
-    /// So many more bytes, wherever they stand.
+    /// So many more bytes, wherever they are.
     pub(super) fn add(&self, bytes: u64) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.advance(before, before.saturating_add(bytes));
     }
 
-    /// All up to there; what was told before counts as what stands first.
+    /// All up to there; what was reported before counts as what comes first.
     fn reach(&self, offset: u64) {
         let before = self.bytes.fetch_max(offset, Ordering::Relaxed);
         self.advance(before, offset);
@@ -341,7 +341,7 @@ impl<'a> Reached<'a> {
     }
 }
 
-/// A file that tells how far it has been read.
+/// A file that reports how far it has been read.
 struct Counted<'a> {
     file: &'a File,
     progress: &'a Reached<'a>,

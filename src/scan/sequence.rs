@@ -5,8 +5,8 @@
 
 use super::code::Code;
 use super::findings::{of_file, of_path};
-use crate::tsdb::replay_order::ReplayOrder;
 use super::report::{Cause, Finding, Severity};
+use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory, LogKind};
 use crate::wal::segments::segment_name;
 

@@ -1,4 +1,4 @@
-//! What stands in a data directory: which logs there are, and what lies beside them.
+//! What is in a data directory: which logs there are, and what is beside them.
 //!
 //! ```text
 //! <data>/wal/NNNNNNNN                  segments          wbl/ the same

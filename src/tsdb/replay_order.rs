@@ -1,8 +1,8 @@
 //! What Prometheus replays, and in which order: the last checkpoint, the segments above its number, then the WBL
 //! (`tsdb/head.go`, `Head.Init`; an agent the same without a WBL, `tsdb/agent/db.go`, `replayWAL`).
 
-use crate::record::{RecordType, ReplayedFrom};
 use super::{Listing, LogKind};
+use crate::record::{RecordType, ReplayedFrom};
 use crate::wal::segments::SegmentFile;
 
 /// What a segment is to a replay. In the order in which they are looked at.

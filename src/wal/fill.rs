@@ -12,7 +12,7 @@ use super::crc;
 use super::layout::{Compression, FragmentType, HEADER_SIZE, HeadByte, Header};
 use super::varint::put_uvarint;
 
-/// The whole record: the type of samples (`record.Samples`).
+/// All of the record: the type of samples (`record.Samples`).
 const EMPTY_SAMPLES: u8 = 2;
 
 /// Bytes of the smallest filling.

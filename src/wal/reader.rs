@@ -56,7 +56,7 @@ pub struct SegmentReader<S> {
     finished: bool,
     data_end: u64,
     /// Fragments of which the type is taken as it is.
-    as_they_stand: HashSet<u64>,
+    taken_as_they_are: HashSet<u64>,
 }
 
 impl<S: ReadAt> SegmentReader<S> {
@@ -83,15 +83,15 @@ impl<S: ReadAt> SegmentReader<S> {
             unreadable_reported: 0,
             finished: false,
             data_end: 0,
-            as_they_stand: HashSet::new(),
+            taken_as_they_are: HashSet::new(),
         }
     }
 
     /// Takes the fragments at these offsets as their headers have them, though with one bit of the type flipped they
     /// would fit better: for a second reading, when that has led to no record.
     #[must_use]
-    pub fn taking_as_they_stand(mut self, fragments: HashSet<u64>) -> Self {
-        self.as_they_stand = fragments;
+    pub fn taking_as_they_are(mut self, fragments: HashSet<u64>) -> Self {
+        self.taken_as_they_are = fragments;
         self
     }
 

@@ -75,7 +75,7 @@ impl Walker {
             let mut has_contents = false;
             while let Some(rest) = page.get(at..).filter(|rest| !rest.is_empty()) {
                 let Some(header) = Header::parse(rest).filter(|header| header.head.0 != 0) else {
-                    // Up to a page end; a whole header of zeros only at the end of the segment, after something.
+                    // Up to a page end; a complete header of zeros only at the end of the segment, after something.
                     let is_padding = is_zero(rest) && at > 0 && page_end.is_multiple_of(PAGE);
                     if is_padding && (rest.len() < HEADER_SIZE || page_end == length) {
                         break;

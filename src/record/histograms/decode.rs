@@ -2,14 +2,14 @@
 
 use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, is_known_schema};
 use crate::record::base::{Base, Chain};
-use crate::record::cursor::{Cursor, Cut};
+use crate::record::cursor::{Cursor, CutShort};
 use crate::record::error::ResolutionProblem;
 use crate::record::{DecodeError, Dialect, EntryEncoding};
 
 /// What the two kinds of histogram have in common.
 pub(super) trait Body<'a>: Default {
     /// Fills in as much as can be read.
-    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut>;
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort>;
     fn schema(&self) -> i32;
     fn resolution_problem(&self) -> Option<ResolutionProblem>;
     /// Whether the spans of one side speak of more buckets than it has.
@@ -18,7 +18,7 @@ pub(super) trait Body<'a>: Default {
 
 impl<'a> Histogram<'a> {
     /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
-    pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, Cut> {
+    pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, CutShort> {
         let mut histogram = Self::default();
         histogram.decode(cursor, Dialect::default())?;
         Ok(histogram)
@@ -27,7 +27,7 @@ impl<'a> Histogram<'a> {
 
 impl<'a> FloatHistogram<'a> {
     /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
-    pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, Cut> {
+    pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, CutShort> {
         let mut histogram = Self::default();
         histogram.decode(cursor, Dialect::default())?;
         Ok(histogram)
@@ -36,7 +36,7 @@ impl<'a> FloatHistogram<'a> {
 
 impl<'a> Body<'a> for Histogram<'a> {
     #[inline]
-    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort> {
         if dialect.has_hints() {
             self.hint = cursor.byte()?;
         }
@@ -71,7 +71,7 @@ impl<'a> Body<'a> for Histogram<'a> {
 
 impl<'a> Body<'a> for FloatHistogram<'a> {
     #[inline]
-    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), Cut> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort> {
         if dialect.has_hints() {
             self.hint = cursor.byte()?;
         }
@@ -108,9 +108,9 @@ impl<'a> Body<'a> for FloatHistogram<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Walk<'a> {
     pub(super) cursor: Cursor<'a>,
-    origin: Result<HistogramOrigin, Cut>,
+    origin: Result<HistogramOrigin, CutShort>,
     dialect: Dialect,
-    /// The histograms Prometheus has kept, which leaves out those of unknown schemas.
+    /// The histograms Prometheus has kept, which are those of known schemas.
     kept: u64,
 }
 
@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
     pub(super) fn new(mut cursor: Cursor<'a>, encoding: EntryEncoding, dialect: Dialect) -> Self {
         let origin = match encoding {
             EntryEncoding::V1 => Base::decode(&mut cursor).map(HistogramOrigin::V1),
-            EntryEncoding::V2 if cursor.is_empty() => Err(Cut::SHORT),
+            EntryEncoding::V2 if cursor.is_empty() => Err(CutShort::SHORT),
             EntryEncoding::V2 => {
                 Chain::decode(&mut cursor).map(|chain| HistogramOrigin::V2 { chain, started: false })
             }
@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
     fn lower_resolution<B: Body<'a>>(&self, body: &B) -> Result<(), DecodeError> {
         match self.dialect {
             Dialect::V3_7 if body.needs_more_buckets() => {
-                Err(DecodeError::after(Cut::ABSURD, self.kept, "histograms"))
+                Err(DecodeError::after(CutShort::ABSURD, self.kept, "histograms"))
             }
             Dialect::V2_30 | Dialect::V2_42 | Dialect::V3_2 | Dialect::V3_7 => Ok(()),
             Dialect::V3_9 => match body.resolution_problem() {
@@ -202,7 +202,7 @@ impl<'a> Walk<'a> {
     }
 
     #[inline]
-    fn head(&mut self) -> Result<(u64, i64, i64), Cut> {
+    fn head(&mut self) -> Result<(u64, i64, i64), CutShort> {
         match &mut self.origin {
             Ok(HistogramOrigin::V1(base)) => {
                 base.absolute(&mut self.cursor).map(|(series_ref, t)| (series_ref, t, 0))

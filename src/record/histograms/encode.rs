@@ -100,7 +100,7 @@ fn encode_v1<S: Sample>(record_type: RecordType, samples: &[S], take: fn(&S) -> 
     let Some(first) = samples.first() else {
         return;
     };
-    // Also if the first one is left out.
+    // Also if the first one is dropped.
     let (series_ref, t, _) = first.head();
     let base = Base::encode(series_ref, t, out);
     for sample in samples.iter().filter(|sample| take(sample)) {

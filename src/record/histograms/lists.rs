@@ -1,6 +1,6 @@
 //! The lists of a histogram, still in the record: spans, buckets, bounds.
 
-use crate::record::cursor::{Cursor, Cut};
+use crate::record::cursor::{Cursor, CutShort};
 use crate::record::error::ResolutionProblem;
 
 /// What a span, a bucket and a custom bound cost Prometheus each while it decodes.
@@ -30,8 +30,8 @@ impl<'a> List<'a> {
     fn decode(
         &mut self,
         cursor: &mut Cursor<'a>,
-        skip: impl Fn(&mut Cursor<'a>, u64) -> Result<(), Cut>,
-    ) -> Result<(), Cut> {
+        skip: impl Fn(&mut Cursor<'a>, u64) -> Result<(), CutShort>,
+    ) -> Result<(), CutShort> {
         let count = cursor.count()?;
         // Of the two sides of a histogram one is empty in most.
         if count == 0 {
@@ -39,7 +39,7 @@ impl<'a> List<'a> {
             return Ok(());
         }
         if cursor.is_absurd(count, ELEMENT_BYTES) {
-            return Err(Cut::ABSURD);
+            return Err(CutShort::ABSURD);
         }
         *self = Self { count, bytes: cursor.rest() };
         let start = *cursor;
@@ -109,7 +109,7 @@ macro_rules! list {
 
             fn next(&mut self) -> Option<Self::Item> {
                 self.left = self.left.checked_sub(1)?;
-                let next: fn(&mut Cursor<'_>) -> Result<$item, Cut> = $next;
+                let next: fn(&mut Cursor<'_>) -> Result<$item, CutShort> = $next;
                 next(&mut self.cursor).ok()
             }
         }
@@ -147,7 +147,7 @@ list!(
 );
 
 impl<'a> Spans<'a> {
-    pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+    pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), CutShort> {
         self.0.decode(cursor, |cursor, count| cursor.skip_varints(count.saturating_mul(2)))
     }
 
@@ -172,13 +172,13 @@ impl<'a> Spans<'a> {
 }
 
 impl<'a> Deltas<'a> {
-    pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+    pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), CutShort> {
         self.0.decode(cursor, Cursor::skip_varints)
     }
 }
 
 impl<'a> FloatBits<'a> {
-    pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Cut> {
+    pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), CutShort> {
         self.0.decode(cursor, Cursor::skip_be64)
     }
 }

@@ -130,7 +130,7 @@ fn has_an_order(kind: EntryKind) -> bool {
     }
 }
 
-/// By how much the ref goes on, and whether at the same time.
+/// By how much the ref rises, and whether at the same time.
 fn kind(a: SeriesUse, b: SeriesUse) -> (i128, bool) {
     (i128::from(b.series_ref) - i128::from(a.series_ref), a.time == b.time)
 }

@@ -6,8 +6,8 @@ use foldhash::HashMap;
 
 use super::bits::RefSets;
 use super::segment::{LabelHasher, SegmentRefs};
-use crate::tsdb::replay_order::Role;
 use crate::scan::report::HighestRefs;
+use crate::tsdb::replay_order::Role;
 
 /// What all segments say of refs, put together in the order of their replay.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ pub struct Decisions {
     pub(super) refused: HashMap<u64, &'static str>,
     pub(super) corrected: HashMap<u64, AgreedCorrection>,
     /// Fragments that are not to be read under another type.
-    pub(super) as_they_stand: HashSet<u64>,
+    pub(super) taken_as_they_are: HashSet<u64>,
 }
 
 impl Decisions {
@@ -39,12 +39,12 @@ pub(super) fn decide<S: ReadAt + ?Sized>(
     corrections: Corrections,
 ) -> Decisions {
     let mut decisions = read_and_decide(source, length, &doubts, corrections);
-    // Where another type has led to no record, the fragment may be intact as it stands.
-    let in_vain = std::mem::take(&mut decisions.as_they_stand);
+    // Where another type has led to no record, the fragment may be intact as it is.
+    let in_vain = std::mem::take(&mut decisions.taken_as_they_are);
     if !in_vain.is_empty() {
-        doubts.as_they_stand = in_vain;
+        doubts.taken_as_they_are = in_vain;
         decisions = read_and_decide(source, length, &doubts, corrections);
-        decisions.as_they_stand = doubts.as_they_stand;
+        decisions.taken_as_they_are = doubts.taken_as_they_are;
     }
     decisions
 }
@@ -59,7 +59,7 @@ fn read_and_decide<S: ReadAt + ?Sized>(
     let mut asked = Pairs::default();
     if doubts.concern_records() {
         let mut reader =
-            SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
+            SegmentReader::new(source, length).taking_as_they_are(doubts.taken_as_they_are.clone());
         while let Some(event) = reader.next() {
             if let Event::Record(record) = event
                 && record.compression == Compression::None
@@ -74,7 +74,7 @@ fn read_and_decide<S: ReadAt + ?Sized>(
     let mut unpacker = Unpacker::default();
     // A page that is a copy, by number, and the one it is a copy of; fragments of joined records that are believed.
     let (mut copies, mut used) = (HashMap::new(), HashSet::new());
-    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(doubts.as_they_stand.clone());
+    let mut reader = SegmentReader::new(source, length).taking_as_they_are(doubts.taken_as_they_are.clone());
     while let Some(event) = reader.next() {
         match event {
             Event::Record(record) => {
@@ -109,7 +109,7 @@ fn read_and_decide<S: ReadAt + ?Sized>(
                 let corrected =
                     damage.correction.and_then(|candidate| agree(&candidate, context, corrections));
                 if corrected.is_none() && matches!(damage.fault, Fault::Type(_)) {
-                    decisions.as_they_stand.insert(damage.range.start);
+                    decisions.taken_as_they_are.insert(damage.range.start);
                 }
                 decisions.corrected.extend(corrected.map(|corrected| (corrected.offset, corrected)));
             }

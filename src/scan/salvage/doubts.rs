@@ -15,14 +15,14 @@ use crate::wal::{Compression, Damage, Fault, PAGE, Record};
 pub(super) struct Doubts {
     /// A bit that could be flipped back.
     pub(super) corrections: bool,
-    /// Pages, by their number, that may not stand where they stood: records do not go on from them to the next.
+    /// Pages, by their number, that may not be where they were written: records do not continue from them to the next.
     pub(super) suspects: HashSet<u64>,
     /// Records, by their offset, that read as if a page did not belong to them.
     odd: HashSet<u64>,
-    /// Records that are begun and not gone on with.
+    /// Records that start and never continue.
     unfinished: Vec<Range<u64>>,
-    /// Fragments that do not fit as they stand, and lead to nothing under another type.
-    pub(super) as_they_stand: HashSet<u64>,
+    /// Fragments that do not fit as they are, and lead to nothing under another type.
+    pub(super) taken_as_they_are: HashSet<u64>,
     /// The last joined record of a type that nobody knows.
     unproven: Option<Range<u64>>,
 }
@@ -34,14 +34,14 @@ impl Doubts {
 
     /// Whether there may be records that they concern.
     pub(super) fn concern_records(&self) -> bool {
-        !(self.suspects.is_empty() && self.odd.is_empty() && self.as_they_stand.is_empty())
+        !(self.suspects.is_empty() && self.odd.is_empty() && self.taken_as_they_are.is_empty())
     }
 
     /// Whether that record was joined across the edge of a suspect page, or reads as if, and nothing within it
     /// proves it.
     pub(super) fn concern(&self, record: &Record<'_>) -> Option<Suspicion> {
         let suspect = |fragment: &Range<u64>| self.suspects.contains(&(fragment.start / PAGE));
-        if self.as_they_stand.contains(&record.offset) {
+        if self.taken_as_they_are.contains(&record.offset) {
             return Some(Suspicion::Pages);
         }
         if !(record.is_joined() || record.in_copy) || record.has_own_checksum {
@@ -56,7 +56,7 @@ impl Doubts {
     /// What a record shows that is taken as it is, or is a problem of its own.
     pub(super) fn look_at(&mut self, record: &Record<'_>, summary: &Summary, problem: Option<&Problem>) {
         if problem.is_some_and(|problem| !problem.glued.is_empty()) {
-            // Its fragments are whole and decode to the end: nothing is in doubt.
+            // Its fragments are intact and decode to the end: nothing is in doubt.
             return;
         }
         self.corrections |= problem.is_some() && record.compression == Compression::None;
@@ -70,7 +70,7 @@ impl Doubts {
         }
     }
 
-    /// All has been read; the last whole record ends at `tail`. A record that is begun there was cut off by a crash, and is
+    /// All has been read; the last intact record ends at `tail`. A record that starts there was cut off by a crash, and is
     /// no sign of pages in the wrong place but for a record that has nothing at all to show for itself.
     pub(super) fn finish(&mut self, tail: u64) {
         for range in std::mem::take(&mut self.unfinished) {

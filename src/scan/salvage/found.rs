@@ -41,7 +41,7 @@ pub struct Problem {
     pub range: Range<u64>,
     /// What is wrong.
     pub kind: ProblemKind,
-    /// Whole fragments elsewhere that are lost with them.
+    /// Intact fragments elsewhere that are lost with them.
     pub orphans: Vec<Range<u64>>,
     /// How many places in a row.
     pub places: u64,
@@ -60,9 +60,9 @@ pub struct Problem {
 pub enum ProblemKind {
     /// As the reader found it.
     Framing(Fault),
-    /// The record is whole and does not decode; Prometheus's words for it.
+    /// The record is intact and does not decode; Prometheus's words for it.
     Decode(String),
-    /// Fragments that are whole and do not belong together, and what shows it.
+    /// Fragments that are intact and do not belong together, and what shows it.
     Spliced(&'static str),
     /// A record of a type that Prometheus does not know, said not to be compressed, which is exactly what a compression makes.
     Flags,
@@ -159,7 +159,7 @@ pub(super) fn problem_of(record: &Record<'_>, kind: ProblemKind) -> Problem {
     }
 }
 
-/// Where the records end that are glued together in one that does not decode, and can be told apart.
+/// Where the records end that are glued together in one that does not decode, and can be separated.
 pub(super) fn glued(record: &Record<'_>) -> Vec<usize> {
     record::glued(record.data)
         .filter(|ends| context::parts_are_plausible(record.data, ends))

@@ -18,7 +18,8 @@ pub(super) fn pass<S: ReadAt + ?Sized, V: Visitor>(
     visitor: &mut V,
     doubts: &mut Doubts,
 ) {
-    let mut reader = SegmentReader::new(source, length).taking_as_they_stand(decisions.as_they_stand.clone());
+    let mut reader =
+        SegmentReader::new(source, length).taking_as_they_are(decisions.taken_as_they_are.clone());
     let mut unpacker = Unpacker::default();
     let mut problems: Vec<Problem> = Vec::new();
     while let Some(event) = reader.next() {
@@ -67,7 +68,7 @@ pub(super) fn pass<S: ReadAt + ?Sized, V: Visitor>(
     }
 }
 
-/// Tells of the problems that begin before the record, then of the record.
+/// Reports the problems that begin before the record, then the record.
 fn visitor_record<V: Visitor>(
     visitor: &mut V,
     problems: &mut Vec<Problem>,

@@ -122,7 +122,7 @@ impl<S: ReadAt> SegmentReader<S> {
         }
         let page = page_start(fragment.range.start);
         if self.has_no_flipped_bit()
-            && !self.as_they_stand.contains(&fragment.range.start)
+            && !self.taken_as_they_are.contains(&fragment.range.start)
             && let Some(head) = self.other_type(&fragment, page)
         {
             let flipped = FlippedBit {
