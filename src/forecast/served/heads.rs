@@ -237,9 +237,14 @@ impl<'a> Heads<'a> {
                     self.marker(entry.series_ref, entry.mmap_ref, in_base);
                 }
             }
-            // These are of the other log.
-            Record::Series(_) | Record::Tombstones(_) | Record::MmapMarkers(_) => {}
-            Record::Exemplars(_) | Record::Metadata(_) | Record::MinValidTime(_) | Record::Unknown(_) => {}
+            // Of the other log, or not served.
+            Record::Series(_)
+            | Record::Tombstones(_)
+            | Record::MmapMarkers(_)
+            | Record::Exemplars(_)
+            | Record::Metadata(_)
+            | Record::MinValidTime(_)
+            | Record::Unknown(_) => {}
         }
     }
 
