@@ -26,7 +26,7 @@ fn plan_of(data: &Path, changes: &[Change]) -> Plan {
     let report = scan(&target, &scan::Options::default(), &()).unwrap();
     let mut plan = repair::plan(&target, &report, None, repair::Options::default()).unwrap();
     // What they are made from is not checked by content here.
-    let step = |change: &Change| Step { change: change.clone(), mends: Vec::new(), lost: Loss::NOTHING };
+    let step = |change: &Change| Step { change: change.clone(), repairs: Vec::new(), lost: Loss::NOTHING };
     plan.steps = changes.iter().map(step).collect();
     plan
 }

@@ -6,7 +6,6 @@
 //! and on the disk, before the first change; a repair that was interrupted is finished from these.
 
 mod backup;
-mod code;
 mod copy;
 mod data;
 mod error;
@@ -19,7 +18,6 @@ mod options;
 pub mod plan;
 mod preflight;
 mod readme;
-mod series;
 mod stage;
 mod state;
 mod transaction;
@@ -34,8 +32,8 @@ pub(crate) use self::error::At;
 pub use self::error::RepairError;
 pub use self::lock::Lock;
 pub use self::options::Options;
-pub(crate) use self::series::segment as segment_of_series;
-pub(crate) use self::series::write as write_series;
+pub(crate) use self::plan::segment_of_series;
+pub(crate) use self::plan::write_series;
 pub(crate) use self::stage::{Contents, staged};
 pub(crate) use self::state::is_at_or_below;
 use self::transaction::absolute;

@@ -10,7 +10,7 @@ use std::io;
 use super::head_chunks::CHUNKS_HEAD;
 use super::misplaced;
 use super::segment::{Mending, Take, open, take_standing};
-use crate::change::plan::{Change, Loss, Mends, Step};
+use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
 use crate::record::{self, RecordType, SampleEntry, SnapshotRecord, each_use, encode_samples, encode_series};
 use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
@@ -161,18 +161,9 @@ pub(super) fn step(
     let in_logs = || logs.filter_map(|log| log.max_time).max();
     let newest = misplaced::newest(report, steps).or_else(in_logs).max(brought.newest).or(newest_chunk);
     let change = Change::Create { path, bytes: segment(series_ref, newest.unwrap_or(0))? };
-    let mends = Mends {
-        code: Code::UnknownRefs.into(),
-        offset: None,
-        end: None,
-        message: format!(
-            "samples or head chunks have refs up to {}, and no series record that is left goes so far",
-            series_ref - 1
-        ),
-        how: "one series that no query returns makes Prometheus count on from there; else new series would get these refs"
-            .to_owned(),
-    };
-    Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
+    let diagnosis = Diagnosis::RefsAboveSeries { highest: series_ref - 1 };
+    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::RefsFenced);
+    Ok(Some(Step::of(change, repaired)))
 }
 
 /// The highest ref in head chunks that stay, and the time of the last of their samples.

@@ -13,10 +13,9 @@ use std::path::Path;
 
 use super::fence::Refs;
 use super::head_chunks;
-use super::refusal::Refusal;
 use super::segment::{Mending, Take, open, take_standing};
-use super::{input, prefix, sequence};
-use crate::change::plan::{Change, Loss, Mends, Step};
+use super::{Refusal, input, prefix, sequence};
+use crate::change::plan::{Change, Diagnosis, LaterRun, RepairedFinding, Resolution, Step};
 use crate::forecast::Assumed;
 use crate::forecast::replay::Reader;
 use crate::record::{Record, each_use};
@@ -36,9 +35,10 @@ const CREDIBLE: i128 = 3_600_000_000_000;
 /// What was found, and what becomes of it.
 #[derive(Debug)]
 pub(super) struct Generations {
-    finding: Mends,
-    /// How the numbers go together, in words.
-    numbers: String,
+    code: Code,
+    diagnosis: Diagnosis,
+    /// How the numbers go together.
+    numbers: Diagnosis,
     /// The directory of the last checkpoint.
     checkpoint: String,
     /// That of the WAL.
@@ -191,58 +191,60 @@ impl Generations {
     /// What is done before all else: a segment behind a gap, for which Prometheus does not start, and so deletes nothing.
     pub(super) fn gap(&self) -> Option<Step> {
         let Way::Renumber { next, .. } = &self.way else { return None };
-        let how = "as long as the numbers have a gap, Prometheus does not start, and deletes nothing";
         let change = Change::Create { path: next.clone(), bytes: Vec::new() };
-        Some(Step { change, mends: vec![self.mended(how.to_owned())], lost: Loss::NOTHING })
+        Some(Step::of(change, self.repaired(Resolution::GapMade)))
     }
 
     /// What is done after all else. `next` is there already if it is so said.
     pub(super) fn last(&self, next_is_made: bool) -> Vec<Step> {
         match &self.way {
             Way::GoOn { missing } => {
-                let how = "Prometheus continues after the checkpoint, and not with a number that it covers";
                 let end = missing.end() - i64::from(next_is_made);
                 let paths =
                     (*missing.start()..=end).map(|index| format!("{}/{}", self.wal, segment_name(index)));
-                paths.map(|path| self.step(Change::Create { path, bytes: Vec::new() }, how)).collect()
+                let made = |path| {
+                    let change = Change::Create { path, bytes: Vec::new() };
+                    self.step(change, Resolution::SegmentsContinuedToCheckpoint)
+                };
+                paths.map(made).collect()
             }
             Way::Stay { .. } => Vec::new(),
             Way::RenameCheckpoint { to, .. } => {
                 let change = Change::Rename { from: self.checkpoint.clone(), to: to.clone() };
-                vec![self.step(change, "the checkpoint gets the number before the first segment")]
+                vec![self.step(change, Resolution::CheckpointNumberLowered)]
             }
             Way::Renumber { renames, checkpoint, .. } => {
                 let mut steps = Vec::new();
                 if let Some(to) = checkpoint {
                     let change = Change::Rename { from: self.checkpoint.clone(), to: to.clone() };
-                    steps.push(self.step(change, "the segments continue after its number"));
+                    steps.push(self.step(change, Resolution::CheckpointNumberRaised));
                 }
                 steps.extend(renames.iter().rev().map(|(from, to)| {
                     let change = Change::Rename { from: from.clone(), to: to.clone() };
-                    self.step(
-                        change,
-                        "gets a number that the checkpoint does not cover, so that it is replayed",
-                    )
+                    self.step(change, Resolution::SegmentNumberRaised)
                 }));
                 steps
             }
         }
     }
 
-    fn step(&self, change: Change, how: &str) -> Step {
+    fn step(&self, change: Change, resolution: Resolution) -> Step {
         // What was found is said once; here it is the number that matters.
-        let mends = Mends { message: self.numbers.clone(), ..self.mended(how.to_owned()) };
-        Step { change, mends: vec![mends], lost: Loss::NOTHING }
+        Step::of(change, RepairedFinding::new(self.code, self.numbers.clone(), resolution))
     }
 
-    /// The finding, mended so.
-    pub(super) fn mended(&self, how: String) -> Mends {
-        Mends { how, ..self.finding.clone() }
+    /// The finding, repaired so.
+    pub(super) fn repaired(&self, resolution: Resolution) -> RepairedFinding {
+        RepairedFinding::new(self.code, self.diagnosis.clone(), resolution)
     }
 }
 
-/// A finding's code, what it says, and what is done.
-type Found = (Code, String, Way);
+/// A finding, and what is done about it.
+struct Judged {
+    code: Code,
+    diagnosis: Diagnosis,
+    way: Way,
+}
 
 /// A checkpoint, and the WAL beside it.
 struct State<'a> {
@@ -295,18 +297,18 @@ impl<'a> State<'a> {
     }
 
     /// What is found about numbers comes to.
-    fn numbered(&self, finding: &Finding) -> Result<Found, Refusal> {
+    fn numbered(&self, finding: &Finding) -> Result<Judged, Refusal> {
         if let Some(reason) = cannot_be_numbered(self.wal) {
             return Err(reason);
         }
         let reason = Refusal::NumbersAndContents;
         let way = self.way(finding).ok_or(reason)?;
-        Ok((finding.code, finding.message.clone(), way))
+        Ok(Judged { code: finding.code, diagnosis: Diagnosis::Words(finding.message.clone()), way })
     }
 
     /// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs that are seen in it, or in
     /// the segments before them, are defined again, or that the one before has been cut, or that there are head chunks of it.
-    fn begun_behind(&self, newest: usize, chunks: usize) -> Option<Found> {
+    fn begun_behind(&self, newest: usize, chunks: usize) -> Option<Judged> {
         let before = &self.now[self.up_to(self.number).min(newest)..newest];
         let older = || std::iter::once(&self.before).chain(before).filter_map(|one| one.refs.as_ref());
         let defined = self.now[newest..].iter().flat_map(|one| one.labels.keys());
@@ -314,16 +316,14 @@ impl<'a> State<'a> {
         let last = self.wal.segments.last();
         let last = last.filter(|_| again > 0 || chunks > 0 || self.is_cut_to_nothing())?;
         let sign = if again == 0 && chunks > 0 {
-            format!("{chunks} head chunks are of a time of which no log is left")
+            LaterRun::HeadChunks(chunks as u64)
         } else {
-            format!("{again} refs before it belong to other series by now")
+            LaterRun::ReissuedRefs(again as u64)
         };
-        let message = format!(
-            "Prometheus has run since, without {}, which it cannot read: {sign}",
-            self.checkpoint.relative
-        );
+        let diagnosis =
+            Diagnosis::RunWithoutCheckpoint { checkpoint: self.checkpoint.relative.clone(), sign };
         let next = format!("{}/{}", self.wal.relative, segment_name(last.index.checked_add(1)?));
-        Some((Code::RestartedGeneration, message, Way::Stay { next }))
+        Some(Judged { code: Code::RestartedGeneration, diagnosis, way: Way::Stay { next } })
     }
 
     /// How many head chunks with refs that a start may have handed out again lie as a whole between the segments that every
@@ -364,7 +364,7 @@ impl<'a> State<'a> {
     /// What is done about it; or why it is not mended.
     fn come_to(
         mut self,
-        (code, message, way): Found,
+        Judged { code, diagnosis, way }: Judged,
         newest: usize,
         report: &Report,
     ) -> io::Result<Result<Generations, Refusal>> {
@@ -381,8 +381,12 @@ impl<'a> State<'a> {
             Way::GoOn { .. } | Way::Stay { .. } => BTreeSet::new(),
         };
         let mut generations = Generations {
-            finding: Mends { code: code.into(), offset: None, end: None, message, how: String::new() },
-            numbers: format!("{} covers all numbers up to {}", checkpoint.relative, self.number),
+            code,
+            diagnosis,
+            numbers: Diagnosis::NumbersCovered {
+                checkpoint: checkpoint.relative.clone(),
+                number: self.number,
+            },
             checkpoint: checkpoint.relative.clone(),
             wal: wal.relative.clone(),
             way,

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::segment::{Mend, Mending, Standing, is_to_be_mended};
 use crate::change::input::checksum_of_bytes;
-use crate::change::plan::{Change, Loss, Mends, Step};
+use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{Dialect, Report, Segment};
@@ -64,14 +64,11 @@ pub(super) fn steps(
             pages: Vec::new(),
             staged: None,
         };
-        let more = original.len() - now.len();
-        let how = format!(
-            "the original takes its place again, with {more} records more, and without what is damaged in it"
-        );
-        steps.push(step(change, how, lost));
+        let more_records = (original.len() - now.len()) as u64;
+        steps.push(Step { lost, ..step(change, Resolution::OriginalRestored { more_records }) });
         let bytes = target.path_of(&stray.relative).metadata()?.len();
         let aside = Change::SetAside { path: stray.relative.clone(), bytes };
-        steps.push(step(aside, "no longer needed; moved to the backup".to_owned(), Loss::NOTHING));
+        steps.push(step(aside, Resolution::OriginalNotNeeded));
     }
     Ok(steps)
 }
@@ -116,21 +113,14 @@ fn renamed_back(
     };
     let damaged = standing.problems.iter().any(is_to_be_mended);
     let lost = if damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
-    let mended = change.map(|change| step(change, "the damage in the original is repaired".to_owned(), lost));
+    let mended = change.map(|change| Step { lost, ..step(change, Resolution::OriginalRepaired) });
     let back = Change::Rename { from: original.to_owned(), to: path };
-    let how = "the original gets its name back: there is nothing in its place".to_owned();
-    Ok(mended.into_iter().chain([step(back, how, Loss::NOTHING)]).collect())
+    Ok(mended.into_iter().chain([step(back, Resolution::OriginalRenamed)]).collect())
 }
 
-fn step(change: Change, how: String, lost: Loss) -> Step {
-    let mends = Mends {
-        code: Code::InterruptedRepair.into(),
-        offset: None,
-        end: None,
-        message: "Prometheus died while it repaired this segment".to_owned(),
-        how,
-    };
-    Step { change, mends: vec![mends], lost }
+fn step(change: Change, resolution: Resolution) -> Step {
+    let code = Code::InterruptedRepair;
+    Step::of(change, RepairedFinding::new(code, Diagnosis::RepairInterrupted, resolution))
 }
 
 /// What tells the records of a segment apart: the compression may have changed.

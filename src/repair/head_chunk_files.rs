@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::Scanned;
 use super::head_chunks::{CHUNKS_HEAD, TOO_OLD, neutral};
-use super::refusal::Refusal;
-use super::salvage::left;
-use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use super::{Refusal, Scanned, repaired, unrepaired};
+use crate::change::plan::{
+    Change, Content, Diagnosis, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
+    UnrepairedFinding,
+};
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
 use crate::scan::heads::in_blocks;
@@ -42,7 +43,7 @@ pub(super) struct Steps {
     pub(super) first: Vec<Step>,
     /// What Prometheus does not start for, and its findings: lifted last, if nothing is left.
     pub(super) last: Vec<Step>,
-    lifted: Vec<Left>,
+    lifted: Vec<UnrepairedFinding>,
     /// Whether refs are left that a fence keeps from being handed out again.
     pub(super) wants_fence: bool,
     /// Whether all that has refs has gone.
@@ -76,8 +77,8 @@ pub(super) fn steps<'a>(
     }
     let mut steps = steps_of_chunks(scanned, (has_generations, forecast), found, plan)?;
     if has_generations || !(steps.first.is_empty() && steps.last.is_empty()) {
-        let reason = Refusal::OtherHeadChunksFirst;
-        plan.left.extend(misnamed.into_iter().map(|finding| left(finding, &reason)));
+        let refused = misnamed.into_iter().map(|finding| unrepaired(finding, Refusal::OtherHeadChunksFirst));
+        plan.left.extend(refused);
     } else {
         steps.first = names(scanned, &misnamed)?;
     }
@@ -98,12 +99,12 @@ fn names(scanned: &Scanned<'_>, misnamed: &[&Finding]) -> io::Result<Vec<Step>> 
         let Some(finding) = misnamed.iter().find(|finding| finding.path == path) else { continue };
         let right = file.right_name();
         if directory.join(&right).symlink_metadata().is_ok() || !taken.insert(right.clone()) {
-            let how = format!("there is a file {right}, which stays; this one goes into the backup");
-            steps.push(aside(&path, file.length, finding, &how));
+            let resolution = Resolution::HeadChunksNameTaken { name: right };
+            steps.push(aside(&path, file.length, finding, resolution));
         } else {
             let to = format!("{CHUNKS_HEAD}/{right}");
-            let mends = vec![mended(finding, &format!("it gets the name {right}"))];
-            steps.push(Step { change: Change::Rename { from: path, to }, mends, lost: Loss::NOTHING });
+            let repaired = repaired(finding, Resolution::HeadChunksRenamed { name: right });
+            steps.push(Step::of(Change::Rename { from: path, to }, repaired));
         }
     }
     Ok(steps)
@@ -137,11 +138,10 @@ fn steps_of_chunks<'a>(
         return Ok(steps);
     }
     if has_generations {
-        let reason = Refusal::HeadChunksChanged;
         let damage = found.iter().filter(|finding| finding.severity == Severity::Damage);
         let (above, rest): (Vec<_>, Vec<_>) = damage.partition(|finding| is_above(finding));
         steps.wants_fence = !above.is_empty();
-        plan.left.extend(rest.into_iter().map(|finding| left(finding, &reason)));
+        plan.left.extend(rest.into_iter().map(|finding| unrepaired(finding, Refusal::HeadChunksChanged)));
         return Ok(steps);
     }
     let mut work = Work::of(scanned, found)?;
@@ -156,7 +156,7 @@ fn steps_of_chunks<'a>(
                 .found
                 .iter()
                 .filter(|finding| finding.severity == Severity::Damage && !is_above(finding));
-            plan.left.extend(damage.map(|finding| left(finding, &reason)));
+            plan.left.extend(damage.map(|finding| unrepaired(finding, reason.clone())));
             return Ok(Steps { wants_fence: steps.wants_fence, ..Steps::default() });
         }
     }
@@ -183,21 +183,14 @@ fn all_that_hide(
     if hidden <= only || found.iter().any(is_other) {
         return Ok(None);
     }
-    let mends = Mends {
-        code: Code::HeadChunksHideSamples.into(),
-        offset: None,
-        end: None,
-        message: format!(
-            "the first head chunks of some series are gone: for the later ones Prometheus does not take {hidden} samples from the WAL"
-        ),
-        how: "all head chunks are moved to the backup; Prometheus takes their samples from the WAL"
-            .to_owned(),
-    };
+    let repaired = RepairedFinding::new(
+        Code::HeadChunksHideSamples,
+        Diagnosis::HeadChunksHideSamples { samples: hidden },
+        Resolution::AllHeadChunksSetAside,
+    );
     let listed = list_head_chunks(&scanned.target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
-    let step = |file: &HeadChunkFile| Step {
-        change: Change::SetAside { path: path_of(file), bytes: file.length },
-        mends: vec![mends.clone()],
-        lost: Loss::NOTHING,
+    let step = |file: &HeadChunkFile| {
+        Step::of(Change::SetAside { path: path_of(file), bytes: file.length }, repaired.clone())
     };
     Ok(Some(listed.files.iter().rev().map(step).collect()))
 }
@@ -209,18 +202,6 @@ fn path_of(file: &HeadChunkFile) -> String {
 fn is_above(finding: &Finding) -> bool {
     [Code::HeadChunksWithoutSeries, Code::WblWithoutSeries].contains(&finding.code)
 }
-
-fn mended(finding: &Finding, how: &str) -> Mends {
-    Mends {
-        code: finding.code.into(),
-        offset: finding.offset,
-        end: finding.end,
-        message: finding.message.clone(),
-        how: how.to_owned(),
-    }
-}
-
-const AS_LONG: Refusal = Refusal::NoStart;
 
 /// The files, what has been found of them, and chunks that no start is to take in.
 struct Work<'a> {
@@ -269,8 +250,9 @@ impl<'a> Work<'a> {
             some && all && self.is_plain(&path_of(file))
         };
         let count = self.files.iter().take_while(is_whole).count();
-        let how = "it is of a run that is gone; it goes into the backup";
-        self.files.drain(..count).map(|file| aside(&path_of(&file), file.length, finding, how)).collect()
+        let resolution = Resolution::EarlierHeadChunksSetAside;
+        let files = self.files.drain(..count);
+        files.map(|file| aside(&path_of(&file), file.length, finding, resolution.clone())).collect()
     }
 
     /// Where no log says whose chunks, or samples in the WBL, are, and none comes back, they go into the backup: new series get
@@ -302,8 +284,9 @@ impl<'a> Work<'a> {
         {
             return false;
         }
-        let how = "no log says whose they are, and new series get their refs: kept in the backup";
-        steps.extend(all.iter().rev().map(|(path, bytes)| aside(path, *bytes, finding, how)));
+        let aside =
+            |(path, bytes): &(String, u64)| aside(path, *bytes, finding, Resolution::UnassignedSetAside);
+        steps.extend(all.iter().rev().map(aside));
         true
     }
 
@@ -337,12 +320,12 @@ impl<'a> Work<'a> {
                 if ways.kept == 0 || ways.end.is_some() || file.length < HEAD_CHUNKS_HEADER.len() as u64 {
                     return Ok(self.end(at, finding, (steps, true)));
                 }
-                let how = "the header of a file of head chunks is written; what follows it stays";
                 let header = Content::Bytes(HEAD_CHUNKS_HEADER.to_vec());
                 let patches =
                     vec![Patch { offset: 0, replaces: HEAD_CHUNKS_HEADER.len() as u64, with: header }];
-                steps.last.push(self.patch(&path, Method::InPlace, patches, vec![mended(finding, how)])?);
-                steps.lifted.push(left(finding, &AS_LONG));
+                let repaired = repaired(finding, Resolution::HeadChunksHeaderWritten);
+                steps.last.push(self.patch(&path, Method::InPlace, patches, vec![repaired])?);
+                steps.lifted.push(unrepaired(finding, Refusal::NoStart));
                 if !ways.patches.is_empty() {
                     return Ok(Err(Refusal::RepairAgain));
                 }
@@ -359,17 +342,16 @@ impl<'a> Work<'a> {
                 if let Err(reason) = self.end(at + 1, finding, (steps, false)) {
                     return Ok(Err(reason));
                 }
-                let how = "the file is truncated here; Prometheus takes what followed from the WAL";
-                let (mut patches, mut mends) = (ways.patches, ways.mends);
+                let (mut patches, mut repairs) = (ways.patches, ways.repairs);
                 let end = if file.length - offset < 2 * BEGINNING { file.length } else { offset + BEGINNING };
                 patches.push(Patch { offset, replaces: end - offset, with: Content::Zeros(end - offset) });
-                mends.push(mended(finding, how));
+                repairs.push(repaired(finding, Resolution::HeadChunksTruncated));
                 let method = if patches.len() > 1 { Method::Replace } else { Method::InPlace };
-                steps.first.push(self.patch(&path, method, patches, mends)?);
+                steps.first.push(self.patch(&path, method, patches, repairs)?);
                 return Ok(Ok(()));
             }
             if !ways.patches.is_empty() {
-                rest.push(self.patch(&path, Method::Replace, ways.patches, ways.mends)?);
+                rest.push(self.patch(&path, Method::Replace, ways.patches, ways.repairs)?);
             }
         }
         Ok(Ok(()))
@@ -377,16 +359,17 @@ impl<'a> Work<'a> {
 
     /// Sets aside this file and all behind it, the last first.
     fn end(&self, at: usize, finding: &Finding, (steps, lifts): (&mut Steps, bool)) -> Result<(), Refusal> {
-        let how = "it is moved to the backup, like everything after the first fault; Prometheus takes its samples from the WAL";
         let files = self.files.get(at..).unwrap_or_default();
         steps.takes_chunks = true;
         if !files.iter().all(|file| self.is_plain(&path_of(file))) {
             return Err(Refusal::NotAFileOfHeadChunks);
         }
-        let asides = files.iter().rev().map(|file| aside(&path_of(file), file.length, finding, how));
+        let asides = files.iter().rev().map(|file| {
+            aside(&path_of(file), file.length, finding, Resolution::HeadChunksAfterFaultSetAside)
+        });
         if lifts {
             steps.last.extend(asides);
-            steps.lifted.push(left(finding, &AS_LONG));
+            steps.lifted.push(unrepaired(finding, Refusal::NoStart));
         } else {
             steps.first.extend(asides);
         }
@@ -398,7 +381,7 @@ impl<'a> Work<'a> {
         path: &str,
         method: Method,
         mut patches: Vec<Patch>,
-        mends: Vec<Mends>,
+        repairs: Vec<RepairedFinding>,
     ) -> io::Result<Step> {
         patches.sort_by_key(|patch| patch.offset);
         // Who else has this file by another name keeps it as it is.
@@ -406,7 +389,7 @@ impl<'a> Work<'a> {
         let method = if has_names { Method::Replace } else { method };
         Ok(Step {
             change: Change::Patch { path: path.to_owned(), method, patches },
-            mends,
+            repairs,
             lost: Loss::NOTHING,
         })
     }
@@ -465,20 +448,14 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        for (count, code, how) in [
-            (
-                of_others,
-                Code::HeadChunksOfOtherSeries,
-                "chunks here belong to an earlier run; Prometheus skips them from now on",
-            ),
-            (
-                twice,
-                Code::HeadChunksOutOfSequence,
-                "chunks here are there twice; Prometheus skips the second from now on",
-            ),
+        let earlier = Resolution::EarlierHeadChunksSkipped { chunks: of_others };
+        let repeated = Resolution::RepeatedHeadChunksSkipped { chunks: twice };
+        for (count, code, resolution) in [
+            (of_others, Code::HeadChunksOfOtherSeries, earlier),
+            (twice, Code::HeadChunksOutOfSequence, repeated),
         ] {
             if count > 0 {
-                ways.mends.extend(self.find(code).map(|finding| mended(finding, &format!("{count} {how}"))));
+                ways.repairs.extend(self.find(code).map(|finding| repaired(finding, resolution)));
             }
         }
         Ok(if ways.patches.is_empty() || can_pass_over { Ok(ways) } else { Err(TOO_OLD) })
@@ -492,12 +469,12 @@ struct Ways<'a> {
     kept: u64,
     /// Chunks that are passed over.
     patches: Vec<Patch>,
-    mends: Vec<Mends>,
+    repairs: Vec<RepairedFinding>,
     /// Where the first fault is.
     end: Option<(u64, &'a Finding)>,
 }
 
-fn aside(path: &str, bytes: u64, finding: &Finding, how: &str) -> Step {
+fn aside(path: &str, bytes: u64, finding: &Finding, resolution: Resolution) -> Step {
     let change = Change::SetAside { path: path.to_owned(), bytes };
-    Step { change, mends: vec![mended(finding, how)], lost: Loss::NOTHING }
+    Step::of(change, repaired(finding, resolution))
 }

@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 
+use super::Refusal;
 use super::generations::Generations;
-use super::refusal::Refusal;
 use super::segment::{Mending, Take, open, read_exact, take_standing};
-use crate::change::plan::{Change, Content, Loss, Method, Patch, Step};
+use crate::change::plan::{Change, Content, Loss, Method, Patch, Resolution, Step};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 
@@ -55,13 +55,11 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
         if patches.is_empty() {
             continue;
         }
-        let how = format!(
-            "{count} head chunks have refs that mean other series by now; Prometheus skips them from now on"
-        );
+        let resolution = Resolution::ReissuedHeadChunksSkipped { chunks: count };
         let change =
             Change::Patch { path: format!("{CHUNKS_HEAD}/{}", file.name), method: Method::Replace, patches };
         let lost = Loss::new(Some(0), Some(lost));
-        steps.push(Step { change, mends: vec![generations.mended(how)], lost });
+        steps.push(Step { change, repairs: vec![generations.repaired(resolution)], lost });
     }
     Ok(steps)
 }

@@ -5,10 +5,9 @@ use std::fs::File;
 use std::io;
 
 use super::fence::Refs;
-use super::refusal::Refusal;
-use super::salvage::mends;
 use super::segment::{Mending, Standing, is_to_be_mended, places};
-use crate::change::plan::{Change, Loss, Mends, PageRun, Plan, Step};
+use super::{Refusal, repaired};
+use crate::change::plan::{Change, Diagnosis, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::misplaced::{Arrangement, PagePut};
@@ -62,36 +61,29 @@ pub(super) fn step(
     let is_whole = !standing.problems.iter().any(is_to_be_mended);
     let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None).with(DeletionsLost::Possible) };
     let lost = lost.and(standing.lost_to_agent());
-    let mut mended: Vec<Mends> = findings
+    let mut repairs: Vec<RepairedFinding> = findings
         .iter()
         .map(|finding| {
             let page = (finding.path.clone(), finding.offset.unwrap_or(0) / PAGE);
             let is_copy = arrangement.copies.contains(&page);
-            mends(finding, how(finding, is_copy, is_whole).to_owned())
+            repaired(finding, resolution(finding, is_copy, is_whole))
         })
         .collect();
-    if mended.is_empty() {
-        mended.push(Mends {
-            code: Code::MisplacedPages.into(),
-            offset: None,
-            end: None,
-            message: "pages that belong here are elsewhere".to_owned(),
-            how: "they are put back".to_owned(),
-        });
+    if repairs.is_empty() {
+        let (diagnosis, resolution) = (Diagnosis::PagesElsewhere, Resolution::PagesMovedBack);
+        repairs.push(RepairedFinding::new(Code::MisplacedPages, diagnosis, resolution));
     }
     let (bytes, _) = mending.bytes(&file, length);
     let refs = standing.corrected_refs(&bytes)?;
-    Ok(Ok((Some(Step { change, mends: mended, lost }), refs)))
+    Ok(Ok((Some(Step { change, repairs, lost }), refs)))
 }
 
-fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
+fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
     match (finding.code, is_whole) {
-        (Code::MisplacedPages, _) if is_copy => "the copy is left out; the original stays where it is",
-        (Code::MisplacedPages, _) => "put back where it belongs",
-        (_, true) => "everything is intact once the pages are where they belong",
-        (_, false) => {
-            "the segment is rewritten with its pages where they belong, and without what is still damaged"
-        }
+        (Code::MisplacedPages, _) if is_copy => Resolution::PageCopyDropped,
+        (Code::MisplacedPages, _) => Resolution::PageMovedBack,
+        (_, true) => Resolution::IntactOncePagesFit,
+        (_, false) => Resolution::RewrittenWithPagesInPlace,
     }
 }
 
@@ -131,9 +123,7 @@ pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding
             matches!(finding.code, Code::RepeatedSeries | Code::ReissuedRefs | Code::SeriesAfterUse)
         };
         let settled = of_path.extract_if(.., is_settled);
-        step.mends.extend(settled.map(|finding| {
-            mends(finding, "once the pages are where they belong, each series is defined once".to_owned())
-        }));
+        step.repairs.extend(settled.map(|finding| repaired(finding, Resolution::SeriesDefinedOnce)));
     }
 }
 

@@ -14,7 +14,6 @@ mod partial;
 mod prefix;
 mod prometheus;
 mod record;
-mod refusal;
 mod salvage;
 mod segment;
 mod sequence;
@@ -23,10 +22,10 @@ use std::collections::HashSet;
 use std::path::Path;
 
 pub(crate) use self::record::{WithoutLabels, without_labels};
-pub use self::refusal::Refusal;
 use self::segment::{Mending, Rewritten};
+pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
-use crate::change::plan::{Change, Loss};
+use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, UnrepairedFinding};
 use crate::change::{At as _, input};
 pub use crate::change::{
     Backup, Forced, Found, Lock, Options, RepairError, Restored, Resumed, Undone, copy_logs, default_backup,
@@ -36,7 +35,7 @@ use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::io::Cancel;
 use crate::io::beneath::Place;
-use crate::scan::report::Report;
+use crate::scan::report::{Finding, Report};
 use crate::tsdb::{Listing, Target};
 pub use crate::wal::Corrections;
 pub use crate::wal::fill;
@@ -56,6 +55,28 @@ impl<'a> Scanned<'a> {
         let Options { assumed, corrections, .. } = self.options;
         let agent = assumed.agent.then_some(assumed.version);
         Mending { agent, corrections, ..Mending::of(self.report) }
+    }
+}
+
+/// A finding that is repaired so.
+fn repaired(finding: &Finding, resolution: Resolution) -> RepairedFinding {
+    RepairedFinding {
+        code: finding.code.into(),
+        offset: finding.offset,
+        end: finding.end,
+        diagnosis: Diagnosis::Words(finding.message.clone()),
+        resolution,
+    }
+}
+
+/// A finding that stays.
+fn unrepaired(finding: &Finding, refusal: Refusal) -> UnrepairedFinding {
+    UnrepairedFinding {
+        code: finding.code.into(),
+        path: finding.path.clone(),
+        offset: finding.offset,
+        end: finding.end,
+        refusal,
     }
 }
 

@@ -12,10 +12,12 @@ use std::io;
 
 use super::fence::{self, Refs};
 use super::generations::Generations;
-use super::refusal::Refusal;
 use super::segment::Mending;
-use super::{Options, Scanned, labels};
-use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use super::{Options, Refusal, Scanned, labels, unrepaired};
+use crate::change::plan::{
+    Change, Content, Diagnosis, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
+    UnrepairedFinding,
+};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
 use crate::forecast::report::{Forecast, Outcome, Start, Truncate};
@@ -35,7 +37,7 @@ pub(super) fn plan(
     let refuses = |plan: &mut Plan, reason: &Refusal| {
         plan.steps.clear();
         let damage = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
-        plan.left.extend(damage.map(|finding| super::salvage::left(finding, reason)));
+        plan.left.extend(damage.map(|finding| unrepaired(finding, reason.clone())));
         Ok(())
     };
     let Some(forecast) = forecast else {
@@ -46,10 +48,7 @@ pub(super) fn plan(
     if let Some(cut) = checkpoint::cut(&listing, forecast, assumed, Mending::of(report))? {
         match Generations::of(target, &listing, report, assumed)? {
             Ok(None) => {}
-            Ok(Some(_)) => {
-                let reason = Refusal::StartedSince;
-                return refuses(plan, &reason);
-            }
+            Ok(Some(_)) => return refuses(plan, &Refusal::StartedSince),
             Err(reason) => return refuses(plan, &reason),
         }
         // What is cut off does not define any more.
@@ -62,18 +61,17 @@ pub(super) fn plan(
         (plan.lost_series, plan.lost_series_count) = (cut.lost_series, cut.lost_refs.len() as u64);
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
         let rest = rest.filter(|finding| !is_mended(plan, finding) && !finding.path.starts_with(&cut.path));
-        let reason = Refusal::ShowsLater;
-        let rest: Vec<Left> = rest
+        let rest: Vec<UnrepairedFinding> = rest
             .filter(|finding| finding.code != Code::UnknownRefs)
-            .map(|finding| super::salvage::left(finding, &reason))
+            .map(|finding| unrepaired(finding, Refusal::ShowsLater))
             .collect();
         plan.left.extend(rest);
         // Prometheus would delete the WAL, which loses more; but that it stays is of no use without the labels.
         return labels::count(&scanned, plan);
     }
     if let Some(start) = forecast.starts.iter().find(|start| !repairs(start)) {
-        let says = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
-        return refuses(plan, &Refusal::DoesNotStart(says.to_owned()));
+        let error = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
+        return refuses(plan, &Refusal::DoesNotStart { error: error.to_owned() });
     }
     if forecast.poisoned {
         return refuses(plan, &Refusal::NeverRepairs);
@@ -84,8 +82,7 @@ pub(super) fn plan(
         for path in start.deletes.iter().rev().filter(|path| segments.contains(*path)) {
             let bytes = target.path_of(path).metadata()?.len();
             let change = Change::SetAside { path: path.clone(), bytes };
-            let how = "Prometheus deletes all segments after the damaged one; walfix moves it to the backup";
-            plan.steps.push(step(change, start, how));
+            plan.steps.push(step(change, start, Resolution::SegmentsAfterFaultSetAside));
         }
         for cut in &start.truncates {
             plan.steps.extend(cut_step(&listing, cut, assumed, start)?);
@@ -95,7 +92,8 @@ pub(super) fn plan(
         .findings
         .iter()
         .filter(|finding| finding.severity == Severity::Damage && !is_mended(plan, finding));
-    let silent: Vec<Left> = silent.map(|finding| super::salvage::left(finding, &Refusal::NotSeen)).collect();
+    let silent: Vec<UnrepairedFinding> =
+        silent.map(|finding| unrepaired(finding, Refusal::NotSeen)).collect();
     plan.left.extend(silent);
     labels::count(&scanned, plan)
 }
@@ -141,16 +139,11 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
     let keeps = reading.read_to.map_or(0, |(_, end)| end.min(length));
     let patch = Patch { offset: keeps, replaces: length - keeps, with: Content::End };
     let change = Change::Patch { path: cut.path.clone(), method: Method::InPlace, patches: vec![patch] };
-    Ok((keeps < length).then(|| step(change, start, "Prometheus keeps everything before the first fault")))
+    Ok((keeps < length).then(|| step(change, start, Resolution::TruncatedAtFault)))
 }
 
-pub(super) fn step(change: Change, start: &Start, how: &str) -> Step {
-    let mends = Mends {
-        code: Code::PrometheusRepair.into(),
-        offset: None,
-        end: None,
-        message: start.error.clone().unwrap_or_default(),
-        how: how.to_owned(),
-    };
-    Step { change, mends: vec![mends], lost: Loss::default() }
+pub(super) fn step(change: Change, start: &Start, resolution: Resolution) -> Step {
+    let diagnosis = Diagnosis::PrometheusRepairs { error: start.error.clone().unwrap_or_default() };
+    let repaired = RepairedFinding::new(Code::PrometheusRepair, diagnosis, resolution);
+    Step { lost: Loss::default(), ..Step::of(change, repaired) }
 }

@@ -7,13 +7,16 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::fence::Refs;
 use super::generations::Generations;
-use super::partial::{Instead, in_words};
-use super::refusal::Refusal;
+use super::partial::{Instead, separated};
 use super::segment::{Confused, Mend, Mending, Standing};
 use super::{
-    Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced, sequence,
+    Options, Refusal, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced,
+    repaired, sequence, unrepaired,
 };
-use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
+use crate::change::plan::{
+    Change, Content, Diagnosis, Loss, Method, Plan, Removal, RepairedFinding, Resolution, Series, Step,
+    UnrepairedFinding,
+};
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
 use crate::scan::deletions::{self, DeletionsLost};
@@ -91,8 +94,9 @@ pub(super) fn plan(
     plan.steps.extend_from_slice(&heads.first);
     let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
     misplaced::settle(report, &mut findings, plan);
-    plan.left
-        .extend(findings.into_values().flatten().map(|finding| left(finding, &why_not(target, finding))));
+    plan.left.extend(
+        findings.into_values().flatten().map(|finding| unrepaired(finding, why_not(target, finding))),
+    );
     names(target, &listing, &of_names, plan);
     heads.lift(plan);
     plan.left.extend(kept);
@@ -100,8 +104,7 @@ pub(super) fn plan(
         plan.steps.clear();
         let numbering =
             report.findings.iter().filter(|finding| generations.is_some_and(|g| g.mends(finding)));
-        let reason = Refusal::OtherDamage;
-        plan.left.extend(numbering.map(|finding| left(finding, &reason)));
+        plan.left.extend(numbering.map(|finding| unrepaired(finding, Refusal::OtherDamage)));
         return Ok(false);
     }
     let recovered = labels::recover(&scanned, generations, before, plan)?;
@@ -129,7 +132,7 @@ pub(super) fn plan(
 fn refuse(report: &Report, reason: &Refusal, plan: &mut Plan) {
     plan.steps.clear();
     let damage = report.findings.iter().filter(|finding| is_to_be_mended(finding));
-    plan.left.extend(damage.map(|finding| left(finding, reason)));
+    plan.left.extend(damage.map(|finding| unrepaired(finding, reason.clone())));
 }
 
 /// The segments of the newest generation come to be replayed, last of all.
@@ -171,7 +174,7 @@ fn snapshots(
     (generations, takes_chunks): (Option<&Generations>, bool),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
-) -> Option<Left> {
+) -> Option<UnrepairedFinding> {
     let snapshots = || report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
     if let Some(generations) = generations.filter(|generations| generations.is_begun_anew()) {
         for log in snapshots() {
@@ -179,12 +182,8 @@ fn snapshots(
                 findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
             }
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            let how = "the snapshot may be of another generation; Prometheus replays the WAL instead";
-            plan.steps.push(Step {
-                change,
-                mends: vec![generations.mended(how.to_owned())],
-                lost: Loss::NOTHING,
-            });
+            let repaired = generations.repaired(Resolution::SnapshotOfAnotherRunSetAside);
+            plan.steps.push(Step::of(change, repaired));
         }
         return None;
     }
@@ -193,36 +192,27 @@ fn snapshots(
     let (hidden, only) =
         hides.map_or((0, 0), |start| (start.hidden_by_snapshot.samples, start.only_in_snapshot.samples));
     if takes_chunks || hidden > only {
-        let message = if hidden > 0 {
-            format!(
-                "Prometheus loads this snapshot instead of the WAL, and so does not serve {hidden} samples that the WAL has"
-            )
+        let diagnosis = if hidden > 0 {
+            Diagnosis::SnapshotHidesSamples { samples: hidden }
         } else {
-            "Prometheus would load this snapshot instead of the WAL, and it does not go with what is there"
-                .to_owned()
+            Diagnosis::SnapshotDoesNotFit
         };
         for log in snapshots() {
             for findings in findings.values_mut() {
                 findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
             }
-            let mends = Mends {
-                code: Code::SnapshotHidesSamples.into(),
-                offset: None,
-                end: None,
-                message: message.clone(),
-                how: "a snapshot only saves time; Prometheus replays the WAL instead".to_owned(),
-            };
+            let (code, resolution) = (Code::SnapshotHidesSamples, Resolution::SnapshotSetAside);
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            plan.steps.push(Step { change, mends: vec![mends], lost: Loss::NOTHING });
+            plan.steps.push(Step::of(change, RepairedFinding::new(code, diagnosis.clone(), resolution)));
         }
         return None;
     }
-    let kept = snapshots().next_back().filter(|_| hidden > 0).map(|log| Left {
+    let kept = snapshots().next_back().filter(|_| hidden > 0).map(|log| UnrepairedFinding {
         code: Code::SnapshotHidesSamples.into(),
         path: log.path.clone(),
         offset: None,
         end: None,
-        reason: Refusal::SnapshotKept { hidden, only }.to_string(),
+        refusal: Refusal::SnapshotKept { hidden, only },
     });
     let first = forecast.and_then(|forecast| forecast.starts.first());
     let not_loaded = first.and_then(|start| start.snapshot_in_error.as_ref());
@@ -233,9 +223,8 @@ fn snapshots(
         }
         if of_log.iter().any(|finding| finding.severity == Severity::Damage) {
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            let how = "a snapshot only saves time; Prometheus replays the WAL instead";
-            let mends = of_log.iter().map(|finding| mends(finding, how.to_owned())).collect();
-            plan.steps.push(Step { change, mends, lost: Loss::NOTHING });
+            let repairs = of_log.iter().map(|finding| repaired(finding, Resolution::SnapshotSetAside));
+            plan.steps.push(Step { change, repairs: repairs.collect(), lost: Loss::NOTHING });
         }
     }
     kept
@@ -283,7 +272,10 @@ fn segments(
                     plan.steps.extend(step);
                     corrected = corrected.and(refs);
                 }
-                Err(reason) => plan.left.extend(of_bytes.iter().map(|finding| left(finding, &reason))),
+                Err(reason) => {
+                    let refused = of_bytes.iter().map(|finding| unrepaired(finding, reason.clone()));
+                    plan.left.extend(refused);
+                }
             }
         }
     }
@@ -362,26 +354,17 @@ fn segment_step(
             staged: None,
         },
     };
-    let mended = |finding: &&Finding| mends(finding, how(&file, &standing, &change, finding));
-    let mut mends: Vec<Mends> = findings.iter().map(mended).collect();
-    mends.extend(standing.refused().map(|(range, what)| Mends {
-        code: Code::AgentRefuses.into(),
-        offset: Some(range.start),
-        end: Some(range.end),
-        message: format!("an agent takes this record for corruption: {what}"),
-        how: "overwritten with empty records".to_owned(),
+    let repaired = |finding: &&Finding| repaired(finding, resolution(&file, &standing, &change, finding));
+    let mut repairs: Vec<RepairedFinding> = findings.iter().map(repaired).collect();
+    repairs.extend(standing.refused().map(|(range, error)| {
+        let diagnosis = Diagnosis::RefusedByAgent { error: error.to_owned() };
+        let resolution = Resolution::Removed { removal: Removal::Overwritten, deletions: false };
+        let repaired = RepairedFinding::new(Code::AgentRefuses, diagnosis, resolution);
+        RepairedFinding { offset: Some(range.start), end: Some(range.end), ..repaired }
     }));
-    if let (1.., Some(most)) = (confused.entries, mending.refs_up_to) {
-        mends.push(Mends {
-            code: Code::ReissuedRefs.into(),
-            offset: None,
-            end: None,
-            message: format!(
-                "{} entries have refs above {most}, which mean other series by now",
-                confused.entries
-            ),
-            how: "they are left out, and kept in the backup".to_owned(),
-        });
+    if let (entries @ 1.., Some(above)) = (confused.entries, mending.refs_up_to) {
+        let diagnosis = Diagnosis::ReissuedRefs { entries, above };
+        repairs.push(RepairedFinding::new(Code::ReissuedRefs, diagnosis, Resolution::EntriesDropped));
     }
     let lost = standing.lost_to_agent().and(confused.lost());
     let has_deletions = mending.agent.is_none() && !path.starts_with("wbl/");
@@ -393,30 +376,21 @@ fn segment_step(
         if is_lost { lost.with(deletions(&file, finding)) } else { lost }
     };
     let lost = findings.iter().fold(lost, |sum, finding| sum.and(of_finding(finding)));
-    Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
+    Ok(Ok((Some(Step { change, repairs, lost }), standing.corrected_refs(&file)?)))
 }
 
 /// As long as Prometheus does not start it deletes nothing. So nothing lets it start while something is left for which it
 /// would.
 fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut Plan) {
     if !plan.left.is_empty() {
-        let reason = Refusal::NoStart;
-        plan.left.extend(findings.iter().map(|finding| left(finding, &reason)));
+        plan.left.extend(findings.iter().map(|finding| unrepaired(finding, Refusal::NoStart)));
         return;
     }
     match sequence::steps(target, listing, findings) {
         Ok(steps) => plan.steps.extend(steps),
-        Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, &reason))),
-    }
-}
-
-pub(super) fn mends(finding: &Finding, how: String) -> Mends {
-    Mends {
-        code: finding.code.into(),
-        offset: finding.offset,
-        end: finding.end,
-        message: finding.message.clone(),
-        how,
+        Err(reason) => {
+            plan.left.extend(findings.iter().map(|finding| unrepaired(finding, reason.clone())));
+        }
     }
 }
 
@@ -426,69 +400,47 @@ fn deletions(file: &File, finding: &Finding) -> DeletionsLost {
     deletions::in_damage(file, &(offset..end), finding.orphans.iter().map(|&(offset, _)| offset))
 }
 
-/// Says so where what is lost was a record of tombstones.
-fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
-    if deletions(file, finding) == DeletionsLost::Certain {
-        format!("{how}; it was a record of tombstones: what it had deleted comes back")
-    } else {
-        how.to_owned()
-    }
-}
-
 /// What becomes of what is damaged.
-fn how(file: &File, standing: &Standing, change: &Change, finding: &Finding) -> String {
+fn resolution(file: &File, standing: &Standing, change: &Change, finding: &Finding) -> Resolution {
     let at = finding.offset.unwrap_or(u64::MAX);
     if standing.is_corrected(at) {
-        let how = if finding.correction.is_some() {
-            "the flipped bit is corrected"
-        } else {
-            "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks like it \
-             is one flipped bit"
-        };
-        return how.to_owned();
+        let is_sure = finding.correction.is_some();
+        return if is_sure { Resolution::BitCorrected } else { Resolution::LargeBitCorrected };
     }
-    let rest = match change {
-        Change::Patch { .. } => "; the rest is overwritten with empty records",
-        _ => "",
-    };
     match standing.instead_of(at) {
-        None => lost_tombstones(file, finding, what_comes_there(change, finding)),
-        Some(Instead::Parts(parts)) => {
-            format!(
-                "the segment is rewritten with each of these records by itself, and nothing is lost: {}",
-                in_words(parts)
-            )
-        }
-        Some(Instead::Part(part)) if part.entries == 1 => {
-            format!("its first entry is kept, which can be read{rest}")
-        }
-        Some(Instead::Part(part)) => {
-            format!("its first {} entries are kept, which can be read{rest}", part.entries)
-        }
+        None => Resolution::Removed {
+            removal: removal(change, finding),
+            deletions: deletions(file, finding) == DeletionsLost::Certain,
+        },
+        Some(Instead::Parts(parts)) => Resolution::RecordsSeparated { records: separated(parts) },
+        Some(Instead::Part(part)) => Resolution::FirstEntriesKept {
+            entries: part.entries as u64,
+            overwritten: matches!(change, Change::Patch { .. }),
+        },
     }
 }
 
 /// What comes in the place of what is lost.
-fn what_comes_there(change: &Change, finding: &Finding) -> &'static str {
+fn removal(change: &Change, finding: &Finding) -> Removal {
     let patches = match change {
         Change::Patch { patches, .. } => patches,
         Change::Rewrite { begins_with, refs_up_to: None, .. } if begins_with.is_empty() => {
-            return "the segment is rewritten without it: a hole of this size cannot be filled";
+            return Removal::RewrittenUnfillable;
         }
-        _ => return "the segment is rewritten without it",
+        _ => return Removal::Rewritten,
     };
     // They are in the order of offsets, and zeros stand at the end.
     if patches
         .last()
         .is_some_and(|last| matches!(last.with, Content::Zeros(_)) && Some(last.offset) == finding.end)
     {
-        return "the missing zeros at the end are added: they complete the record";
+        return Removal::Completed;
     }
     let up_to = |offset| patches.partition_point(|patch| patch.offset <= offset);
     let last = finding.offset.map_or(0, up_to).checked_sub(1);
     match last.and_then(|last| patches.get(last)).map(|patch| &patch.with) {
-        Some(Content::End) => "the segment ends here; nothing that can be read follows",
-        _ => "overwritten with empty records",
+        Some(Content::End) => Removal::Truncated,
+        _ => Removal::Overwritten,
     }
 }
 
@@ -500,16 +452,6 @@ fn loss(standing: &Standing, finding: &Finding) -> Loss {
         None => Loss::new(finding.lost.records, finding.lost.entries),
         // The record is still there; what else it held is not known.
         Some(Instead::Part(_)) => Loss::new(Some(0), None),
-    }
-}
-
-pub(super) fn left(finding: &Finding, reason: &Refusal) -> Left {
-    Left {
-        code: finding.code.into(),
-        path: finding.path.clone(),
-        offset: finding.offset,
-        end: finding.end,
-        reason: reason.to_string(),
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::refusal::Refusal;
-use crate::change::plan::{Change, Loss, Mends, Step};
+use super::{Refusal, repaired};
+use crate::change::plan::{Change, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
@@ -53,8 +53,7 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
             let from = log.relative_of(segment);
             let Some(finding) = names.iter().find(|finding| finding.path == from) else { continue };
             let to = format!("{}/{}", log.relative, segment_name(segment.index));
-            let how = "gets the name under which Prometheus looks for it";
-            steps.push(step(Change::Rename { from, to }, finding, how));
+            steps.push(step(Change::Rename { from, to }, finding, Resolution::SegmentRenamed));
         }
         let there: BTreeSet<i64> = log.segments.iter().map(|segment| segment.index).collect();
         for finding in numbers {
@@ -65,8 +64,8 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
             }
             steps.extend(missing.map(|number| {
                 let path = format!("{}/{}", log.relative, segment_name(number));
-                let how = "an empty segment takes the place of the missing one; its contents are not in this directory";
-                step(Change::Create { path, bytes: Vec::new() }, finding, how)
+                let change = Change::Create { path, bytes: Vec::new() };
+                step(change, finding, Resolution::EmptySegmentMade)
             }));
         }
     }
@@ -79,7 +78,7 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
         }
         let bytes = target.path_of(&finding.path).symlink_metadata().map_or(0, |metadata| metadata.len());
         let change = Change::SetAside { path: finding.path.clone(), bytes };
-        steps.push(step(change, finding, "moved out of the way"));
+        steps.push(step(change, finding, Resolution::FileMovedAway));
     }
     Ok(steps)
 }
@@ -95,18 +94,14 @@ pub(super) fn up_to_snapshot(listing: &Listing, finding: &Finding) -> Option<Vec
     if index - last > MOST {
         return None;
     }
-    let how = "an empty segment, so that the snapshot is not ahead of the WAL";
     let directory = wal.is_none().then(|| {
-        step(
-            Change::CreateDirectory { path: "wal".to_owned() },
-            finding,
-            "the WAL that the snapshot belongs to is gone",
-        )
+        let change = Change::CreateDirectory { path: "wal".to_owned() };
+        step(change, finding, Resolution::WalForSnapshotMade)
     });
     let directory = directory.into_iter();
     let segments = (last + 1..=index).map(|number| {
         let path = format!("wal/{}", segment_name(number));
-        step(Change::Create { path, bytes: Vec::new() }, finding, how)
+        step(Change::Create { path, bytes: Vec::new() }, finding, Resolution::EmptySegmentForSnapshot)
     });
     Some(directory.chain(segments).collect())
 }
@@ -125,9 +120,9 @@ fn empty_checkpoint(
         return Err(Refusal::TooManyMissing);
     }
     let path = format!("{}/checkpoint.{}", log.relative, segment_name(first - 1));
-    let how = "an empty checkpoint takes the place of the missing one; its labels are not in this directory";
+    let made = |change| step(change, finding, Resolution::EmptyCheckpointMade);
     let segment = Change::Create { path: format!("{path}/{}", segment_name(0)), bytes: Vec::new() };
-    Ok([step(Change::CreateDirectory { path }, finding, how), step(segment, finding, how)])
+    Ok([made(Change::CreateDirectory { path }), made(segment)])
 }
 
 /// The numbers that are missing in front of the segment that the finding is about.
@@ -153,13 +148,6 @@ fn missing(
     Some(numbers)
 }
 
-fn step(change: Change, finding: &Finding, how: &str) -> Step {
-    let mends = Mends {
-        code: finding.code.into(),
-        offset: finding.offset,
-        end: finding.end,
-        message: finding.message.clone(),
-        how: how.to_owned(),
-    };
-    Step { change, mends: vec![mends], lost: Loss::NOTHING }
+fn step(change: Change, finding: &Finding, resolution: Resolution) -> Step {
+    Step::of(change, repaired(finding, resolution))
 }

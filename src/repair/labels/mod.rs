@@ -44,12 +44,12 @@ use super::salvage::rewritten;
 use super::segment::{Mending, Take};
 use super::{Scanned, fence};
 use crate::change::plan::{
-    Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series,
+    Change, Diagnosis, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal,
+    RepairedFinding, Resolution, Series,
 };
 use crate::change::segment_of_series;
 use crate::forecast::min_valid_time;
 use crate::record::Record;
-use crate::repair::refusal::Refusal;
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{LogKind, list_blocks};
@@ -106,7 +106,7 @@ pub(super) fn recover(
             Ok(()) => written = refs,
             Err(reason) => {
                 let refuse =
-                    |LabelsFound { path, series }| LabelsRefused { path, series, reason: reason.to_string() };
+                    |LabelsFound { path, series }| LabelsRefused { path, series, refusal: reason.clone() };
                 labels.refused.extend(labels.found.drain(..).map(refuse));
             }
         }
@@ -190,12 +190,11 @@ impl Search<'_> {
                 Ok(up_to) => {
                     let beyond = table.labels.keys().filter(|&&series_ref| series_ref > up_to).count() as u64;
                     if beyond > 0 {
-                        let reason = Refusal::NotShownAbove(up_to);
-                        self.refuse(source, beyond, &reason);
+                        self.refuse(source, beyond, Refusal::NotShownAbove { series_ref: up_to });
                     }
                     believed.push((source, table, up_to));
                 }
-                Err(reason) => self.refuse(source, table.labels.len() as u64, &reason),
+                Err(refusal) => self.refuse(source, table.labels.len() as u64, refusal),
             }
         }
         let chosen = self.choose(&believed, wanted.refs);
@@ -213,12 +212,8 @@ impl Search<'_> {
         Ok(series)
     }
 
-    fn refuse(&mut self, source: &Source, series: u64, reason: &Refusal) {
-        self.labels.refused.push(LabelsRefused {
-            path: source.path.clone(),
-            series,
-            reason: reason.to_string(),
-        });
+    fn refuse(&mut self, source: &Source, series: u64, refusal: Refusal) {
+        self.labels.refused.push(LabelsRefused { path: source.path.clone(), series, refusal });
     }
 
     /// For each ref the hash of its labels, and the first source that has them; none where sources differ.
@@ -248,7 +243,7 @@ impl Search<'_> {
             self.labels.refused.push(LabelsRefused {
                 path: paths.join(", "),
                 series: differ,
-                reason: Refusal::Disagree.to_string(),
+                refusal: Refusal::Disagree,
             });
         }
         chosen
@@ -282,8 +277,7 @@ impl Search<'_> {
             *by_source.entry(source).or_default() += 1;
         }
         for (source, series) in by_source {
-            let reason = Refusal::SameLabels;
-            self.refuse(believed[source].0, series, &reason);
+            self.refuse(believed[source].0, series, Refusal::SameLabels);
         }
         writable
     }
@@ -342,7 +336,7 @@ impl Take for Samples<'_> {
 /// Up to which ref a source is believed, or why it is not.
 fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Refusal> {
     if let Some(series_ref) = table.contradicts {
-        return Err(Refusal::OtherSeries(series_ref));
+        return Err(Refusal::OtherSeries { series_ref });
     }
     if witness.differs {
         return Err(Refusal::OtherPeriod);
@@ -375,21 +369,14 @@ fn write(
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
         return Ok(Err(Refusal::SnapshotInFirst));
     }
-    let mended = Mends {
-        code: Code::UnknownRefs.into(),
-        offset: None,
-        end: None,
-        message: format!("the series records of {} series are lost", series.len()),
-        how: format!(
-            "their labels are written before everything that uses them; they are in {}",
-            found.iter().map(|found| found.path.as_str()).collect::<Vec<_>>().join(", ")
-        ),
-    };
+    let diagnosis = Diagnosis::SeriesRecordsLost { series: series.len() as u64 };
+    let sources = found.iter().map(|found| found.path.clone()).collect();
+    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::LabelsWritten { sources });
     let Some(path) = &first.from else {
         let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
         let Some(step) = made else { return Ok(Err(Refusal::FirstIsMade)) };
         step.change = Change::Create { path: first.path.clone(), bytes: segment_of_series(&series)? };
-        step.mends.push(mended);
+        step.repairs.push(repaired);
         return Ok(Ok(()));
     };
     let of_it = |change: &Change| match change {
@@ -402,7 +389,7 @@ fn write(
         && let Change::Rewrite { begins_with, .. } = &mut step.change
     {
         *begins_with = series;
-        step.mends.push(mended);
+        step.repairs.push(repaired);
         return Ok(Ok(()));
     }
     let mending = first.mending(scanned.mending());
@@ -410,7 +397,7 @@ fn write(
         Ok(step) => step,
         Err(reason) => return Ok(Err(reason)),
     };
-    step.mends.push(mended);
+    step.repairs.push(repaired);
     match at {
         Some(at) => {
             // What was known of the loss is known by the findings, which a renamed original has not.

@@ -13,9 +13,8 @@ use foldhash::{HashMap, HashSet};
 use super::layout::{Layout, Part};
 use super::survivors::Survivors;
 use crate::change::Backup;
-use crate::change::plan::{Change, LabelsRefused, SeriesLabels};
+use crate::change::plan::{Change, LabelsRefused, Refusal, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
-use crate::repair::refusal::Refusal;
 use crate::repair::segment::{Mending, Take, take_standing};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
@@ -121,8 +120,8 @@ fn backups(target: &Target, sources: &mut Vec<Source>, refused: &mut Vec<LabelsR
             match Backup::open(&path) {
                 Ok(backup) => Some(of_backup(&backup)?),
                 Err(error) => {
-                    let reason = Refusal::CannotRead(error.to_string()).to_string();
-                    refused.push(LabelsRefused { path: name.clone(), series: 0, reason });
+                    let refusal = Refusal::CannotRead { error: error.to_string() };
+                    refused.push(LabelsRefused { path: name.clone(), series: 0, refusal });
                     None
                 }
             }

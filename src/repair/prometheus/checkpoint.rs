@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::super::fence::Refs;
-use super::super::plan::{Change, Content, Loss, Method, Patch, Step};
+use super::super::plan::{Change, Content, Loss, Method, Patch, Resolution, Step};
 use super::super::prefix;
 use super::super::segment::{Mending, Take, open, take_standing};
 use crate::forecast::Assumed;
@@ -69,8 +69,7 @@ pub(super) fn cut(
                 Patch { offset: end.min(length), replaces: length.saturating_sub(end), with: Content::End };
             Change::Patch { path, method: Method::InPlace, patches: vec![end_here] }
         };
-        let how = "the checkpoint ends where Prometheus stops reading it, and the WAL stays";
-        cut.steps.push(super::step(change, start, how));
+        cut.steps.push(super::step(change, start, Resolution::CheckpointTruncated));
     }
     if let Some(step) = cut.steps.last_mut() {
         step.lost = lost;

@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::ser::{Error as _, SerializeSeq as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::plan::hex;
+use super::hex;
 use crate::record::{LabelSet, Labels, RecordType, encode_labels, parse_labels};
 use crate::wal::Compression;
 use crate::wal::writer::SegmentWriter;
