@@ -11,9 +11,10 @@ use std::hash::BuildHasher as _;
 use std::io;
 use std::path::Path;
 
-use super::fence::Refs;
+use super::no_step::NoStep;
+use super::refs::RefBounds;
 use super::head_chunks;
-use super::segment::{Mending, Take, open, take_standing};
+use super::segment::{SegmentRules, RecordSink, open, read_repaired};
 use super::{Refusal, input, prefix, sequence};
 use crate::change::plan::{Change, Diagnosis, LaterRun, RepairedFinding, Resolution, Step};
 use crate::forecast::Assumed;
@@ -44,7 +45,7 @@ pub(super) struct Generations {
     /// That of the WAL.
     wal: String,
     way: Way,
-    /// Refs that the newest generation has handed out.
+    /// RefBounds that the newest generation has handed out.
     pub(super) defined: HashSet<u64>,
     /// The highest ref that means the same everywhere, if the newest generation has handed out higher ones.
     pub(super) common: Option<u64>,
@@ -58,7 +59,7 @@ pub(super) struct Generations {
     /// Segments of the WBL that the newest generation has written.
     pub(super) own_wbl: Vec<String>,
     /// The highest refs that are defined in what stays, and seen anywhere.
-    pub(super) refs: Refs,
+    pub(super) refs: RefBounds,
     /// The times of the newest sample in the checkpoint, and of the oldest in the newest generation, ms.
     pub(super) times: (Option<i64>, Option<i64>),
 }
@@ -83,33 +84,28 @@ impl Generations {
         listing: &Listing,
         report: &Report,
         assumed: Assumed,
-    ) -> io::Result<Result<Option<Self>, Refusal>> {
+    ) -> Result<Option<Self>, NoStep> {
         let found = report.findings.iter().find(|finding| finding.is_of_generations());
         let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
-        let (Some((at, number)), Some(wal)) = (listing.last_checkpoint(), wal) else { return Ok(Ok(None)) };
+        let (Some((at, number)), Some(wal)) = (listing.last_checkpoint(), wal) else { return Ok(None) };
         let checkpoint = &listing.logs[at];
         let mut segments = listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot);
         if segments.any(|log| log.segments.iter().any(|segment| !segment.path.is_file())) {
-            let reason = Refusal::SegmentIsNoFile;
-            return Ok(if found.is_some() { Err(reason) } else { Ok(None) });
+            return if found.is_some() { Err(Refusal::SegmentIsNoFile.into()) } else { Ok(None) };
         }
         let stop = stop(checkpoint, assumed)?;
         if found.is_none() && stop.is_none() {
-            return Ok(Ok(None));
+            return Ok(None);
         }
-        let state = State::read(listing, (checkpoint, number), wal, stop, Mending::of(report))?;
+        let state = State::read(listing, (checkpoint, number), wal, stop, SegmentRules::of(report))?;
         let newest = state.newest(found);
         let found = if let Some(finding) = found {
-            state.numbered(finding).map(Some)
+            Some(state.numbered(finding)?)
         } else {
             let strange = state.chunks_of_a_run_that_is_gone(target, report, newest)?;
-            Ok(state.begun_behind(newest, strange))
+            state.begun_behind(newest, strange)
         };
-        match found {
-            Ok(Some(found)) => Ok(state.come_to(found, newest, report)?.map(Some)),
-            Ok(None) => Ok(Ok(None)),
-            Err(reason) => Ok(Err(reason)),
-        }
+        found.map(|found| state.come_to(found, newest, report)).transpose()
     }
 
     /// Whether refs may have been handed out again.
@@ -267,7 +263,7 @@ impl<'a> State<'a> {
         (checkpoint, number): (&'a LogDirectory, i64),
         wal: &'a LogDirectory,
         stop: Option<Stop>,
-        mending: Mending<'_>,
+        mending: SegmentRules<'_>,
     ) -> io::Result<Self> {
         let before = Definitions::of(&checkpoint.segments, mending, Definitions::with_refs)?;
         let mut now = Vec::new();
@@ -367,7 +363,7 @@ impl<'a> State<'a> {
         Judged { code, diagnosis, way }: Judged,
         newest: usize,
         report: &Report,
-    ) -> io::Result<Result<Generations, Refusal>> {
+    ) -> Result<Generations, NoStep> {
         let Self { checkpoint, wal, .. } = self;
         let all = std::iter::once(&self.before).chain(&self.now);
         let highest = all.filter_map(|one| one.highest).max();
@@ -396,13 +392,13 @@ impl<'a> State<'a> {
             confused: BTreeMap::new(),
             brought_back,
             own_wbl: Vec::new(),
-            refs: Refs { defined: None, used: highest.max(report.refs.defined).max(report.refs.unknown) },
+            refs: RefBounds { defined: None, used: highest.max(report.refs.defined).max(report.refs.unknown) },
             times: (self.before.max_time, None),
         };
         if generations.are_several() {
             let own = &self.now[newest..];
             if let Some(reason) = are_mixed(&wal.segments[newest..], own) {
-                return Ok(Err(reason));
+                return Err(reason.into());
             }
             generations.defined = own.iter().flat_map(|one| one.labels.keys().copied()).collect();
             generations.common = self.common(&generations.defined, newest);
@@ -418,7 +414,7 @@ impl<'a> State<'a> {
         let kept = self.before.labels.keys().filter(stays).max().copied();
         let now = if generations.are_several() { self.now.split_off(newest) } else { self.now };
         generations.refs.defined = now.iter().flat_map(|one| one.labels.keys().copied()).max().max(kept);
-        Ok(Ok(generations))
+        Ok(generations)
     }
 
     /// The highest ref that means the same everywhere, where the newest generation has handed out these.
@@ -484,8 +480,8 @@ struct Definitions {
     max_time: Option<i64>,
 }
 
-impl Take for Definitions {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Definitions {
+    fn record(&mut self, record: &[u8]) {
         if let Record::Series(series) = Record::parse(record) {
             let hasher = foldhash::quality::FixedState::default();
             for entry in series.entries().flatten() {
@@ -508,14 +504,14 @@ impl Definitions {
         Self { refs: Some(HashSet::new()), ..Self::default() }
     }
 
-    fn of(segments: &[SegmentFile], mending: Mending<'_>, new: fn() -> Self) -> io::Result<Self> {
+    fn of(segments: &[SegmentFile], mending: SegmentRules<'_>, new: fn() -> Self) -> io::Result<Self> {
         let mut all = new();
         for segment in segments {
             let (file, length) = match open(&segment.path) {
                 Err(error) if crate::io::is_no_file(&error) => continue,
                 opened => opened?,
             };
-            let one = take_standing(&file, length, mending, new);
+            let one = read_repaired(&file, length, mending, new);
             for (series_ref, labels) in one.labels {
                 all.labels.entry(series_ref).or_insert(labels);
             }

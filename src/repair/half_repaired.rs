@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use super::segment::{Mend, Mending, Standing, is_to_be_mended};
+use super::segment::{SegmentChange, SegmentRules, SalvagedSegment, needs_repair};
 use crate::change::input::checksum_of_bytes;
 use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
@@ -23,7 +23,7 @@ pub(super) fn steps(
     target: &Target,
     listing: &Listing,
     report: &Report,
-    mending: Mending<'_>,
+    mending: SegmentRules<'_>,
 ) -> io::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for stray in listing.strays.iter().filter(|stray| stray.kind == StrayKind::Repair) {
@@ -83,7 +83,7 @@ fn renamed_back(
     target: &Target,
     original: &str,
     path: String,
-    mending: Mending<'_>,
+    mending: SegmentRules<'_>,
 ) -> io::Result<Vec<Step>> {
     let full = target.path_of(original);
     if !is_file(&full) {
@@ -91,14 +91,14 @@ fn renamed_back(
     }
     let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
-    let standing = Standing::of(&file, length, mending);
+    let standing = SalvagedSegment::of(&file, length, mending);
     if standing.is_in_flux() || standing.has_too_large() {
         return Ok(Vec::new());
     }
     let change = match standing.mend(&file)? {
-        Mend::Nothing => None,
-        Mend::Patch { method, patches } => Some(Change::Patch { path: original.to_owned(), method, patches }),
-        Mend::Rewrite { records } => Some(Change::Rewrite {
+        SegmentChange::Nothing => None,
+        SegmentChange::Patch { method, patches } => Some(Change::Patch { path: original.to_owned(), method, patches }),
+        SegmentChange::Rewrite { records } => Some(Change::Rewrite {
             path: original.to_owned(),
             from: None,
             bytes: length,
@@ -111,7 +111,7 @@ fn renamed_back(
             staged: None,
         }),
     };
-    let damaged = standing.problems.iter().any(is_to_be_mended);
+    let damaged = standing.problems.iter().any(needs_repair);
     let lost = if damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
     let mended = change.map(|change| Step { lost, ..step(change, Resolution::OriginalRepaired) });
     let back = Change::Rename { from: original.to_owned(), to: path };
@@ -137,13 +137,13 @@ impl Visitor for Records {
     }
 
     fn damage(&mut self, damage: Problem) {
-        self.damaged |= is_to_be_mended(&damage);
+        self.damaged |= needs_repair(&damage);
         // A record that is put right counts among those that are written.
         self.checksums.extend(damage.correction.map(|_| String::new()));
     }
 }
 
-fn records(target: &Target, path: &str, mending: Mending<'_>) -> io::Result<Records> {
+fn records(target: &Target, path: &str, mending: SegmentRules<'_>) -> io::Result<Records> {
     let path = target.path_of(path);
     let file = match crate::io::open(&path) {
         Err(error) if crate::io::is_no_file(&error) => return Ok(Records::default()),

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::head_chunks::{CHUNKS_HEAD, TOO_OLD, neutral};
+use super::no_step::NoStep;
 use super::{Refusal, Scanned, repaired, unrepaired};
 use crate::change::plan::{
     Change, Content, Diagnosis, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
@@ -151,7 +152,8 @@ fn steps_of_chunks<'a>(
     } else {
         steps.wants_fence =
             work.find(Code::HeadChunksWithoutSeries).or_else(|| work.find(Code::WblWithoutSeries)).is_some();
-        if let Err(reason) = work.files(&mut rest, &mut steps)? {
+        if let Err(no_step) = work.files(&mut rest, &mut steps) {
+            let reason = no_step.refusal()?;
             let damage = work
                 .found
                 .iter()
@@ -291,7 +293,7 @@ impl<'a> Work<'a> {
     }
 
     /// Goes through the files up to the first fault; or why nothing is done.
-    fn files(&self, rest: &mut Vec<Step>, steps: &mut Steps) -> io::Result<Result<(), Refusal>> {
+    fn files(&self, rest: &mut Vec<Step>, steps: &mut Steps) -> Result<(), NoStep> {
         let mut last: HashMap<u64, (i64, i64, u16)> = HashMap::new();
         let mut before: Option<i64> = None;
         for (at, file) in self.files.iter().enumerate() {
@@ -302,23 +304,20 @@ impl<'a> Work<'a> {
             let has_gap = before.is_some_and(|before| before.wrapping_add(1) != file.index);
             before = Some(file.index);
             if has_gap && let Some(finding) = of_file(Code::HeadChunksNotSequential) {
-                return Ok(self.end(at, finding, (steps, true)));
+                return Ok(self.end(at, finding, (steps, true))?);
             }
             let header = of_file(Code::HeadChunksHeader);
             if !self.is_plain(&path) {
                 // A link is opened as Prometheus opens it.
                 if header.is_some() || of_file(Code::DamagedHeadChunk).is_some() {
-                    return Ok(Err(Refusal::NoFile));
+                    return Err(Refusal::NoFile.into());
                 }
                 continue;
             }
-            let ways = match self.chunks(file, &mut last)? {
-                Ok(ways) => ways,
-                Err(reason) => return Ok(Err(reason)),
-            };
+            let ways = self.chunks(file, &mut last)?;
             if let Some(finding) = header {
                 if ways.kept == 0 || ways.end.is_some() || file.length < HEAD_CHUNKS_HEADER.len() as u64 {
-                    return Ok(self.end(at, finding, (steps, true)));
+                    return Ok(self.end(at, finding, (steps, true))?);
                 }
                 let header = Content::Bytes(HEAD_CHUNKS_HEADER.to_vec());
                 let patches =
@@ -327,34 +326,32 @@ impl<'a> Work<'a> {
                 steps.last.push(self.patch(&path, Method::InPlace, patches, vec![repaired])?);
                 steps.lifted.push(unrepaired(finding, Refusal::NoStart));
                 if !ways.patches.is_empty() {
-                    return Ok(Err(Refusal::RepairAgain));
+                    return Err(Refusal::RepairAgain.into());
                 }
                 continue;
             }
             if let Some((offset, finding)) = ways.end {
                 if ways.kept == 0 && ways.patches.is_empty() {
-                    return Ok(self.end(at, finding, (steps, false)));
+                    return Ok(self.end(at, finding, (steps, false))?);
                 }
                 // What stays would hide what the WAL has of the time before.
                 if self.scanned.report.head_chunks.may_lack_first && rest.is_empty() {
-                    return Ok(self.end(0, finding, (steps, false)));
+                    return Ok(self.end(0, finding, (steps, false))?);
                 }
-                if let Err(reason) = self.end(at + 1, finding, (steps, false)) {
-                    return Ok(Err(reason));
-                }
+                self.end(at + 1, finding, (steps, false))?;
                 let (mut patches, mut repairs) = (ways.patches, ways.repairs);
                 let end = if file.length - offset < 2 * BEGINNING { file.length } else { offset + BEGINNING };
                 patches.push(Patch { offset, replaces: end - offset, with: Content::Zeros(end - offset) });
                 repairs.push(repaired(finding, Resolution::HeadChunksTruncated));
                 let method = if patches.len() > 1 { Method::Replace } else { Method::InPlace };
                 steps.first.push(self.patch(&path, method, patches, repairs)?);
-                return Ok(Ok(()));
+                return Ok(());
             }
             if !ways.patches.is_empty() {
                 rest.push(self.patch(&path, Method::Replace, ways.patches, ways.repairs)?);
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Sets aside this file and all behind it, the last first.
@@ -399,7 +396,7 @@ impl<'a> Work<'a> {
         &self,
         file: &HeadChunkFile,
         last: &mut HashMap<u64, (i64, i64, u16)>,
-    ) -> io::Result<Result<Ways<'a>, Refusal>> {
+    ) -> Result<Ways<'a>, NoStep> {
         let path = path_of(file);
         let source = crate::io::open(&self.scanned.target.path_of(&path))?;
         let can_pass_over = self.scanned.options.assumed.version.passes_over_unknown_encodings();
@@ -436,7 +433,7 @@ impl<'a> Work<'a> {
                     ways.kept += 1;
                 }
                 Some(Err(HeadChunkError::Unreadable(_))) => {
-                    return Ok(Err(Refusal::DiskFails));
+                    return Err(Refusal::DiskFails.into());
                 }
                 Some(Err(_)) => {
                     let is_it =
@@ -458,7 +455,7 @@ impl<'a> Work<'a> {
                 ways.repairs.extend(self.find(code).map(|finding| repaired(finding, resolution)));
             }
         }
-        Ok(if ways.patches.is_empty() || can_pass_over { Ok(ways) } else { Err(TOO_OLD) })
+        if ways.patches.is_empty() || can_pass_over { Ok(ways) } else { Err(TOO_OLD.into()) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 
 use super::Refusal;
 use super::generations::Generations;
-use super::segment::{Mending, Take, open, read_exact, take_standing};
+use super::segment::{SegmentRules, RecordSink, open, read_exact, read_repaired};
 use crate::change::plan::{Change, Content, Loss, Method, Patch, Resolution, Step};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
@@ -75,8 +75,8 @@ pub(super) fn count(target: &Target, is_wanted: impl Fn(&HeadChunk) -> bool) -> 
 #[derive(Default)]
 struct Marked(HashSet<(u64, u64)>);
 
-impl Take for Marked {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Marked {
+    fn record(&mut self, record: &[u8]) {
         if let Record::MmapMarkers(markers) = Record::parse(record) {
             self.0.extend(markers.entries().flatten().map(|marker| (marker.series_ref, marker.mmap_ref)));
         }
@@ -91,7 +91,7 @@ fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64
             Err(error) if crate::io::is_no_file(&error) => continue,
             opened => opened?,
         };
-        all.extend(take_standing(&file, length, Mending::default(), Marked::default).0);
+        all.extend(read_repaired(&file, length, SegmentRules::default(), Marked::default).0);
     }
     Ok(all)
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
-use super::fence::Refs;
-use super::segment::{Mending, Standing, is_to_be_mended, places};
+use super::no_step::NoStep;
+use super::refs::RefBounds;
+use super::segment::{SegmentRules, SalvagedSegment, needs_repair, places};
 use super::{Refusal, repaired};
 use crate::change::plan::{Change, Diagnosis, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
@@ -23,18 +24,18 @@ const MOST_FOREIGN: usize = 4096;
 pub(super) fn step(
     target: &Target,
     path: &str,
-    mending: Mending<'_>,
+    mending: SegmentRules<'_>,
     findings: &[&Finding],
     (puts, arrangement): (&[PagePut], &Arrangement),
-) -> io::Result<Result<(Option<Step>, Refs), Refusal>> {
+) -> Result<(Option<Step>, RefBounds), NoStep> {
     let full = target.path_of(path);
     if full.is_symlink() {
-        return Ok(Err(Refusal::LinkToSegment));
+        return Err(Refusal::LinkToSegment.into());
     }
     let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
     let Some(pages) = runs(target, puts)? else {
-        return Ok(Err(Refusal::ForeignPages));
+        return Err(Refusal::ForeignPages.into());
     };
     let mut change = Change::Rewrite {
         path: path.to_owned(),
@@ -49,16 +50,16 @@ pub(super) fn step(
         staged: None,
     };
     let places = places(&change);
-    let mending = Mending { places: places.as_deref(), ..mending };
-    let standing = Standing::of(&file, length, mending);
+    let mending = SegmentRules { places: places.as_deref(), ..mending };
+    let standing = SalvagedSegment::of(&file, length, mending);
     if standing.is_in_flux() || standing.has_too_large() {
-        return Ok(Err(Refusal::NotAllReadable));
+        return Err(Refusal::NotAllReadable.into());
     }
     let blanks = places.iter().flatten().filter(|place| **place == Place::Blank).count() as u64;
     if let Change::Rewrite { records, .. } = &mut change {
         *records = standing.kept_records().saturating_sub(blanks);
     }
-    let is_whole = !standing.problems.iter().any(is_to_be_mended);
+    let is_whole = !standing.problems.iter().any(needs_repair);
     let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None).with(DeletionsLost::Possible) };
     let lost = lost.and(standing.lost_to_agent());
     let mut repairs: Vec<RepairedFinding> = findings
@@ -75,7 +76,7 @@ pub(super) fn step(
     }
     let (bytes, _) = mending.bytes(&file, length);
     let refs = standing.corrected_refs(&bytes)?;
-    Ok(Ok((Some(Step { change, repairs, lost }), refs)))
+    Ok((Some(Step { change, repairs, lost }), refs))
 }
 
 fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
@@ -100,9 +101,9 @@ fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
 
 /// The highest refs after these steps, if they put pages back: what was read before of pages that did not follow one another
 /// says nothing.
-pub(super) fn refs(report: &Report, steps: &[Step]) -> Option<Refs> {
+pub(super) fn refs(report: &Report, steps: &[Step]) -> Option<RefBounds> {
     arranged(report, steps)
-        .map(|Arrangement { refs: (defined, used), .. }| Refs { defined: *defined, used: *used })
+        .map(|Arrangement { refs: (defined, used), .. }| RefBounds { defined: *defined, used: *used })
 }
 
 /// The time of the newest record after these steps, ms, if they put pages back.

@@ -9,20 +9,24 @@ mod head_chunk_files;
 mod head_chunks;
 mod labels;
 mod misplaced;
+mod no_step;
 mod orphans;
 mod partial;
 mod prefix;
 mod prometheus;
 mod record;
+mod refs;
 mod salvage;
 mod segment;
+mod segments;
 mod sequence;
+mod snapshots;
 
 use std::collections::HashSet;
 use std::path::Path;
 
 pub(crate) use self::record::{WithoutLabels, without_labels};
-use self::segment::{Mending, Rewritten};
+use self::segment::{SegmentRules, RewrittenSegments};
 pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
 use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, UnrepairedFinding};
@@ -35,7 +39,8 @@ use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::io::Cancel;
 use crate::io::beneath::Place;
-use crate::scan::report::{Finding, Report};
+use crate::scan::code::Code;
+use crate::scan::report::{Finding, Report, Severity};
 use crate::tsdb::{Listing, Target};
 pub use crate::wal::Corrections;
 pub use crate::wal::fill;
@@ -51,11 +56,24 @@ struct Scanned<'a> {
 
 impl<'a> Scanned<'a> {
     /// How the logs are mended.
-    fn mending(&self) -> Mending<'a> {
+    fn mending(&self) -> SegmentRules<'a> {
         let Options { assumed, corrections, .. } = self.options;
         let agent = assumed.agent.then_some(assumed.version);
-        Mending { agent, corrections, ..Mending::of(self.report) }
+        SegmentRules { agent, corrections, ..SegmentRules::of(self.report) }
     }
+}
+
+/// Damage; and what is none, but makes Prometheus speak of corruption: a torn tail.
+fn is_to_be_repaired(finding: &Finding) -> bool {
+    finding.severity == Severity::Damage
+        || finding.severity == Severity::Note
+            && finding.offset.is_some()
+            && finding.code != Code::TrailingZeros
+            && is_about_bytes(finding)
+}
+
+fn is_about_bytes(finding: &Finding) -> bool {
+    finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
 }
 
 /// A finding that is repaired so.
@@ -136,7 +154,7 @@ fn sketch(
 
 /// Settles the bytes of the files that the plan writes as a whole.
 fn stage(target: &Target, report: &Report, plan: &mut Plan) -> Result<(), RepairError> {
-    let contents = Rewritten { settled: &report.settled };
+    let contents = RewrittenSegments { settled: &report.settled };
     for step in &mut plan.steps {
         let source = target.path_of(step.change.source());
         let settled = match &step.change {
@@ -194,7 +212,7 @@ pub(crate) fn apply_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    crate::change::apply(target, plan, &Rewritten::default(), backup, (lock, cancel))
+    crate::change::apply(target, plan, &RewrittenSegments::default(), backup, (lock, cancel))
 }
 
 /// As [`apply_unless_cancelled`], and keeps no old bytes in the end: it cannot be undone.
@@ -204,5 +222,5 @@ pub(crate) fn apply_for_good_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    crate::change::apply_for_good(target, plan, &Rewritten::default(), (lock, cancel))
+    crate::change::apply_for_good(target, plan, &RewrittenSegments::default(), (lock, cancel))
 }

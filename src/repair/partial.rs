@@ -11,14 +11,14 @@ use crate::wal::fill::{fill, literal};
 
 /// What takes the place of a record that does not decode to its end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Instead {
+pub(super) enum Substitute {
     /// The first of its entries.
     Part(Partial),
     /// The records that are glued together in it: nothing is lost. The segment is written anew, since each needs a header.
     Parts(Vec<Vec<u8>>),
 }
 
-impl Instead {
+impl Substitute {
     /// The records.
     pub(super) fn records(&self) -> &[Vec<u8>] {
         match self {

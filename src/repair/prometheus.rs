@@ -10,9 +10,10 @@ mod checkpoint;
 use std::collections::HashSet;
 use std::io;
 
-use super::fence::{self, Refs};
+use super::fence;
 use super::generations::Generations;
-use super::segment::Mending;
+use super::refs::RefBounds;
+use super::segment::SegmentRules;
 use super::{Options, Refusal, Scanned, labels, unrepaired};
 use crate::change::plan::{
     Change, Content, Diagnosis, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
@@ -45,15 +46,15 @@ pub(super) fn plan(
     };
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
-    if let Some(cut) = checkpoint::cut(&listing, forecast, assumed, Mending::of(report))? {
-        match Generations::of(target, &listing, report, assumed)? {
+    if let Some(cut) = checkpoint::cut(&listing, forecast, assumed, SegmentRules::of(report))? {
+        match Generations::of(target, &listing, report, assumed) {
             Ok(None) => {}
             Ok(Some(_)) => return refuses(plan, &Refusal::StartedSince),
-            Err(reason) => return refuses(plan, &reason),
+            Err(no_step) => return refuses(plan, &no_step.refusal()?),
         }
         // What is cut off does not define any more.
-        let Refs { defined, used } = Refs::in_logs(report);
-        let refs = Refs { defined: None, used: used.max(defined) }.and(cut.refs);
+        let RefBounds { defined, used } = RefBounds::in_logs(report);
+        let refs = RefBounds { defined: None, used: used.max(defined) }.and(cut.refs);
         let path = fence::behind(&listing, &cut.steps);
         let mending = scanned.mending();
         plan.steps.extend(fence::step(target, report, (refs, &cut.steps), path, mending)?);

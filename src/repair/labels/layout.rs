@@ -8,7 +8,7 @@ use crate::change::is_at_or_below;
 use crate::change::plan::{Change, Content, Patch, Step};
 use crate::record::Selected;
 use crate::repair::head_chunks::CHUNKS_HEAD;
-use crate::repair::segment::{Mending, Take, places, take_standing_before};
+use crate::repair::segment::{SegmentRules, RecordSink, places, read_repaired_before};
 use crate::tsdb::{Listing, LogKind, Target};
 use crate::wal::arranged::Place;
 use crate::wal::segments::{segment_index, segment_name};
@@ -43,18 +43,18 @@ struct Kept {
 
 impl Part {
     /// How it is mended, where the directory is mended so.
-    pub(super) fn mending<'a>(&'a self, mending: Mending<'a>) -> Mending<'a> {
+    pub(super) fn mending<'a>(&'a self, mending: SegmentRules<'a>) -> SegmentRules<'a> {
         // No agent reads a WBL.
         let agent = mending.agent.filter(|_| self.kind != LogKind::Wbl);
-        Mending { agent, refs_up_to: self.kept.refs_up_to, places: self.kept.places.as_deref(), ..mending }
+        SegmentRules { agent, refs_up_to: self.kept.refs_up_to, places: self.kept.places.as_deref(), ..mending }
     }
 
     /// Has a taker take the records that it has once the plan is done; nothing if it is made by the plan, is no file, or has
     /// gone.
-    pub(super) fn take<T: Take>(
+    pub(super) fn take<T: RecordSink>(
         &self,
         target: &Target,
-        mending: Mending<'_>,
+        mending: SegmentRules<'_>,
         new: impl Fn() -> T,
     ) -> io::Result<Option<T>> {
         let path = self.from.as_ref().map(|from| target.path_of(from));
@@ -72,21 +72,21 @@ impl Part {
         let length = if self.kept.is_only_cut { end } else { length };
         let mending = self.mending(mending);
         let new = || Selecting { mending, taker: new() };
-        Ok(Some(take_standing_before(&file, length, end, mending, new).taker))
+        Ok(Some(read_repaired_before(&file, length, end, mending, new).taker))
     }
 }
 
 /// Takes of each record what stays of it.
 struct Selecting<'a, T> {
-    mending: Mending<'a>,
+    mending: SegmentRules<'a>,
     taker: T,
 }
 
-impl<T: Take> Take for Selecting<'_, T> {
-    fn take(&mut self, record: &[u8]) {
+impl<T: RecordSink> RecordSink for Selecting<'_, T> {
+    fn record(&mut self, record: &[u8]) {
         match self.mending.select(record) {
-            Selected::All => self.taker.take(record),
-            Selected::Part { record, .. } => self.taker.take(&record),
+            Selected::All => self.taker.record(record),
+            Selected::Part { record, .. } => self.taker.record(&record),
             Selected::Nothing { .. } => {}
         }
     }

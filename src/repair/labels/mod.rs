@@ -5,7 +5,7 @@
 //! checkpoints, and old ones are not removed at once. What is found there, and can be trusted, is written in front of all
 //! that is replayed.
 //!
-//! **What can be trusted.** Refs mean the same as long as Prometheus goes on with a log; where it begins anew, the same refs
+//! **What can be trusted.** RefBounds mean the same as long as Prometheus goes on with a log; where it begins anew, the same refs
 //! mean other series. So a source counts only if it defines a ref as a record does that is replayed, and none otherwise; and
 //! wherever what is replayed has a sample of the ref and time of its last one of a series, that has the same value. If no
 //! series record is left to compare it with, such a sample proves it. It is believed up to the highest ref that is so proved,
@@ -40,8 +40,9 @@ use self::sources::{Pool, Source, Table, Wanted};
 use self::survivors::{Orphan, Survivors};
 use super::generations::Generations;
 use super::record;
-use super::salvage::rewritten;
-use super::segment::{Mending, Take};
+use super::no_step::NoStep;
+use super::segments::rewritten;
+use super::segment::{SegmentRules, RecordSink};
 use super::{Scanned, fence};
 use crate::change::plan::{
     Change, Diagnosis, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal,
@@ -102,9 +103,10 @@ pub(super) fn recover(
         let series = search.series(&Wanted { refs: &wanted, most })?;
         let mut labels = search.labels;
         let refs: HashSet<u64> = series.iter().map(|series| series.series_ref).collect();
-        match write(scanned, (&layout, before), (series, &labels.found), plan)? {
+        match write(scanned, (&layout, before), (series, &labels.found), plan) {
             Ok(()) => written = refs,
-            Err(reason) => {
+            Err(no_step) => {
+                let reason = no_step.refusal()?;
                 let refuse =
                     |LabelsFound { path, series }| LabelsRefused { path, series, refusal: reason.clone() };
                 labels.refused.extend(labels.found.drain(..).map(refuse));
@@ -171,7 +173,7 @@ impl Search<'_> {
         let (sources, unreadable) = sources::all(target, listing, self.layout)?;
         self.labels.refused = unreadable;
         let mut pool = Pool::default();
-        let mending = Mending::of(self.scanned.report);
+        let mending = SegmentRules::of(self.scanned.report);
         let tables: Vec<(&Source, Table)> = sources
             .iter()
             .map(|source| (source, source.read(self.survivors, wanted, mending, &mut pool)))
@@ -316,8 +318,8 @@ struct Samples<'a> {
     witnesses: Vec<Witness>,
 }
 
-impl Take for Samples<'_> {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Samples<'_> {
+    fn record(&mut self, record: &[u8]) {
         let Record::Samples(samples) = Record::parse(record) else { return };
         for sample in samples.entries().flatten() {
             for (asked, witness) in self.asked.iter().zip(&mut self.witnesses) {
@@ -356,28 +358,28 @@ fn write(
     (layout, before): (&Layout, usize),
     (series, found): (Vec<Series>, &[LabelsFound]),
     plan: &mut Plan,
-) -> io::Result<Result<(), Refusal>> {
+) -> Result<(), NoStep> {
     if series.is_empty() {
-        return Ok(Ok(()));
+        return Ok(());
     }
     let &Scanned { target, listing, report, .. } = scanned;
     let first = layout.replayed.first().filter(|first| first.kind != LogKind::Wbl);
     let Some(first) = first else {
-        return Ok(Err(Refusal::NoSegmentForLabels));
+        return Err(Refusal::NoSegmentForLabels.into());
     };
     let mut places = listing.logs.iter().filter_map(|log| sources::place_of_snapshot(&log.relative));
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
-        return Ok(Err(Refusal::SnapshotInFirst));
+        return Err(Refusal::SnapshotInFirst.into());
     }
     let diagnosis = Diagnosis::SeriesRecordsLost { series: series.len() as u64 };
     let sources = found.iter().map(|found| found.path.clone()).collect();
     let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::LabelsWritten { sources });
     let Some(path) = &first.from else {
         let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
-        let Some(step) = made else { return Ok(Err(Refusal::FirstIsMade)) };
+        let Some(step) = made else { return Err(Refusal::FirstIsMade.into()) };
         step.change = Change::Create { path: first.path.clone(), bytes: segment_of_series(&series)? };
         step.repairs.push(repaired);
-        return Ok(Ok(()));
+        return Ok(());
     };
     let of_it = |change: &Change| match change {
         Change::Patch { path: changed, .. } => changed == path,
@@ -390,13 +392,10 @@ fn write(
     {
         *begins_with = series;
         step.repairs.push(repaired);
-        return Ok(Ok(()));
+        return Ok(());
     }
     let mending = first.mending(scanned.mending());
-    let mut step = match rewritten(target, path, report, mending, series)? {
-        Ok(step) => step,
-        Err(reason) => return Ok(Err(reason)),
-    };
+    let mut step = rewritten(target, path, report, mending, series)?;
     step.repairs.push(repaired);
     match at {
         Some(at) => {
@@ -408,5 +407,5 @@ fn write(
         }
         None => plan.steps.insert(before.min(plan.steps.len()), step),
     }
-    Ok(Ok(()))
+    Ok(())
 }

@@ -15,7 +15,7 @@ use super::survivors::Survivors;
 use crate::change::Backup;
 use crate::change::plan::{Change, LabelsRefused, Refusal, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
-use crate::repair::segment::{Mending, Take, take_standing};
+use crate::repair::segment::{SegmentRules, RecordSink, read_repaired};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
 use crate::wal;
@@ -190,7 +190,7 @@ pub(super) struct Table {
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
-    /// Refs that have lost their labels.
+    /// RefBounds that have lost their labels.
     pub(super) refs: &'a HashSet<u64>,
     /// The highest ref that may mean the same in a source: what it says of higher ones is neither believed nor held against
     /// it.
@@ -206,7 +206,7 @@ impl Source {
         &self,
         survivors: &Survivors,
         wanted: &Wanted<'_>,
-        mending: Mending<'_>,
+        mending: SegmentRules<'_>,
         pool: &mut Pool,
     ) -> Table {
         let mut table = Table::default();
@@ -221,7 +221,7 @@ impl Source {
             let page = if self.is_snapshot {
                 salvage_with(&file, metadata.len(), Reading::Snapshot, new)
             } else {
-                take_standing(&file, metadata.len(), mending, new)
+                read_repaired(&file, metadata.len(), mending, new)
             };
             table.add(page.table);
             pool.extend(page.texts);
@@ -299,8 +299,8 @@ impl Visitor for Page<'_> {
 }
 
 /// Of a log.
-impl Take for Page<'_> {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Page<'_> {
+    fn record(&mut self, record: &[u8]) {
         match Record::parse(record) {
             Record::Series(series) => {
                 for entry in series.entries().flatten() {

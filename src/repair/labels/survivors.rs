@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::uses::{MOST, Use, Uses};
 use crate::record::{self, Labels, Record, RecordType, each_use};
 use crate::repair::head_chunks::{CHUNKS_HEAD, encoding_of};
-use crate::repair::segment::{Mending, Take};
+use crate::repair::segment::{SegmentRules, RecordSink};
 use crate::tsdb::{LogKind, Target, list_head_chunks};
 
 /// What is replayed.
@@ -70,7 +70,7 @@ impl Survivors {
     pub(super) fn read(
         target: &Target,
         layout: &Layout,
-        mending: Mending<'_>,
+        mending: SegmentRules<'_>,
         min_valid_time: i64,
     ) -> io::Result<Self> {
         let mut all = Self::default();
@@ -150,7 +150,7 @@ struct Chapter<'a> {
     before: &'a Survivors,
     kind: LogKind,
     found: Found,
-    /// Refs of the record at hand: the first of those that follow one another, and how many.
+    /// RefBounds of the record at hand: the first of those that follow one another, and how many.
     runs: Vec<(u64, u64)>,
 }
 
@@ -191,9 +191,9 @@ impl<'a> Chapter<'a> {
     }
 }
 
-impl Take for Chapter<'_> {
+impl RecordSink for Chapter<'_> {
     /// What a replay does with it (`tsdb/head_wal.go`, `loadWAL`, `loadWBL`).
-    fn take(&mut self, record: &[u8]) {
+    fn record(&mut self, record: &[u8]) {
         use RecordType as R;
         let Some(kind) = R::of(record) else { return };
         let in_wbl = self.kind == LogKind::Wbl;
