@@ -7,10 +7,10 @@
 
 use std::io;
 
-use super::head_chunks::CHUNKS_HEAD;
+use super::chunks::CHUNKS_HEAD;
 use super::misplaced;
 use super::refs::RefBounds;
-use super::segment::{SegmentRules, RecordSink, open, read_repaired};
+use super::segment::{RecordSink, SegmentRules, open, read_repaired};
 use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
 use crate::record::{self, SampleEntry, SnapshotRecord, encode_samples, encode_series};
 use crate::scan::code::Code;

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use super::segment::{SegmentChange, SegmentRules, SalvagedSegment, needs_repair};
+use super::segment::{SalvagedSegment, SegmentChange, SegmentRules, needs_repair};
 use crate::change::input::checksum_of_bytes;
 use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
@@ -97,7 +97,9 @@ fn renamed_back(
     }
     let change = match standing.mend(&file)? {
         SegmentChange::Nothing => None,
-        SegmentChange::Patch { method, patches } => Some(Change::Patch { path: original.to_owned(), method, patches }),
+        SegmentChange::Patch { method, patches } => {
+            Some(Change::Patch { path: original.to_owned(), method, patches })
+        }
         SegmentChange::Rewrite { records } => Some(Change::Rewrite {
             path: original.to_owned(),
             from: None,

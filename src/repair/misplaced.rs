@@ -6,7 +6,7 @@ use std::io;
 
 use super::no_step::NoStep;
 use super::refs::RefBounds;
-use super::segment::{SegmentRules, SalvagedSegment, needs_repair, places};
+use super::segment::{SalvagedSegment, SegmentRules, needs_repair, places};
 use super::{Refusal, repaired};
 use crate::change::plan::{Change, Diagnosis, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;

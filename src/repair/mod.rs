@@ -1,12 +1,12 @@
 //! Decides what is done about what a scan has found, so that only the damaged bytes are lost. It changes nothing:
 //! [`plan()`] makes a [`Plan`] from a report, and [`crate::change`] executes it, resumes it, and undoes it.
 
+mod chunks;
 mod deletions;
 mod fence;
 mod generations;
 mod half_repaired;
 mod head_chunk_files;
-mod head_chunks;
 mod labels;
 mod misplaced;
 mod no_step;
@@ -16,6 +16,7 @@ mod prefix;
 mod prometheus;
 mod record;
 mod refs;
+mod reissued_chunks;
 mod salvage;
 mod segment;
 mod segments;
@@ -26,7 +27,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 pub(crate) use self::record::{WithoutLabels, without_labels};
-use self::segment::{SegmentRules, RewrittenSegments};
+use self::segment::{RewrittenSegments, SegmentRules};
 pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
 use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, UnrepairedFinding};

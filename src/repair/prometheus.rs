@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::fence;
-use super::generations::Generations;
+use super::generations;
 use super::refs::RefBounds;
 use super::segment::SegmentRules;
 use super::{Options, Refusal, Scanned, labels, unrepaired};
@@ -47,7 +47,7 @@ pub(super) fn plan(
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
     if let Some(cut) = checkpoint::cut(&listing, forecast, assumed, SegmentRules::of(report))? {
-        match Generations::of(target, &listing, report, assumed) {
+        match generations::find(target, &listing, report, assumed) {
             Ok(None) => {}
             Ok(Some(_)) => return refuses(plan, &Refusal::StartedSince),
             Err(no_step) => return refuses(plan, &no_step.refusal()?),

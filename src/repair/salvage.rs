@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::generations::Generations;
+use super::generations::{self, Generations};
 use super::refs::RefBounds;
 use super::{
-    Options, Refusal, Scanned, fence, half_repaired, head_chunk_files, head_chunks, is_to_be_repaired, labels,
-    misplaced, segments, sequence, snapshots, unrepaired,
+    Options, Refusal, Scanned, fence, half_repaired, head_chunk_files, is_to_be_repaired, labels, misplaced,
+    reissued_chunks, segments, sequence, snapshots, unrepaired,
 };
 use crate::change::plan::Plan;
 use crate::forecast::report::Forecast;
@@ -28,7 +28,7 @@ pub(super) fn plan(
     let scanned = Scanned { target, listing: &listing, report, options };
     // RefBounds that mean several series are no sign of a run if each is defined once where the pages belong.
     let is_explained = report.misplaced.as_ref().is_some_and(|pages| pages.defines_once);
-    let generations = match Generations::of(target, &listing, report, options.assumed) {
+    let generations = match generations::find(target, &listing, report, options.assumed) {
         Ok(generations) => generations.filter(|_| !is_explained),
         Err(no_step) => {
             let refusal = no_step.refusal()?;
@@ -63,9 +63,9 @@ pub(super) fn plan(
         findings.remove(step.change.path());
     }
     if let Some(generations) = generations {
-        plan.steps.extend(head_chunks::steps(target, generations)?);
+        plan.steps.extend(reissued_chunks::steps(target, generations)?);
         if !plan.steps.is_empty() && !options.assumed.version.passes_over_unknown_encodings() {
-            refuse(report, &head_chunks::TOO_OLD, plan);
+            refuse(report, &Refusal::TooOld, plan);
             return Ok(false);
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn steps(
     plan: &mut Plan,
 ) -> Option<UnrepairedFinding> {
     let snapshots = || report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
-    if let Some(generations) = generations.filter(|generations| generations.is_begun_anew()) {
+    if let Some(generations) = generations.filter(|generations| generations.has_foreign_snapshots()) {
         for log in snapshots() {
             for findings in findings.values_mut() {
                 findings.retain(|finding| finding.log.as_ref() != Some(&log.path));

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::change::is_at_or_below;
 use crate::change::plan::{Change, Content, Patch, Step};
 use crate::record::Selected;
-use crate::repair::head_chunks::CHUNKS_HEAD;
-use crate::repair::segment::{SegmentRules, RecordSink, places, read_repaired_before};
+use crate::repair::chunks::CHUNKS_HEAD;
+use crate::repair::segment::{RecordSink, SegmentRules, places, read_repaired_before};
 use crate::tsdb::{Listing, LogKind, Target};
 use crate::wal::arranged::Place;
 use crate::wal::segments::{segment_index, segment_name};
@@ -46,7 +46,12 @@ impl Part {
     pub(super) fn mending<'a>(&'a self, mending: SegmentRules<'a>) -> SegmentRules<'a> {
         // No agent reads a WBL.
         let agent = mending.agent.filter(|_| self.kind != LogKind::Wbl);
-        SegmentRules { agent, refs_up_to: self.kept.refs_up_to, places: self.kept.places.as_deref(), ..mending }
+        SegmentRules {
+            agent,
+            refs_up_to: self.kept.refs_up_to,
+            places: self.kept.places.as_deref(),
+            ..mending
+        }
     }
 
     /// Has a taker take the records that it has once the plan is done; nothing if it is made by the plan, is no file, or has

@@ -39,10 +39,10 @@ use self::layout::Layout;
 use self::sources::{Pool, Source, Table, Wanted};
 use self::survivors::{Orphan, Survivors};
 use super::generations::Generations;
-use super::record;
 use super::no_step::NoStep;
+use super::record;
+use super::segment::{RecordSink, SegmentRules};
 use super::segments::rewritten;
-use super::segment::{SegmentRules, RecordSink};
 use super::{Scanned, fence};
 use crate::change::plan::{
     Change, Diagnosis, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal,

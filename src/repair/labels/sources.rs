@@ -15,7 +15,7 @@ use super::survivors::Survivors;
 use crate::change::Backup;
 use crate::change::plan::{Change, LabelsRefused, Refusal, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
-use crate::repair::segment::{SegmentRules, RecordSink, read_repaired};
+use crate::repair::segment::{RecordSink, SegmentRules, read_repaired};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
 use crate::wal;

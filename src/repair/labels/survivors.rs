@@ -8,8 +8,8 @@ use foldhash::HashMap;
 use super::layout::Layout;
 use super::uses::{MOST, Use, Uses};
 use crate::record::{self, Labels, Record, RecordType, each_use};
-use crate::repair::head_chunks::{CHUNKS_HEAD, encoding_of};
-use crate::repair::segment::{SegmentRules, RecordSink};
+use crate::repair::chunks::{CHUNKS_HEAD, encoding_of};
+use crate::repair::segment::{RecordSink, SegmentRules};
 use crate::tsdb::{LogKind, Target, list_head_chunks};
 
 /// What is replayed.

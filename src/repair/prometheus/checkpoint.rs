@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::super::refs::RefBounds;
 use super::super::plan::{Change, Content, Loss, Method, Patch, Resolution, Step};
 use super::super::prefix;
-use super::super::segment::{SegmentRules, RecordSink, open, read_repaired};
+use super::super::refs::RefBounds;
+use super::super::segment::{RecordSink, SegmentRules, open, read_repaired};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Reader, ReplayError, read};
 use crate::forecast::report::Forecast;

@@ -72,7 +72,9 @@ fn rewrite<W: io::Write>(
         let source = &bytes;
         let compression = match stands {
             KeptRecord::Whole => stored_record(source, &range, None, &mut stored)?.compression(),
-            KeptRecord::Corrected(mended) => stored_record(source, &range, Some(&mended), &mut stored)?.compression(),
+            KeptRecord::Corrected(mended) => {
+                stored_record(source, &range, Some(&mended), &mut stored)?.compression()
+            }
             KeptRecord::Substitute(record) => {
                 stored = record;
                 Compression::None
@@ -138,11 +140,15 @@ fn records_to_write(source: &File, length: u64, mending: SegmentRules<'_>) -> Ve
         |mended: &Mended| agent.is_some_and(|version| refuses_corrected(&bytes, mended, version).is_some());
     let new = || Records { agent, ..Records::default() };
     let mut records = mending.salvage(source, length, new);
-    records.places.retain(|(_, stands)| !matches!(stands, KeptRecord::Corrected(mended) if is_refused(mended)));
+    records
+        .places
+        .retain(|(_, stands)| !matches!(stands, KeptRecord::Corrected(mended) if is_refused(mended)));
     if records.undecodable {
         for (range, instead) in SalvagedSegment::of(source, length, mending).instead {
-            let places =
-                instead.records().iter().map(|record| (range.clone(), KeptRecord::Substitute(record.clone())));
+            let places = instead
+                .records()
+                .iter()
+                .map(|record| (range.clone(), KeptRecord::Substitute(record.clone())));
             records.places.extend(places);
         }
     }

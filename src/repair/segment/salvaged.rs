@@ -252,7 +252,11 @@ pub(in crate::repair) fn needs_repair(problem: &Problem) -> bool {
 }
 
 /// What an agent has against a record that is whole once a bit is flipped back.
-pub(super) fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: Version) -> Option<String> {
+pub(super) fn refuses_corrected<S: ReadAt + ?Sized>(
+    source: &S,
+    mended: &Mended,
+    version: Version,
+) -> Option<String> {
     let mut stored = Vec::new();
     let head = stored_record(source, &(mended.offset..mended.end), Some(mended), &mut stored).ok()?;
     let mut unpacker = Unpacker::default();

@@ -47,7 +47,11 @@ fn join(bytes: &[u8], offset: u64, stored: &mut Vec<u8>) -> HeadByte {
 }
 
 /// Fills `buffer` from `offset` on.
-pub(in crate::repair) fn read_exact<S: ReadAt + ?Sized>(source: &S, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+pub(in crate::repair) fn read_exact<S: ReadAt + ?Sized>(
+    source: &S,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
         match source.read_at(&mut buffer[filled..], offset + filled as u64) {

@@ -5,27 +5,14 @@
 //! name them by their place.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 
-use super::Refusal;
+use super::chunks::{CHUNKS_HEAD, UNKNOWN, neutral, start_of};
 use super::generations::Generations;
-use super::segment::{SegmentRules, RecordSink, open, read_exact, read_repaired};
-use crate::change::plan::{Change, Content, Loss, Method, Patch, Resolution, Step};
+use super::segment::{RecordSink, SegmentRules, open, read_repaired};
+use crate::change::plan::{Change, Loss, Method, Resolution, Step};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
-
-/// Where the encoding stands in a chunk, behind ref and times (`tsdb/chunks/head_chunks.go`, `WriteChunk`).
-const ENCODING: u64 = 24;
-/// What no version means by it, the bit aside that says that samples came out of order.
-const UNKNOWN: u8 = 0x7F;
-
-/// Why nothing is done for a version that takes them for chunks of the series with that ref.
-pub(super) const TOO_OLD: Refusal = Refusal::TooOld;
-
-/// The directory of head chunks.
-pub(super) use crate::tsdb::CHUNKS_HEAD;
-
 /// The steps after which no chunk is taken for one of another series.
 pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Vec<Step>> {
     let own = marked(target, generations)?;
@@ -62,13 +49,6 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
         steps.push(Step { change, repairs: vec![generations.repaired(resolution)], lost });
     }
     Ok(steps)
-}
-
-/// How many there are such as are wanted.
-pub(super) fn count(target: &Target, is_wanted: impl Fn(&HeadChunk) -> bool) -> io::Result<usize> {
-    let files = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?.files;
-    let chunks = files.iter().filter_map(|file| file.chunks().ok()).flat_map(Iterator::flatten);
-    Ok(chunks.filter(is_wanted).count())
 }
 
 /// Chunks that markers name, by ref and place.
@@ -108,28 +88,4 @@ fn last_of_the_first(files: &[crate::tsdb::HeadChunkFile], generations: &Generat
         last = last.max(certain.map(|chunk| chunk.chunk_ref).last());
     }
     last
-}
-
-/// Where the encoding of a chunk stands in its file.
-pub(super) fn encoding_of(chunk: &HeadChunk) -> u64 {
-    start_of(chunk) + ENCODING
-}
-
-fn start_of(chunk: &HeadChunk) -> u64 {
-    chunk.chunk_ref & u64::from(u32::MAX)
-}
-
-/// The patches that make Prometheus pass over the chunk from `start` to `end`.
-pub(super) fn neutral(file: &File, start: u64, end: u64) -> io::Result<[Patch; 2]> {
-    let mut bytes = vec![0; usize::try_from(end - 4 - start).unwrap_or(0)];
-    read_exact(file, &mut bytes, start)?;
-    let at = usize::try_from(ENCODING).unwrap_or(0);
-    let encoding = bytes.get(at).map_or(UNKNOWN, |byte| byte | UNKNOWN);
-    if let Some(byte) = bytes.get_mut(at) {
-        *byte = encoding;
-    }
-    let checksum = crc32c::crc32c(&bytes).to_be_bytes().to_vec();
-    let patch =
-        |offset, with: Vec<u8>| Patch { offset, replaces: with.len() as u64, with: Content::Bytes(with) };
-    Ok([patch(start + ENCODING, vec![encoding]), patch(end - 4, checksum)])
 }
