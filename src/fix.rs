@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::change::plan::{Mode, Orphans, Plan};
-use crate::change::{Found, Lock, Options, RepairError, Resumed};
+use crate::change::{Lock, Options, RepairError, Resumed, UnfinishedRepair};
 use crate::forecast::report::Forecast;
 use crate::forecast::{ForecastError, forecast};
 use crate::io::Cancel;
@@ -121,7 +121,7 @@ impl Planned {
 #[derive(Debug)]
 pub struct Preview {
     /// An earlier repair that was interrupted.
-    pub unfinished: Result<Option<Found>, RepairError>,
+    pub unfinished: Result<Option<UnfinishedRepair>, RepairError>,
     /// The plan.
     pub planned: Planned,
 }

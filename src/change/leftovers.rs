@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use super::data::Data;
 use super::files::{STAGED, set_modified_directory, sync_directory};
 use super::input;
+use super::marker_name::MARKER;
 use super::plan::{Change, Plan};
-use super::transaction::UNFINISHED;
+
 use crate::io::beneath::{Kind, Place};
 use crate::tsdb::CHUNKS_HEAD;
 use crate::tsdb::liveness::LOCK;
@@ -61,6 +62,6 @@ fn is_ours(name: &OsStr) -> bool {
     stem.is_some_and(|stem| {
         // Prometheus calls a segment so that it repairs (`WL.Repair`, `tsdb/wlog/wlog.go`).
         let segment = stem.strip_suffix(".repair").unwrap_or(stem);
-        [LOCK, UNFINISHED].contains(&stem) || segment_index(segment).is_some() || is_record(stem)
+        [LOCK, MARKER].contains(&stem) || segment_index(segment).is_some() || is_record(stem)
     })
 }

@@ -31,10 +31,10 @@ use self::segment::{RewrittenSegments, SegmentRules};
 pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
 use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, UnrepairedFinding};
-use crate::change::{At as _, input};
+use crate::change::{At as _, Execution, input};
 pub use crate::change::{
-    Backup, Forced, Found, Lock, Options, RepairError, Restored, Resumed, Undone, copy_logs, default_backup,
-    restore_into, resume, undo, undo_by_force, unfinished,
+    Backup, Forced, Lock, Options, RepairError, Restored, Resumed, Undone, UnfinishedRepair, copy_logs,
+    default_backup, restore_into, resume, undo, undo_by_force, unfinished,
 };
 use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
@@ -213,7 +213,8 @@ pub(crate) fn apply_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    crate::change::apply(target, plan, &RewrittenSegments::default(), backup, (lock, cancel))
+    let contents = &RewrittenSegments::default();
+    crate::change::apply(target, &Execution { plan, contents, lock, cancel }, backup)
 }
 
 /// As [`apply_unless_cancelled`], and keeps no old bytes in the end: it cannot be undone.
@@ -223,5 +224,6 @@ pub(crate) fn apply_for_good_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    crate::change::apply_for_good(target, plan, &RewrittenSegments::default(), (lock, cancel))
+    let contents = &RewrittenSegments::default();
+    crate::change::apply_for_good(target, &Execution { plan, contents, lock, cancel })
 }

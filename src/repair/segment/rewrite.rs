@@ -9,7 +9,7 @@ use super::rules::SegmentRules;
 use super::salvaged::{SalvagedSegment, refuses_corrected};
 use super::stored::stored_record;
 use crate::change::plan::{Change, PageRun};
-use crate::change::{Contents as NewBytes, write_series};
+use crate::change::{NewBytes, write_series};
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected};
 use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Visitor};
