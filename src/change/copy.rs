@@ -26,8 +26,8 @@ const PARTS: [&str; 3] = ["wal", "wbl", "chunks_head"];
 /// Then there is nothing by that name.
 pub fn copy_logs(from: &Target, to: &Path) -> Result<Vec<PathBuf>, RepairError> {
     let data = Place::open(from.path()).at("open", from.path())?;
-    if let Some(begun) = Marker::read(&data)?.filter(Marker::may_have_changed) {
-        return Err(RepairError::NotFinishedHere { backup: begun.backup().to_owned() });
+    if let Some(marker) = Marker::read(&data)?.filter(Marker::may_have_changed) {
+        return Err(RepairError::NotFinishedHere { backup: marker.backup().to_owned() });
     }
     let path = absolute(to).at("find", to)?;
     is_left_alone(&data, &path)?;

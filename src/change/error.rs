@@ -136,7 +136,7 @@ pub enum RepairError {
         /// What is wrong with it.
         what: String,
     },
-    /// What would be changed stands behind a link.
+    /// What would be changed is below a link.
     #[error(
         "{path} is a symbolic link to {leads_to}, and nothing is written through a link: write a repaired copy with \
          `walfix repair --into=DIR`, or mount the directory there (mount --bind) in the place of the link; nothing was \

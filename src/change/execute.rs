@@ -31,7 +31,7 @@ pub(super) fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Resu
     }
 }
 
-/// Changes bytes of a file. It is looked at once more by the very descriptor that is changed: the name may stand for
+/// Changes bytes of a file. It is looked at once more by the very descriptor that is changed: the name may be that of
 /// another file by now.
 fn patch(
     place: &Place,

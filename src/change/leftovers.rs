@@ -1,4 +1,4 @@
-//! What a repair or an undo leaves behind that was killed while it wrote a file.
+//! What a repair or an undo leaves that was killed while it wrote a file.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -35,7 +35,7 @@ pub(super) fn remove(data: &Data, known: &BTreeSet<PathBuf>) -> io::Result<()> {
     directories.iter().try_for_each(|directory| remove_in(&data.join(directory), known))
 }
 
-/// As [`remove`], in one directory. What is a link, or stands behind one, is left.
+/// As [`remove`], in one directory. What is a link, or is below one, is left.
 pub(super) fn remove_in(directory: &Place, known: &BTreeSet<PathBuf>) -> io::Result<()> {
     if directory.link_on_the_way().is_some() || !directory.is_directory() {
         return Ok(());

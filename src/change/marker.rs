@@ -19,7 +19,7 @@ use crate::io::beneath::{Place, is_below};
 /// Bytes of that file at the most. It has a line for each directory in which the repair works.
 const LONGEST: u64 = 16 << 20;
 
-/// A repair that has been begun, as its file says.
+/// A repair that was started, as its marker says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Marker {
     pub(super) stage: Stage,
@@ -43,27 +43,27 @@ impl Marker {
             }
             Err(error) => return Err(wrong(error.to_string())),
         };
-        let mut begun: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        let outside = begun
+        let mut found: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let outside = found
             .directories
             .iter()
             .find(|known| !known.path.is_empty() && !is_below(Path::new(&known.path)));
         if let Some(outside) = outside {
             return Err(wrong(format!("{} is not a path in the data directory", outside.path)));
         }
-        let is_name = is_below(&begun.backup)
-            && begun.backup.components().count() == 1
-            && begun.backup.to_str().is_some_and(|name| name.starts_with("walfix-") && name != MARKER);
-        if !is_name && !is_absolute(&begun.backup) {
-            return Err(wrong(format!("{} is no place of a backup", begun.backup.display())));
+        let is_name = is_below(&found.backup)
+            && found.backup.components().count() == 1
+            && found.backup.to_str().is_some_and(|name| name.starts_with("walfix-") && name != MARKER);
+        if !is_name && !is_absolute(&found.backup) {
+            return Err(wrong(format!("{} is no place of a backup", found.backup.display())));
         }
         if !MarkerName::all(data).at("list", data)?.is_empty() {
             return Err(wrong(
                 "there is another marker beside it; remove the one that is not of your repair".to_owned(),
             ));
         }
-        begun.backup = data.shown().join(begun.backup);
-        Ok(Some(begun))
+        found.backup = data.shown().join(found.backup);
+        Ok(Some(found))
     }
 
     /// What the name of a marker says that is empty.
@@ -86,7 +86,7 @@ impl Marker {
         let backup = self.backup.strip_prefix(data.place().full()).unwrap_or(&self.backup).to_owned();
         let text = serde_json::to_vec(&Self { backup, ..self.clone() });
         let text = text.map_err(io::Error::from).at("write", &marker)?;
-        // Whom the directory belongs to may finish the repair, or take it back.
+        // Whom the directory belongs to may finish the repair, or roll it back.
         let owner = data.owner().at("look at", data.path())?.with_mode(0o600);
         let is_elsewhere = !self.backup.starts_with(data.place().full());
         let by_name = !MarkerName::all(data.place()).at("list", data.path())?.is_empty();
@@ -128,7 +128,7 @@ fn is_absolute(path: &Path) -> bool {
     path.strip_prefix("/").is_ok_and(is_below)
 }
 
-/// Says that there is no unfinished repair any more, and removes what it left behind, by its plan if that is known.
+/// Removes the marker, and what the repair left; by its plan if that is known.
 pub(super) fn forget(data: &Data, plan: Option<&Plan>) -> Result<(), RepairError> {
     let known = plan.map_or_else(BTreeSet::new, leftovers::of_plan);
     leftovers::remove(data, &known).at("clean up", data.path())?;

@@ -25,7 +25,7 @@ pub struct Resumed {
     pub removed: Vec<PathBuf>,
 }
 
-/// Finishes the repair that was interrupted, or gives it up, and removes what it left behind.
+/// Finishes the repair that was interrupted, or gives it up, and removes what it left.
 pub(super) fn resume(data: &Data, asked: Options) -> Result<Resumed, RepairError> {
     let mut resumed = Resumed::default();
     match find_unfinished(data)? {

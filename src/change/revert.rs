@@ -34,7 +34,7 @@ pub(super) fn roll_back(data: &Data, backup: &Backup) -> Result<(), RepairError>
     set_times(data, backup)
 }
 
-/// Takes back a step that has been done, wholly or in part.
+/// Reverts a step that has been done, wholly or in part.
 pub(super) fn revert(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
     let place = data.join(change.path());
     let changed = || backup.changed(change.path()).map_err(io::Error::other);

@@ -1,4 +1,4 @@
-//! Where a repair stands: of each step, whether it has been done; and whether anybody else has been here.
+//! How far a repair has come: which steps are done, and whether anybody else has changed the directory.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -128,7 +128,7 @@ fn do_step(data: &Data, backup: &Backup, change: &Change) -> Result<(), RepairEr
     }
 }
 
-/// Whether nothing that the plan changes stands behind a link.
+/// Whether nothing that the plan changes is below a link.
 pub(super) fn no_links(data: &Place, plan: &Plan) -> Result<(), RepairError> {
     for path in plan.steps.iter().flat_map(|step| step.change.paths().chain([step.change.source()])) {
         // The last name may be a link that is set aside.

@@ -78,7 +78,7 @@ pub fn undo(backup: &Path) -> Result<Undone, RepairError> {
 }
 
 /// Puts back what the repair changed, whatever has come since. What is there now of the files that are put back is copied
-/// first, into a directory beside the backup; the two are never merged. Other files, as segments that Prometheus has begun
+/// first, into a directory beside the backup; the two are never merged. Other files, as segments that Prometheus has started
 /// since, stay.
 ///
 /// # Errors
@@ -344,8 +344,8 @@ fn is_of_its_owner(backup: &Backup, data: &Data) -> Result<(), RepairError> {
 
 /// A repair that is not finished has to be finished or undone before an earlier one.
 fn no_other_repair(data: &Data, backup: &Backup) -> Result<(), RepairError> {
-    let Some(begun) = Marker::read(data.place())? else { return Ok(()) };
-    let is_this = match (begun.backup().canonicalize(), backup.path.canonicalize()) {
+    let Some(marker) = Marker::read(data.place())? else { return Ok(()) };
+    let is_this = match (marker.backup().canonicalize(), backup.path.canonicalize()) {
         (Ok(other), Ok(this)) => other == this,
         _ => false,
     };
@@ -354,7 +354,7 @@ fn no_other_repair(data: &Data, backup: &Backup) -> Result<(), RepairError> {
     }
     let what = format!(
         "another repair is not finished, whose backup is {}: finish it with `walfix repair --backup`, or undo it first",
-        begun.backup().display()
+        marker.backup().display()
     );
     Err(RepairError::Backup { path: backup.path.clone(), what })
 }

@@ -40,11 +40,11 @@ pub fn unfinished(data: &Target) -> Result<Option<UnfinishedRepair>, RepairError
 }
 
 pub(super) fn find_unfinished(data: &Data) -> Result<Option<UnfinishedRepair>, RepairError> {
-    let Some(begun) = Marker::read(data.place())? else { return Ok(None) };
-    let backup = begun.backup.clone();
+    let Some(marker) = Marker::read(data.place())? else { return Ok(None) };
+    let backup = marker.backup.clone();
     let outdated = |what: String| Ok(Some(UnfinishedRepair::Outdated { backup: backup.clone(), what }));
-    let place = begun.place(data.place());
-    if begun.stage == Stage::Backup && !place.as_ref().is_ok_and(Place::is_there) {
+    let place = marker.place(data.place());
+    if marker.stage == Stage::Backup && !place.as_ref().is_ok_and(Place::is_there) {
         return Ok(Some(UnfinishedRepair::NotStarted { backup }));
     }
     // Not mounted, perhaps: what has been changed cannot be told without it, nor be put back.

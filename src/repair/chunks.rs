@@ -11,7 +11,7 @@ use crate::change::plan::{Content, Patch};
 pub(super) use crate::tsdb::CHUNKS_HEAD;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 
-/// Where the encoding stands in a chunk, behind ref and times (`tsdb/chunks/head_chunks.go`, `WriteChunk`).
+/// Where the encoding is in a chunk, after ref and times (`tsdb/chunks/head_chunks.go`, `WriteChunk`).
 const ENCODING: u64 = 24;
 
 /// What no version means by it, the bit aside that says that samples came out of order.
@@ -24,7 +24,7 @@ pub(super) fn count(target: &Target, is_wanted: impl Fn(&HeadChunk) -> bool) -> 
     Ok(chunks.filter(is_wanted).count())
 }
 
-/// Where the encoding of a chunk stands in its file.
+/// Where the encoding of a chunk is in its file.
 pub(super) fn encoding_of(chunk: &HeadChunk) -> u64 {
     start_of(chunk) + ENCODING
 }
@@ -33,7 +33,7 @@ pub(super) fn start_of(chunk: &HeadChunk) -> u64 {
     chunk.chunk_ref & u64::from(u32::MAX)
 }
 
-/// The patches that make Prometheus pass over the chunk from `start` to `end`.
+/// The patches that make Prometheus skip the chunk from `start` to `end`.
 pub(super) fn neutral(file: &File, start: u64, end: u64) -> io::Result<[Patch; 2]> {
     let mut bytes = vec![0; usize::try_from(end - 4 - start).unwrap_or(0)];
     read_exact(file, &mut bytes, start)?;

@@ -31,8 +31,8 @@ const NAME: &[u8] = b"walfix_fence";
 /// what claims to have one near that was never handed out.
 pub(super) const MOST: u64 = (1 << 40) - (1 << 32);
 
-/// The segment behind the last one that the WAL has after `steps`.
-pub(super) fn behind(listing: &Listing, steps: &[Step]) -> Option<String> {
+/// The segment after the last one that the WAL has after `steps`.
+pub(super) fn next_segment(listing: &Listing, steps: &[Step]) -> Option<String> {
     let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal)?;
     let made = steps.iter().filter_map(|step| match &step.change {
         Change::Create { path, .. } | Change::Rename { to: path, .. } => {
@@ -59,7 +59,7 @@ impl RecordSink for Brought {
 }
 
 /// Of a segment that Prometheus was repairing when it died, the original comes back: it is read from there on.
-fn brought_by(target: &Target, steps: &[Step], mending: SegmentRules<'_>) -> io::Result<Brought> {
+fn brought_by(target: &Target, steps: &[Step], rules: SegmentRules<'_>) -> io::Result<Brought> {
     let mut all = Brought::default();
     for step in steps {
         let source = match &step.change {
@@ -68,7 +68,7 @@ fn brought_by(target: &Target, steps: &[Step], mending: SegmentRules<'_>) -> io:
             _ => continue,
         };
         let (file, length) = open(&target.path_of(source))?;
-        let brought = read_repaired(&file, length, mending, Brought::default);
+        let brought = read_repaired(&file, length, rules, Brought::default);
         all.refs = all.refs.and(brought.refs);
         all.newest = all.newest.max(brought.newest);
     }
@@ -120,9 +120,9 @@ pub(super) fn step(
     report: &Report,
     (refs, steps): (RefBounds, &[Step]),
     path: Option<String>,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Option<Step>> {
-    let brought = brought_by(target, steps, mending)?;
+    let brought = brought_by(target, steps, rules)?;
     let mut refs = refs.and(brought.refs);
     refs.used = refs.used.max(in_snapshots(target, report, steps)?);
     let (in_chunks, newest_chunk) = in_head_chunks(target, steps)?;
@@ -144,7 +144,7 @@ fn in_head_chunks(target: &Target, steps: &[Step]) -> io::Result<(Option<u64>, O
     for file in
         chunks.files.iter().filter(|file| !is_set_aside(steps, &format!("{CHUNKS_HEAD}/{}", file.name)))
     {
-        // What stands behind a damaged chunk stays, too.
+        // What is after a damaged chunk stays, too.
         let Ok(chunks) = file.chunks() else { continue };
         for chunk in chunks.flatten().filter(|chunk| chunk.series_ref < MOST) {
             highest = highest.max(Some(chunk.series_ref));

@@ -23,7 +23,7 @@ pub(super) fn steps(
     target: &Target,
     listing: &Listing,
     report: &Report,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for stray in listing.strays.iter().filter(|stray| stray.kind == StrayKind::Repair) {
@@ -38,14 +38,14 @@ pub(super) fn steps(
         let Some(segment) = log.segments.iter().find(is_there) else {
             // Prometheus died before it had made the new one, or could not make it.
             if log.segments.iter().all(|segment| segment.index < number) {
-                steps.extend(renamed_back(target, &stray.relative, path, mending)?);
+                steps.extend(renamed_back(target, &stray.relative, path, rules)?);
             }
             continue;
         };
         if logged_since || !is_file(&target.path_of(&stray.relative)) {
             continue;
         }
-        let (now, original) = (records(target, &path, mending)?, records(target, &stray.relative, mending)?);
+        let (now, original) = (records(target, &path, rules)?, records(target, &stray.relative, rules)?);
         let lost =
             if original.damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
         let (now, original) = (now.checksums, original.checksums);
@@ -57,8 +57,8 @@ pub(super) fn steps(
             from: Some(stray.relative.clone()),
             bytes: segment.bytes,
             records: original.len() as u64,
-            agent: mending.agent,
-            corrections: mending.corrections,
+            agent: rules.agent,
+            corrections: rules.corrections,
             refs_up_to: None,
             begins_with: Vec::new(),
             pages: Vec::new(),
@@ -78,12 +78,12 @@ fn is_file(path: &Path) -> bool {
     crate::io::open(path).is_ok()
 }
 
-/// Mends the original where it is, since nobody reads it there, and gives it its name back.
+/// Repairs the original where it is, since nobody reads it there, and gives it its name back.
 fn renamed_back(
     target: &Target,
     original: &str,
     path: String,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Vec<Step>> {
     let full = target.path_of(original);
     if !is_file(&full) {
@@ -91,11 +91,11 @@ fn renamed_back(
     }
     let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
-    let standing = SalvagedSegment::of(&file, length, mending);
-    if standing.is_in_flux() || standing.has_too_large() {
+    let salvaged = SalvagedSegment::of(&file, length, rules);
+    if salvaged.is_in_flux() || salvaged.has_too_large() {
         return Ok(Vec::new());
     }
-    let change = match standing.mend(&file)? {
+    let change = match salvaged.change(&file)? {
         SegmentChange::Nothing => None,
         SegmentChange::Patch { method, patches } => {
             Some(Change::Patch { path: original.to_owned(), method, patches })
@@ -105,19 +105,19 @@ fn renamed_back(
             from: None,
             bytes: length,
             records,
-            agent: mending.agent,
-            corrections: mending.corrections,
+            agent: rules.agent,
+            corrections: rules.corrections,
             refs_up_to: None,
             begins_with: Vec::new(),
             pages: Vec::new(),
             staged: None,
         }),
     };
-    let damaged = standing.problems.iter().any(needs_repair);
+    let damaged = salvaged.problems.iter().any(needs_repair);
     let lost = if damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
-    let mended = change.map(|change| Step { lost, ..step(change, Resolution::OriginalRepaired) });
+    let corrected = change.map(|change| Step { lost, ..step(change, Resolution::OriginalRepaired) });
     let back = Change::Rename { from: original.to_owned(), to: path };
-    Ok(mended.into_iter().chain([step(back, Resolution::OriginalRenamed)]).collect())
+    Ok(corrected.into_iter().chain([step(back, Resolution::OriginalRenamed)]).collect())
 }
 
 fn step(change: Change, resolution: Resolution) -> Step {
@@ -129,7 +129,7 @@ fn step(change: Change, resolution: Resolution) -> Step {
 #[derive(Default)]
 struct Records {
     checksums: Vec<String>,
-    /// Whether something is damaged that cannot be put right.
+    /// Whether something is damaged that cannot be corrected.
     damaged: bool,
 }
 
@@ -140,17 +140,17 @@ impl Visitor for Records {
 
     fn damage(&mut self, damage: Problem) {
         self.damaged |= needs_repair(&damage);
-        // A record that is put right counts among those that are written.
+        // A record that is corrected counts among those that are written.
         self.checksums.extend(damage.correction.map(|_| String::new()));
     }
 }
 
-fn records(target: &Target, path: &str, mending: SegmentRules<'_>) -> io::Result<Records> {
+fn records(target: &Target, path: &str, rules: SegmentRules<'_>) -> io::Result<Records> {
     let path = target.path_of(path);
     let file = match crate::io::open(&path) {
         Err(error) if crate::io::is_no_file(&error) => return Ok(Records::default()),
         file => file?,
     };
     let length = file.metadata()?.len();
-    Ok(mending.settled.salvage(&file, length, mending.corrections, Records::default))
+    Ok(rules.settled.salvage(&file, length, rules.corrections, Records::default))
 }

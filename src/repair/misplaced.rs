@@ -1,4 +1,4 @@
-//! Segments whose pages do not stand where they were written: written anew, each page where it belongs.
+//! Segments whose pages are not where they were written: rewritten, each page where it belongs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,11 +20,11 @@ use crate::wal::{PAGE, PAGE_SIZE, ReadAt};
 /// Pages of other segments that one plan holds, at the most: each takes twice its bytes as text.
 const MOST_FOREIGN: usize = 4096;
 
-/// The step that writes a segment anew with these pages, and the refs of corrected records; or why there is none.
+/// The step that rewrites a segment with these pages, and the refs of corrected records; or why there is none.
 pub(super) fn step(
     target: &Target,
     path: &str,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
     findings: &[&Finding],
     (puts, arrangement): (&[PagePut], &Arrangement),
 ) -> Result<(Option<Step>, RefBounds), NoStep> {
@@ -42,26 +42,26 @@ pub(super) fn step(
         from: None,
         bytes: length,
         records: 0,
-        agent: mending.agent,
-        corrections: mending.corrections,
+        agent: rules.agent,
+        corrections: rules.corrections,
         refs_up_to: None,
         begins_with: Vec::new(),
         pages,
         staged: None,
     };
     let places = places(&change);
-    let mending = SegmentRules { places: places.as_deref(), ..mending };
-    let standing = SalvagedSegment::of(&file, length, mending);
-    if standing.is_in_flux() || standing.has_too_large() {
+    let rules = SegmentRules { places: places.as_deref(), ..rules };
+    let salvaged = SalvagedSegment::of(&file, length, rules);
+    if salvaged.is_in_flux() || salvaged.has_too_large() {
         return Err(Refusal::NotAllReadable.into());
     }
     let blanks = places.iter().flatten().filter(|place| **place == Place::Blank).count() as u64;
     if let Change::Rewrite { records, .. } = &mut change {
-        *records = standing.kept_records().saturating_sub(blanks);
+        *records = salvaged.kept_records().saturating_sub(blanks);
     }
-    let is_whole = !standing.problems.iter().any(needs_repair);
+    let is_whole = !salvaged.problems.iter().any(needs_repair);
     let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None).with(DeletionsLost::Possible) };
-    let lost = lost.and(standing.lost_to_agent());
+    let lost = lost.and(salvaged.lost_to_agent());
     let mut repairs: Vec<RepairedFinding> = findings
         .iter()
         .map(|finding| {
@@ -74,8 +74,8 @@ pub(super) fn step(
         let (diagnosis, resolution) = (Diagnosis::PagesElsewhere, Resolution::PagesMovedBack);
         repairs.push(RepairedFinding::new(Code::MisplacedPages, diagnosis, resolution));
     }
-    let (bytes, _) = mending.bytes(&file, length);
-    let refs = standing.corrected_refs(&bytes)?;
+    let (bytes, _) = rules.bytes(&file, length);
+    let refs = salvaged.corrected_refs(&bytes)?;
     Ok((Some(Step { change, repairs, lost }), refs))
 }
 
@@ -88,7 +88,7 @@ fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
     }
 }
 
-/// Whether all pages stand where they belong after these steps.
+/// Whether all pages are where they belong after these steps.
 fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
     let arrangement = report.misplaced.as_ref()?;
     let is_done = |path: &String| {
@@ -111,7 +111,7 @@ pub(super) fn newest(report: &Report, steps: &[Step]) -> Option<i64> {
     arranged(report, steps).and_then(|arrangement| arrangement.newest)
 }
 
-/// What is wrong with refs is put right where all series are defined once afterwards.
+/// What is wrong with refs is corrected where all series are defined once afterwards.
 pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
     if !report.misplaced.as_ref().is_some_and(|pages| pages.defines_once) {
         return;

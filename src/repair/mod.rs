@@ -56,8 +56,8 @@ struct Scanned<'a> {
 }
 
 impl<'a> Scanned<'a> {
-    /// How the logs are mended.
-    fn mending(&self) -> SegmentRules<'a> {
+    /// How the logs are repaired.
+    fn rules(&self) -> SegmentRules<'a> {
         let Options { assumed, corrections, .. } = self.options;
         let agent = assumed.agent.then_some(assumed.version);
         SegmentRules { agent, corrections, ..SegmentRules::of(self.report) }
@@ -99,7 +99,7 @@ fn unrepaired(finding: &Finding, refusal: Refusal) -> UnrepairedFinding {
     }
 }
 
-/// The plan that mends what `report` has found in the data directory `target`, and `forecast` foretells of it.
+/// The plan that repairs what `report` has found in the data directory `target`, and `forecast` forecasts of it.
 ///
 /// # Errors
 /// If files cannot be read.

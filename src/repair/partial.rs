@@ -14,7 +14,7 @@ use crate::wal::fill::{fill, literal};
 pub(super) enum Substitute {
     /// The first of its entries.
     Part(Partial),
-    /// The records that are glued together in it: nothing is lost. The segment is written anew, since each needs a header.
+    /// The records that are glued together in it: nothing is lost. The segment is rewritten, since each needs a header.
     Parts(Vec<Vec<u8>>),
 }
 

@@ -1,4 +1,4 @@
-//! The plan that keeps what Prometheus's own repair would keep: the records before the first fault, and no segment behind
+//! The plan that keeps what Prometheus's own repair would keep: the records before the first fault, and no segment after
 //! it. Where Prometheus would not start, or would delete what it does not repair, there is none.
 //!
 //! A damaged checkpoint Prometheus does not repair: it deletes the WAL. Here the checkpoint is cut, and the WAL stays.
@@ -55,9 +55,9 @@ pub(super) fn plan(
         // What is cut off does not define any more.
         let RefBounds { defined, used } = RefBounds::in_logs(report);
         let refs = RefBounds { defined: None, used: used.max(defined) }.and(cut.refs);
-        let path = fence::behind(&listing, &cut.steps);
-        let mending = scanned.mending();
-        plan.steps.extend(fence::step(target, report, (refs, &cut.steps), path, mending)?);
+        let path = fence::next_segment(&listing, &cut.steps);
+        let rules = scanned.rules();
+        plan.steps.extend(fence::step(target, report, (refs, &cut.steps), path, rules)?);
         plan.steps.extend(cut.steps);
         (plan.lost_series, plan.lost_series_count) = (cut.lost_series, cut.lost_refs.len() as u64);
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
@@ -121,7 +121,7 @@ fn is_mended(plan: &Plan, finding: &Finding) -> bool {
     })
 }
 
-/// Cuts a segment behind the last record that Prometheus's reader reads before the first fault.
+/// Cuts a segment after the last record that Prometheus's reader reads before the first fault.
 fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) -> io::Result<Option<Step>> {
     let mut logs = listing.logs.iter();
     let found = logs.find_map(|log| {

@@ -1,7 +1,7 @@
 //! Head chunks of which the ref means another series by now.
 //!
 //! Prometheus knows to whom a head chunk belongs by its ref alone (`loadMmappedChunks`, `tsdb/head.go`). A chunk whose encoding it
-//! does not know it passes over, from 2.39 on; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
+//! does not know it skips, from 2.39 on; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
 //! name them by their place.
 
 use std::collections::HashSet;
@@ -21,7 +21,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
     let certain = last_of_the_first(&files, generations);
     let is_strange = |chunk: &HeadChunk| {
         if !generations.defined.is_empty() {
-            // What it has of its own in order stands in its WAL as well.
+            // What it has of its own in order is in its WAL as well.
             return generations.defined.contains(&chunk.series_ref)
                 && !(chunk.out_of_order && own.contains(&(chunk.series_ref, chunk.chunk_ref)));
         }
@@ -35,7 +35,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
         for chunk in chunks.flatten().filter(|chunk| is_strange(chunk) && chunk.encoding != UNKNOWN) {
             patches.extend(neutral(&source, start_of(&chunk), chunk.end)?);
             count += 1;
-            if generations.times.1.is_none_or(|begun| chunk.max_time < begun) {
+            if generations.times.1.is_none_or(|restarted| chunk.max_time < restarted) {
                 lost += u64::from(chunk.samples);
             }
         }
@@ -77,7 +77,7 @@ fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64
 }
 
 /// The place of the last chunk that is certainly of the generation that the checkpoint is of: it ends before that does. What
-/// stands before it was written before it.
+/// is before it was written before it.
 fn last_of_the_first(files: &[crate::tsdb::HeadChunkFile], generations: &Generations) -> Option<u64> {
     let (Some(read), Some(newest)) = (generations.read, generations.times.0) else { return None };
     let mut last = None;

@@ -1,4 +1,4 @@
-//! The plan that keeps all that can be read: what is wrong with each segment, mended by the smallest change.
+//! The plan that keeps all that can be read: what is wrong with each segment, repaired by the smallest change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ use crate::scan::code::Code;
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::{Listing, Target};
 
-/// Plans what mends the data directory `target`, of which `report` is the scan. Whether it was counted what stays without labels
+/// Plans what repairs the data directory `target`, of which `report` is the scan. Whether it was counted what stays without labels
 /// then.
 pub(super) fn plan(
     target: &Target,
@@ -41,12 +41,12 @@ pub(super) fn plan(
         }
     };
     let generations = generations.as_ref();
-    let mending = scanned.mending();
+    let rules = scanned.rules();
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
         .filter(|finding| is_to_be_repaired(finding))
-        .filter(|finding| !generations.is_some_and(|generations| generations.mends(finding)))
+        .filter(|finding| !generations.is_some_and(|generations| generations.repairs(finding)))
         .filter(|finding| finding.code != Code::SnapshotAhead || generations.is_none())
         .partition(|finding| sequence::is_about_names(&listing, finding));
     let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
@@ -56,7 +56,7 @@ pub(super) fn plan(
     let half_repaired = match generations {
         // The numbers of segments change.
         Some(_) => Vec::new(),
-        None => half_repaired::steps(target, &listing, report, mending)?,
+        None => half_repaired::steps(target, &listing, report, rules)?,
     };
     let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
@@ -70,7 +70,7 @@ pub(super) fn plan(
         }
     }
     let mut corrected =
-        segments::steps(target, report, mending, (generations, &put_back), &mut findings, plan)?;
+        segments::steps(target, report, rules, (generations, &put_back), &mut findings, plan)?;
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     let heads = head_chunk_files::steps(&scanned, (generations.is_some(), forecast), &mut findings, plan)?;
@@ -99,7 +99,7 @@ pub(super) fn plan(
     if generations.is_some() && !plan.left.is_empty() {
         plan.steps.clear();
         let numbering =
-            report.findings.iter().filter(|finding| generations.is_some_and(|g| g.mends(finding)));
+            report.findings.iter().filter(|finding| generations.is_some_and(|g| g.repairs(finding)));
         plan.left.extend(numbering.map(|finding| unrepaired(finding, Refusal::OtherDamage)));
         return Ok(false);
     }
@@ -117,8 +117,8 @@ pub(super) fn plan(
     if (!plan.steps.is_empty() || wants_fence) && !is_emptied {
         let refs =
             misplaced::refs(report, &plan.steps).unwrap_or_else(|| RefBounds::in_logs(report)).and(corrected);
-        let path = fence::behind(&listing, &plan.steps);
-        let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;
+        let path = fence::next_segment(&listing, &plan.steps);
+        let fence = fence::step(target, report, (refs, &plan.steps), path, rules)?;
         plan.steps.splice(..0, fence);
     }
     Ok(recovered.is_some())
@@ -141,7 +141,7 @@ fn renumber(
     let refs = generations.refs.and(corrected);
     let (target, report) = (scanned.target, scanned.report);
     let next = Some(generations.next());
-    let fence = fence::step(target, report, (refs, &plan.steps), next, scanned.mending())?;
+    let fence = fence::step(target, report, (refs, &plan.steps), next, scanned.rules())?;
     let is_made = fence.is_some();
     plan.steps.splice(..0, fence.or_else(|| generations.gap()));
     plan.steps.extend(generations.last(is_made));

@@ -19,11 +19,11 @@ use crate::scan::deletions::{self, DeletionsLost};
 use crate::scan::report::{Dialect, Finding, LogKind, Report};
 use crate::tsdb::Target;
 
-/// What Prometheus comes to first is mended last: until then it stops where it stopped before.
+/// What Prometheus comes to first is repaired last: until then it stops where it stopped before.
 pub(super) fn steps(
     target: &Target,
     report: &Report,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
     (generations, put_back): (Option<&Generations>, &[String]),
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
@@ -42,7 +42,7 @@ pub(super) fn steps(
                 arranged.and_then(|pages| Some((pages.segments.get(&segment.path)?.as_slice(), pages)));
             let comes_back = generations.is_some_and(|generations| generations.brings_back(&segment.path));
             let is_looked_at = !of_bytes.is_empty()
-                || mending.agent.is_some()
+                || rules.agent.is_some()
                 || comes_back
                 || refs_up_to.is_some()
                 || arranged.is_some();
@@ -50,11 +50,11 @@ pub(super) fn steps(
                 continue;
             }
             // No agent reads a WBL.
-            let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
-            let mending = SegmentRules { agent, refs_up_to, ..mending };
+            let agent = rules.agent.filter(|_| kind != LogKind::Wbl);
+            let rules = SegmentRules { agent, refs_up_to, ..rules };
             let step = match arranged {
-                Some(puts) => misplaced::step(target, &segment.path, mending, &of_bytes, puts),
-                None => segment_step(target, &segment.path, mending, &of_bytes, Vec::new()),
+                Some(puts) => misplaced::step(target, &segment.path, rules, &of_bytes, puts),
+                None => segment_step(target, &segment.path, rules, &of_bytes, Vec::new()),
             };
             match step {
                 Ok((step, refs)) => {
@@ -72,13 +72,13 @@ pub(super) fn steps(
     Ok(corrected)
 }
 
-/// The step that writes a segment anew, without what is damaged in it, so that it begins with these series; or why there is
+/// The step that rewrites a segment, without what is damaged in it, so that it begins with these series; or why there is
 /// none.
 pub(super) fn rewritten(
     target: &Target,
     path: &str,
     report: &Report,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
     begins_with: Vec<Series>,
 ) -> Result<Step, NoStep> {
     let findings: Vec<&Finding> = report
@@ -86,15 +86,15 @@ pub(super) fn rewritten(
         .iter()
         .filter(|finding| finding.path == path && is_to_be_repaired(finding) && is_about_bytes(finding))
         .collect();
-    let (step, _) = segment_step(target, path, mending, &findings, begins_with)?;
+    let (step, _) = segment_step(target, path, rules, &findings, begins_with)?;
     Ok(step.ok_or(Refusal::NothingToWrite)?)
 }
 
-/// The step that mends a segment, and the refs of corrected records; or why there is none.
+/// The step that repairs a segment, and the refs of corrected records; or why there is none.
 fn segment_step(
     target: &Target,
     path: &str,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
     findings: &[&Finding],
     begins_with: Vec<Series>,
 ) -> Result<(Option<Step>, RefBounds), NoStep> {
@@ -107,20 +107,20 @@ fn segment_step(
         file => file?,
     };
     let metadata = file.metadata()?;
-    let standing = SalvagedSegment::of(&file, metadata.len(), mending);
-    if standing.is_in_flux() {
+    let salvaged = SalvagedSegment::of(&file, metadata.len(), rules);
+    if salvaged.is_in_flux() {
         return Err(Refusal::DiskFails.into());
     }
-    if standing.has_too_large() {
+    if salvaged.has_too_large() {
         return Err(Refusal::RecordsTooLarge.into());
     }
-    let confused = DroppedEntries::of(&file, metadata.len(), mending);
-    let mend = if confused.entries > 0 {
-        SegmentChange::Rewrite { records: confused.kept }
+    let dropped = DroppedEntries::of(&file, metadata.len(), rules);
+    let mend = if dropped.entries > 0 {
+        SegmentChange::Rewrite { records: dropped.kept }
     } else if !begins_with.is_empty() {
-        SegmentChange::Rewrite { records: standing.kept_records() }
+        SegmentChange::Rewrite { records: salvaged.kept_records() }
     } else {
-        standing.mend(&file)?
+        salvaged.change(&file)?
     };
     let change = match mend {
         SegmentChange::Nothing => return Ok((None, RefBounds::default())),
@@ -134,37 +134,37 @@ fn segment_step(
             from: None,
             bytes: metadata.len(),
             records,
-            agent: mending.agent,
-            corrections: mending.corrections,
-            refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
+            agent: rules.agent,
+            corrections: rules.corrections,
+            refs_up_to: rules.refs_up_to.filter(|_| dropped.entries > 0),
             begins_with,
             pages: Vec::new(),
             staged: None,
         },
     };
-    let repaired = |finding: &&Finding| repaired(finding, resolution(&file, &standing, &change, finding));
+    let repaired = |finding: &&Finding| repaired(finding, resolution(&file, &salvaged, &change, finding));
     let mut repairs: Vec<RepairedFinding> = findings.iter().map(repaired).collect();
-    repairs.extend(standing.refused().map(|(range, error)| {
+    repairs.extend(salvaged.refused().map(|(range, error)| {
         let diagnosis = Diagnosis::RefusedByAgent { error: error.to_owned() };
         let resolution = Resolution::Removed { removal: Removal::Overwritten, deletions: false };
         let repaired = RepairedFinding::new(Code::AgentRefuses, diagnosis, resolution);
         RepairedFinding { offset: Some(range.start), end: Some(range.end), ..repaired }
     }));
-    if let (entries @ 1.., Some(above)) = (confused.entries, mending.refs_up_to) {
+    if let (entries @ 1.., Some(above)) = (dropped.entries, rules.refs_up_to) {
         let diagnosis = Diagnosis::ReissuedRefs { entries, above };
         repairs.push(RepairedFinding::new(Code::ReissuedRefs, diagnosis, Resolution::EntriesDropped));
     }
-    let lost = standing.lost_to_agent().and(confused.lost());
-    let has_deletions = mending.agent.is_none() && !path.starts_with("wbl/");
+    let lost = salvaged.lost_to_agent().and(dropped.lost());
+    let has_deletions = rules.agent.is_none() && !path.starts_with("wbl/");
     let of_finding = |finding: &Finding| {
-        let lost = loss(&standing, finding);
+        let lost = loss(&salvaged, finding);
         let is_lost = has_deletions
             && lost != Loss::NOTHING
-            && standing.substitute_of(finding.offset.unwrap_or(u64::MAX)).is_none();
+            && salvaged.substitute_of(finding.offset.unwrap_or(u64::MAX)).is_none();
         if is_lost { lost.with(deletions(&file, finding)) } else { lost }
     };
     let lost = findings.iter().fold(lost, |sum, finding| sum.and(of_finding(finding)));
-    Ok((Some(Step { change, repairs, lost }), standing.corrected_refs(&file)?))
+    Ok((Some(Step { change, repairs, lost }), salvaged.corrected_refs(&file)?))
 }
 
 /// Whether deletions are lost with what is damaged.
@@ -174,13 +174,13 @@ fn deletions(file: &File, finding: &Finding) -> DeletionsLost {
 }
 
 /// What becomes of what is damaged.
-fn resolution(file: &File, standing: &SalvagedSegment, change: &Change, finding: &Finding) -> Resolution {
+fn resolution(file: &File, salvaged: &SalvagedSegment, change: &Change, finding: &Finding) -> Resolution {
     let at = finding.offset.unwrap_or(u64::MAX);
-    if standing.is_corrected(at) {
+    if salvaged.is_corrected(at) {
         let is_sure = finding.correction.is_some();
         return if is_sure { Resolution::BitCorrected } else { Resolution::LargeBitCorrected };
     }
-    match standing.substitute_of(at) {
+    match salvaged.substitute_of(at) {
         None => Resolution::Removed {
             removal: removal(change, finding),
             deletions: deletions(file, finding) == DeletionsLost::Certain,
@@ -202,7 +202,7 @@ fn removal(change: &Change, finding: &Finding) -> Removal {
         }
         _ => return Removal::Rewritten,
     };
-    // They are in the order of offsets, and zeros stand at the end.
+    // They are in the order of offsets, and zeros are at the end.
     if patches
         .last()
         .is_some_and(|last| matches!(last.with, Content::Zeros(_)) && Some(last.offset) == finding.end)
@@ -217,10 +217,10 @@ fn removal(change: &Change, finding: &Finding) -> Removal {
     }
 }
 
-fn loss(standing: &SalvagedSegment, finding: &Finding) -> Loss {
+fn loss(salvaged: &SalvagedSegment, finding: &Finding) -> Loss {
     let at = finding.offset.unwrap_or(u64::MAX);
-    match standing.substitute_of(at) {
-        _ if standing.is_corrected(at) => Loss::NOTHING,
+    match salvaged.substitute_of(at) {
+        _ if salvaged.is_corrected(at) => Loss::NOTHING,
         Some(Substitute::Parts(_)) => Loss::NOTHING,
         None => Loss::new(finding.lost.records, finding.lost.entries),
         // The record is still there; what else it held is not known.

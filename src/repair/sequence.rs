@@ -13,14 +13,14 @@ use crate::wal::segments::segment_name;
 /// Empty segments that are made for one gap.
 pub(super) const MOST: i64 = 1000;
 
-/// Findings about the segments of a log that are mended here.
+/// Findings about the segments of a log that are repaired here.
 const CODES: [Code; 4] =
     [Code::EmptyCheckpoint, Code::FirstSegmentMissing, Code::MisnamedSegment, Code::SegmentsNotSequential];
 
 /// A file where Prometheus looks for a checkpoint.
 const FILE: Code = Code::CheckpointNotADirectory;
 
-/// Whether a finding is about names and numbers that are mended here.
+/// Whether a finding is about names and numbers that are repaired here.
 pub(super) fn is_about_names(listing: &Listing, finding: &Finding) -> bool {
     let has_it = |log: &LogDirectory| Some(&log.relative) == finding.log.as_ref();
     [FILE, Code::SnapshotAhead].contains(&finding.code)
@@ -32,7 +32,7 @@ fn logs(listing: &Listing) -> impl Iterator<Item = &LogDirectory> {
     listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot)
 }
 
-/// The steps that mend these findings, or why some cannot be mended: then none is, since each of them keeps Prometheus from
+/// The steps that repair these findings, or why some cannot be repaired: then none is, since each of them keeps Prometheus from
 /// starting.
 pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
@@ -83,8 +83,8 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
     Ok(steps)
 }
 
-/// Empty segments up to the one up to which a chunk snapshot stands for the WAL: so it is loaded, and what is written from now on is
-/// behind it. `None` where these would be too many.
+/// Empty segments up to the one up to which a chunk snapshot covers the WAL: so it is loaded, and what is written from now on is
+/// after it. `None` where these would be too many.
 pub(super) fn up_to_snapshot(listing: &Listing, finding: &Finding) -> Option<Vec<Step>> {
     let log = listing.logs.iter().find(|log| log.relative == finding.path);
     let (index, _) = log.and_then(LogDirectory::snapshot_position)?;
@@ -134,15 +134,15 @@ fn missing(
 ) -> Option<std::ops::Range<i64>> {
     let numbers = match finding.code {
         Code::EmptyCheckpoint => 0..1,
-        // Prometheus begins behind the checkpoint, or at 0.
+        // Prometheus begins after the checkpoint, or at 0.
         Code::FirstSegmentMissing if log.kind == LogKind::Wal => {
             let number = listing.last_checkpoint().map(|(_, number)| number);
             number.map_or(0, |number| number.saturating_add(1))..*there.first()?
         }
         Code::FirstSegmentMissing => 0..*there.first()?,
         _ => {
-            let behind = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
-            there.range(..behind).next_back()?.saturating_add(1)..behind
+            let after = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
+            there.range(..after).next_back()?.saturating_add(1)..after
         }
     };
     Some(numbers)

@@ -19,12 +19,12 @@ use crate::scan::report::{Report, Severity, State, Verdict};
 /// Findings of one step that are shown one by one.
 const SHOWN: usize = 6;
 
-/// Renames in a row that are all told as text.
+/// Renames in a row that are all listed as text.
 const MOST_RENAMES: usize = 5;
 /// Lost series that are named as text.
 const SERIES_SHOWN: usize = 20;
 
-/// What is told of a repair.
+/// What is reported of a repair.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     /// What is done, or would be.

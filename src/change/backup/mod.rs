@@ -6,7 +6,7 @@
 //!   manifest.json    each changed file as it was and as it is after the repair
 //!   plan.json        the plan that was executed
 //!   checksums        of these three, CRC-64/NVME
-//!   old/wal/00000003 the bytes that were replaced, one behind the other; or the whole file or directory
+//!   old/wal/00000003 the bytes that were replaced, one after the other; or the whole file or directory
 //! ```
 
 mod layout;

@@ -27,7 +27,7 @@ pub(in crate::change) fn place(data: &Place, path: &Path) -> io::Result<Place> {
     Ok(Place::open(directory)?.join(name))
 }
 
-/// Backups in a directory that never became whole: of repairs that were not begun.
+/// Unfinished backups in a directory: their repairs were never started.
 pub(in crate::change) fn never_finished(directory: &Place) -> io::Result<Vec<Place>> {
     let is_ours = |name: &str| name.starts_with("walfix-backup-") && name.ends_with(UNFINISHED_ENDING);
     let entries = directory.list()?.into_iter();

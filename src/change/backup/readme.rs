@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::change::plan::{Change, Plan};
 use crate::io::printable;
 
-/// The line of a README behind which the data directory stands.
+/// The line of a README before that with the data directory.
 pub(in crate::change) const OF: &str = "in the data directory\n\n    ";
 
 /// How to put everything back by hand.

@@ -20,7 +20,7 @@ pub enum Change {
         /// What is written, in the order of offsets.
         patches: Vec<Patch>,
     },
-    /// A segment is written anew: its records as they are stored, in order, without what is damaged.
+    /// A segment is rewritten: its records as they are stored, in order, without what is damaged.
     Rewrite {
         /// The segment.
         path: String,
@@ -32,16 +32,16 @@ pub enum Change {
         records: u64,
         /// The version of the agent that it is written for, if it is for one.
         agent: Option<Version>,
-        /// Which flipped bits are put right in it.
+        /// Which flipped bits are corrected in it.
         #[serde(default)]
         corrections: Corrections,
-        /// Entries of higher refs are left out: these mean other series by now.
+        /// Entries of higher refs are dropped: these mean other series by now.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refs_up_to: Option<u64>,
         /// Series whose records are lost and that are written before all else.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         begins_with: Vec<Series>,
-        /// Its pages, if they do not stand where they were written.
+        /// Its pages, if they are not where they were written.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pages: Vec<PageRun>,
         /// Its new bytes. All else here describes how they were made; only these are written. Plans of versions
@@ -92,7 +92,7 @@ impl Change {
         }
     }
 
-    /// Where the records of a segment that is written anew come from.
+    /// Where the records of a segment that is rewritten come from.
     #[must_use]
     pub fn source(&self) -> &str {
         match self {
@@ -101,7 +101,7 @@ impl Change {
         }
     }
 
-    /// The new bytes of a segment that is written anew.
+    /// The new bytes of a segment that is rewritten.
     #[must_use]
     pub fn staged(&self) -> Option<&Staged> {
         match self {
@@ -110,7 +110,7 @@ impl Change {
         }
     }
 
-    /// Series with which a segment begins that is written anew.
+    /// Series with which a segment begins that is rewritten.
     #[must_use]
     pub fn begins_with(&self) -> &[Series] {
         match self {
@@ -150,7 +150,7 @@ pub struct Staged {
     pub checksum: String,
 }
 
-/// Pages of 32 KiB that follow one another in a segment that is written anew.
+/// Pages of 32 KiB that follow one another in a segment that is rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PageRun {
@@ -161,10 +161,10 @@ pub enum PageRun {
         /// How many.
         count: u64,
     },
-    /// One that stands in another segment now.
+    /// One that is in another segment now.
     #[serde(with = "hex")]
     Bytes(Vec<u8>),
-    /// So many that hold nothing, and across which no record goes on: they are not written.
+    /// So many that hold nothing, and across which no record continues: they are not written.
     Nothing(u64),
 }
 
@@ -172,8 +172,7 @@ pub enum PageRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// The bytes are written where they stand, the last first: until the very last write Prometheus stops where it stopped
-    /// before.
+    /// The bytes are overwritten, the last first: until the very last write Prometheus stops where it stopped before.
     InPlace,
     /// A changed copy takes the place of the file at once. For damage at which Prometheus does not stop: half of a
     /// change would be worse for it than none.

@@ -39,7 +39,7 @@ impl Orphans {
         u64::try_from(share.min(100)).unwrap_or(100)
     }
 
-    /// Whether they are so many that a repair is not begun without a word.
+    /// Whether they are so many that a repair is not started without a word.
     #[must_use]
     pub fn are_many(&self) -> bool {
         self.percent() > MOST_ORPHANS

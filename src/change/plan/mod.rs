@@ -65,7 +65,7 @@ pub struct Plan {
     /// Which flipped bits are corrected.
     #[serde(default)]
     pub corrections: Corrections,
-    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is mended last. No two
+    /// In the order in which they are done. What Prometheus stops at first, or does not start for, is repaired last. No two
     /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
     /// set aside.
     pub steps: Vec<Step>,
@@ -81,7 +81,7 @@ pub struct Plan {
     pub lost_series_count: u64,
     /// Entries that stay in the logs and have lost their series record.
     pub orphans: Option<Orphans>,
-    /// Where the labels of series stand whose records are lost.
+    /// Where the labels of series are whose records are lost.
     #[serde(default)]
     pub labels: FoundLabels,
     /// The files that the plan was made from.

@@ -49,7 +49,7 @@ impl Definitions {
 
     pub(super) fn of(
         segments: &[SegmentFile],
-        mending: SegmentRules<'_>,
+        rules: SegmentRules<'_>,
         new: fn() -> Self,
     ) -> io::Result<Self> {
         let mut all = new();
@@ -58,7 +58,7 @@ impl Definitions {
                 Err(error) if crate::io::is_no_file(&error) => continue,
                 opened => opened?,
             };
-            let one = read_repaired(&file, length, mending, new);
+            let one = read_repaired(&file, length, rules, new);
             for (series_ref, labels) in one.labels {
                 all.labels.entry(series_ref).or_insert(labels);
             }
@@ -93,7 +93,7 @@ pub(super) fn newest(segments: &[Definitions]) -> usize {
     begins
 }
 
-/// Whether segments of several runs stand among each other, as where some have been put back by hand.
+/// Whether segments of several runs are among each other, as where some have been put back by hand.
 pub(super) fn are_mixed(segments: &[SegmentFile], contents: &[Definitions]) -> Option<Refusal> {
     let mut known: HashMap<u64, u64> = HashMap::new();
     for (series_ref, labels) in contents.iter().flat_map(|one| &one.labels) {
@@ -101,10 +101,10 @@ pub(super) fn are_mixed(segments: &[SegmentFile], contents: &[Definitions]) -> O
             return Some(Refusal::SeveralRuns);
         }
     }
-    let begun = contents.iter().find_map(|one| one.min_time);
+    let restarted = contents.iter().find_map(|one| one.min_time);
     for (pair, one) in segments.windows(2).zip(contents.iter().skip(1)) {
         let is_gap = pair[1].index != pair[0].index.saturating_add(1);
-        if is_gap && one.max_time.is_some_and(|newest| Some(newest) < begun) {
+        if is_gap && one.max_time.is_some_and(|newest| Some(newest) < restarted) {
             return Some(Refusal::OlderAfterGap);
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn checkpoint_fault(
     checkpoint: &LogDirectory,
     assumed: Assumed,
 ) -> io::Result<Option<CheckpointFault>> {
-    // If nothing is read all refs are handed out anew.
+    // If nothing is read all refs are handed out again.
     let mut read = 0;
     let segment = prefix::read(checkpoint, Reader::Wal, assumed.version, |record| {
         if let Record::Series(series) = Record::parse(record) {
@@ -50,9 +50,9 @@ pub(super) fn restart_time(
     let ns = |ms: i64| i128::from(ms) * 1_000_000;
     let made = segments.iter().find(|segment| Some(segment.index) == stop.map(|stop| stop.segment));
     let Some(made) = made else { return Ok(None) };
-    let begun = modified(&made.path)?;
+    let restarted = modified(&made.path)?;
     for segment in &checkpoint.segments {
-        if modified(&segment.path)? >= begun {
+        if modified(&segment.path)? >= restarted {
             return Ok(None);
         }
     }
@@ -66,7 +66,7 @@ pub(super) fn restart_time(
         last = last.max(Some(newest));
     }
     // Scrapes come after the start. In a copy that does not keep times they are before it.
-    Ok(last.filter(|&last| begun <= ns(last)).map(|_| begun))
+    Ok(last.filter(|&last| restarted <= ns(last)).map(|_| restarted))
 }
 
 pub(super) fn modified(path: &Path) -> io::Result<i128> {

@@ -1,6 +1,6 @@
-//! A WAL that Prometheus has begun anew beside a checkpoint that covers its numbers.
+//! A WAL that Prometheus has restarted beside a checkpoint that covers its numbers.
 //!
-//! On damage in `checkpoint.N` it deletes the segments behind that, counts from 0 again, and hands out refs from the highest on
+//! On damage in `checkpoint.N` it deletes the segments after that, counts from 0 again, and hands out refs from the highest on
 //! that it has read in the checkpoint (`tsdb/wlog/wlog.go`, `WL.Repair`; `lastSeriesID`, `tsdb/head_wal.go`). So refs up to
 //! that one mean the same in all generations; a higher one is one series in the rest of the checkpoint, and another in what was
 //! written since. The newest generation stays as it is, and gets numbers that are replayed; of the others stays what cannot be
@@ -20,7 +20,7 @@ use crate::forecast::Assumed;
 use crate::scan::report::Report;
 use crate::tsdb::{Listing, LogKind, Target};
 
-/// What the finding about it comes to, if there is one; or why it is not mended.
+/// What the finding about it comes to, if there is one; or why it is not repaired.
 pub(super) fn find(
     target: &Target,
     listing: &Listing,

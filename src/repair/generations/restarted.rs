@@ -11,7 +11,7 @@ use crate::scan::report::Finding;
 use crate::tsdb::{Listing, LogDirectory, LogKind};
 use crate::wal::segments::segment_name;
 
-/// Findings about segments of the WAL that new numbers mend.
+/// Findings about segments of the WAL that new numbers repair.
 const OF_NUMBERS: [Code; 2] = [Code::SegmentsNotSequential, Code::MisnamedSegment];
 
 /// What was found, and what becomes of it.
@@ -34,8 +34,8 @@ pub(in crate::repair) struct Generations {
     /// another series, if not all is known to be of one generation.
     pub(in crate::repair) read: Option<u64>,
     /// Segments of which only entries of such refs stay.
-    pub(super) confused: BTreeMap<String, u64>,
-    /// Segments of the WAL that Prometheus passes over, and comes to read.
+    pub(super) dropped: BTreeMap<String, u64>,
+    /// Segments of the WAL that Prometheus skips, and comes to read.
     pub(super) brought_back: BTreeSet<String>,
     /// Segments of the WBL that the newest generation has written.
     pub(in crate::repair) own_wbl: Vec<String>,
@@ -45,16 +45,16 @@ pub(in crate::repair) struct Generations {
     pub(in crate::repair) times: (Option<i64>, Option<i64>),
 }
 
-/// What is done so that the replay goes on behind the checkpoint.
+/// What is done so that the replay continues after the checkpoint.
 #[derive(Debug)]
 pub(super) enum Numbering {
-    /// Empty segments lead to the number behind the checkpoint: what is there is in it already, or there is nothing.
+    /// Empty segments lead to the number after the checkpoint: what is there is in it already, or there is nothing.
     Extend { missing: std::ops::RangeInclusive<i64> },
     /// The checkpoint gets the number before the first segment.
     RenameCheckpoint { to: String, next: String },
     /// They are replayed as they are.
     Keep { next: String },
-    /// The segments get numbers behind that of the checkpoint, which may need a higher one itself.
+    /// The segments get numbers after that of the checkpoint, which may need a higher one itself.
     Renumber { renames: Vec<(String, String)>, checkpoint: Option<String>, next: String },
 }
 
@@ -64,12 +64,12 @@ impl Generations {
         matches!(self.numbering, Numbering::Renumber { .. } | Numbering::Keep { .. })
     }
 
-    /// Notes where entries stand that may mean another series than the newest generation's.
-    pub(super) fn confuse(
+    /// Notes where entries are that may mean another series than the newest generation's.
+    pub(super) fn note_ambiguous(
         &mut self,
         listing: &Listing,
         checkpoint: &LogDirectory,
-        begun: Option<i128>,
+        restarted: Option<i128>,
     ) -> io::Result<()> {
         for segment in &checkpoint.segments {
             self.keep_common(checkpoint.relative_of(segment));
@@ -79,17 +79,17 @@ impl Generations {
         let made = made.collect::<io::Result<Vec<_>>>()?.into_iter().max();
         for segment in &wbl.segments {
             let written = modified(&segment.path)?;
-            let is_own = begun.is_some_and(|begun| written >= begun);
+            let is_own = restarted.is_some_and(|restarted| written >= restarted);
             let path = wbl.relative_of(segment);
             if is_own && self.common.is_some() {
                 self.own_wbl.push(path);
             } else if let Some(common) = self.common {
-                self.confused.insert(path, common);
+                self.dropped.insert(path, common);
             } else if let Some(read) = self.read {
                 // Of a run that has left nothing else, perhaps.
-                let is_before = begun.is_some() && made.is_some_and(|made| written <= made);
+                let is_before = restarted.is_some() && made.is_some_and(|made| written <= made);
                 if !is_before {
-                    self.confused.insert(path, read);
+                    self.dropped.insert(path, read);
                 }
             }
         }
@@ -98,22 +98,22 @@ impl Generations {
 
     pub(super) fn keep_common(&mut self, path: String) {
         if let Some(common) = self.common {
-            self.confused.insert(path, common);
+            self.dropped.insert(path, common);
         }
     }
 
     /// Up to which ref entries of a segment stay, if not all do.
     pub(in crate::repair) fn refs_up_to(&self, path: &str) -> Option<u64> {
-        self.confused.get(path).copied()
+        self.dropped.get(path).copied()
     }
 
-    /// Whether the segment of the WAL is one that Prometheus passes over, and comes to read.
+    /// Whether the segment of the WAL is one that Prometheus skips, and comes to read.
     pub(in crate::repair) fn brings_back(&self, path: &str) -> bool {
         self.brought_back.contains(path)
     }
 
-    /// Whether a finding is mended with them.
-    pub(in crate::repair) fn mends(&self, finding: &Finding) -> bool {
+    /// Whether a finding is repaired with them.
+    pub(in crate::repair) fn repairs(&self, finding: &Finding) -> bool {
         let is_renumbered =
             matches!(self.numbering, Numbering::Renumber { .. }) && OF_NUMBERS.contains(&finding.code);
         finding.is_of_generations()
@@ -136,7 +136,7 @@ impl Generations {
         }
     }
 
-    /// What is done before all else: a segment behind a gap, for which Prometheus does not start, and so deletes nothing.
+    /// What is done before all else: a segment after a gap, for which Prometheus does not start, and so deletes nothing.
     pub(in crate::repair) fn gap(&self) -> Option<Step> {
         let Numbering::Renumber { next, .. } = &self.numbering else { return None };
         let change = Change::Create { path: next.clone(), bytes: Vec::new() };

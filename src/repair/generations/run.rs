@@ -45,15 +45,15 @@ impl<'a> CheckpointAndWal<'a> {
         (checkpoint, number): (&'a LogDirectory, i64),
         wal: &'a LogDirectory,
         stop: Option<CheckpointFault>,
-        mending: SegmentRules<'_>,
+        rules: SegmentRules<'_>,
     ) -> io::Result<Self> {
-        let before = Definitions::of(&checkpoint.segments, mending, Definitions::with_refs)?;
+        let before = Definitions::of(&checkpoint.segments, rules, Definitions::with_refs)?;
         let mut now = Vec::new();
         for segment in &wal.segments {
             // Of the newest generation it is enough to know what it defines.
             let is_older = stop.as_ref().is_some_and(|stop| segment.index <= stop.segment.max(number));
             let new = if is_older { Definitions::with_refs } else { Definitions::default };
-            now.push(Definitions::of(std::slice::from_ref(segment), mending, new)?);
+            now.push(Definitions::of(std::slice::from_ref(segment), rules, new)?);
         }
         Ok(Self { listing, checkpoint, number, wal, stop, before, now })
     }
@@ -65,9 +65,9 @@ impl<'a> CheckpointAndWal<'a> {
 
     /// The place of the first segment of the newest generation, where that has been found about numbers.
     pub(super) fn newest(&self, found: Option<&Finding>) -> usize {
-        // A start with a damaged checkpoint deletes the segments behind that number: one generation is left.
+        // A start with a damaged checkpoint deletes the segments after that number: one generation is left.
         match &self.stop {
-            // What the checkpoint was made of may stand there still.
+            // What the checkpoint was made of may be there still.
             Some(stop) if found.is_none() => self.up_to(stop.segment.max(self.number)),
             Some(stop) => self.up_to(stop.segment),
             None => newest(&self.now),
@@ -88,7 +88,7 @@ impl<'a> CheckpointAndWal<'a> {
         })
     }
 
-    /// Segments behind the checkpoint that Prometheus has begun without it: what shows them is that refs that are seen in it, or in
+    /// Segments after the checkpoint that Prometheus has started without it: what shows them is that refs that are seen in it, or in
     /// the segments before them, are defined again, or that the one before has been cut, or that there are head chunks of it.
     pub(super) fn restarted_after(&self, newest: usize, chunks: usize) -> Option<NumberingFound> {
         let before = &self.now[self.up_to(self.number).min(newest)..newest];
@@ -113,7 +113,7 @@ impl<'a> CheckpointAndWal<'a> {
     }
 
     /// How many head chunks with refs that a start may have handed out again lie as a whole between the segments that every
-    /// start leaves and those of the newest generation, or behind the former where the newest has no samples. A run whose
+    /// start leaves and those of the newest generation, or after the former where the newest has no samples. A run whose
     /// segments are gone has left these: all samples are logged first. Damage in the WAL could be the reason as well.
     pub(super) fn chunks_of_a_run_that_is_gone(
         &self,
@@ -124,7 +124,7 @@ impl<'a> CheckpointAndWal<'a> {
         let Some(stop) = &self.stop else { return Ok(0) };
         let (older, own) = self.now.split_at(newest);
         let Some(before) = older.iter().filter_map(|one| one.max_time).max() else { return Ok(0) };
-        let behind = own.iter().filter_map(|one| one.min_time).min();
+        let after = own.iter().filter_map(|one| one.min_time).min();
         let mut damage = report.of_severity(Severity::Damage);
         if damage.any(|finding| finding.log.as_deref() == Some(&self.wal.relative)) {
             return Ok(0);
@@ -133,7 +133,7 @@ impl<'a> CheckpointAndWal<'a> {
             !chunk.out_of_order
                 && chunk.series_ref > stop.read
                 && chunk.min_time > before
-                && behind.is_none_or(|behind| chunk.max_time < behind)
+                && after.is_none_or(|after| chunk.max_time < after)
         })
     }
 
@@ -147,7 +147,7 @@ impl<'a> CheckpointAndWal<'a> {
         })
     }
 
-    /// What is done about it; or why it is not mended.
+    /// What is done about it; or why it is not repaired.
     pub(super) fn generations(
         mut self,
         NumberingFound { code, diagnosis, numbering }: NumberingFound,
@@ -179,7 +179,7 @@ impl<'a> CheckpointAndWal<'a> {
             defined: HashSet::new(),
             common: None,
             read: None,
-            confused: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             brought_back,
             own_wbl: Vec::new(),
             refs: RefBounds {
@@ -197,8 +197,8 @@ impl<'a> CheckpointAndWal<'a> {
             generations.common = self.common(&generations.defined, newest);
             generations.times.1 = own.iter().filter_map(|one| one.min_time).min();
             generations.read = self.stop.as_ref().map(|stop| stop.read);
-            let begun = restart_time(checkpoint, &wal.segments, self.stop.as_ref(), &self.now)?;
-            generations.confuse(self.listing, checkpoint, begun)?;
+            let restarted = restart_time(checkpoint, &wal.segments, self.stop.as_ref(), &self.now)?;
+            generations.note_ambiguous(self.listing, checkpoint, restarted)?;
             for segment in &wal.segments[replayed..newest] {
                 generations.keep_common(wal.relative_of(segment));
             }

@@ -22,7 +22,7 @@ use crate::scan::code::Code;
 use crate::scan::report::{Finding, Severity};
 use crate::tsdb::{HeadChunkFile, list_head_chunks};
 
-/// Findings that are mended here.
+/// Findings that are repaired here.
 const CODES: [Code; 7] = [
     Code::DamagedHeadChunk,
     Code::HeadChunksHeader,
@@ -33,7 +33,7 @@ const CODES: [Code; 7] = [
     Code::HeadChunksWithoutSeries,
 ];
 
-/// The steps that mend what has been found of head chunks; takes these findings out of `findings`.
+/// The steps that repair what has been found of head chunks; takes these findings out of `findings`.
 pub(super) fn steps<'a>(
     scanned: &Scanned<'a>,
     (has_generations, forecast): (bool, Option<&Forecast>),
@@ -102,7 +102,7 @@ fn steps_of_chunks<'a>(
     if found.is_empty() && plan.steps.is_empty() {
         return Ok(steps);
     }
-    // What is only torn is mended with other damage: the WAL may have lost what stands before it.
+    // What is only torn is repaired with other damage: the WAL may have lost what is before it.
     found.extend(torn());
     if found.is_empty() {
         return Ok(steps);
@@ -136,7 +136,7 @@ fn steps_of_chunks<'a>(
 }
 
 /// Where the first chunks of series are gone, the later ones hide what the WAL has of that time: all files go into the backup,
-/// unless more stands in these alone.
+/// unless more is in these alone.
 fn all_that_hide(
     scanned: &Scanned<'_>,
     forecast: Option<&Forecast>,

@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Sets aside this file and all behind it, the last first.
+    /// Sets aside this file and all after it, the last first.
     fn end(
         &self,
         at: usize,
@@ -295,7 +295,7 @@ enum Order {
 struct FileSteps<'a> {
     /// Chunks that stay as they are.
     kept: u64,
-    /// Chunks that are passed over.
+    /// Chunks that are skipped.
     patches: Vec<Patch>,
     repairs: Vec<RepairedFinding>,
     /// Where the first fault is.

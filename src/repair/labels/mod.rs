@@ -1,15 +1,15 @@
 //! Labels of series whose records are lost.
 //!
 //! Samples name their series by a ref. Where the series record is lost, Prometheus drops them ("Unknown series references"),
-//! and head chunks with them. But the same record may stand elsewhere ([`sources`]), since logs are copied into
+//! and head chunks with them. But the same record may be elsewhere ([`sources`]), since logs are copied into
 //! checkpoints, and old ones are not removed at once. What is found there, and can be trusted, is written in front of all
 //! that is replayed.
 //!
-//! **What can be trusted.** RefBounds mean the same as long as Prometheus goes on with a log; where it begins anew, the same refs
+//! **What can be trusted.** Refs mean the same as long as Prometheus continues a log; where it restarts, the same refs
 //! mean other series. So a source counts only if it defines a ref as a record does that is replayed, and none otherwise; and
 //! wherever what is replayed has a sample of the ref and time of its last one of a series, that has the same value. If no
 //! series record is left to compare it with, such a sample proves it. It is believed up to the highest ref that is so proved,
-//! since it may be of before Prometheus began anew. Or it is the segments on which what is replayed goes on without a gap:
+//! since it may be of before Prometheus restarted. Or it is the segments on which what is replayed continues without a gap:
 //! these are believed in all.
 //!
 //! **What can be written.** At a series record whose labels are known already Prometheus throws away what it has replayed
@@ -21,7 +21,7 @@
 //! - under a higher ref: a series that was given up and came back. What the lower ref has is wiped there all the same; and
 //!   up to 3.2 the next checkpoint would drop the record of the higher ref, which is but another name then
 //!   (`tsdb/wlog/checkpoint.go`, `Checkpoint`: only records of refs in the head are kept). Not written.
-//! - under a lower ref: both would be one series, and samples of the lower ref would be passed over that are not newer than
+//! - under a lower ref: both would be one series, and samples of the lower ref would be skipped that are not newer than
 //!   the head chunks of the higher (`memSeries.mmMaxTime`). Written only if nothing is kept of the lower: all of its samples
 //!   are from before the time from which on Prometheus takes samples (`minValidTime`), in blocks.
 
@@ -63,8 +63,8 @@ pub(super) struct Recovered {
 }
 
 /// Adds to `plan`, which is done but for the numbers of generations, that series get their labels back whose records are lost;
-/// and counts what stays without. A step that is added stands behind the first `before` ones. `None` if nothing was counted:
-/// nothing is to be mended, or there are too many series.
+/// and counts what stays without. A step that is added is after the first `before` ones. `None` if nothing was counted:
+/// nothing is to be repaired, or there are too many series.
 pub(super) fn recover(
     scanned: &Scanned<'_>,
     generations: Option<&Generations>,
@@ -84,7 +84,7 @@ pub(super) fn recover(
     let mixed = generations.is_none()
         && !is_put_right
         && scanned.report.findings.iter().any(Finding::is_of_reissued_refs);
-    // What the newest generation has handed out is another series wherever else it stands.
+    // What the newest generation has handed out is another series wherever else it is.
     let most =
         generations.and_then(|generations| generations.common).unwrap_or(u64::MAX).min(fence::MOST - 1);
     let is_wanted =
@@ -137,7 +137,7 @@ fn survivors(scanned: &Scanned<'_>, layout: &Layout) -> io::Result<(Survivors, i
     } else {
         min_valid_time(listing, &list_blocks(target.path())?, options.assumed.version)
     };
-    Ok((Survivors::read(target, layout, scanned.mending(), min_valid_time)?, min_valid_time))
+    Ok((Survivors::read(target, layout, scanned.rules(), min_valid_time)?, min_valid_time))
 }
 
 /// What stays without labels.
@@ -173,10 +173,10 @@ impl Search<'_> {
         let (sources, unreadable) = sources::all(target, listing, self.layout)?;
         self.labels.refused = unreadable;
         let mut pool = Pool::default();
-        let mending = SegmentRules::of(self.scanned.report);
+        let rules = SegmentRules::of(self.scanned.report);
         let tables: Vec<(&Source, Table)> = sources
             .iter()
-            .map(|source| (source, source.read(self.survivors, wanted, mending, &mut pool)))
+            .map(|source| (source, source.read(self.survivors, wanted, rules, &mut pool)))
             .filter(|(_, table)| !table.labels.is_empty())
             .collect();
         // What contradicts itself or what is replayed need not be asked about.
@@ -292,7 +292,7 @@ impl Search<'_> {
         }
         for part in &self.layout.replayed {
             let new = || Samples { asked, witnesses: vec![Witness::default(); asked.len()] };
-            let heard = part.take(self.scanned.target, self.scanned.mending(), new)?;
+            let heard = part.take(self.scanned.target, self.scanned.rules(), new)?;
             let heard = heard.map(|samples| samples.witnesses).unwrap_or_default();
             for (witness, heard) in witnesses.iter_mut().zip(heard) {
                 witness.agrees = witness.agrees.max(heard.agrees);
@@ -306,7 +306,7 @@ impl Search<'_> {
 /// What samples that are replayed say of those of a source.
 #[derive(Clone, Debug, Default)]
 struct Witness {
-    /// The highest ref of a sample that stands in both.
+    /// The highest ref of a sample that is in both.
     agrees: Option<u64>,
     /// A sample of the same ref and time has another value.
     differs: bool,
@@ -346,7 +346,7 @@ fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Refus
     let proved = table.highest_shared.max(witness.agrees);
     match proved {
         _ if source.is_gone_on_with => Ok(u64::MAX),
-        // It may be of before Prometheus began anew, and have those alone in common that it had read then.
+        // It may be of before Prometheus restarted, and have those alone in common that it had read then.
         Some(highest) => Ok(highest),
         None => Err(Refusal::NotProved),
     }
@@ -394,8 +394,8 @@ fn write(
         step.repairs.push(repaired);
         return Ok(());
     }
-    let mending = first.mending(scanned.mending());
-    let mut step = rewritten(target, path, report, mending, series)?;
+    let rules = first.rules(scanned.rules());
+    let mut step = rewritten(target, path, report, rules, series)?;
     step.repairs.push(repaired);
     match at {
         Some(at) => {

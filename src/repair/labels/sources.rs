@@ -1,4 +1,4 @@
-//! Where labels stand besides the logs that are replayed, and what each place has.
+//! Where labels are besides the logs that are replayed, and what each place has.
 //!
 //! In the order in which they are believed: segments that the checkpoint covers, older checkpoints, originals of segments
 //! that Prometheus was repairing, chunk snapshots, backups of earlier repairs.
@@ -28,7 +28,7 @@ pub(super) struct Source {
     pub(super) path: String,
     files: Vec<PathBuf>,
     is_snapshot: bool,
-    /// What is replayed goes on right behind it: refs mean the same, and all of them.
+    /// What is replayed continues right after it: refs mean the same, and all of them.
     pub(super) is_gone_on_with: bool,
 }
 
@@ -87,7 +87,7 @@ pub(super) fn place_of_snapshot(path: &str) -> Option<(i64, i64)> {
 }
 
 /// Whether the first segment that is replayed has the next number, and none is missing among those below. Prometheus counts
-/// on as long as it goes on with a log; where it begins anew it has removed all others before (`tsdb/wlog/wlog.go`,
+/// on as long as it continues a log; where it restarts it has removed all others before (`tsdb/wlog/wlog.go`,
 /// `WL.Repair`).
 fn is_gone_on_with(layout: &Layout) -> bool {
     let first = layout.replayed.iter().find(|part| part.kind == LogKind::Wal);
@@ -206,7 +206,7 @@ impl Source {
         &self,
         survivors: &Survivors,
         wanted: &Wanted<'_>,
-        mending: SegmentRules<'_>,
+        rules: SegmentRules<'_>,
         pool: &mut Pool,
     ) -> Table {
         let mut table = Table::default();
@@ -221,7 +221,7 @@ impl Source {
             let page = if self.is_snapshot {
                 salvage_with(&file, metadata.len(), Reading::Snapshot, new)
             } else {
-                read_repaired(&file, metadata.len(), mending, new)
+                read_repaired(&file, metadata.len(), rules, new)
             };
             table.add(page.table);
             pool.extend(page.texts);

@@ -18,7 +18,7 @@ pub(super) struct Survivors {
     hasher: foldhash::quality::RandomState,
     /// By ref: the series that a record defines.
     pub(super) defined: HashMap<u64, Defined>,
-    /// By ref: what belongs to series that no record defines, before or behind.
+    /// By ref: what belongs to series that no record defines, before or after.
     pub(super) orphans: HashMap<u64, Orphan>,
     /// Entries of all series, known or not.
     pub(super) entries: u64,
@@ -70,20 +70,20 @@ impl Survivors {
     pub(super) fn read(
         target: &Target,
         layout: &Layout,
-        mending: SegmentRules<'_>,
+        rules: SegmentRules<'_>,
         min_valid_time: i64,
     ) -> io::Result<Self> {
         let mut all = Self::default();
         for part in &layout.replayed {
             let new = || Chapter::new(&all, part.kind);
-            let Some(Chapter { found, .. }) = part.take(target, mending, new)? else { continue };
+            let Some(Chapter { found, .. }) = part.take(target, rules, new)? else { continue };
             all.add(part.kind, found);
             if all.too_many {
                 return Ok(all);
             }
         }
         all.add_chunks(target, layout, min_valid_time)?;
-        // What is defined behind its use is defined: to define it before as well would wipe what that has.
+        // What is defined after its use is defined: to define it before as well would wipe what that has.
         let defined = &all.defined;
         all.orphans.retain(|series_ref, _| !defined.contains_key(series_ref));
         Ok(all)
@@ -139,7 +139,7 @@ impl Survivors {
 struct Found {
     /// By ref that is defined: a hash of its labels.
     defined: HashMap<u64, u64>,
-    /// What uses refs; of those that it is the first to define, behind the record.
+    /// What uses refs; of those that it is the first to define, after the record.
     uses: Uses,
     /// Entries of any series.
     entries: u64,

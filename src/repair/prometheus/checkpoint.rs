@@ -21,10 +21,10 @@ pub(super) struct Cut {
     /// The checkpoint's directory.
     pub(super) path: String,
     pub(super) steps: Vec<Step>,
-    /// Series that are defined only behind the fault: their names, but for those that are too many, and their refs.
+    /// Series that are defined only after the fault: their names, but for those that are too many, and their refs.
     pub(super) lost_series: Vec<String>,
     pub(super) lost_refs: HashSet<u64>,
-    /// The highest refs that are defined in what is left of it, and in the segments behind it; and that are seen in it.
+    /// The highest refs that are defined in what is left of it, and in the segments after it; and that are seen in it.
     pub(super) refs: RefBounds,
 }
 
@@ -33,7 +33,7 @@ pub(super) fn cut(
     listing: &Listing,
     forecast: &Forecast,
     assumed: Assumed,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Option<Cut>> {
     let (Some((at, number)), Some(start)) = (listing.last_checkpoint(), forecast.starts.first()) else {
         return Ok(None);
@@ -57,8 +57,8 @@ pub(super) fn cut(
         refs: RefBounds::default(),
     };
     let kept = cut.kept(log, reader, assumed)?;
-    let lost = cut.lost(log, &kept, mending)?;
-    cut.refs.defined = cut.refs.defined.max(defined_behind(listing, number, mending)?);
+    let lost = cut.lost(log, &kept, rules)?;
+    cut.refs.defined = cut.refs.defined.max(defined_after(listing, number, rules)?);
     for (at, segment) in log.segments.iter().enumerate().skip(part).rev() {
         let length = segment.path.metadata()?.len();
         let path = log.relative_of(segment);
@@ -80,7 +80,7 @@ pub(super) fn cut(
     Ok(Some(cut))
 }
 
-/// What stands before the fault.
+/// What is before the fault.
 #[derive(Default)]
 struct Kept {
     records: u64,
@@ -103,13 +103,13 @@ impl Cut {
         Ok(kept)
     }
 
-    /// What could be read behind it; and the names of series that are defined only there.
-    fn lost(&mut self, log: &LogDirectory, kept: &Kept, mending: SegmentRules<'_>) -> io::Result<Loss> {
+    /// What could be read after it; and the names of series that are defined only there.
+    fn lost(&mut self, log: &LogDirectory, kept: &Kept, rules: SegmentRules<'_>) -> io::Result<Loss> {
         let (mut records, mut entries) = (0, 0);
         for segment in &log.segments {
             let (file, length) = open(&segment.path)?;
             let new = || All { cut: self, kept, records: 0, entries: 0, used: None, lost: Lost::default() };
-            let all = read_repaired(&file, length, mending, new);
+            let all = read_repaired(&file, length, rules, new);
             records += all.records;
             entries += all.entries;
             let Lost { names, refs } = all.lost;
@@ -122,8 +122,8 @@ impl Cut {
     }
 }
 
-/// The highest ref that the segments behind the checkpoint define.
-fn defined_behind(listing: &Listing, number: i64, mending: SegmentRules<'_>) -> io::Result<Option<u64>> {
+/// The highest ref that the segments after the checkpoint define.
+fn defined_after(listing: &Listing, number: i64, rules: SegmentRules<'_>) -> io::Result<Option<u64>> {
     struct Highest(Option<u64>);
     impl RecordSink for Highest {
         fn record(&mut self, record: &[u8]) {
@@ -136,7 +136,7 @@ fn defined_behind(listing: &Listing, number: i64, mending: SegmentRules<'_>) -> 
     for wal in listing.logs.iter().filter(|log| log.kind == LogKind::Wal) {
         for segment in wal.segments.iter().filter(|segment| segment.index > number) {
             let (file, length) = open(&segment.path)?;
-            highest = highest.max(read_repaired(&file, length, mending, || Highest(None)).0);
+            highest = highest.max(read_repaired(&file, length, rules, || Highest(None)).0);
         }
     }
     Ok(highest)

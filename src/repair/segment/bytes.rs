@@ -9,7 +9,7 @@ use crate::wal::arranged::Arranged;
 /// The bytes of a segment as they are to be read.
 #[derive(Debug)]
 pub(in crate::repair) enum SegmentBytes<'a> {
-    /// As they stand.
+    /// As they are.
     File(&'a File),
     /// With the pages where they belong.
     Arranged(Arranged<'a, &'a File>),
@@ -25,7 +25,7 @@ impl ReadAt for SegmentBytes<'_> {
 }
 
 impl SegmentBytes<'_> {
-    /// Whether a page stands there that is not written.
+    /// Whether a page is there that is not written.
     pub(super) fn is_blank(&self, offset: u64) -> bool {
         matches!(self, Self::Arranged(arranged) if arranged.is_blank(offset))
     }

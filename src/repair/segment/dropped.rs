@@ -11,7 +11,7 @@ use crate::scan::deletions::DeletionsLost;
 /// What goes of a segment besides what is damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::repair) struct DroppedEntries<'a> {
-    mending: SegmentRules<'a>,
+    rules: SegmentRules<'a>,
     /// Records of which something stays.
     pub(in crate::repair) kept: u64,
     /// Records that go whole.
@@ -24,7 +24,7 @@ pub(in crate::repair) struct DroppedEntries<'a> {
 
 impl RecordSink for DroppedEntries<'_> {
     fn record(&mut self, record: &[u8]) {
-        let selected = self.mending.select(record);
+        let selected = self.rules.select(record);
         self.entries += selected.dropped();
         if selected.dropped() > 0 && RecordType::of(record) == Some(RecordType::Tombstones) {
             // What they deleted may be of a series that keeps its ref elsewhere.
@@ -37,9 +37,9 @@ impl RecordSink for DroppedEntries<'_> {
 
 impl<'a> DroppedEntries<'a> {
     /// In the first `length` bytes of `source`.
-    pub(in crate::repair) fn of(source: &File, length: u64, mending: SegmentRules<'a>) -> Self {
-        let new = || Self { mending, ..Self::default() };
-        if mending.refs_up_to.is_none() { new() } else { read_repaired(source, length, mending, new) }
+    pub(in crate::repair) fn of(source: &File, length: u64, rules: SegmentRules<'a>) -> Self {
+        let new = || Self { rules, ..Self::default() };
+        if rules.refs_up_to.is_none() { new() } else { read_repaired(source, length, rules, new) }
     }
 
     /// What is lost so.

@@ -12,20 +12,20 @@ use crate::scan::salvage::Mended;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, Header, PAGE_SIZE, page_end};
 use crate::wal::{ReadAt, crc};
 
-/// How a segment is mended.
+/// How a segment is repaired.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::repair) enum SegmentChange {
     /// There is nothing to be done.
     Nothing,
     /// SegmentBytes become others.
     Patch { method: Method, patches: Vec<Patch> },
-    /// It is written anew.
+    /// It is rewritten.
     Rewrite { records: u64 },
 }
 
 impl SalvagedSegment {
     /// What has to be done so that nothing is wrong any more.
-    pub(in crate::repair) fn mend<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<SegmentChange> {
+    pub(in crate::repair) fn change<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<SegmentChange> {
         let holes = self.holes();
         let mut patches: Vec<Patch> = self.corrections(source)?;
         for (range, instead) in &self.instead {
@@ -79,8 +79,8 @@ impl SalvagedSegment {
     }
 
     fn corrections<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Vec<Patch>> {
-        let mended = self.problems.iter().filter_map(|problem| problem.correction.as_ref());
-        mended
+        let corrected = self.problems.iter().filter_map(|problem| problem.correction.as_ref());
+        corrected
             .map(|Mended { at, mask, .. }| {
                 let mut byte = [0];
                 read_exact(source, &mut byte, *at)?;
@@ -123,10 +123,10 @@ impl SalvagedSegment {
         let Some(first) = patches.iter().find(|patch| takes_several_writes(patch)) else {
             return Ok(Method::InPlace);
         };
-        let behind = self.kept.partition_point(|kept| kept.end <= first.offset);
-        let next_kept = self.kept.get(behind).map_or(u64::MAX, |kept| kept.start);
+        let after = self.kept.partition_point(|kept| kept.end <= first.offset);
+        let next_kept = self.kept.get(after).map_or(u64::MAX, |kept| kept.start);
         for place in self.stops(patches) {
-            // A record of which a later part is damaged: nothing that is kept stands between.
+            // A record of which a later part is damaged: nothing that is kept is between.
             if first.offset < place && next_kept < place {
                 break;
             }

@@ -20,15 +20,15 @@ pub(in crate::repair) trait RecordSink {
     fn record(&mut self, record: &[u8]);
 }
 
-/// Has a taker, which `new` makes, take the records that stand in the first `length` bytes of `source` once it is repaired,
+/// Hands a sink, which `new` makes, the records that are in the first `length` bytes of `source` once it is repaired,
 /// in order.
 pub(in crate::repair) fn read_repaired<T: RecordSink>(
     source: &File,
     length: u64,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
     new: impl Fn() -> T,
 ) -> T {
-    read_repaired_before(source, length, length, mending, new)
+    read_repaired_before(source, length, length, rules, new)
 }
 
 /// As [`read_repaired`], those that end at `end` or before.
@@ -36,38 +36,38 @@ pub(in crate::repair) fn read_repaired_before<T: RecordSink>(
     source: &File,
     length: u64,
     end: u64,
-    mending: SegmentRules<'_>,
+    rules: SegmentRules<'_>,
     new: impl Fn() -> T,
 ) -> T {
-    struct Taking<'a, T> {
-        taker: T,
+    struct Forwarding<'a, T> {
+        sink: T,
         end: u64,
         source: &'a SegmentBytes<'a>,
         agent: Option<Version>,
         instead: &'a [(Range<u64>, Substitute)],
         undecodable: bool,
     }
-    impl<T: RecordSink> Taking<'_, T> {
+    impl<T: RecordSink> Forwarding<'_, T> {
         fn forward(&mut self, record: &[u8]) {
             if self.agent.and_then(|version| Reader::Agent.refuses(record, version)).is_none() {
-                self.taker.record(record);
+                self.sink.record(record);
             }
         }
     }
-    impl<T: RecordSink> Visitor for Taking<'_, T> {
+    impl<T: RecordSink> Visitor for Forwarding<'_, T> {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
             if record.end <= self.end {
                 self.forward(record.data);
             }
         }
         fn damage(&mut self, damage: Problem) {
-            if damage.correction.as_ref().map_or(damage.range.end, |mended| mended.end) > self.end {
+            if damage.correction.as_ref().map_or(damage.range.end, |corrected| corrected.end) > self.end {
                 return;
             }
             let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-            if let Some(mended) = &damage.correction {
-                let range = mended.offset..mended.end;
-                let head = stored_record(self.source, &range, Some(mended), &mut stored);
+            if let Some(corrected) = &damage.correction {
+                let range = corrected.offset..corrected.end;
+                let head = stored_record(self.source, &range, Some(corrected), &mut stored);
                 if let Some(record) =
                     head.ok().and_then(|head| unpacker.unpack(head.compression(), &stored).ok())
                 {
@@ -81,21 +81,21 @@ pub(in crate::repair) fn read_repaired_before<T: RecordSink>(
             }
         }
     }
-    let (bytes, all) = mending.bytes(source, length);
-    let end = if mending.places.is_some() { all } else { end };
+    let (bytes, all) = rules.bytes(source, length);
+    let end = if rules.places.is_some() { all } else { end };
     let taken_with = |instead: &[(Range<u64>, Substitute)]| {
-        let new = || Taking {
-            taker: new(),
+        let new = || Forwarding {
+            sink: new(),
             end,
             source: &bytes,
-            agent: mending.agent,
+            agent: rules.agent,
             instead,
             undecodable: false,
         };
-        let taking = mending.salvage(source, length, new);
-        (taking.taker, taking.undecodable)
+        let forwarding = rules.salvage(source, length, new);
+        (forwarding.sink, forwarding.undecodable)
     };
-    let (taker, undecodable) = taken_with(&[]);
-    let instead = if undecodable { SalvagedSegment::of(source, length, mending).instead } else { Vec::new() };
-    if instead.is_empty() { taker } else { taken_with(&instead).0 }
+    let (sink, undecodable) = taken_with(&[]);
+    let instead = if undecodable { SalvagedSegment::of(source, length, rules).instead } else { Vec::new() };
+    if instead.is_empty() { sink } else { taken_with(&instead).0 }
 }

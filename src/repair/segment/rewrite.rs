@@ -20,7 +20,7 @@ use crate::wal::compress::Unpacker;
 use crate::wal::writer::SegmentWriter;
 use crate::wal::{Compression, Record};
 
-/// Makes the bytes of segments that are written anew, with what a scan has settled of them.
+/// Makes the bytes of segments that are rewritten, with what a scan has settled of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::repair) struct RewrittenSegments<'a> {
     pub(in crate::repair) settled: &'a Settlements,
@@ -32,7 +32,7 @@ impl NewBytes for RewrittenSegments<'_> {
     }
 }
 
-/// What stands in the place of each page of a segment that is written anew; none if its own do, in their order.
+/// What is in the place of each page of a segment that is rewritten; none if its own do, in their order.
 pub(in crate::repair) fn places(change: &Change) -> Option<Vec<Place>> {
     fn of_run(run: &PageRun) -> Vec<Place> {
         match run {
@@ -50,7 +50,7 @@ pub(in crate::repair) fn places(change: &Change) -> Option<Vec<Place>> {
     }
 }
 
-/// Writes a segment anew, as `change` wants it: the records that stand in the first `length` bytes of `source`, as they are
+/// Rewrites a segment, as `change` wants it: the records that are in the first `length` bytes of `source`, as they are
 /// stored; those of which some entries go, not compressed.
 fn rewrite<W: io::Write>(
     source: &File,
@@ -63,17 +63,17 @@ fn rewrite<W: io::Write>(
     let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
     let mut series = change.begins_with();
     let places = places(change);
-    let mending = SegmentRules { places: places.as_deref(), ..SegmentRules::of_change(change, settled) };
-    let (bytes, _) = mending.bytes(source, length);
-    for (range, stands) in records_to_write(source, length, mending) {
+    let rules = SegmentRules { places: places.as_deref(), ..SegmentRules::of_change(change, settled) };
+    let (bytes, _) = rules.bytes(source, length);
+    for (range, stands) in records_to_write(source, length, rules) {
         if bytes.is_blank(range.start) {
             continue;
         }
         let source = &bytes;
         let compression = match stands {
-            KeptRecord::Whole => stored_record(source, &range, None, &mut stored)?.compression(),
-            KeptRecord::Corrected(mended) => {
-                stored_record(source, &range, Some(&mended), &mut stored)?.compression()
+            KeptRecord::Intact => stored_record(source, &range, None, &mut stored)?.compression(),
+            KeptRecord::Corrected(corrected) => {
+                stored_record(source, &range, Some(&corrected), &mut stored)?.compression()
             }
             KeptRecord::Substitute(record) => {
                 stored = record;
@@ -89,7 +89,7 @@ fn rewrite<W: io::Write>(
                 writer.record(Compression::None, &[RecordType::Samples.byte()])?;
             }
         }
-        match record.map_or(Selected::All, |record| mending.select(record)) {
+        match record.map_or(Selected::All, |record| rules.select(record)) {
             Selected::All => writer.record(compression, &stored)?,
             Selected::Part { record, .. } => writer.record(Compression::None, &record)?,
             Selected::Nothing { .. } => {}
@@ -104,17 +104,18 @@ fn is_min_valid_time(record: &[u8]) -> bool {
     RecordType::of(record) == Some(RecordType::MinValidTime)
 }
 
-/// How a record stands that can be had.
+/// A record that is written.
 enum KeptRecord {
-    Whole,
+    /// As it is stored.
+    Intact,
     /// Once a bit is flipped back.
     Corrected(Mended),
     /// This one takes its place, or is one of those that do.
     Substitute(Vec<u8>),
 }
 
-/// Where the records stand that can be had, in order; for an agent, those that it takes.
-fn records_to_write(source: &File, length: u64, mending: SegmentRules<'_>) -> Vec<(Range<u64>, KeptRecord)> {
+/// The records that are written, in order; for an agent, those that it accepts.
+fn records_to_write(source: &File, length: u64, rules: SegmentRules<'_>) -> Vec<(Range<u64>, KeptRecord)> {
     #[derive(Default)]
     struct Records {
         places: Vec<(Range<u64>, KeptRecord)>,
@@ -124,27 +125,30 @@ fn records_to_write(source: &File, length: u64, mending: SegmentRules<'_>) -> Ve
     impl Visitor for Records {
         fn record(&mut self, record: &Record<'_>, _: &Contents) {
             if self.agent.and_then(|version| Reader::Agent.refuses(record.data, version)).is_none() {
-                self.places.push((record.offset..record.end, KeptRecord::Whole));
+                self.places.push((record.offset..record.end, KeptRecord::Intact));
             }
         }
         fn damage(&mut self, damage: Problem) {
             match damage.correction {
-                Some(mended) => self.places.push((mended.offset..mended.end, KeptRecord::Corrected(mended))),
+                Some(corrected) => {
+                    self.places.push((corrected.offset..corrected.end, KeptRecord::Corrected(corrected)))
+                }
                 None => self.undecodable |= matches!(damage.kind, ProblemKind::Decode(_)),
             }
         }
     }
-    let agent = mending.agent;
-    let (bytes, _) = mending.bytes(source, length);
-    let is_refused =
-        |mended: &Mended| agent.is_some_and(|version| refuses_corrected(&bytes, mended, version).is_some());
+    let agent = rules.agent;
+    let (bytes, _) = rules.bytes(source, length);
+    let is_refused = |corrected: &Mended| {
+        agent.is_some_and(|version| refuses_corrected(&bytes, corrected, version).is_some())
+    };
     let new = || Records { agent, ..Records::default() };
-    let mut records = mending.salvage(source, length, new);
+    let mut records = rules.salvage(source, length, new);
     records
         .places
-        .retain(|(_, stands)| !matches!(stands, KeptRecord::Corrected(mended) if is_refused(mended)));
+        .retain(|(_, stands)| !matches!(stands, KeptRecord::Corrected(corrected) if is_refused(corrected)));
     if records.undecodable {
-        for (range, instead) in SalvagedSegment::of(source, length, mending).instead {
+        for (range, instead) in SalvagedSegment::of(source, length, rules).instead {
             let places = instead
                 .records()
                 .iter()

@@ -12,18 +12,18 @@ use crate::tsdb::Version;
 use crate::wal::Corrections;
 use crate::wal::arranged::{Arranged, Place};
 
-/// For whom a segment is mended, and what is believed of it.
+/// How the records of a segment are read, and which of them stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::repair) struct SegmentRules<'a> {
     /// The version of the agent that is to read it, if one is.
     pub(in crate::repair) agent: Option<Version>,
-    /// Which flipped bits are put right.
+    /// Which flipped bits are corrected.
     pub(in crate::repair) corrections: Corrections,
     /// Only entries of refs up to this one stay.
     pub(in crate::repair) refs_up_to: Option<u64>,
     /// What a scan has settled.
     pub(in crate::repair) settled: &'a Settlements,
-    /// What stands in the place of each page, if not its own do in their order.
+    /// What is in the place of each page, if not its own do in their order.
     pub(in crate::repair) places: Option<&'a [Place]>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> SegmentRules<'a> {
         }
     }
 
-    /// How the bytes of a segment are made that is written anew, but for its [`places`].
+    /// How the bytes of a segment are made that is rewritten, but for its [`places`].
     pub(super) fn of_change(change: &Change, settled: &'a Settlements) -> Self {
         match change {
             Change::Rewrite { agent, corrections, refs_up_to, .. } => Self {

@@ -20,10 +20,10 @@ use crate::wal::compress::{UnpackError, Unpacker};
 use crate::wal::layout::{page_end, page_start};
 use crate::wal::{Fault, ReadAt, Record};
 
-/// What stands in a segment, and what is wrong with the rest.
+/// What is in a segment, and what is wrong with the rest.
 #[derive(Debug, Default)]
 pub(in crate::repair) struct SalvagedSegment {
-    /// Where records stand that are kept, those side by side as one.
+    /// Where records are that are kept, those side by side as one.
     pub(super) kept: Vec<Range<u64>>,
     /// Records that are kept.
     records: u64,
@@ -35,7 +35,7 @@ pub(in crate::repair) struct SalvagedSegment {
     pub(super) length: u64,
     /// The version of the agent that is to read it, if one is.
     agent: Option<Version>,
-    /// Records that do not decode, where they stand, and what takes their place, in order.
+    /// Records that do not decode, where they are, and what takes their place, in order.
     pub(super) instead: Vec<(Range<u64>, Substitute)>,
     /// Records that the agent refuses: their fragments, what it has against them, and their entries.
     pub(super) refused: Vec<(Vec<Range<u64>>, String, u64)>,
@@ -58,24 +58,24 @@ impl Visitor for SalvagedSegment {
 
 impl SalvagedSegment {
     /// Reads the first `length` bytes of `source`. For an agent, what that refuses is damage, too.
-    pub(in crate::repair) fn of(source: &File, length: u64, mending: SegmentRules<'_>) -> Self {
-        let (bytes, all) = mending.bytes(source, length);
-        let new = || Self { length: all, agent: mending.agent, ..Self::default() };
-        let mut standing = mending.salvage(source, length, new);
+    pub(in crate::repair) fn of(source: &File, length: u64, rules: SegmentRules<'_>) -> Self {
+        let (bytes, all) = rules.bytes(source, length);
+        let new = || Self { length: all, agent: rules.agent, ..Self::default() };
+        let mut salvaged = rules.salvage(source, length, new);
         let source = &bytes;
-        standing.refuse_corrected(source);
+        salvaged.refuse_corrected(source);
         let corrected: Vec<_> =
-            standing.problems.iter().filter(|problem| problem.correction.is_some()).collect();
+            salvaged.problems.iter().filter(|problem| problem.correction.is_some()).collect();
         let ranges: Vec<_> = corrected.iter().flat_map(|problem| bytes_of(problem)).collect();
-        standing.records += corrected.len() as u64;
-        standing.corrected = corrected.iter().map(|problem| problem.range.start).collect();
-        standing.keep(ranges.into_iter());
-        standing.kept.sort_by_key(|range| range.start);
-        standing.instead = standing.instead(source);
-        standing
-            .keep(standing.instead.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>().into_iter());
-        standing.kept.sort_by_key(|range| range.start);
-        standing
+        salvaged.records += corrected.len() as u64;
+        salvaged.corrected = corrected.iter().map(|problem| problem.range.start).collect();
+        salvaged.keep(ranges.into_iter());
+        salvaged.kept.sort_by_key(|range| range.start);
+        salvaged.instead = salvaged.instead(source);
+        salvaged
+            .keep(salvaged.instead.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>().into_iter());
+        salvaged.kept.sort_by_key(|range| range.start);
+        salvaged
     }
 
     /// The records of which something is kept that do not decode to their end. Those that are glued together of several are
@@ -87,8 +87,8 @@ impl SalvagedSegment {
             .iter()
             .filter(|problem| matches!(problem.kind, ProblemKind::Decode(_)) && problem.correction.is_none());
         let is_kept = |offset| {
-            let behind = self.kept.partition_point(|range| range.end <= offset);
-            self.kept.get(behind).is_some_and(|range| range.contains(&offset))
+            let after = self.kept.partition_point(|range| range.end <= offset);
+            self.kept.get(after).is_some_and(|range| range.contains(&offset))
         };
         let touched = self.problems_by_page();
         let mut surroundings = None;
@@ -170,10 +170,10 @@ impl SalvagedSegment {
     fn refuse_corrected<S: ReadAt + ?Sized>(&mut self, source: &S) {
         let Some(version) = self.agent else { return };
         for problem in &mut self.problems {
-            let Some(mended) = &problem.correction else { continue };
-            if let Some(what) = refuses_corrected(source, mended, version) {
-                let place = mended.offset..mended.end;
-                self.refused.push((vec![place], what, mended.contents.entries));
+            let Some(corrected) = &problem.correction else { continue };
+            if let Some(what) = refuses_corrected(source, corrected, version) {
+                let place = corrected.offset..corrected.end;
+                self.refused.push((vec![place], what, corrected.contents.entries));
                 problem.correction = None;
             }
         }
@@ -218,8 +218,9 @@ impl SalvagedSegment {
     pub(in crate::repair) fn corrected_refs<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<RefBounds> {
         let mut refs = RefBounds::default();
         let (mut stored, mut unpacker) = (Vec::new(), Unpacker::default());
-        for mended in self.problems.iter().filter_map(|problem| problem.correction.as_ref()) {
-            let head = stored_record(source, &(mended.offset..mended.end), Some(mended), &mut stored)?;
+        for corrected in self.problems.iter().filter_map(|problem| problem.correction.as_ref()) {
+            let head =
+                stored_record(source, &(corrected.offset..corrected.end), Some(corrected), &mut stored)?;
             // A correction has been unpacked before.
             let Ok(record) = unpacker.unpack(head.compression(), &stored) else { continue };
             refs.learn(record);
@@ -242,7 +243,7 @@ pub(super) fn bytes_of(problem: &Problem) -> Vec<Range<u64>> {
     std::iter::once(&problem.range).chain(&problem.orphans).cloned().collect()
 }
 
-/// Not what every reader passes over.
+/// Whether it is not something that every reader skips.
 pub(in crate::repair) fn needs_repair(problem: &Problem) -> bool {
     match &problem.kind {
         ProblemKind::Framing(Fault::TrailingZeros) => false,
@@ -251,14 +252,15 @@ pub(in crate::repair) fn needs_repair(problem: &Problem) -> bool {
     }
 }
 
-/// What an agent has against a record that is whole once a bit is flipped back.
+/// Why an agent refuses a record that is intact once a bit is flipped back.
 pub(super) fn refuses_corrected<S: ReadAt + ?Sized>(
     source: &S,
-    mended: &Mended,
+    corrected: &Mended,
     version: Version,
 ) -> Option<String> {
     let mut stored = Vec::new();
-    let head = stored_record(source, &(mended.offset..mended.end), Some(mended), &mut stored).ok()?;
+    let head =
+        stored_record(source, &(corrected.offset..corrected.end), Some(corrected), &mut stored).ok()?;
     let mut unpacker = Unpacker::default();
     let record = unpacker.unpack(head.compression(), &stored).ok()?;
     Reader::Agent.refuses(record, version)

@@ -8,22 +8,22 @@ use crate::scan::salvage::Mended;
 use crate::wal::ReadAt;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, page_end};
 
-/// The data of the fragments that stand in `range`, corrected; and the last one's first byte.
+/// The data of the fragments that are in `range`, corrected; and the last one's first byte.
 pub(super) fn stored_record<S: ReadAt + ?Sized>(
     source: &S,
     range: &Range<u64>,
-    mended: Option<&Mended>,
+    corrected: Option<&Mended>,
     stored: &mut Vec<u8>,
 ) -> io::Result<HeadByte> {
     let mut bytes = vec![0; length_of(range)];
     read_exact(source, &mut bytes, range.start)?;
-    if let Some(mended) = mended {
-        bytes[length_of(&(range.start..mended.at))] ^= mended.mask;
+    if let Some(corrected) = corrected {
+        bytes[length_of(&(range.start..corrected.at))] ^= corrected.mask;
     }
     Ok(join(&bytes, range.start, stored))
 }
 
-/// The data of the fragments that stand in `bytes`, which begin at `offset` of a segment; and the last one's first byte.
+/// The data of the fragments that are in `bytes`, which begin at `offset` of a segment; and the last one's first byte.
 fn join(bytes: &[u8], offset: u64, stored: &mut Vec<u8>) -> HeadByte {
     stored.clear();
     let (mut at, mut head) = (0, HeadByte(0));
