@@ -45,7 +45,7 @@ impl Watch for Until {}
 fn is_cancelled(error: &FixError) -> bool {
     match error {
         FixError::Repair(RepairError::Cancelled) => true,
-        FixError::Repair(RepairError::NotBegun(source)) => matches!(**source, RepairError::Cancelled),
+        FixError::Repair(RepairError::NotStarted(source)) => matches!(**source, RepairError::Cancelled),
         _ => false,
     }
 }

@@ -485,7 +485,10 @@ fn nothing_is_left_of_the_checkpoint() {
         let plan = judge(&base, &older, oracle);
         assert_eq!(plan.labels.refused.len(), 1);
         assert!(
-            plan.labels.refused[0].reason.contains("nothing shows that it is of the same generation"),
+            plan.labels.refused[0]
+                .refusal
+                .to_string()
+                .contains("nothing shows that it is of the same generation"),
             "{:?}",
             plan.labels
         );
@@ -622,7 +625,11 @@ fn what_is_of_another_time_is_not_believed() {
             }
             let plan = judge(base, &case, oracle);
             assert_eq!(plan.labels.refused.len(), 1);
-            assert!(plan.labels.refused[0].reason.contains("another series"), "{:?}", plan.labels);
+            assert!(
+                plan.labels.refused[0].refusal.to_string().contains("another series"),
+                "{:?}",
+                plan.labels
+            );
         }
         // A decoy beside what is right does no harm.
         let case = Case::new("a decoy and the right one", base, &lost);
@@ -660,7 +667,8 @@ fn samples_prove_labels() {
         let wanted = case.wanted(base, oracle);
         let refs = if later.is_none() { wanted } else { BTreeSet::new() };
         let plan = judge(base, &case.with("wal/00000003.repair", original, refs), oracle);
-        let refused: Vec<&str> = plan.labels.refused.iter().map(|refused| refused.reason.as_str()).collect();
+        let refused: Vec<String> =
+            plan.labels.refused.iter().map(|refused| refused.refusal.to_string()).collect();
         match later {
             None => assert_eq!(refused, [""; 0]),
             Some(0) => assert!(refused[0].contains("its samples differ"), "{refused:?}"),
@@ -722,7 +730,7 @@ fn nothing_is_believed_beyond_what_is_shared() {
         assert_eq!(plan.orphans.map(|orphans| orphans.series), Some(1), "{path}");
         let refused = &plan.labels.refused[0];
         assert_eq!((refused.path.as_str(), refused.series), (path, 1));
-        assert!(refused.reason.contains("above 2"), "{}", refused.reason);
+        assert!(refused.refusal.to_string().contains("above 2"), "{}", refused.refusal);
     }
 }
 
@@ -815,7 +823,11 @@ fn series_that_came_back() {
     let data = scratch.path().join("data");
     let plan = mend(&data);
     assert_eq!(refs_written(&plan), [0; 0]);
-    assert!(plan.labels.refused[0].reason.contains("another ref has the same labels"), "{:?}", plan.labels);
+    assert!(
+        plan.labels.refused[0].refusal.to_string().contains("another ref has the same labels"),
+        "{:?}",
+        plan.labels
+    );
     assert_eq!(plan.orphans.map(told), Some((1, 2, 0, Some(START + 10_000), Some(START + 20_000))));
     assert_eq!(times_of(&data), [100, 110, 120]);
 

@@ -19,7 +19,7 @@ use walfix::forecast::replay::{Part, Reader, Replay, ReplayError, read};
 use walfix::forecast::{Assumed, Version, forecast};
 use walfix::record::{Record, RecordType, encode_samples, encode_series};
 use walfix::repair::fill::fill;
-use walfix::repair::plan::{Change, Content, Method, Patch};
+use walfix::repair::plan::{Change, Content, Method, Patch, Removal, Resolution};
 use walfix::repair::{self, Lock, Options, Plan};
 use walfix::scan::report::{Report, Severity};
 use walfix::scan::scan;
@@ -497,16 +497,20 @@ fn entries_before_the_one_that_does_not_decode_are_kept() {
         let of = |data: &[u8]| Mark::of(0, data).data();
         let mut expected: Vec<_> = case.log.records.iter().map(|record| of(&record.data)).collect();
         expected[number] = of(&written.data[..prefixes[good]]);
-        let how = &plan.steps.iter().find(|step| step.change.path() == case.segment()).unwrap().mends[0].how;
+        let step = plan.steps.iter().find(|step| step.change.path() == case.segment()).unwrap();
+        let resolution = &step.repairs[0].resolution;
         if read == expected {
             kept += 1;
-            let says = if good == 1 { "first entry".to_owned() } else { format!("first {good} entries") };
-            assert!(how.contains(&says), "seed {seed}: {how}");
+            assert!(
+                matches!(resolution, Resolution::FirstEntriesKept { entries, .. } if *entries == good as u64),
+                "seed {seed}: {good} entries: {resolution:?}"
+            );
         } else {
             // Nothing around it speaks for it.
             expected.remove(number);
             assert_eq!(read, expected, "seed {seed}: {good} of {} entries", prefixes.len() - 1);
-            assert_eq!(how, "overwritten with empty records");
+            let removed = Resolution::Removed { removal: Removal::Overwritten, deletions: false };
+            assert_eq!(*resolution, removed, "seed {seed}");
             whole += 1;
         }
         is_done_and_can_be_undone(&case, &plan, &before).unwrap();
@@ -583,8 +587,10 @@ fn lost_tombstones_are_named() {
     let target = Target::find(&data).unwrap();
     let report = scan(&target, &walfix::scan::Options::default(), &()).unwrap();
     let plan = repair::plan(&target, &report, None, Options::default()).unwrap();
-    let how: Vec<_> = plan.steps.iter().flat_map(|step| &step.mends).map(|mends| &mends.how).collect();
-    assert!(how.iter().any(|how| how.ends_with("what it had deleted comes back")), "{how:?}");
+    let all: Vec<_> =
+        plan.steps.iter().flat_map(|step| &step.repairs).map(|repaired| &repaired.resolution).collect();
+    let are_back = |how: &&Resolution| matches!(how, Resolution::Removed { deletions: true, .. });
+    assert!(all.iter().any(|how| are_back(how)), "{all:?}");
 }
 
 /// What an agent takes for corruption goes too, and nothing else.
@@ -608,7 +614,7 @@ fn an_agent_takes_what_is_left() {
         refused += plan
             .steps
             .iter()
-            .flat_map(|step| &step.mends)
+            .flat_map(|step| &step.repairs)
             .filter(|m| m.code.name() == "agent_refuses")
             .count();
         if !plan.steps.is_empty() {

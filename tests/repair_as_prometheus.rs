@@ -93,7 +93,8 @@ fn compare(fixture: &Fixture, left: &Left, oracle: Oracle, version: Version) -> 
             if !plan.steps.is_empty() || files(&data) != before {
                 return Err(format!("Prometheus mends nothing, and walfix plans {:?}", plan.steps));
             }
-            if verdict == Verdict::Damaged && plan.left.iter().all(|left| left.reason.is_empty()) {
+            if verdict == Verdict::Damaged && plan.left.iter().all(|left| left.refusal.to_string().is_empty())
+            {
                 return Err("it is not said why nothing is done".into());
             }
             Ok(())

@@ -213,7 +213,7 @@ fn a_damaged_snapshot_that_still_loads_goes() {
     // It has lost series, and hides what the WAL has of them.
     let [step] = &*plan.steps else { panic!("{:?}", plan.steps) };
     assert!(matches!(step.change, Change::SetAside { .. }), "{:?}", step.change);
-    assert_eq!(step.mends[0].code.name(), "snapshot_hides_samples");
+    assert_eq!(step.repairs[0].code.name(), "snapshot_hides_samples");
 }
 
 /// Prometheus renamed the segment and could not make the new one: a full disk.

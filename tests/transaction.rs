@@ -13,7 +13,7 @@ use support::repairs::{Place, temporary};
 use support::strace::{self, Call};
 use support::tree::{contents, difference, tree};
 use walfix::repair::plan::{Change, Content, Loss, Method, Patch, Step};
-use walfix::repair::{self, Found, Lock, Plan};
+use walfix::repair::{self, Lock, Plan, UnfinishedRepair};
 use walfix::scan::{self, scan};
 use walfix::tsdb::Target;
 
@@ -26,7 +26,7 @@ fn plan_of(data: &Path, changes: &[Change]) -> Plan {
     let report = scan(&target, &scan::Options::default(), &()).unwrap();
     let mut plan = repair::plan(&target, &report, None, repair::Options::default()).unwrap();
     // What they are made from is not checked by content here.
-    let step = |change: &Change| Step { change: change.clone(), mends: Vec::new(), lost: Loss::NOTHING };
+    let step = |change: &Change| Step { change: change.clone(), repairs: Vec::new(), lost: Loss::NOTHING };
     plan.steps = changes.iter().map(step).collect();
     plan
 }
@@ -160,7 +160,7 @@ fn killed_at_each_change(is_elsewhere: bool) {
         // Finished, and then undone.
         let (place, backup) = killed();
         let found = repair::unfinished(&Target::find(&place.data()).unwrap()).unwrap();
-        assert!(!matches!(found, Some(Found::Overtaken { .. })), "{about}: {found:?}");
+        assert!(!matches!(found, Some(UnfinishedRepair::Outdated { .. })), "{about}: {found:?}");
         let other = Target::find(&place.data()).unwrap();
         let lock = Lock::take(other.path()).unwrap();
         repair::resume(&other, &lock, repair::Options::default())
@@ -359,7 +359,7 @@ fn changed_and_renamed() {
         // As if it had been killed before it could say that it was done: there is nothing left to do.
         let marker = r#"{"stage":"change","backup":"walfix-backup-t","directories":[]}"#;
         fs::write(place.data().join("walfix-repair.json"), marker).unwrap();
-        assert!(matches!(repair::unfinished(&target).unwrap(), Some(Found::Unfinished(_))));
+        assert!(matches!(repair::unfinished(&target).unwrap(), Some(UnfinishedRepair::Unfinished(_))));
         fs::remove_file(place.data().join("walfix-repair.json")).unwrap();
         repair::undo(&place.backup()).unwrap();
         assert_eq!(difference(&before, &tree(&place.data())), None);

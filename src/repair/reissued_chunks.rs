@@ -1,31 +1,18 @@
 //! Head chunks of which the ref means another series by now.
 //!
 //! Prometheus knows to whom a head chunk belongs by its ref alone (`loadMmappedChunks`, `tsdb/head.go`). A chunk whose encoding it
-//! does not know it passes over, from 2.39 on; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
+//! does not know it skips, from 2.39 on; so that byte is changed, and the checksum with it, and no chunk moves: markers in the WBL
 //! name them by their place.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 
+use super::chunks::{CHUNKS_HEAD, UNKNOWN, neutral, start_of};
 use super::generations::Generations;
-use super::refusal::Refusal;
-use super::segment::{Mending, Take, open, read_exact, take_standing};
-use crate::change::plan::{Change, Content, Loss, Method, Patch, Step};
+use super::segment::{RecordSink, SegmentRules, open, read_repaired};
+use crate::change::plan::{Change, Loss, Method, Resolution, Step};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
-
-/// Where the encoding stands in a chunk, behind ref and times (`tsdb/chunks/head_chunks.go`, `WriteChunk`).
-const ENCODING: u64 = 24;
-/// What no version means by it, the bit aside that says that samples came out of order.
-const UNKNOWN: u8 = 0x7F;
-
-/// Why nothing is done for a version that takes them for chunks of the series with that ref.
-pub(super) const TOO_OLD: Refusal = Refusal::TooOld;
-
-/// The directory of head chunks.
-pub(super) use crate::tsdb::CHUNKS_HEAD;
-
 /// The steps after which no chunk is taken for one of another series.
 pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Vec<Step>> {
     let own = marked(target, generations)?;
@@ -34,7 +21,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
     let certain = last_of_the_first(&files, generations);
     let is_strange = |chunk: &HeadChunk| {
         if !generations.defined.is_empty() {
-            // What it has of its own in order stands in its WAL as well.
+            // What it has of its own in order is in its WAL as well.
             return generations.defined.contains(&chunk.series_ref)
                 && !(chunk.out_of_order && own.contains(&(chunk.series_ref, chunk.chunk_ref)));
         }
@@ -48,37 +35,28 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
         for chunk in chunks.flatten().filter(|chunk| is_strange(chunk) && chunk.encoding != UNKNOWN) {
             patches.extend(neutral(&source, start_of(&chunk), chunk.end)?);
             count += 1;
-            if generations.times.1.is_none_or(|begun| chunk.max_time < begun) {
+            if generations.times.1.is_none_or(|restarted| chunk.max_time < restarted) {
                 lost += u64::from(chunk.samples);
             }
         }
         if patches.is_empty() {
             continue;
         }
-        let how = format!(
-            "{count} head chunks have refs that mean other series by now; Prometheus skips them from now on"
-        );
+        let resolution = Resolution::ReissuedHeadChunksSkipped { chunks: count };
         let change =
             Change::Patch { path: format!("{CHUNKS_HEAD}/{}", file.name), method: Method::Replace, patches };
         let lost = Loss::new(Some(0), Some(lost));
-        steps.push(Step { change, mends: vec![generations.mended(how)], lost });
+        steps.push(Step { change, repairs: vec![generations.repaired(resolution)], lost });
     }
     Ok(steps)
-}
-
-/// How many there are such as are wanted.
-pub(super) fn count(target: &Target, is_wanted: impl Fn(&HeadChunk) -> bool) -> io::Result<usize> {
-    let files = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?.files;
-    let chunks = files.iter().filter_map(|file| file.chunks().ok()).flat_map(Iterator::flatten);
-    Ok(chunks.filter(is_wanted).count())
 }
 
 /// Chunks that markers name, by ref and place.
 #[derive(Default)]
 struct Marked(HashSet<(u64, u64)>);
 
-impl Take for Marked {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Marked {
+    fn record(&mut self, record: &[u8]) {
         if let Record::MmapMarkers(markers) = Record::parse(record) {
             self.0.extend(markers.entries().flatten().map(|marker| (marker.series_ref, marker.mmap_ref)));
         }
@@ -93,13 +71,13 @@ fn marked(target: &Target, generations: &Generations) -> io::Result<HashSet<(u64
             Err(error) if crate::io::is_no_file(&error) => continue,
             opened => opened?,
         };
-        all.extend(take_standing(&file, length, Mending::default(), Marked::default).0);
+        all.extend(read_repaired(&file, length, SegmentRules::default(), Marked::default).0);
     }
     Ok(all)
 }
 
 /// The place of the last chunk that is certainly of the generation that the checkpoint is of: it ends before that does. What
-/// stands before it was written before it.
+/// is before it was written before it.
 fn last_of_the_first(files: &[crate::tsdb::HeadChunkFile], generations: &Generations) -> Option<u64> {
     let (Some(read), Some(newest)) = (generations.read, generations.times.0) else { return None };
     let mut last = None;
@@ -110,28 +88,4 @@ fn last_of_the_first(files: &[crate::tsdb::HeadChunkFile], generations: &Generat
         last = last.max(certain.map(|chunk| chunk.chunk_ref).last());
     }
     last
-}
-
-/// Where the encoding of a chunk stands in its file.
-pub(super) fn encoding_of(chunk: &HeadChunk) -> u64 {
-    start_of(chunk) + ENCODING
-}
-
-fn start_of(chunk: &HeadChunk) -> u64 {
-    chunk.chunk_ref & u64::from(u32::MAX)
-}
-
-/// The patches that make Prometheus pass over the chunk from `start` to `end`.
-pub(super) fn neutral(file: &File, start: u64, end: u64) -> io::Result<[Patch; 2]> {
-    let mut bytes = vec![0; usize::try_from(end - 4 - start).unwrap_or(0)];
-    read_exact(file, &mut bytes, start)?;
-    let at = usize::try_from(ENCODING).unwrap_or(0);
-    let encoding = bytes.get(at).map_or(UNKNOWN, |byte| byte | UNKNOWN);
-    if let Some(byte) = bytes.get_mut(at) {
-        *byte = encoding;
-    }
-    let checksum = crc32c::crc32c(&bytes).to_be_bytes().to_vec();
-    let patch =
-        |offset, with: Vec<u8>| Patch { offset, replaces: with.len() as u64, with: Content::Bytes(with) };
-    Ok([patch(start + ENCODING, vec![encoding]), patch(end - 4, checksum)])
 }

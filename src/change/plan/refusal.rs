@@ -1,9 +1,17 @@
-//! Why something is left as it is.
+//! Why something stays as it is.
 
-/// Why a repair leaves damage, or does not believe a source of labels. `report::refusals` has the sentences.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+use super::value::Worded;
+
+/// Why a repair leaves damage, or does not believe a source of labels. `report::words` has the sentences.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Refusal {
+    /// In the words of another version of walfix.
+    #[serde(skip)]
+    Words(String),
     /// A symbolic link is in the place of the segment.
     LinkToSegment,
     /// Something that Prometheus has not written is in the place of the segment.
@@ -84,14 +92,20 @@ pub enum Refusal {
     Disagree,
     /// Another ref has the same labels.
     SameLabels,
-    /// Prometheus repairs nothing and does not start, with this error.
-    DoesNotStart(String),
+    /// Prometheus repairs nothing and does not start.
+    DoesNotStart {
+        /// The error.
+        error: String,
+    },
     /// Prometheus repairs it at each start.
     NeverRepairs,
     /// Prometheus's own repair does not see it.
     NotSeen,
-    /// A backup cannot be read, with this error.
-    CannotRead(String),
+    /// A backup cannot be read.
+    CannotRead {
+        /// The error.
+        error: String,
+    },
     /// A chunk snapshot hides samples of the WAL, and has more of its own.
     SnapshotKept {
         /// Samples that it hides.
@@ -100,7 +114,23 @@ pub enum Refusal {
         only: u64,
     },
     /// One of its refs is another series.
-    OtherSeries(u64),
+    OtherSeries {
+        /// The ref.
+        series_ref: u64,
+    },
     /// Nothing shows that higher refs are the same series.
-    NotShownAbove(u64),
+    NotShownAbove {
+        /// The highest ref for which it is shown.
+        series_ref: u64,
+    },
+}
+
+impl Worded for Refusal {
+    fn of_words(words: String) -> Self {
+        Self::Words(words)
+    }
+
+    fn is_words(&self) -> bool {
+        matches!(self, Self::Words(_))
+    }
 }

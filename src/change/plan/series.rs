@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::ser::{Error as _, SerializeSeq as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::plan::hex;
+use super::hex;
 use crate::record::{LabelSet, Labels, RecordType, encode_labels, parse_labels};
 use crate::wal::Compression;
 use crate::wal::writer::SegmentWriter;
@@ -25,7 +25,7 @@ pub struct Series {
     pub labels: SeriesLabels,
 }
 
-/// A label set, as it stands in a record. In JSON pairs of name and value; `{"hex": ...}` for what is not UTF-8.
+/// A label set, as it is in a record. In JSON pairs of name and value; `{"hex": ...}` for what is not UTF-8.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SeriesLabels(Vec<u8>);
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::repair::Refusal;
+use crate::change::plan::Refusal;
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,12 +91,13 @@ impl fmt::Display for Refusal {
             Self::SameLabels => {
                 "another ref has the same labels: with both, samples would be lost that are safe now"
             }
-            Self::DoesNotStart(says) => {
-                return write!(f, "Prometheus repairs nothing here; it does not start: {says}");
+            Self::Words(words) => words,
+            Self::DoesNotStart { error } => {
+                return write!(f, "Prometheus repairs nothing here; it does not start: {error}");
             }
             Self::NeverRepairs => "Prometheus repairs this at every start, and never succeeds",
             Self::NotSeen => "Prometheus's own repair does not see it",
-            Self::CannotRead(error) => return write!(f, "it cannot be read: {error}"),
+            Self::CannotRead { error } => return write!(f, "it cannot be read: {error}"),
             Self::SnapshotKept { hidden, only } => {
                 return write!(
                     f,
@@ -104,10 +105,10 @@ impl fmt::Display for Refusal {
                      {only} samples that are nowhere else"
                 );
             }
-            Self::OtherSeries(series_ref) => {
+            Self::OtherSeries { series_ref } => {
                 return write!(f, "ref {series_ref} is another series there: it covers a different period");
             }
-            Self::NotShownAbove(series_ref) => {
+            Self::NotShownAbove { series_ref } => {
                 return write!(f, "nothing shows that refs above {series_ref} are the same series there");
             }
         };

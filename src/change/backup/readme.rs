@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use std::path::Path;
 
-use super::backup::OF;
-use super::plan::{Change, Plan};
+use crate::change::plan::{Change, Plan};
 use crate::io::printable;
 
+/// The line of a README before that with the data directory.
+pub(in crate::change) const OF: &str = "in the data directory\n\n    ";
+
 /// How to put everything back by hand.
-pub(super) fn text(plan: &Plan, data: &Path) -> String {
+pub(in crate::change) fn text(plan: &Plan, data: &Path) -> String {
     let mut text = format!(
         "Backup of a repair by walfix {}\n\n\
          It has the bytes that the repair replaced {OF}{}\n\n\
