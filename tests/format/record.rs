@@ -450,7 +450,7 @@ fn snapshot_records() {
 
 // Properties.
 
-/// Runs `property` on many seeds; `WALFIX_SEEDS` says how many.
+/// Runs `property` on many seeds.
 fn for_seeds(property: impl Fn(&mut fastrand::Rng)) {
     struct Seed(u64);
     impl Drop for Seed {
@@ -460,8 +460,7 @@ fn for_seeds(property: impl Fn(&mut fastrand::Rng)) {
             }
         }
     }
-    let seeds = std::env::var("WALFIX_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
-    for seed in 0..seeds {
+    for seed in support::seeds(300) {
         let seed = Seed(seed);
         property(&mut fastrand::Rng::with_seed(seed.0));
     }

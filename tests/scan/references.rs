@@ -294,8 +294,9 @@ fn random_logs() {
         "wbl/00000000",
         "wbl/00000001",
     ];
-    let (mut seen, mut right) = (BTreeMap::new(), 0);
-    for seed in support::seeds(300) {
+    let (mut seen, mut right, seeds) = (BTreeMap::new(), 0, support::seeds(300));
+    let tried = seeds.end - seeds.start;
+    for seed in seeds {
         let mut rng = fastrand::Rng::with_seed(seed);
         let refs: Vec<u64> = (0..rng.u64(1..30))
             .map(|_| [rng.u64(1..9), rng.u64(60..70), rng.u64(..)][rng.usize(..3)])
@@ -335,7 +336,7 @@ fn random_logs() {
         }
     }
     note!("{seen:?}, {right} without any");
-    assert!(std::env::var_os("WALFIX_SEEDS").is_some() || seen.len() == CODES.len(), "{seen:?}");
+    assert!(tried < 300 || seen.len() == CODES.len(), "{seen:?}");
 }
 
 /// Of more segments than are read at once, in the order of their numbers.

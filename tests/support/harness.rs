@@ -78,7 +78,7 @@ pub fn main(file: &str, walfix: &'static str) -> ExitCode {
         written(super::project().join(file).parent().expect("a directory")),
         "a file without `use support::test;`, or one that `main.rs` does not name: its tests would not run"
     );
-    if is_set("WALFIX_QUICK") {
+    if is_quick() {
         tests.retain(|test| !test.is_long);
     }
     // What takes long comes first, so that it does not run alone at the end.
@@ -91,6 +91,11 @@ pub fn main(file: &str, walfix: &'static str) -> ExitCode {
         Trial::ignorable_test(format!("{program}::{}", test.name), || run(test))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Whether this is `scripts/quick`: without long tests, and with few seeds.
+pub fn is_quick() -> bool {
+    is_set("WALFIX_QUICK")
 }
 
 fn is_set(name: &str) -> bool {
