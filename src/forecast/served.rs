@@ -33,19 +33,25 @@ mod groups;
 mod heads;
 mod hindsight;
 mod late;
+mod pieces;
 mod reads;
+mod runs;
 mod start;
 mod tables;
 mod tally;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use self::heads::{Heads, Turn, Whole};
+use self::heads::{Heads, Left, Turn, Whole};
+use self::pieces::{Making, Pieces};
 use self::reads::{Extent, Reads};
+use self::tables::Namer;
 use super::replay::{Part, Replay};
 use super::report::Samples;
 use super::{HeadChunks, Version};
@@ -165,25 +171,27 @@ pub fn count(
     min_valid_time: i64,
     chunks: &HeadChunks,
 ) -> io::Result<Vec<Counted>> {
-    let survey = survey(listing, settled, version)?;
-    let units = order(listing, &survey);
-    let is_whole = |of: &dyn Fn(LogKind) -> bool| {
-        let logs = listing.logs.iter().zip(&survey).filter(|(log, _)| of(log.kind));
-        logs.flat_map(|(_, segments)| segments).flatten().all(|segment| segment.is_plain)
-    };
-    let wbl = is_whole(&|kind| kind == LogKind::Wbl);
-    let whole = Whole { wal: is_whole(&|kind| kind != LogKind::Wbl), wbl };
-    let mut heads = Heads::new(starts, version, min_valid_time, whole, chunks);
-    loop {
-        snapshots(listing, starts, version, &mut heads);
-        for unit in &units {
-            read(listing, &survey, unit, starts, version, &mut heads)?;
-        }
-        match heads.finish() {
-            Turn::Done(counted) => return Ok(counted),
-            Turn::Again(next) => heads = *next,
-        }
-    }
+    let logs = Logs { listing, version, survey: &survey(listing, settled, version)?, starts };
+    logs.count(min_valid_time, chunks, Logs::read_in_pieces)
+}
+
+/// As [`count`], sample by sample: slower, and what [`count`] is tested against.
+///
+/// # Errors
+/// As of [`count`].
+#[doc(hidden)]
+pub fn count_one_by_one(
+    listing: &Listing,
+    settled: &Settlements,
+    starts: &[StartReads],
+    version: Version,
+    min_valid_time: i64,
+    chunks: &HeadChunks,
+) -> io::Result<Vec<Counted>> {
+    let logs = Logs { listing, version, survey: &survey(listing, settled, version)?, starts };
+    logs.count(min_valid_time, chunks, |logs, units, heads, _| {
+        units.iter().try_for_each(|unit| logs.read_one_by_one(unit, heads, &Wanted::all_from(0)))
+    })
 }
 
 /// A segment as the salvage reader sees it.
@@ -361,49 +369,236 @@ fn checkpoint_number(log: &LogDirectory) -> Option<i64> {
     wal::segments::segment_index(name.strip_prefix("checkpoint.")?)
 }
 
-/// Lets all heads read a unit.
-fn read(
-    listing: &Listing,
-    survey: &Survey,
-    unit: &Unit,
-    starts: &[StartReads],
+/// The logs, and who reads them.
+#[derive(Clone, Copy)]
+struct Logs<'a> {
+    listing: &'a Listing,
     version: Version,
-    heads: &mut Heads<'_>,
-) -> io::Result<()> {
-    let segments = &listing.logs[unit.log].segments;
-    let surveyed = |segment: usize| survey[unit.log].get(segment).and_then(Option::as_ref);
-    let there: Vec<(usize, &Surveyed)> =
-        unit.segments.iter().filter_map(|&segment| Some((segment, surveyed(segment)?))).collect();
-    let is_plain = there.iter().all(|(_, surveyed)| surveyed.is_plain);
-    let mut replay = (!is_plain).then(|| {
-        let part = |&(segment, surveyed): &(usize, &Surveyed)| Part {
-            dir: String::new(),
-            index: segments[segment].index,
-            source: OpenedAnew(segments[segment].path.clone()),
-            length: surveyed.length,
-        };
-        Ahead::new(Replay::new(there.iter().map(part).collect(), version))
-    });
-    let reads: Vec<Reads> = there
-        .iter()
-        .map(|&(segment, _)| Reads {
-            late: listing.logs[unit.log].kind == LogKind::Wbl,
-            before: unit.before,
-            starts: starts.iter().map(|start| extents(listing, start, unit.log, segment)).collect(),
-        })
-        .collect();
-    for (part, &(segment, surveyed)) in there.iter().enumerate() {
-        let Some((file, _)) = open(&segments[segment].path)? else { continue };
-        let mut lockstep = Lockstep { heads, replay: replay.as_mut(), reads: &reads, part };
-        let corrected = Corrected { file: &file, corrections: &surveyed.corrections };
-        surveyed.settled.tell(&corrected, surveyed.length, Reading::Prometheus, &mut lockstep);
+    survey: &'a Survey,
+    starts: &'a [StartReads],
+}
+
+/// Which records of a unit are read one by one, counted from 0 as [`Pieces`] counts them.
+struct Wanted {
+    records: Range<u64>,
+    /// Nothing but samples of these refs; `None`: everything.
+    refs: Option<HashSet<u64>>,
+}
+
+impl Wanted {
+    const fn all_from(from: u64) -> Self {
+        Self { records: from..u64::MAX, refs: None }
     }
-    if let Some(replay) = &mut replay {
-        while replay.at.is_some() {
-            replay.feed_alone(heads, &reads);
+}
+
+impl Logs<'_> {
+    /// What each start comes to, where `read` lets heads read units.
+    fn count(
+        &self,
+        min_valid_time: i64,
+        chunks: &HeadChunks,
+        read: impl Fn(&Self, &[Unit], &mut Heads<'_>, &Namer) -> io::Result<()>,
+    ) -> io::Result<Vec<Counted>> {
+        let units = order(self.listing, self.survey);
+        let is_whole = |of: &dyn Fn(LogKind) -> bool| {
+            let logs = self.listing.logs.iter().zip(self.survey).filter(|(log, _)| of(log.kind));
+            logs.flat_map(|(_, segments)| segments).flatten().all(|segment| segment.is_plain)
+        };
+        let wbl = is_whole(&|kind| kind == LogKind::Wbl);
+        let whole = Whole { wal: is_whole(&|kind| kind != LogKind::Wbl), wbl };
+        let namer = Namer::default();
+        let mut heads = Heads::new(self.starts, self.version, min_valid_time, whole, chunks, &namer);
+        loop {
+            snapshots(self.listing, self.starts, self.version, &mut heads);
+            read(self, &units, &mut heads, &namer)?;
+            match heads.finish() {
+                Turn::Done(counted) => return Ok(counted),
+                Turn::Again(next) => heads = *next,
+            }
         }
     }
-    Ok(())
+
+    /// Lets all heads read units: some are made into pieces side by side, and taken in order.
+    fn read_in_pieces(&self, units: &[Unit], heads: &mut Heads<'_>, namer: &Namer) -> io::Result<()> {
+        for units in units.chunks(rayon::current_num_threads().max(1)) {
+            let min_valid_time = heads.min_valid_time();
+            let pieces = |unit: &Unit| -> io::Result<(Vec<Reads>, Vec<pieces::Part>)> {
+                let reads = self.reads(unit);
+                let making = Making { version: self.version, min_valid_time, namer, reads: &reads };
+                let parts = self.pieces(unit, making)?;
+                Ok((reads, parts))
+            };
+            let made: Vec<_> = units.par_iter().map(pieces).collect();
+            for (unit, made) in units.iter().zip(made) {
+                let (_, parts) = made?;
+                self.take(unit, parts, heads)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, unit: &Unit, parts: Vec<pieces::Part>, heads: &mut Heads<'_>) -> io::Result<()> {
+        let mut readings = 0;
+        for part in parts {
+            let piece = match part {
+                pieces::Part::Piece(piece) => piece,
+                pieces::Part::Rest { from } => {
+                    return self.read_one_by_one(unit, heads, &Wanted::all_from(from));
+                }
+            };
+            let records = piece.records.clone();
+            if readings == MOST_READINGS {
+                return self.read_one_by_one(unit, heads, &Wanted::all_from(records.start));
+            }
+            let refs = match heads.take(&piece) {
+                Left::Nothing => continue,
+                Left::Refs(refs) => Some(refs),
+                Left::Everything => None,
+            };
+            readings += 1;
+            drop(piece);
+            self.read_one_by_one(unit, heads, &Wanted { records, refs })?;
+        }
+        Ok(())
+    }
+
+    /// The segments of a unit that are there.
+    fn there(&self, unit: &Unit) -> Vec<(usize, &Surveyed)> {
+        let surveyed = |segment: usize| self.survey[unit.log].get(segment).and_then(Option::as_ref);
+        unit.segments.iter().filter_map(|&segment| Some((segment, surveyed(segment)?))).collect()
+    }
+
+    /// Who reads these segments.
+    fn reads(&self, unit: &Unit) -> Vec<Reads> {
+        let of_segment = |(segment, _)| Reads {
+            late: self.listing.logs[unit.log].kind == LogKind::Wbl,
+            before: unit.before,
+            starts: self
+                .starts
+                .iter()
+                .map(|start| extents(self.listing, start, unit.log, segment))
+                .collect(),
+        };
+        self.there(unit).into_iter().map(of_segment).collect()
+    }
+
+    fn read_one_by_one(&self, unit: &Unit, heads: &mut Heads<'_>, wanted: &Wanted) -> io::Result<()> {
+        let reads = self.reads(unit);
+        self.feed(unit, &mut OneByOne { heads, reads: &reads, wanted, record: 0 })
+    }
+
+    fn pieces(&self, unit: &Unit, making: Making<'_>) -> io::Result<Vec<pieces::Part>> {
+        // Nothing else is read of it.
+        if making.reads.iter().any(|reads| reads.is_read_one_by_one()) {
+            return Ok(vec![pieces::Part::Rest { from: 0 }]);
+        }
+        let there = self.there(unit);
+        // One segment where nothing is wrong is walked, if nothing that a walk does not know is in it.
+        if let [(segment, surveyed)] = &*there
+            && surveyed.is_plain
+        {
+            let path = &self.listing.logs[unit.log].segments[*segment].path;
+            let Some((file, _)) = open(path)? else { return Ok(Vec::new()) };
+            let new = || Told { feed: Pieces::new(making), part: 0 };
+            let told = surveyed.settled.read(&file, surveyed.length, Reading::Prometheus, new);
+            return Ok(told.feed.finish());
+        }
+        let mut pieces = Pieces::new(making);
+        self.feed(unit, &mut pieces)?;
+        Ok(pieces.finish())
+    }
+
+    /// Tells of all records of a unit.
+    fn feed<F: Feed>(&self, unit: &Unit, feed: &mut F) -> io::Result<()> {
+        let segments = &self.listing.logs[unit.log].segments;
+        let there = self.there(unit);
+        let is_plain = there.iter().all(|(_, surveyed)| surveyed.is_plain);
+        let mut replay = (!is_plain).then(|| {
+            let part = |&(segment, surveyed): &(usize, &Surveyed)| Part {
+                dir: String::new(),
+                index: segments[segment].index,
+                source: Reopened(segments[segment].path.clone()),
+                length: surveyed.length,
+            };
+            Ahead::new(Replay::new(there.iter().map(part).collect(), self.version))
+        });
+        for (part, &(segment, surveyed)) in there.iter().enumerate() {
+            let Some((file, _)) = open(&segments[segment].path)? else { continue };
+            let mut lockstep = Lockstep { feed, replay: replay.as_mut(), part };
+            let corrected = Corrected { file: &file, corrections: &surveyed.corrections };
+            surveyed.settled.tell(&corrected, surveyed.length, Reading::Prometheus, &mut lockstep);
+        }
+        if let Some(replay) = &mut replay {
+            while replay.at.is_some() {
+                replay.feed_alone(feed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How often a unit is read again for some samples of it, before all that is left of it is read one by one.
+const MOST_READINGS: u32 = 3;
+
+/// Hears of the records of a unit, in order.
+trait Feed {
+    /// A record of the segment `part` that the salvage reader has, and Prometheus's reader too, or not.
+    fn salvaged(&mut self, data: &[u8], end: u64, is_replayed: bool, part: usize);
+    /// A record that only Prometheus's reader has.
+    fn only_replayed(&mut self, data: &[u8], end: u64, part: usize);
+}
+
+/// Gives records to heads one by one.
+struct OneByOne<'a, 'h> {
+    heads: &'a mut Heads<'h>,
+    reads: &'a [Reads],
+    wanted: &'a Wanted,
+    record: u64,
+}
+
+impl OneByOne<'_, '_> {
+    /// Whether the next record is wanted.
+    fn is_wanted(&mut self) -> bool {
+        let record = self.record;
+        self.record += 1;
+        self.wanted.records.contains(&record)
+    }
+}
+
+impl Feed for OneByOne<'_, '_> {
+    fn salvaged(&mut self, data: &[u8], end: u64, is_replayed: bool, part: usize) {
+        if self.is_wanted()
+            && let Some(reads) = self.reads.get(part)
+        {
+            match &self.wanted.refs {
+                None => self.heads.salvaged(data, end, is_replayed, reads),
+                Some(refs) => self.heads.salvaged_samples(data, end, is_replayed, reads, refs),
+            }
+        }
+    }
+
+    fn only_replayed(&mut self, data: &[u8], end: u64, part: usize) {
+        if self.is_wanted()
+            && self.wanted.refs.is_none()
+            && let Some(reads) = self.reads.get(part)
+        {
+            self.heads.only_replayed(data, end, reads);
+        }
+    }
+}
+
+/// Feeds a segment of which all readers see the same records.
+struct Told<F> {
+    feed: F,
+    part: usize,
+}
+
+impl<F: Feed> Visitor for Told<F> {
+    fn record(&mut self, record: &wal::Record<'_>, _contents: &Contents) {
+        self.feed.salvaged(record.data, record.end, true, self.part);
+    }
+
+    fn damage(&mut self, _damage: Problem) {}
 }
 
 /// How far a start replays a segment, and what it leaves of it.
@@ -445,7 +640,7 @@ fn snapshots(listing: &Listing, starts: &[StartReads], version: Version, heads: 
             starts.iter().map(|start| start.snapshot.is_some_and(|snapshot| snapshot.log == log)).collect();
         let part = |segment: &wal::segments::SegmentFile| {
             let (_, length) = open(&segment.path).ok()??;
-            let source = OpenedAnew(segment.path.clone());
+            let source = Reopened(segment.path.clone());
             Some(Part { dir: String::new(), index: segment.index, source, length })
         };
         let mut replay = Replay::new(listing.logs[log].segments.iter().filter_map(part).collect(), version);
@@ -461,9 +656,9 @@ fn snapshots(listing: &Listing, starts: &[StartReads], version: Version, heads: 
 
 /// A file that is opened for each read: a checkpoint may have more segments than there are descriptors.
 #[derive(Debug)]
-struct OpenedAnew(PathBuf);
+struct Reopened(PathBuf);
 
-impl ReadAt for OpenedAnew {
+impl ReadAt for Reopened {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         ReadAt::read_at(&crate::io::open(&self.0)?, buffer, offset)
     }
@@ -471,14 +666,14 @@ impl ReadAt for OpenedAnew {
 
 /// Prometheus's reader, one record ahead.
 struct Ahead {
-    replay: Replay<OpenedAnew>,
+    replay: Replay<Reopened>,
     /// Part and end of the record that is ahead.
     at: Option<(usize, u64)>,
     record: Vec<u8>,
 }
 
 impl Ahead {
-    fn new(replay: Replay<OpenedAnew>) -> Self {
+    fn new(replay: Replay<Reopened>) -> Self {
         let mut ahead = Self { replay, at: None, record: Vec::new() };
         ahead.advance();
         ahead
@@ -493,38 +688,35 @@ impl Ahead {
     }
 
     /// A record that the salvage reader does not have, and only starts read.
-    fn feed_alone(&mut self, heads: &mut Heads<'_>, reads: &[Reads]) {
-        if let Some((part, end)) = self.at
-            && let Some(reads) = reads.get(part)
-        {
-            heads.only_replayed(&self.record, end, reads);
+    fn feed_alone(&mut self, feed: &mut impl Feed) {
+        if let Some((part, end)) = self.at {
+            feed.only_replayed(&self.record, end, part);
         }
         self.advance();
     }
 }
 
-/// Feeds all heads with what the salvage reader tells, and with what Prometheus's reader has besides.
-struct Lockstep<'a, 'h> {
-    heads: &'a mut Heads<'h>,
+/// Feeds what the salvage reader tells, and what Prometheus's reader has besides.
+struct Lockstep<'a, F> {
+    feed: &'a mut F,
     replay: Option<&'a mut Ahead>,
-    reads: &'a [Reads],
     part: usize,
 }
 
-impl Visitor for Lockstep<'_, '_> {
+impl<F: Feed> Visitor for Lockstep<'_, F> {
     fn record(&mut self, record: &wal::Record<'_>, _contents: &Contents) {
         let here = (self.part, record.end);
         let mut is_replayed = true;
         if let Some(replay) = &mut self.replay {
             while replay.at.is_some_and(|at| at < here || at == here && replay.record != record.data) {
-                replay.feed_alone(self.heads, self.reads);
+                replay.feed_alone(self.feed);
             }
             is_replayed = replay.at == Some(here);
             if is_replayed {
                 replay.advance();
             }
         }
-        self.heads.salvaged(record.data, record.end, is_replayed, &self.reads[self.part]);
+        self.feed.salvaged(record.data, record.end, is_replayed, self.part);
     }
 
     fn damage(&mut self, _damage: Problem) {}

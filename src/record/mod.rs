@@ -24,6 +24,7 @@ mod select;
 mod series;
 mod snapshot;
 mod summary;
+mod timed;
 mod tombstones;
 mod uses;
 
@@ -53,6 +54,7 @@ pub use snapshot::{
     LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
+pub(crate) use timed::{STALE, each_timed};
 pub use summary::{Summary, summarize, summarize_as, summarize_refs};
 pub use tombstones::{DeletionsLost, TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
 pub use uses::{SeriesUse, each_use};

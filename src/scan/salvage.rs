@@ -220,6 +220,26 @@ impl Settled {
         self.0 == Decisions::default()
     }
 
+    /// As [`Settled::tell`], to a visitor that is made so; a segment where nothing is wrong is only walked.
+    pub(crate) fn read<S: ReadAt + ?Sized, V: Visitor>(
+        &self,
+        source: &S,
+        length: u64,
+        reading: Reading,
+        visitor_for: impl Fn() -> V,
+    ) -> V {
+        let mut visitor = visitor_for();
+        if reading == Reading::Prometheus && self.is_certain() {
+            let (mut walker, mut pages) = (Walker::default(), Pages::default());
+            if walk(&mut walker, source, length, 0..length, &mut pages, &mut visitor).is_ok() {
+                return visitor;
+            }
+            visitor = visitor_for();
+        }
+        self.tell(source, length, reading, &mut visitor);
+        visitor
+    }
+
     /// Reads again, and tells what holds.
     pub fn tell<S: ReadAt + ?Sized, V: Visitor>(
         &self,

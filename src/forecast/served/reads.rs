@@ -1,5 +1,8 @@
 //! What each head reads.
 
+use crate::forecast::Version;
+use crate::record::RecordType;
+
 /// Which heads read a segment.
 #[derive(Debug)]
 pub(super) struct Reads {
@@ -9,6 +12,25 @@ pub(super) struct Reads {
     pub(super) before: i64,
     /// How far each start replays it, and what it leaves of it.
     pub(super) starts: Vec<(Extent, Extent)>,
+}
+
+impl Reads {
+    /// Whether a start of that version looks into such a record.
+    pub(super) fn knows(&self, kind: RecordType, version: Version) -> bool {
+        let is_read = match kind {
+            RecordType::Samples | RecordType::SamplesV2 => true,
+            RecordType::Series | RecordType::Tombstones => !self.late,
+            RecordType::MmapMarkers => self.late,
+            RecordType::Exemplars | RecordType::Metadata | RecordType::MinValidTime => false,
+            RecordType::HistogramSamples
+            | RecordType::FloatHistogramSamples
+            | RecordType::CustomBucketsHistogramSamples
+            | RecordType::CustomBucketsFloatHistogramSamples
+            | RecordType::HistogramSamplesV2
+            | RecordType::FloatHistogramSamplesV2 => !self.late || version.replays_wbl_histograms(),
+        };
+        is_read && version.knows(kind)
+    }
 }
 
 /// How much of a segment.
@@ -46,5 +68,46 @@ impl Extent {
             Self::Upto(offset) => is_replayed && end <= offset,
             Self::All => true,
         }
+    }
+}
+
+/// What each start does with the record at hand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turns {
+    /// By start: whether it replays it, and whether it leaves it.
+    pub(super) takes: Vec<(bool, bool)>,
+    /// By start: whether it does not read it, since it has loaded a chunk snapshot.
+    pub(super) skips: Vec<bool>,
+    /// By start: whether it comes to it, and its version cannot read it.
+    pub(super) passes_over: Vec<bool>,
+}
+
+impl Turns {
+    /// For a record that ends at `end`, which the salvage reader has; Prometheus's reader has it too, or not, and a start of the
+    /// assumed version looks into it, or not.
+    pub(super) fn salvaged(&mut self, reads: &Reads, end: u64, is_replayed: bool, is_known: bool) {
+        self.clear();
+        let is_read = is_replayed && is_known;
+        for (replayed, left) in &reads.starts {
+            self.takes.push((is_read && replayed.has(end, true), left.has(end, is_replayed)));
+            self.skips.push(is_known && replayed.skips(end));
+            self.passes_over.push(!is_read && replayed.has(end, true));
+        }
+    }
+
+    /// For a record that only Prometheus's reader has.
+    pub(super) fn only_replayed(&mut self, reads: &Reads, end: u64) {
+        self.clear();
+        for (replayed, _) in &reads.starts {
+            self.takes.push((replayed.has(end, true), false));
+            self.skips.push(false);
+            self.passes_over.push(false);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.takes.clear();
+        self.skips.clear();
+        self.passes_over.clear();
     }
 }
