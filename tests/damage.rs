@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use support::damage::{self, KINDS};
 use support::pristine::{self, Pristine, Written};
 use walfix::record::RecordType;
-use walfix::scan::salvage::{Contents, Mended, Problem, Reading, Visitor, salvage};
+use walfix::scan::salvage::{AgreedCorrection, Contents, Problem, Reading, Visitor, salvage};
 use walfix::wal::Record;
 
 const PAGE: usize = 32768;
@@ -112,7 +112,7 @@ fn judge(log: &Pristine, bytes: &[u8], found: &Found) -> Result<(), String> {
 }
 
 /// With that bit flipped back the record is to the byte as it was written.
-fn is_right(log: &Pristine, bytes: &[u8], mended: &Mended) -> bool {
+fn is_right(log: &Pristine, bytes: &[u8], mended: &AgreedCorrection) -> bool {
     let mut bytes = bytes.to_vec();
     bytes[usize::try_from(mended.at).unwrap()] ^= mended.mask;
     log.records

@@ -11,9 +11,7 @@ use support::oracle::{self, Oracle};
 use support::seeds;
 use walfix::forecast::replay::{Class, Part, Reader, ReplayError, read};
 use walfix::forecast::report::Samples;
-use walfix::forecast::{
-    HeadChunks, StartReads, Stretch, Version, count, count_one_by_one, min_valid_time,
-};
+use walfix::forecast::{HeadChunks, StartReads, Stretch, Version, count, count_one_by_one, min_valid_time};
 use walfix::record::{self, RecordType};
 use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use walfix::scan::settled::Settlements;

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use serde_json::Value;
 use support::damage::{self, KINDS};
 use support::{oracle, pristine};
-use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage, settle};
+use walfix::scan::salvage::{Contents, Problem, Reading, Salvage, Visitor, salvage};
 use walfix::wal::walk::{Doubt, Pages, Walker};
 use walfix::wal::{PAGE, PAGE_SIZE, Record};
 
@@ -45,13 +45,7 @@ impl Visitor for Found {
 
 /// By the salvage reader alone.
 fn with_care(bytes: &[u8]) -> Found {
-    let mut found = Found::default();
-    let settled = settle(bytes, bytes.len() as u64, Reading::Prometheus, &mut found);
-    if !settled.is_certain() {
-        found = Found::default();
-        settled.tell(bytes, bytes.len() as u64, Reading::Prometheus, &mut found);
-    }
-    found
+    Salvage::new(bytes, bytes.len() as u64, Reading::Prometheus).doubtful().read(Found::default)
 }
 
 fn walk(bytes: &[u8], stretches: &[Range<u64>]) -> Result<Found, Doubt> {

@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 
-use super::{FloatHistogramEntry, HistogramEntry, Record, Run};
+use super::{FloatHistogramEntry, HistogramEntry, Record, SampleRun};
 
 /// The value that says that a series has ended (`model/value/value.go`, `StaleNaN`).
 pub(crate) const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -10,8 +10,8 @@ pub(crate) const STALE: u64 = 0x7ff0_0000_0000_0002;
 /// Calls `each` for the samples and histograms of a record, in order, up to the first that cannot be decoded: a run of them, and
 /// whether its value is a staleness marker. Histograms of a schema that Prometheus does not know are left out, as it skips
 /// them.
-pub(crate) fn each_timed(data: &[u8], mut each: impl FnMut(Run, bool)) {
-    let one = |series_ref, t| Run { first_ref: series_ref, count: 1, t };
+pub(crate) fn each_timed(data: &[u8], mut each: impl FnMut(SampleRun, bool)) {
+    let one = |series_ref, t| SampleRun { first_ref: series_ref, count: 1, t };
     // All layouts store values and sums in big-endian order. A record without these bytes has no marker, and its values need
     // not be read.
     let has_markers = memmem::find(data, &STALE.to_be_bytes()).is_some();

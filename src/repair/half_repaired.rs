@@ -160,5 +160,5 @@ fn records(target: &Target, path: &str, mending: Mending<'_>) -> io::Result<Reco
         file => file?,
     };
     let length = file.metadata()?.len();
-    Ok(mending.settled.salvage(&file, length, mending.corrections, Records::default))
+    Ok(mending.settled.segment(&file, length, mending.corrections).read(Records::default))
 }

@@ -16,11 +16,10 @@ use crate::change::{Contents as NewBytes, write_series};
 use crate::forecast::Version;
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected, select};
+use crate::scan::context::Surroundings;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::Report;
-use crate::scan::salvage::{
-    Contents, Mended, Problem, ProblemKind, Reading, Surroundings, Visitor, salvage_correcting,
-};
+use crate::scan::salvage::{AgreedCorrection, Contents, Problem, ProblemKind, Reading, Salvage, Visitor};
 use crate::scan::settled::Settlements;
 use crate::wal::arranged::{Arranged, Place};
 use crate::wal::compress::{UnpackError, Unpacker};
@@ -84,11 +83,11 @@ impl<'a> Mending<'a> {
     /// Reads the first `length` bytes of `source`.
     fn salvage<V: Visitor>(self, source: &File, length: u64, new: impl Fn() -> V) -> V {
         match self.places {
-            None => self.settled.salvage(source, length, self.corrections, new),
+            None => self.settled.segment(source, length, self.corrections).read(new),
             Some(places) => {
                 let arranged = Arranged::new(source, length, places);
                 let length = arranged.length();
-                salvage_correcting(&arranged, length, Reading::Prometheus, self.corrections, new)
+                Salvage::new(&arranged, length, Reading::Prometheus).correcting(self.corrections).read(new)
             }
         }
     }
@@ -385,7 +384,7 @@ impl Standing {
     fn corrections<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Vec<Patch>> {
         let mended = self.problems.iter().filter_map(|problem| problem.correction.as_ref());
         mended
-            .map(|Mended { at, mask, .. }| {
+            .map(|AgreedCorrection { at, mask, .. }| {
                 let mut byte = [0];
                 read_exact(source, &mut byte, *at)?;
                 Ok(Patch { offset: *at, replaces: 1, with: Content::Bytes(vec![byte[0] ^ mask]) })
@@ -494,7 +493,11 @@ pub(super) fn is_to_be_mended(problem: &Problem) -> bool {
 }
 
 /// What an agent has against a record that is whole once a bit is flipped back.
-fn refuses_corrected<S: ReadAt + ?Sized>(source: &S, mended: &Mended, version: Version) -> Option<String> {
+fn refuses_corrected<S: ReadAt + ?Sized>(
+    source: &S,
+    mended: &AgreedCorrection,
+    version: Version,
+) -> Option<String> {
     let mut stored = Vec::new();
     let head = stored_of(source, &(mended.offset..mended.end), Some(mended), &mut stored).ok()?;
     let mut unpacker = Unpacker::default();
@@ -628,7 +631,7 @@ fn is_min_valid_time(record: &[u8]) -> bool {
 enum Stands {
     Whole,
     /// Once a bit is flipped back.
-    Corrected(Mended),
+    Corrected(AgreedCorrection),
     /// This one takes its place, or is one of those that do.
     Instead(Vec<u8>),
 }
@@ -656,8 +659,9 @@ fn places_of_records(source: &File, length: u64, mending: Mending<'_>) -> Vec<(R
     }
     let agent = mending.agent;
     let (bytes, _) = mending.bytes(source, length);
-    let is_refused =
-        |mended: &Mended| agent.is_some_and(|version| refuses_corrected(&bytes, mended, version).is_some());
+    let is_refused = |mended: &AgreedCorrection| {
+        agent.is_some_and(|version| refuses_corrected(&bytes, mended, version).is_some())
+    };
     let new = || Records { agent, ..Records::default() };
     let mut records = mending.salvage(source, length, new);
     records.places.retain(|(_, stands)| !matches!(stands, Stands::Corrected(mended) if is_refused(mended)));
@@ -769,7 +773,7 @@ pub(super) fn take_standing_before<T: Take>(
 fn stored_of<S: ReadAt + ?Sized>(
     source: &S,
     range: &Range<u64>,
-    mended: Option<&Mended>,
+    mended: Option<&AgreedCorrection>,
     stored: &mut Vec<u8>,
 ) -> io::Result<HeadByte> {
     let mut bytes = vec![0; length_of(range)];

@@ -146,7 +146,8 @@ impl<'a> Heads<'a> {
             .collect();
         let mut known = self.learnt;
         known.sort();
-        let mut next = Self::new(&starts, self.version, self.min_valid_time, self.whole, self.chunks.read, self.namer);
+        let mut next =
+            Self::new(&starts, self.version, self.min_valid_time, self.whole, self.chunks.read, self.namer);
         next.known = known;
         next.is_second = true;
         next.has_snapshots = self.has_snapshots;
@@ -240,7 +241,9 @@ impl<'a> Heads<'a> {
                     self.marker(entry.series_ref, entry.mmap_ref, in_base);
                 }
             }
-            _ => {}
+            // These are of the other log.
+            Record::Series(_) | Record::Tombstones(_) | Record::MmapMarkers(_) => {}
+            Record::Exemplars(_) | Record::Metadata(_) | Record::MinValidTime(_) | Record::Unknown(_) => {}
         }
     }
 

@@ -5,19 +5,21 @@
 
 use std::ops::Range;
 
+use super::logs::Feed;
 use super::reads::{Reads, Turns};
 use super::runs::Runs;
 use super::tables::{Name, Namer};
-use super::Feed;
 use crate::forecast::Version;
-use crate::record::{Record, RecordType, each_timed};
+use crate::record::{EntryKind, Record, RecordType, each_timed};
 
 /// A part of a unit. Records are counted from 0, those that the salvage reader has and those that only Prometheus's has.
 #[derive(Debug)]
 pub(super) enum Part {
     Piece(Box<Piece>),
     /// All records from there on have to be read one by one.
-    Rest { from: u64 },
+    Rest {
+        from: u64,
+    },
 }
 
 /// Records with which each start does the same.
@@ -77,14 +79,7 @@ impl<'a> Pieces<'a> {
     const MOST: usize = 64;
 
     pub(super) fn new(making: Making<'a>) -> Self {
-        Self {
-            making,
-            done: Vec::new(),
-            open: None,
-            records: 0,
-            turns: Turns::default(),
-            is_given_up: false,
-        }
+        Self { making, done: Vec::new(), open: None, records: 0, turns: Turns::default(), is_given_up: false }
     }
 
     pub(super) fn finish(mut self) -> Vec<Part> {
@@ -189,22 +184,18 @@ impl Reads {
         self.late || self.before != i64::MAX
     }
 
-    fn use_of(&self, kind: RecordType) -> Use {
-        match kind {
-            _ if self.is_read_one_by_one() => Use::OneByOne,
-            RecordType::Exemplars | RecordType::Metadata | RecordType::MinValidTime | RecordType::MmapMarkers => {
+    fn use_of(&self, record_type: RecordType) -> Use {
+        if self.is_read_one_by_one() {
+            return Use::OneByOne;
+        }
+        match record_type.kind() {
+            EntryKind::Exemplars | EntryKind::Metadata | EntryKind::MinValidTime | EntryKind::MmapMarkers => {
                 Use::Nothing
             }
-            RecordType::Tombstones => Use::OneByOne,
-            RecordType::Series
-            | RecordType::Samples
-            | RecordType::SamplesV2
-            | RecordType::HistogramSamples
-            | RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::HistogramSamplesV2
-            | RecordType::FloatHistogramSamplesV2 => Use::ByRuns,
+            EntryKind::Tombstones => Use::OneByOne,
+            EntryKind::Series | EntryKind::Samples | EntryKind::Histograms | EntryKind::FloatHistograms => {
+                Use::ByRuns
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What each head reads.
 
+use super::{StartReads, Stretch};
 use crate::forecast::Version;
-use crate::record::RecordType;
+use crate::record::{EntryKind, RecordType};
+use crate::tsdb::{Listing, LogKind};
 
 /// Which heads read a segment.
 #[derive(Debug)]
@@ -16,20 +18,17 @@ pub(super) struct Reads {
 
 impl Reads {
     /// Whether a start of that version looks into such a record.
-    pub(super) fn knows(&self, kind: RecordType, version: Version) -> bool {
-        let is_read = match kind {
-            RecordType::Samples | RecordType::SamplesV2 => true,
-            RecordType::Series | RecordType::Tombstones => !self.late,
-            RecordType::MmapMarkers => self.late,
-            RecordType::Exemplars | RecordType::Metadata | RecordType::MinValidTime => false,
-            RecordType::HistogramSamples
-            | RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::HistogramSamplesV2
-            | RecordType::FloatHistogramSamplesV2 => !self.late || version.replays_wbl_histograms(),
+    pub(super) fn knows(&self, record_type: RecordType, version: Version) -> bool {
+        let is_read = match record_type.kind() {
+            EntryKind::Samples => true,
+            EntryKind::Series | EntryKind::Tombstones => !self.late,
+            EntryKind::MmapMarkers => self.late,
+            EntryKind::Exemplars | EntryKind::Metadata | EntryKind::MinValidTime => false,
+            EntryKind::Histograms | EntryKind::FloatHistograms => {
+                !self.late || version.replays_wbl_histograms()
+            }
         };
-        is_read && version.knows(kind)
+        is_read && version.knows(record_type)
     }
 }
 
@@ -69,6 +68,35 @@ impl Extent {
             Self::All => true,
         }
     }
+}
+
+/// How far a start replays a segment, and what it leaves of it.
+pub(super) fn extents(listing: &Listing, start: &StartReads, log: usize, segment: usize) -> (Extent, Extent) {
+    let extent = |stretches: &[Stretch]| {
+        let here = stretches.iter().find(|stretch| (stretch.log, stretch.segment) == (log, segment));
+        here.map_or(Extent::Nothing, |stretch| stretch.upto.map_or(Extent::All, Extent::Upto))
+    };
+    let replayed = extent(&start.replayed);
+    let Some(snapshot) = start.snapshot.filter(|_| replayed != Extent::Nothing) else {
+        return (replayed, extent(&start.left));
+    };
+    let directory = &listing.logs[log];
+    let skips = match directory.kind {
+        LogKind::Wal => directory.segments[segment].index < snapshot.index,
+        LogKind::Checkpoint => directory.checkpoint_number().is_some_and(|number| number < snapshot.index),
+        LogKind::Wbl | LogKind::ChunkSnapshot => false,
+    };
+    let is_cut = directory.kind == LogKind::Wal && directory.segments[segment].index == snapshot.index;
+    let upto = match replayed {
+        Extent::Upto(upto) => Some(upto),
+        _ => None,
+    };
+    let replayed = match (skips, is_cut) {
+        (true, _) => Extent::Skipped,
+        (false, true) => Extent::Behind { offset: snapshot.offset, upto },
+        (false, false) => replayed,
+    };
+    (replayed, extent(&start.left))
 }
 
 /// What each start does with the record at hand.

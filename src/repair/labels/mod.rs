@@ -52,7 +52,7 @@ use crate::record::Record;
 use crate::repair::refusal::Refusal;
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
-use crate::tsdb::{LogKind, list_blocks};
+use crate::tsdb::{LogDirectory, LogKind, list_blocks};
 
 /// What came of the search.
 #[derive(Clone, Copy, Debug, Default)]
@@ -371,7 +371,7 @@ fn write(
     let Some(first) = first else {
         return Ok(Err(Refusal::NoSegmentForLabels));
     };
-    let mut places = listing.logs.iter().filter_map(|log| sources::place_of_snapshot(&log.relative));
+    let mut places = listing.logs.iter().filter_map(LogDirectory::snapshot_position);
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
         return Ok(Err(Refusal::SnapshotInFirst));
     }

@@ -1,17 +1,16 @@
 //! What Prometheus replays, and in which order: the last checkpoint, the segments above its number, then the WBL
 //! (`tsdb/head.go`, `Head.Init`; an agent the same without a WBL, `tsdb/agent/db.go`, `replayWAL`).
 
-use super::report::Dialect;
-use crate::record::RecordType;
-use crate::tsdb::{Listing, LogKind};
+use super::{Listing, LogKind};
+use crate::record::{RecordType, ReplayedFrom};
 use crate::wal::segments::SegmentFile;
 
 /// What a segment is to a replay. In the order in which they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// In the last checkpoint.
     Checkpoint,
-    /// In the WAL, with a number that the last checkpoint covers: passed over.
+    /// In the WAL, with a number that the last checkpoint covers: skipped.
     Below,
     /// In the WAL.
     Wal,
@@ -22,55 +21,58 @@ pub(super) enum Role {
 }
 
 impl Role {
-    pub(super) fn is_replayed(self) -> bool {
+    /// Of the segment of the WAL with that number, beside a last checkpoint of that number.
+    pub(crate) fn in_wal(index: i64, checkpoint: Option<i64>) -> Self {
+        if checkpoint.is_some_and(|number| index <= number) { Self::Below } else { Self::Wal }
+    }
+
+    /// Whether a replay reads it.
+    pub(crate) fn is_replayed(self) -> bool {
         matches!(self, Self::Checkpoint | Self::Wal | Self::Wbl)
     }
 
-    /// Whether records of that kind mean something to a replay of such a segment (`tsdb/head_wal.go`, `loadWAL`,
+    /// Whether records of that type mean something to a replay of such a segment (`tsdb/head_wal.go`, `loadWAL`,
     /// `loadWBL`).
-    pub(super) fn replays(self, kind: Option<RecordType>) -> bool {
-        use RecordType as R;
-        match kind {
-            None | Some(R::MinValidTime) => false,
-            Some(R::MmapMarkers) => self == Self::Wbl,
-            Some(R::Series | R::Tombstones | R::Exemplars | R::Metadata) => self != Self::Wbl,
-            Some(_) => true,
+    pub(crate) fn replays(self, record_type: Option<RecordType>) -> bool {
+        match record_type.map(|record_type| record_type.kind().replayed_from()) {
+            None | Some(ReplayedFrom::Nowhere) => false,
+            Some(ReplayedFrom::Wbl) => self == Self::Wbl,
+            Some(ReplayedFrom::Wal) => self != Self::Wbl,
+            Some(ReplayedFrom::WalAndWbl) => true,
         }
     }
 }
 
 /// The logs that belong together, by their positions in a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Order {
-    pub(super) checkpoint: Option<usize>,
+pub(crate) struct ReplayOrder {
+    pub(crate) checkpoint: Option<usize>,
     /// The number of that checkpoint; none if it was given by its own path.
-    pub(super) number: Option<i64>,
-    pub(super) wal: Option<usize>,
-    pub(super) wbl: Option<usize>,
+    pub(crate) number: Option<i64>,
+    pub(crate) wal: Option<usize>,
+    pub(crate) wbl: Option<usize>,
 }
 
 /// One segment of a listing, by positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Step {
-    pub(super) role: Role,
-    pub(super) log: usize,
-    pub(super) segment: usize,
+pub(crate) struct ReplaySegment {
+    pub(crate) role: Role,
+    pub(crate) log: usize,
+    pub(crate) segment: usize,
 }
 
-impl Order {
-    pub(super) fn of(listing: &Listing, dialects: &[Dialect]) -> Self {
-        // Loki reads its logs by rules of its own.
-        let foreign = dialects.contains(&Dialect::Loki);
-        if listing.alone || foreign {
+impl ReplayOrder {
+    /// Of the logs of a server or an agent.
+    pub(crate) fn of(listing: &Listing) -> Self {
+        if listing.alone {
             return Self::default();
         }
         let of_kind = |kind| listing.logs.iter().position(|log| log.kind == kind);
-        let last = listing.last_checkpoint();
-        let wal = of_kind(LogKind::Wal);
+        let checkpoint = listing.replayed_checkpoint();
         Self {
-            checkpoint: last.map(|(at, _)| at).or_else(|| of_kind(LogKind::Checkpoint)),
-            number: last.map(|(_, number)| number),
-            wal,
+            checkpoint,
+            number: checkpoint.and_then(|at| listing.logs[at].checkpoint_number()),
+            wal: of_kind(LogKind::Wal),
             // Given by its own path it says nothing of series: they are defined elsewhere.
             wbl: of_kind(LogKind::Wbl).filter(|&at| !listing.logs[at].relative.is_empty()),
         }
@@ -79,10 +81,8 @@ impl Order {
     fn role(&self, log: usize, index: i64) -> Role {
         if self.checkpoint == Some(log) {
             Role::Checkpoint
-        } else if self.wal == Some(log) && self.number.is_some_and(|number| index <= number) {
-            Role::Below
         } else if self.wal == Some(log) {
-            Role::Wal
+            Role::in_wal(index, self.number)
         } else if self.wbl == Some(log) {
             Role::Wbl
         } else {
@@ -90,9 +90,9 @@ impl Order {
         }
     }
 
-    /// All segments of the listing.
-    pub(super) fn steps(&self, listing: &Listing) -> Vec<Step> {
-        let mut steps: Vec<Step> = Vec::new();
+    /// All segments of the listing, in the order in which they are read.
+    pub(crate) fn segments(&self, listing: &Listing) -> Vec<ReplaySegment> {
+        let mut all: Vec<ReplaySegment> = Vec::new();
         for (log, directory) in listing.logs.iter().enumerate() {
             let mut segment = 0;
             for namesakes in directory.segments.chunk_by(|a, b| a.index == b.index) {
@@ -101,12 +101,12 @@ impl Order {
                 for (at, file) in namesakes.iter().enumerate() {
                     let is_other = opened.is_some_and(|opened| opened != at);
                     let role = if is_other { Role::Beside } else { self.role(log, file.index) };
-                    steps.push(Step { role, log, segment });
+                    all.push(ReplaySegment { role, log, segment });
                     segment += 1;
                 }
             }
         }
-        steps.sort();
-        steps
+        all.sort();
+        all
     }
 }
