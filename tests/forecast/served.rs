@@ -10,7 +10,7 @@ use support::seeds;
 use support::{note, test};
 use walfix::forecast::replay::{Class, Part, Reader, ReplayError, read};
 use walfix::forecast::report::Samples;
-use walfix::forecast::{HeadChunks, StartReads, Stretch, Version, count, min_valid_time};
+use walfix::forecast::{HeadChunks, StartReads, Stretch, Version, count, count_one_by_one, min_valid_time};
 use walfix::record::{self, RecordType};
 use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use walfix::scan::settled::Settlements;
@@ -36,16 +36,13 @@ impl Directory {
         Self { listing, chunks, min_valid_time, version }
     }
 
+    /// What starts come to, counted by runs and sample by sample.
     fn count(&self, starts: &[StartReads]) -> Vec<(Samples, Samples)> {
-        let counted = count(
-            &self.listing,
-            &Settlements::default(),
-            starts,
-            self.version,
-            self.min_valid_time,
-            &self.chunks,
-        )
-        .unwrap();
+        let [counted, one_by_one] = [count, count_one_by_one].map(|count| {
+            let settled = Settlements::default();
+            count(&self.listing, &settled, starts, self.version, self.min_valid_time, &self.chunks).unwrap()
+        });
+        assert_eq!(counted, one_by_one, "by runs, and sample by sample");
         counted.into_iter().map(|counted| (counted.not_replayed, counted.gone)).collect()
     }
 
