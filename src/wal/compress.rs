@@ -4,6 +4,7 @@
 use zstd::zstd_safe::DCtx;
 use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
+use super::lanes::Lanes;
 use super::layout::Compression;
 
 /// The largest record that is unpacked, in bytes. Prometheus sets no bound; a record beyond this is a hostile
@@ -68,9 +69,14 @@ pub fn allowance(bytes: u64) -> u64 {
     bytes.saturating_mul(100).saturating_add(1 << 30)
 }
 
+/// Bytes of a stored record that is worth a lane, and of what comes of it at the most.
+const LANE: usize = 2 << 10;
+const LONGEST_LANE: usize = 1 << 20;
+
 /// Unpacks records; one for each thread, since its buffers are used again.
 pub struct Unpacker {
     snappy: snap::raw::Decoder,
+    lanes: Lanes,
     zstd: Option<DCtx<'static>>,
     buffer: Vec<u8>,
     unpacked: usize,
@@ -83,6 +89,7 @@ impl Default for Unpacker {
     fn default() -> Self {
         Self {
             snappy: snap::raw::Decoder::default(),
+            lanes: Lanes::default(),
             zstd: None,
             buffer: Vec::new(),
             unpacked: 0,
@@ -123,6 +130,42 @@ impl Unpacker {
             Compression::Snappy => self.snappy(stored),
             Compression::Zstd => self.zstd(stored),
         }
+    }
+
+    /// How many bytes a record unpacks to, if it is worth unpacking beside others: samples that are compressed with snappy.
+    pub(super) fn suits_lanes(compression: Compression, stored: &[u8]) -> Option<usize> {
+        if compression != Compression::Snappy || stored.len() < LANE {
+            return None;
+        }
+        let length = snap::raw::decompress_len(stored).ok()?;
+        (length <= LONGEST_LANE && 2 * length < 5 * stored.len()).then_some(length)
+    }
+
+    /// Unpacks records beside each other, of which [`Self::suits_lanes`] says how long they are.
+    ///
+    /// # Errors
+    /// If they come to more than is allowed.
+    pub(super) fn unpack_all(&mut self, records: &[(&[u8], usize)]) -> Result<(), UnpackError> {
+        let length = records.iter().map(|(_, length)| length).sum();
+        charge(&mut self.allowed, length)?;
+        self.lanes.unpack(records);
+        Ok(())
+    }
+
+    /// What [`Self::unpack_all`] has made of a record, which is `stored`.
+    ///
+    /// # Errors
+    /// As of [`Self::unpack`].
+    pub(super) fn unpacked_of(&mut self, record: usize, stored: &[u8]) -> Result<&[u8], UnpackError> {
+        // Asked twice, since the borrow would last otherwise.
+        if self.lanes.get(record).is_some() {
+            return Ok(self.lanes.get(record).unwrap_or_default());
+        }
+        let failed = |e: snap::Error| UnpackError::Snappy(e.to_string());
+        let length = snap::raw::decompress_len(stored).map_err(failed)?;
+        let out = grow(&mut self.buffer, length)?;
+        self.unpacked = self.snappy.decompress(stored, out).map_err(failed)?;
+        Ok(self.unpacked())
     }
 
     /// What the last call of [`Self::unpack`] made of a compressed record.

@@ -4,11 +4,13 @@
 //! [`walk`] does the same, faster, and stops at the first trouble; [`writer`] lays records out again.
 
 pub mod arranged;
+mod batch;
 pub mod compress;
 mod corrections;
 pub mod crc;
 mod event;
 pub mod fill;
+mod lanes;
 pub mod layout;
 pub mod page;
 pub mod reader;

@@ -7,7 +7,8 @@
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use super::compress::{self, MAX_RECORD, Unpacker};
+use super::batch::Batch;
+use super::compress::MAX_RECORD;
 use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE};
 use super::page::{is_zero, words_of};
 use super::source::{ReadAt, read_full};
@@ -27,11 +28,7 @@ pub struct Doubt;
 #[derive(Debug, Default)]
 pub struct Walker {
     window: Vec<u8>,
-    unpacker: Unpacker,
-    /// Stored bytes of a record of several fragments.
-    joined: Vec<u8>,
-    /// Its fragments, or the only one.
-    fragments: Vec<Range<u64>>,
+    batch: Batch,
 }
 
 impl Walker {
@@ -53,19 +50,20 @@ impl Walker {
     ) -> Result<(), Doubt> {
         let mut loaded = stretch.start..stretch.start;
         // Files have many stretches. What unpacks to more is read once more, with what is left of the file's allowance.
-        self.unpacker
-            .allow((stretch.end - stretch.start).saturating_mul(100).saturating_add(MAX_RECORD as u64));
+        self.batch.allow((stretch.end - stretch.start).saturating_mul(100).saturating_add(MAX_RECORD as u64));
+        self.batch.clear();
         // The first page may begin with the end of a record of the stretch before.
         let mut is_of_others = stretch.start > 0;
         let mut open: Option<HeadByte> = None;
         let mut page_at = stretch.start;
-        while page_at < length {
+        'pages: while page_at < length {
             if is_of_others && page_at >= stretch.end {
                 // Nothing begins here, and whose record it is verifies the rest.
-                return Ok(());
+                break;
             }
             let page_end = (page_at + PAGE).min(length);
             if page_at >= loaded.end {
+                self.batch.tell(&self.window, &mut each)?;
                 let within = if page_at < stretch.end { stretch.end } else { page_end };
                 loaded = page_at..(page_at + WINDOW).min(within).min(length);
                 self.load(source, &loaded)?;
@@ -96,41 +94,32 @@ impl Walker {
                 }
                 is_of_others = false;
                 if open.is_none() && kind.begins() && range.start >= stretch.end {
-                    return Ok(());
+                    break 'pages;
                 }
                 if !crc::matches(data, header.crc) {
                     return Err(Doubt);
                 }
                 match (open, kind) {
-                    (None, FragmentType::Full | FragmentType::First) => {
-                        self.fragments.clear();
-                        self.joined.clear();
-                    }
+                    (None, FragmentType::Full | FragmentType::First) => self.batch.begin(),
                     (Some(first), FragmentType::Middle | FragmentType::Last)
                         if first.compression() == header.head.compression()
-                            && self.fragments.last().is_some_and(|last| last.end == range.start) => {}
+                            && self.batch.ends_at(range.start) => {}
                     _ => return Err(Doubt),
                 }
-                self.fragments.push(range);
-                let stored = if kind == FragmentType::Full {
-                    data
-                } else {
-                    self.joined.extend_from_slice(data);
-                    if self.joined.len() > MAX_RECORD {
-                        self.joined = Vec::new();
-                        return Err(Doubt);
-                    }
-                    &self.joined
-                };
+                self.batch.add_fragment(range);
+                if kind != FragmentType::Full {
+                    self.batch.join(data)?;
+                }
                 if matches!(kind, FragmentType::First | FragmentType::Middle) {
                     open = Some(header.head);
                     continue;
                 }
                 open = None;
-                let record = record_of(header.head, stored, &self.fragments, &mut self.unpacker)?;
-                if !each(&record) {
-                    return Err(Doubt);
-                }
+                let in_window = (kind == FragmentType::Full).then(|| {
+                    let end = place_of(page_at, loaded.start) + at;
+                    end - data.len()..end
+                });
+                self.batch.end(header.head, in_window, &self.window, &mut each)?;
             }
             if has_contents
                 && page_at < stretch.end
@@ -141,6 +130,7 @@ impl Walker {
             }
             page_at = page_end;
         }
+        self.batch.tell(&self.window, &mut each)?;
         if open.is_none() { Ok(()) } else { Err(Doubt) }
     }
 
@@ -158,28 +148,12 @@ impl Walker {
 }
 
 fn in_window(window: &[u8], base: u64, range: Range<u64>) -> &[u8] {
-    let place = |offset: u64| usize::try_from(offset - base).unwrap_or(usize::MAX);
-    window.get(place(range.start)..place(range.end)).unwrap_or_default()
+    window.get(place_of(range.start, base)..place_of(range.end, base)).unwrap_or_default()
 }
 
-fn record_of<'a>(
-    head: HeadByte,
-    stored: &'a [u8],
-    fragments: &'a [Range<u64>],
-    unpacker: &'a mut Unpacker,
-) -> Result<Record<'a>, Doubt> {
-    let compression = head.compression();
-    Ok(Record {
-        offset: fragments.first().ok_or(Doubt)?.start,
-        end: fragments.last().ok_or(Doubt)?.end,
-        head,
-        compression,
-        data: unpacker.unpack(compression, stored).map_err(|_| Doubt)?,
-        fragments,
-        has_own_checksum: compress::has_own_checksum(compression, stored),
-        in_copy: false,
-        flags_disagree: false,
-    })
+/// Where an offset is in a window that begins at `base`.
+fn place_of(offset: u64, base: u64) -> usize {
+    usize::try_from(offset - base).unwrap_or(usize::MAX)
 }
 
 /// A number that equal pages have in common; none of a page that is cut.

@@ -408,6 +408,69 @@ fn random_damages() {
     note!("{told} told, {lost} with a loss; nothing to compare with: {reasons:?}");
 }
 
+/// By runs the starts come to what they come to sample by sample: directories of several damages, with head chunks, damaged or
+/// not, and starts that stop anywhere. No judge is needed but the slow way.
+#[test]
+fn by_runs_as_sample_by_sample() {
+    let oracle = oracle::judge("directories with records of all kinds");
+    let written = tempfile::tempdir().unwrap();
+    let mut originals = fixtures();
+    for seed in 0..12 {
+        let data = written.path().join(seed.to_string());
+        if seed % 2 == 0 {
+            write(oracle, seed, &data);
+        } else {
+            with_head_chunks(oracle, seed, &data);
+        }
+        originals.push(data);
+    }
+    let mut lost = 0;
+    for seed in seeds(200) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let scratch = tempfile::tempdir().unwrap();
+        let data = scratch.path().join("data");
+        let original = &originals[rng.usize(..originals.len())];
+        copy(original, &data);
+        let mut what = format!("WALFIX_FIRST_SEED={seed} WALFIX_SEEDS=1: {}", original.display());
+        for _ in 0..rng.u32(..4) {
+            let kind = KINDS[rng.usize(..KINDS.len())];
+            what += &damage(&data, kind, |_| true, &mut rng);
+        }
+        if rng.bool() && data.join("chunks_head").is_dir() {
+            what += &damage_chunks(&data.join("chunks_head"), &mut rng);
+        }
+        note!("{what}");
+        let version = if rng.u32(..4) == 0 { "2.42.0".parse().unwrap() } else { Version::NEWEST };
+        let directory = Directory::of(&data, version);
+        let all = directory.all();
+        let mut starts = vec![StartReads::default()];
+        starts.extend(first_start(&directory));
+        for _ in 0..rng.usize(..3) {
+            starts.push(StartReads {
+                serves: rng.u32(..5) > 0,
+                replayed: some_of(&all, &directory, &mut rng),
+                left: some_of(&all, &directory, &mut rng),
+                head_chunks_deleted: rng.bool(),
+                snapshot: None,
+            });
+        }
+        let counted = directory.count(&starts);
+        lost += counted.iter().filter(|(not_replayed, _)| not_replayed.samples > 0).count();
+    }
+    note!("{lost} starts with a loss");
+}
+
+/// Some stretches of a directory, one of them cut anywhere.
+fn some_of(all: &[Stretch], directory: &Directory, rng: &mut fastrand::Rng) -> Vec<Stretch> {
+    let mut some: Vec<Stretch> = all.iter().copied().filter(|_| rng.u32(..5) > 0).collect();
+    if let Some(stretch) = rng.choice(&mut some) {
+        let segment = &directory.listing.logs[stretch.log].segments[stretch.segment];
+        let bytes = std::fs::metadata(&segment.path).map_or(0, |metadata| metadata.len());
+        stretch.upto = Some(rng.u64(..=bytes));
+    }
+    some
+}
+
 /// Damages one segment; says which and how.
 fn damage(data: &Path, kind: &'static str, of: impl Fn(LogKind) -> bool, rng: &mut fastrand::Rng) -> String {
     let listing = Target::find(data).unwrap().list().unwrap();

@@ -144,7 +144,8 @@ impl<'a> Chunks<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Attached {
     first: u32,
-    more: Box<[u32]>,
+    /// Boxed twice: there is one for each series and start.
+    more: Option<Box<Vec<u32>>>,
 }
 
 impl Attached {
@@ -152,7 +153,7 @@ impl Attached {
     const MOST: usize = 64;
 
     pub(super) fn none() -> Self {
-        Self { first: NONE, more: Box::default() }
+        Self { first: NONE, more: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -161,7 +162,7 @@ impl Attached {
 
     pub(super) fn each(&self) -> impl Iterator<Item = u32> {
         let first = Some(self.first).filter(|&first| first != NONE);
-        first.into_iter().chain(self.more.iter().copied())
+        first.into_iter().chain(self.more.iter().flat_map(|more| more.iter().copied()))
     }
 
     pub(super) fn add(&mut self, group: u32) {
@@ -172,8 +173,11 @@ impl Attached {
             self.first = group;
             return;
         }
-        let oldest = usize::from(self.more.len() == Self::MOST);
-        self.more = self.more.iter().skip(oldest).copied().chain([group]).collect();
+        let more = self.more.get_or_insert_default();
+        if more.len() == Self::MOST {
+            more.remove(0);
+        }
+        more.push(group);
     }
 
     pub(super) fn set(&mut self, group: u32) {

@@ -12,7 +12,7 @@ use super::groups::{Attached, Chunks, Cover};
 use super::hindsight::Hindsight;
 use super::late::{Late, LateSamples};
 use super::reads::{Reads, Turns};
-use super::start::Start;
+use super::start::{Because, Start};
 use super::tables::{NONE, Name, Namer, Names, Refs};
 use super::tally::Tally;
 use super::{Counted, StartReads};
@@ -381,12 +381,12 @@ impl<'a> Heads<'a> {
                     } else {
                         start.series[s].missing.add(time);
                         if is_passed_over {
-                            start.series[s].passed_over.add(time);
+                            start.series[s].lacks(&Tally::one(time), Because::PassedOver);
                         } else if is_skipped {
-                            start.series[s].hidden.add(time);
+                            start.series[s].lacks(&Tally::one(time), Because::Hidden);
                         } else if to == series && !takes && start.has_later_chunk(series, time, &self.chunks)
                         {
-                            start.series[s].older.add(time);
+                            start.series[s].lacks(&Tally::one(time), Because::Older);
                         }
                     }
                 }

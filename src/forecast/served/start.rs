@@ -55,14 +55,55 @@ pub(super) struct OfSeries {
     pub(super) gone: Tally,
     /// The chunks that it holds.
     held: Attached,
+    /// What few series have.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few series have.
+#[derive(Debug, Default)]
+struct Rare {
     /// What it has from a chunk snapshot.
     in_snapshot: Option<InSnapshot>,
-    /// What of `missing` stands before that.
-    pub(super) hidden: Tally,
-    /// What of `missing` is read, and older than its head chunks.
-    pub(super) older: Tally,
-    /// What of `missing` is in records that its version cannot read.
-    pub(super) passed_over: Tally,
+    /// What of the missing samples is before that.
+    hidden: Tally,
+    /// What of the missing samples is read, and older than its head chunks.
+    older: Tally,
+    /// What of the missing samples is in records that its version cannot read.
+    passed_over: Tally,
+}
+
+/// Why samples are missing that are on disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Because {
+    /// A chunk snapshot is read in place of their records.
+    Hidden,
+    /// They are older than a head chunk of their series.
+    Older,
+    /// The version cannot read their records.
+    PassedOver,
+}
+
+impl OfSeries {
+    /// Samples that it has not, although they are on disk.
+    pub(super) fn lacks(&mut self, samples: &Tally, because: Because) {
+        let rare = self.rare.get_or_insert_default();
+        let tally = match because {
+            Because::Hidden => &mut rare.hidden,
+            Because::Older => &mut rare.older,
+            Because::PassedOver => &mut rare.passed_over,
+        };
+        tally.join(samples);
+    }
+
+    fn in_snapshot(&self) -> Option<&InSnapshot> {
+        self.rare.as_ref()?.in_snapshot.as_ref()
+    }
+
+    fn leave_snapshot(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.in_snapshot = None;
+        }
+    }
 }
 
 /// The open chunk of a series in a chunk snapshot.
@@ -97,10 +138,7 @@ impl Start {
             missing: Tally::NOTHING,
             gone: Tally::NOTHING,
             held: Attached::none(),
-            in_snapshot: None,
-            hidden: Tally::NOTHING,
-            older: Tally::NOTHING,
-            passed_over: Tally::NOTHING,
+            rare: None,
         });
     }
 
@@ -186,7 +224,8 @@ impl Start {
             // The upper bits are flags (`HistogramSTChunk`, `tsdb/chunkenc/histogram_st.go`).
             let samples = if matches!(open.encoding, 5 | 6) { count & 0x3fff } else { count };
             let SnapshotChunk { min_time, max_time, .. } = *open;
-            of_series.in_snapshot = Some(InSnapshot { min_time, max_time, samples, seen: 0 });
+            of_series.rare.get_or_insert_default().in_snapshot =
+                Some(InSnapshot { min_time, max_time, samples, seen: 0 });
             of_series.last = max_time;
             of_series.filled = true;
         }
@@ -196,12 +235,14 @@ impl Start {
     pub(super) fn has_in_snapshot(&self, series: u32, time: i64) -> bool {
         let of_series = &self.series[series as usize];
         let is_reached = of_series.id != NONE && self.refs[of_series.id as usize].by_id == series;
-        is_reached && of_series.in_snapshot.is_some_and(|open| open.min_time <= time && time <= open.max_time)
+        is_reached
+            && of_series.in_snapshot().is_some_and(|open| open.min_time <= time && time <= open.max_time)
     }
 
     /// The WAL has that sample.
     pub(super) fn see_of_snapshot(&mut self, series: usize, time: i64) {
-        if let Some(open) = &mut self.series[series].in_snapshot
+        if let Some(rare) = &mut self.series[series].rare
+            && let Some(open) = &mut rare.in_snapshot
             && open.min_time <= time
             && time <= open.max_time
         {
@@ -209,19 +250,23 @@ impl Start {
         }
     }
 
+    fn rare(&self) -> impl Iterator<Item = &Rare> {
+        self.series.iter().filter_map(|of_series| of_series.rare.as_deref())
+    }
+
     /// What stands in a part of the log that is not read, and is not there either.
     pub(super) fn hidden(&self) -> Samples {
-        sum(self.series.iter().map(|of_series| of_series.hidden), 0)
+        sum(self.rare().map(|rare| rare.hidden), 0)
     }
 
     /// What is read, and older than the head chunks of its series.
     pub(super) fn hidden_by_head_chunks(&self) -> Samples {
-        sum(self.series.iter().map(|of_series| of_series.older), 0)
+        sum(self.rare().map(|rare| rare.older), 0)
     }
 
     /// What is in records that its version cannot read.
     pub(super) fn passed_over(&self) -> Samples {
-        sum(self.series.iter().map(|of_series| of_series.passed_over), 0)
+        sum(self.rare().map(|rare| rare.passed_over), 0)
     }
 
     /// Whether a series has a head chunk that ends behind that time.
@@ -233,7 +278,7 @@ impl Start {
     /// What only a chunk snapshot has.
     pub(super) fn only_in_snapshot(&self) -> Samples {
         let only = |of_series: &OfSeries| {
-            let InSnapshot { min_time, max_time, samples, seen } = of_series.in_snapshot?;
+            let &InSnapshot { min_time, max_time, samples, seen } = of_series.in_snapshot()?;
             Some(Tally { samples: samples.saturating_sub(seen), min_time, max_time })
         };
         sum(self.series.iter().filter_map(only), 0)
@@ -265,7 +310,7 @@ impl Start {
         let is_loaded = self.by_snapshot.contains(&series_ref);
         let of_series = &mut self.series[series as usize];
         of_series.filled = false;
-        of_series.in_snapshot = None;
+        of_series.leave_snapshot();
         if is_loaded {
             // Its chunks have gone to the series of the snapshot, and go with that.
             of_series.held = Attached::none();
@@ -288,7 +333,7 @@ impl Start {
         self.empty(series, found);
         let of_series = &mut self.series[series as usize];
         of_series.filled = false;
-        of_series.in_snapshot = None;
+        of_series.leave_snapshot();
         if of_series.id == id {
             of_series.id = NONE;
         }

@@ -7,7 +7,7 @@ use super::super::groups::Cover;
 use super::super::pieces::{Definition, Piece, Place};
 use super::super::reads::Reads;
 use super::super::runs::{OfRef, Samples};
-use super::super::start::Start;
+use super::super::start::{Because, Start};
 use super::super::tables::{NONE, Name};
 use super::super::tally::Tally;
 use super::Heads;
@@ -216,11 +216,11 @@ impl Heads<'_> {
                 } else {
                     of_series.missing.join(&counted);
                     if self.turns.passes_over[i] {
-                        of_series.passed_over.join(&counted);
+                        of_series.lacks(&counted, Because::PassedOver);
                     } else if self.turns.skips[i] {
-                        of_series.hidden.join(&counted);
+                        of_series.lacks(&counted, Because::Hidden);
                     } else if taken.has_later_chunk {
-                        of_series.older.join(&counted);
+                        of_series.lacks(&counted, Because::Older);
                     }
                 }
             }
