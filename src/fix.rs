@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::change::plan::{Mode, Orphans, Plan};
-use crate::change::{Found, Lock, Options, RepairError, Resumed};
+use crate::change::{Lock, Options, RepairError, Resumed, UnfinishedRepair};
 use crate::forecast::report::Forecast;
 use crate::forecast::{ForecastError, forecast};
 use crate::io::Cancel;
@@ -28,7 +28,7 @@ pub struct Request<'a> {
     pub mode: Mode,
     /// Which flipped bits are corrected.
     pub corrections: Corrections,
-    /// Whether it may go on although many entries have lost their labels ([`Plan::needs_accept_orphans`]).
+    /// Whether it may continue although many entries have lost their labels ([`Plan::needs_accept_orphans`]).
     pub accept_orphans: bool,
     /// Where the old bytes go.
     pub keep: Keep<'a>,
@@ -121,7 +121,7 @@ impl Planned {
 #[derive(Debug)]
 pub struct Preview {
     /// An earlier repair that was interrupted.
-    pub unfinished: Result<Option<Found>, RepairError>,
+    pub unfinished: Result<Option<UnfinishedRepair>, RepairError>,
     /// The plan.
     pub planned: Planned,
 }
@@ -229,7 +229,7 @@ fn fix_after(
     done(Outcome::Repaired(Box::new(repaired)))
 }
 
-/// Shows how far it is, and is not cancelled: what was begun is done.
+/// Shows how far it is, and is not cancelled: what was started is done.
 struct ToTheEnd<'a>(&'a dyn Watch);
 
 impl Cancel for ToTheEnd<'_> {}

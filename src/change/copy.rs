@@ -4,10 +4,11 @@ use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::backup::{absolute, is_left_alone};
 use super::backup::{in_the_making, place};
 use super::error::{At as _, RepairError};
 use super::files::{Owner, rename_new, sync_directory};
-use super::transaction::{Begun, absolute, is_left_alone};
+use super::marker::Marker;
 use crate::io::beneath::{Kind, Place, not_too_deep};
 use crate::tsdb::Target;
 use crate::wal::PAGE;
@@ -25,8 +26,8 @@ const PARTS: [&str; 3] = ["wal", "wbl", "chunks_head"];
 /// Then there is nothing by that name.
 pub fn copy_logs(from: &Target, to: &Path) -> Result<Vec<PathBuf>, RepairError> {
     let data = Place::open(from.path()).at("open", from.path())?;
-    if let Some(begun) = Begun::read(&data)?.filter(Begun::may_have_changed) {
-        return Err(RepairError::NotFinishedHere { backup: begun.backup().to_owned() });
+    if let Some(marker) = Marker::read(&data)?.filter(Marker::may_have_changed) {
+        return Err(RepairError::NotFinishedHere { backup: marker.backup().to_owned() });
     }
     let path = absolute(to).at("find", to)?;
     is_left_alone(&data, &path)?;

@@ -43,9 +43,9 @@ pub enum RepairError {
         /// Bytes that are needed.
         needed: u64,
     },
-    /// The repair was not begun.
+    /// The repair was not started.
     #[error("the repair was not started; nothing was changed")]
-    NotBegun(#[source] Box<RepairError>),
+    NotStarted(#[source] Box<RepairError>),
     /// The repair is not finished. It can be, and it can be undone.
     #[error(
         "the repair is not finished: `walfix repair --backup` resumes it, `walfix undo {backup}` rolls it back"
@@ -72,21 +72,21 @@ pub enum RepairError {
     #[error(
         "a repair with other options is not finished here: `walfix repair {} --backup` finishes it, \
          `walfix undo {backup}` rolls it back; nothing was changed",
-        begun.arguments()
+        started.arguments()
     )]
-    BegunOtherwise {
+    OtherOptions {
         /// What was asked for then.
-        begun: Options,
+        started: Options,
         /// Its backup.
         backup: PathBuf,
     },
-    /// A repair that is not finished was begun by a version that staged no files.
+    /// A repair that is not finished was started by a version that staged no files.
     #[error(
         "a repair is not finished here that walfix {walfix} started without staging the new bytes of {path}: roll it back with \
          `walfix undo {backup}`, and repair again; nothing more was changed"
     )]
     NotStaged {
-        /// The version of walfix that began it.
+        /// The version of walfix that started it.
         walfix: String,
         /// The file that it has not written yet.
         path: String,
@@ -136,7 +136,7 @@ pub enum RepairError {
         /// What is wrong with it.
         what: String,
     },
-    /// What would be changed stands behind a link.
+    /// What would be changed is below a link.
     #[error(
         "{path} is a symbolic link to {leads_to}, and nothing is written through a link: write a repaired copy with \
          `walfix repair --into=DIR`, or mount the directory there (mount --bind) in the place of the link; nothing was \

@@ -187,7 +187,7 @@ impl Owner {
 }
 
 /// Makes a new file that is to belong to `owner`, to whom it has yet to be given. Whatever else is by that name, as something
-/// that was planted or left behind, is removed as a name; but for a directory.
+/// that was planted or left, is removed as a name; but for a directory.
 pub(super) fn create_staged(staged: &Place, owner: Owner) -> io::Result<File> {
     match staged.remove_file() {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -408,7 +408,7 @@ pub(super) fn copy_file(from: &Place, to: &Place, owner: impl FnOnce(Owner) -> O
     let metadata = source.metadata()?;
     let owner = owner(Owner::of(&metadata));
     let file = write_and_verify(to, owner, |out| {
-        // An endless file has a length, too: what comes behind it is not of the file that was looked at.
+        // An endless file has a length, too: what comes after it is not of the file that was looked at.
         io::copy(&mut (&mut source).take(metadata.len()), out).map(drop)
     })?;
     file.set_modified(metadata.modified()?)?;

@@ -74,7 +74,7 @@ pub(crate) fn checksum_of_bytes(bytes: &[u8]) -> String {
     checksum.text()
 }
 
-/// Of all bytes of a file, from where it stands on.
+/// Of all bytes of a file from its position on.
 pub(super) fn checksum_of_file(file: &mut File) -> io::Result<String> {
     let mut buffer = vec![0; 256 * 1024];
     let mut checksum = Checksum::new();

@@ -1,4 +1,4 @@
-//! What a repair or an undo leaves behind that was killed while it wrote a file.
+//! What a repair or an undo leaves that was killed while it wrote a file.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use super::data::Data;
 use super::files::{STAGED, set_modified_directory, sync_directory};
 use super::input;
+use super::marker_name::MARKER;
 use super::plan::{Change, Plan};
-use super::transaction::UNFINISHED;
+
 use crate::io::beneath::{Kind, Place};
 use crate::tsdb::CHUNKS_HEAD;
 use crate::tsdb::liveness::LOCK;
@@ -34,7 +35,7 @@ pub(super) fn remove(data: &Data, known: &BTreeSet<PathBuf>) -> io::Result<()> {
     directories.iter().try_for_each(|directory| remove_in(&data.join(directory), known))
 }
 
-/// As [`remove`], in one directory. What is a link, or stands behind one, is left.
+/// As [`remove`], in one directory. What is a link, or is below one, is left.
 pub(super) fn remove_in(directory: &Place, known: &BTreeSet<PathBuf>) -> io::Result<()> {
     if directory.link_on_the_way().is_some() || !directory.is_directory() {
         return Ok(());
@@ -61,6 +62,6 @@ fn is_ours(name: &OsStr) -> bool {
     stem.is_some_and(|stem| {
         // Prometheus calls a segment so that it repairs (`WL.Repair`, `tsdb/wlog/wlog.go`).
         let segment = stem.strip_suffix(".repair").unwrap_or(stem);
-        [LOCK, UNFINISHED].contains(&stem) || segment_index(segment).is_some() || is_record(stem)
+        [LOCK, MARKER].contains(&stem) || segment_index(segment).is_some() || is_record(stem)
     })
 }

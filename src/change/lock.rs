@@ -2,7 +2,7 @@
 //!
 //! All versions do the same, servers and agents: `lock` in the data directory is made if it is not there, locked by `flock`
 //! without waiting, and removed by its holder at the end (`tsdb/tsdbutil/dir_locker.go`, `tsdb/fileutil/flock_unix.go`). One
-//! that is there without being locked was left behind by a crash; Prometheus takes it, and so do we.
+//! that is there without being locked was left by a crash; Prometheus takes it, and so do we.
 //!
 //! The lock alone is not enough. `--storage.tsdb.no-lockfile` is common, and the default of some packages. Prometheus gives
 //! the lock back before it has written the last of its data, perhaps a whole chunk snapshot (`tsdb/db.go` and
@@ -95,7 +95,7 @@ impl Lock {
         &self.data
     }
 
-    /// Looks again whether nobody works here. Somebody who takes no lock may have begun since it was taken.
+    /// Looks again whether nobody works here. Somebody who takes no lock may have started since it was taken.
     ///
     /// # Errors
     /// If somebody has files open for writing.

@@ -1,123 +1,143 @@
-//! The marker of an unfinished repair on a volume without a free byte: an empty file whose name says it all. Making a name
-//! takes no block as long as its directory has room, and bytes that are overwritten in place take none either.
+//! The marker of an unfinished repair: a file in the data directory that says where the backup is.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::backup;
+use super::backup::DirectoryTime;
 use super::data::Data;
-use super::files::sync_directory;
-use super::transaction::Stage;
-use crate::io::beneath::Place;
+use super::error::{At as _, RepairError};
+use super::files::{replace_own, sync_directory};
+use super::leftovers;
+use super::marker_name::{MARKER, MarkerName, Stage};
+use super::plan::Plan;
+use crate::io::beneath::{Place, is_below};
 
-const BACKUP: &str = "walfix-repair.backup.";
-const CHANGE: &str = "walfix-repair.change.";
+/// Bytes of that file at the most. It has a line for each directory in which the repair works.
+const LONGEST: u64 = 16 << 20;
 
-/// The longest name of a file (`NAME_MAX`).
-const LONGEST: usize = 255;
-
-/// A marker by its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    name: String,
+/// A repair that was started, as its marker says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Marker {
     pub(super) stage: Stage,
-    /// Where the backup is.
+    /// Where its backup is, or will be. Relative to the data directory if it is in it.
     pub(super) backup: PathBuf,
+    /// The directories in which it works, as they were.
+    pub(super) directories: Vec<DirectoryTime>,
 }
 
-impl Named {
-    /// None if the name would be too long.
-    fn new(stage: Stage, backup: &Path) -> Option<Self> {
-        let prefix = match stage {
-            Stage::Backup => BACKUP,
-            Stage::Change => CHANGE,
-        };
-        let name = format!("{prefix}{}", encoded(backup));
-        (name.len() <= LONGEST).then(|| Self { name, stage, backup: backup.to_owned() })
-    }
-
-    fn of(name: &str) -> Option<Self> {
-        let of_stage = |prefix, stage| Some((stage, decoded(name.strip_prefix(prefix)?)?));
-        let (stage, backup) = of_stage(BACKUP, Stage::Backup).or_else(|| of_stage(CHANGE, Stage::Change))?;
-        Some(Self { name: name.to_owned(), stage, backup })
-    }
-
-    /// All that are there, in the order of their names.
-    pub(super) fn all(data: &Place) -> io::Result<Vec<Self>> {
-        let names = data.list()?.into_iter();
-        let mut all: Vec<Self> = names.filter_map(|(name, _)| Self::of(name.to_str()?)).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(all)
-    }
-
-    /// Makes the marker of a repair, or the one that is there into that of this stage.
-    pub(super) fn write(data: &Data, stage: Stage, backup: &Path) -> io::Result<()> {
-        let named = Self::new(stage, backup).ok_or(io::ErrorKind::InvalidFilename)?;
-        let place = data.join(&named.name);
-        match Self::all(data.place())?.first() {
-            Some(before) if before.name == named.name => {}
-            Some(before) => data.join(&before.name).rename(&place)?,
-            None => {
-                let owner = data.owner()?.with_mode(0o600);
-                owner.give_if_allowed(&place.create_file(0o600)?)?;
+impl Marker {
+    /// What the file in the data directory says, if there is one. Anybody may have written it, so every path in it is
+    /// looked at.
+    pub(super) fn read(data: &Place) -> Result<Option<Self>, RepairError> {
+        let marker = data.join(MARKER);
+        let wrong = |what: String| RepairError::Marker { path: marker.shown(), what };
+        let text = match marker.read(LONGEST) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::by_name(data),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(error).at("read", &marker);
             }
+            Err(error) => return Err(wrong(error.to_string())),
+        };
+        let mut found: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let outside = found
+            .directories
+            .iter()
+            .find(|known| !known.path.is_empty() && !is_below(Path::new(&known.path)));
+        if let Some(outside) = outside {
+            return Err(wrong(format!("{} is not a path in the data directory", outside.path)));
         }
-        sync_directory(data.place())
+        let is_name = is_below(&found.backup)
+            && found.backup.components().count() == 1
+            && found.backup.to_str().is_some_and(|name| name.starts_with("walfix-") && name != MARKER);
+        if !is_name && !is_absolute(&found.backup) {
+            return Err(wrong(format!("{} is no place of a backup", found.backup.display())));
+        }
+        if !MarkerName::all(data).at("list", data)?.is_empty() {
+            return Err(wrong(
+                "there is another marker beside it; remove the one that is not of your repair".to_owned(),
+            ));
+        }
+        found.backup = data.shown().join(found.backup);
+        Ok(Some(found))
     }
 
-    pub(super) fn remove(&self, data: &Data) -> io::Result<()> {
-        data.join(&self.name).remove_file()
+    /// What the name of a marker says that is empty.
+    fn by_name(data: &Place) -> Result<Option<Self>, RepairError> {
+        let mut all = MarkerName::all(data).at("list", data)?;
+        let Some(named) = all.pop() else { return Ok(None) };
+        let wrong = |what: &str| RepairError::Marker { path: data.shown(), what: what.to_owned() };
+        if !all.is_empty() {
+            return Err(wrong("there are two markers; remove the one that is not of your repair"));
+        }
+        if !is_absolute(&named.backup) {
+            return Err(wrong("the name of its marker is no place of a backup"));
+        }
+        // When its directories were changed, the backup knows.
+        Ok(Some(Self { stage: named.stage, backup: named.backup, directories: Vec::new() }))
     }
-}
 
-/// With `%XX` for each byte that is no letter, digit, dot, hyphen or underscore.
-fn encoded(path: &Path) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let bytes = path.as_os_str().as_bytes().iter();
-    bytes
-        .map(|&byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-fn decoded(text: &str) -> Option<PathBuf> {
-    let mut bytes = Vec::new();
-    let mut left = text.as_bytes();
-    while let [first, rest @ ..] = left {
-        left = rest;
-        if *first == b'%' {
-            let (hex, rest) = rest.split_at_checked(2)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
-            left = rest;
+    pub(super) fn write(&self, data: &Data) -> Result<(), RepairError> {
+        let marker = data.join(MARKER);
+        let backup = self.backup.strip_prefix(data.place().full()).unwrap_or(&self.backup).to_owned();
+        let text = serde_json::to_vec(&Self { backup, ..self.clone() });
+        let text = text.map_err(io::Error::from).at("write", &marker)?;
+        // Whom the directory belongs to may finish the repair, or roll it back.
+        let owner = data.owner().at("look at", data.path())?.with_mode(0o600);
+        let is_elsewhere = !self.backup.starts_with(data.place().full());
+        let by_name = !MarkerName::all(data.place()).at("list", data.path())?.is_empty();
+        let written = if by_name {
+            Err(io::ErrorKind::StorageFull.into())
         } else {
-            bytes.push(*first);
+            replace_own(&marker, owner, |out| out.write_all(&text))
+        };
+        match written {
+            Err(error) if is_elsewhere && is_full(&error) && !marker.is_there() => {
+                MarkerName::write(data, self.stage, &self.backup).at("create", &marker)
+            }
+            written => written.at("write", &marker),
         }
     }
-    let path = PathBuf::from(std::ffi::OsString::from_vec(bytes));
-    // What is written otherwise than we write it is none of ours.
-    (encoded(&path) == text && path.as_os_str() != OsStr::new("")).then_some(path)
+
+    /// Where its backup is, or is to be.
+    pub(super) fn place(&self, data: &Place) -> io::Result<Place> {
+        backup::place(data, &self.backup)
+    }
+
+    /// Whether it has come so far that something may have been changed.
+    pub(super) fn may_have_changed(&self) -> bool {
+        self.stage == Stage::Change
+    }
+
+    /// Where its backup is.
+    pub(super) fn backup(&self) -> &Path {
+        &self.backup
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
-    #[test]
-    fn a_name_says_where_the_backup_is() {
-        let odd = PathBuf::from(std::ffi::OsString::from_vec(b"/mnt/a b/%41/\xff".to_vec()));
-        for path in [Path::new("/mnt/walfix-backup"), &odd] {
-            let named = Named::new(Stage::Change, path).unwrap();
-            assert!(named.name.is_ascii() && !named.name.contains('/'));
-            assert_eq!(Named::of(&named.name), Some(named));
-        }
-        assert_eq!(Named::new(Stage::Backup, Path::new(&"/".repeat(80))), None);
-        for name in [
-            "walfix-repair.json",
-            "walfix-repair.change.",
-            "walfix-repair.change.%2",
-            "walfix-repair.change.%2f",
-        ] {
-            assert_eq!(Named::of(name), None, "{name}");
-        }
+/// Whether a path is absolute, and leads nowhere back.
+fn is_absolute(path: &Path) -> bool {
+    path.strip_prefix("/").is_ok_and(is_below)
+}
+
+/// Removes the marker, and what the repair left; by its plan if that is known.
+pub(super) fn forget(data: &Data, plan: Option<&Plan>) -> Result<(), RepairError> {
+    let known = plan.map_or_else(BTreeSet::new, leftovers::of_plan);
+    leftovers::remove(data, &known).at("clean up", data.path())?;
+    for named in MarkerName::all(data.place()).at("list", data.path())? {
+        named.remove(data).at("clean up", data.path())?;
+    }
+    let marker = data.join(MARKER);
+    match marker.remove_file() {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &marker),
+        _ => sync_directory(data.place()).at("write", data.path()),
     }
 }

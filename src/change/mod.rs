@@ -2,79 +2,72 @@
 //! directory.
 //!
 //! It knows the [`plan`], the framing of the log, and the file system. What is wrong with a directory, and what to do about
-//! it, is decided before: nothing here reads a record. Files that a plan writes as a whole are staged next to their place,
-//! and on the disk, before the first change; a repair that was interrupted is finished from these.
+//! it, is decided before. Files that a plan writes as a whole are staged next to their place, and on the disk, before the
+//! first change; an interrupted repair is finished from these, so no record has to be read again.
 
 mod backup;
-mod code;
 mod copy;
 mod data;
 mod error;
+mod execute;
 mod files;
 pub(crate) mod input;
 mod leftovers;
 mod lock;
 mod marker;
+mod marker_name;
 mod options;
 pub mod plan;
 mod preflight;
-mod readme;
-mod series;
+mod resume;
+mod revert;
 mod stage;
 mod state;
+mod times;
 mod transaction;
 mod undo;
+mod unfinished;
 
 use std::path::{Path, PathBuf};
 
 pub use self::backup::Backup;
+use self::backup::absolute;
 pub use self::copy::copy_logs;
 use self::data::Data;
 pub(crate) use self::error::At;
 pub use self::error::RepairError;
 pub use self::lock::Lock;
 pub use self::options::Options;
-pub(crate) use self::series::segment as segment_of_series;
-pub(crate) use self::series::write as write_series;
-pub(crate) use self::stage::{Contents, staged};
+pub(crate) use self::plan::segment_of_series;
+pub(crate) use self::plan::write_series;
+pub use self::resume::Resumed;
+pub(crate) use self::stage::{NewBytes, staged};
 pub(crate) use self::state::is_at_or_below;
-use self::transaction::absolute;
-pub use self::transaction::{Found, Resumed, unfinished};
+pub(crate) use self::transaction::Execution;
 pub use self::undo::{Forced, Restored, Undone, restore_into, undo, undo_by_force};
-use crate::change::plan::Plan;
-use crate::io::Cancel;
+pub use self::unfinished::{UnfinishedRepair, unfinished};
 use crate::tsdb::Target;
 
-/// Executes a plan for the data directory `target` of which the lock is held. The old bytes are kept in `backup`, which
-/// is not there yet. Until the first change it can be cancelled, and leaves no trace. Files that are written as a whole get their bytes from `contents`, before anything is changed.
+/// Executes a plan for the data directory `target`. The old bytes are saved in `backup`, which must not exist. Until the
+/// first change it can be cancelled, and then leaves no trace.
 ///
 /// # Errors
-/// If somebody works there by now, anything is not as it was when the plan was made, or a file cannot be written.
-pub(crate) fn apply(
-    target: &Target,
-    plan: &Plan,
-    contents: &dyn Contents,
-    backup: &Path,
-    (lock, cancel): (&Lock, &dyn Cancel),
-) -> Result<(), RepairError> {
-    lock.check()?;
-    transaction::apply(&Data::of(target, lock.data()), plan, contents, backup, (lock, cancel)).map(drop)
+/// If the directory is in use, if anything has changed since the plan was made, or if a file cannot be written.
+pub(crate) fn apply(target: &Target, execution: &Execution<'_>, backup: &Path) -> Result<(), RepairError> {
+    execution.lock.check()?;
+    transaction::apply(&Data::of(target, execution.lock.data()), execution, backup).map(drop)
 }
 
-/// As [`apply`], and keeps no old bytes in the end: it cannot be undone.
+/// As [`apply`], and saves no old bytes in the end: it cannot be undone.
 ///
 /// # Errors
 /// As of [`apply`].
-pub(crate) fn apply_for_good(
-    target: &Target,
-    plan: &Plan,
-    contents: &dyn Contents,
-    (lock, cancel): (&Lock, &dyn Cancel),
-) -> Result<(), RepairError> {
+pub(crate) fn apply_for_good(target: &Target, execution: &Execution<'_>) -> Result<(), RepairError> {
     // An interruption must find them.
     let backup = default_backup(target.path());
-    apply(target, plan, contents, &backup, (lock, cancel))?;
-    let backup = absolute(&backup).and_then(|path| backup::place(lock.data(), &path)).at("find", &backup)?;
+    apply(target, execution, &backup)?;
+    let data = execution.lock.data();
+    let backup = absolute(&backup).and_then(|path| backup::place(data, &path)).at("find", &backup)?;
     backup.remove_any().at("remove", &backup)
 }
 
@@ -84,7 +77,7 @@ pub(crate) fn apply_for_good(
 /// As of a repair; and if the interrupted repair is not what is `asked` for now.
 pub fn resume(target: &Target, lock: &Lock, asked: Options) -> Result<Resumed, RepairError> {
     lock.check()?;
-    transaction::resume(&Data::of(target, lock.data()), asked)
+    resume::resume(&Data::of(target, lock.data()), asked)
 }
 
 /// Where a backup is kept if nothing is said: in the data directory, by a name that Prometheus neither lists nor

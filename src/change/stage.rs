@@ -16,7 +16,7 @@ use crate::io::beneath::Place;
 
 /// Makes the bytes of files that a plan writes as a whole. It is asked once, before anything is changed; who finishes or
 /// undoes a repair has no use for it.
-pub(crate) trait Contents {
+pub(crate) trait NewBytes {
     /// Writes the new bytes of the file that `change` is about to `out`. They come from the first `length` bytes of `source`.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ pub(crate) trait Contents {
 /// # Errors
 /// If `source` cannot be read.
 pub(crate) fn staged(
-    contents: &dyn Contents,
+    contents: &dyn NewBytes,
     change: &Change,
     source: &File,
     length: u64,
@@ -44,8 +44,9 @@ pub(crate) fn staged(
 /// `go_on` is asked before each.
 pub(super) fn all(
     data: &Data,
-    (plan, backup): (&Plan, &Path),
-    contents: &dyn Contents,
+    plan: &Plan,
+    backup: &Path,
+    contents: &dyn NewBytes,
     go_on: &dyn Fn() -> Result<(), RepairError>,
 ) -> Result<(), RepairError> {
     for change in plan.steps.iter().map(|step| &step.change) {
@@ -64,7 +65,7 @@ pub(super) fn all(
 }
 
 /// Writes one, reads it back, and says what it holds.
-fn stage(data: &Data, place: &Place, change: &Change, contents: &dyn Contents) -> io::Result<(String, u64)> {
+fn stage(data: &Data, place: &Place, change: &Change, contents: &dyn NewBytes) -> io::Result<(String, u64)> {
     let source = data.join(change.source()).open_file()?;
     let about = source.metadata()?;
     let owner = Owner::of(&place.open_file()?.metadata()?);

@@ -1,11 +1,11 @@
-//! Where a repair stands: of each step, whether it has been done; and whether anybody else has been here.
+//! How far a repair has come: which steps are done, and whether anybody else has changed the directory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::backup::{Backup, Changed};
+use super::backup::{Backup, ChangedFile};
 use super::data::Data;
 use super::files::{STAGED, Splice, checksum_of, checksum_tree};
 use super::input;
@@ -193,7 +193,7 @@ pub(crate) fn is_at_or_below(path: &str, above: &str) -> bool {
 fn is_between(
     backup: &Backup,
     change: &Change,
-    changed: &Changed,
+    changed: &ChangedFile,
     file: &mut File,
     bytes: u64,
 ) -> io::Result<bool> {

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::backup::{self, Backup, in_the_making};
+use super::backup::{absolute, is_left_alone};
 use super::data::Data;
 use super::error::{At as _, RepairError};
 use super::files::{
@@ -13,11 +14,11 @@ use super::files::{
 };
 use super::input;
 use super::lock::Lock;
+use super::marker::{Marker, forget};
 use super::plan::{Change, Input};
+use super::revert::{inverse_splices, revert, roll_back};
 use super::state::{Progress, intruder, is_at_or_below, now_at, progress};
-use super::transaction::{
-    Begun, absolute, forget, inverse_splices, is_left_alone, revert, roll_back, set_times_of_files,
-};
+use super::times::set_times_of_files;
 use crate::io::beneath::{Place, is_privileged};
 use crate::tsdb::Target;
 
@@ -77,7 +78,7 @@ pub fn undo(backup: &Path) -> Result<Undone, RepairError> {
 }
 
 /// Puts back what the repair changed, whatever has come since. What is there now of the files that are put back is copied
-/// first, into a directory beside the backup; the two are never merged. Other files, as segments that Prometheus has begun
+/// first, into a directory beside the backup; the two are never merged. Other files, as segments that Prometheus has started
 /// since, stay.
 ///
 /// # Errors
@@ -343,8 +344,8 @@ fn is_of_its_owner(backup: &Backup, data: &Data) -> Result<(), RepairError> {
 
 /// A repair that is not finished has to be finished or undone before an earlier one.
 fn no_other_repair(data: &Data, backup: &Backup) -> Result<(), RepairError> {
-    let Some(begun) = Begun::read(data.place())? else { return Ok(()) };
-    let is_this = match (begun.backup().canonicalize(), backup.path.canonicalize()) {
+    let Some(marker) = Marker::read(data.place())? else { return Ok(()) };
+    let is_this = match (marker.backup().canonicalize(), backup.path.canonicalize()) {
         (Ok(other), Ok(this)) => other == this,
         _ => false,
     };
@@ -353,7 +354,7 @@ fn no_other_repair(data: &Data, backup: &Backup) -> Result<(), RepairError> {
     }
     let what = format!(
         "another repair is not finished, whose backup is {}: finish it with `walfix repair --backup`, or undo it first",
-        begun.backup().display()
+        marker.backup().display()
     );
     Err(RepairError::Backup { path: backup.path.clone(), what })
 }

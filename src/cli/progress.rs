@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// A bar in bytes. It shows itself only on a terminal and only if the work takes a while, and is gone when dropped.
 #[derive(Debug)]
 pub(super) struct Bar {
-    begun: Instant,
+    started: Instant,
     total: AtomicU64,
     done: AtomicU64,
     shown: OnceLock<ProgressBar>,
@@ -23,7 +23,7 @@ pub(super) struct Bar {
 impl Bar {
     pub(super) fn new() -> Self {
         Self {
-            begun: Instant::now(),
+            started: Instant::now(),
             total: AtomicU64::new(0),
             done: AtomicU64::new(0),
             shown: OnceLock::new(),
@@ -37,7 +37,7 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.with_elapsed(self.begun.elapsed())
+        bar.with_elapsed(self.started.elapsed())
     }
 }
 
@@ -54,7 +54,7 @@ impl Progress for Bar {
 
     fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        if self.shown.get().is_some() || self.begun.elapsed() >= PATIENCE {
+        if self.shown.get().is_some() || self.started.elapsed() >= PATIENCE {
             self.shown.get_or_init(|| self.show()).set_position(done);
         }
     }

@@ -24,6 +24,7 @@ mod select;
 mod series;
 mod snapshot;
 mod summary;
+mod timed;
 mod tombstones;
 mod types;
 mod uses;
@@ -56,6 +57,7 @@ pub use snapshot::{
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
 pub use summary::{Summary, summarize, summarize_as, summarize_refs};
+pub(crate) use timed::{STALE, each_timed};
 pub use tombstones::{DeletionsLost, TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};
 pub(crate) use types::{EntryEncoding, ReplayedFrom};
 pub use types::{EntryKind, RecordType, decode_context};

@@ -4,7 +4,7 @@ use std::io;
 
 use super::plan::{Change, Content, Mode, Plan};
 use super::segment::open;
-use crate::scan::deletions::{DeletionsLost, behind};
+use crate::scan::deletions::{self, DeletionsLost};
 use crate::scan::report::{Log, LogKind, Report};
 use crate::scan::settled::Settlements;
 use crate::tsdb::Target;
@@ -65,5 +65,5 @@ fn of_segment(target: &Target, path: &str, from: u64, settled: &Settlements) -> 
         return Ok(DeletionsLost::None);
     }
     let (file, length) = open(&path)?;
-    Ok(behind(&file, length, from, settled))
+    Ok(deletions::behind(&file, length, from, settled))
 }

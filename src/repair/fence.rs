@@ -7,11 +7,12 @@
 
 use std::io;
 
-use super::head_chunks::CHUNKS_HEAD;
+use super::chunks::CHUNKS_HEAD;
 use super::misplaced;
-use super::segment::{Mending, Take, open, take_standing};
-use crate::change::plan::{Change, Loss, Mends, Step};
-use crate::record::{self, RecordType, SampleEntry, SnapshotRecord, each_use, encode_samples, encode_series};
+use super::refs::RefBounds;
+use super::segment::{RecordSink, SegmentRules, open, read_repaired};
+use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
+use crate::record::{self, SampleEntry, SnapshotRecord, encode_samples, encode_series};
 use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
@@ -30,38 +31,8 @@ const NAME: &[u8] = b"walfix_fence";
 /// what claims to have one near that was never handed out.
 pub(super) const MOST: u64 = (1 << 40) - (1 << 32);
 
-/// The highest refs of series.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Refs {
-    /// Of those that a series record defines which stays.
-    pub(super) defined: Option<u64>,
-    /// Of others that are seen anywhere.
-    pub(super) used: Option<u64>,
-}
-
-impl Refs {
-    /// Of what a scan has read.
-    pub(super) fn in_logs(report: &Report) -> Self {
-        Self { defined: report.refs.defined, used: report.refs.unknown }
-    }
-
-    /// Of a record that stays.
-    pub(super) fn learn(&mut self, record: &[u8]) {
-        let is_series = RecordType::of(record) == Some(RecordType::Series);
-        each_use(record, |now| {
-            let highest = if is_series { &mut self.defined } else { &mut self.used };
-            *highest = (*highest).max(Some(now.series_ref));
-        });
-    }
-
-    /// Of both.
-    pub(super) fn and(self, other: Self) -> Self {
-        Self { defined: self.defined.max(other.defined), used: self.used.max(other.used) }
-    }
-}
-
-/// The segment behind the last one that the WAL has after `steps`.
-pub(super) fn behind(listing: &Listing, steps: &[Step]) -> Option<String> {
+/// The segment after the last one that the WAL has after `steps`.
+pub(super) fn next_segment(listing: &Listing, steps: &[Step]) -> Option<String> {
     let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal)?;
     let made = steps.iter().filter_map(|step| match &step.change {
         Change::Create { path, .. } | Change::Rename { to: path, .. } => {
@@ -76,19 +47,19 @@ pub(super) fn behind(listing: &Listing, steps: &[Step]) -> Option<String> {
 /// What is in files that steps put in the place of segments.
 #[derive(Default)]
 struct Brought {
-    refs: Refs,
+    refs: RefBounds,
     newest: Option<i64>,
 }
 
-impl Take for Brought {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Brought {
+    fn record(&mut self, record: &[u8]) {
         self.refs.learn(record);
         self.newest = self.newest.max(record::summarize(record).max_time);
     }
 }
 
 /// Of a segment that Prometheus was repairing when it died, the original comes back: it is read from there on.
-fn brought_by(target: &Target, steps: &[Step], mending: Mending<'_>) -> io::Result<Brought> {
+fn brought_by(target: &Target, steps: &[Step], rules: SegmentRules<'_>) -> io::Result<Brought> {
     let mut all = Brought::default();
     for step in steps {
         let source = match &step.change {
@@ -97,7 +68,7 @@ fn brought_by(target: &Target, steps: &[Step], mending: Mending<'_>) -> io::Resu
             _ => continue,
         };
         let (file, length) = open(&target.path_of(source))?;
-        let brought = take_standing(&file, length, mending, Brought::default);
+        let brought = read_repaired(&file, length, rules, Brought::default);
         all.refs = all.refs.and(brought.refs);
         all.newest = all.newest.max(brought.newest);
     }
@@ -147,11 +118,11 @@ fn is_set_aside(steps: &[Step], path: &str) -> bool {
 pub(super) fn step(
     target: &Target,
     report: &Report,
-    (refs, steps): (Refs, &[Step]),
+    (refs, steps): (RefBounds, &[Step]),
     path: Option<String>,
-    mending: Mending<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Option<Step>> {
-    let brought = brought_by(target, steps, mending)?;
+    let brought = brought_by(target, steps, rules)?;
     let mut refs = refs.and(brought.refs);
     refs.used = refs.used.max(in_snapshots(target, report, steps)?);
     let (in_chunks, newest_chunk) = in_head_chunks(target, steps)?;
@@ -161,18 +132,9 @@ pub(super) fn step(
     let in_logs = || logs.filter_map(|log| log.max_time).max();
     let newest = misplaced::newest(report, steps).or_else(in_logs).max(brought.newest).or(newest_chunk);
     let change = Change::Create { path, bytes: segment(series_ref, newest.unwrap_or(0))? };
-    let mends = Mends {
-        code: Code::UnknownRefs.into(),
-        offset: None,
-        end: None,
-        message: format!(
-            "samples or head chunks have refs up to {}, and no series record that is left goes so far",
-            series_ref - 1
-        ),
-        how: "one series that no query returns makes Prometheus count on from there; else new series would get these refs"
-            .to_owned(),
-    };
-    Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
+    let diagnosis = Diagnosis::RefsAboveSeries { highest: series_ref - 1 };
+    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::RefsFenced);
+    Ok(Some(Step::of(change, repaired)))
 }
 
 /// The highest ref in head chunks that stay, and the time of the last of their samples.
@@ -182,7 +144,7 @@ fn in_head_chunks(target: &Target, steps: &[Step]) -> io::Result<(Option<u64>, O
     for file in
         chunks.files.iter().filter(|file| !is_set_aside(steps, &format!("{CHUNKS_HEAD}/{}", file.name)))
     {
-        // What stands behind a damaged chunk stays, too.
+        // What is after a damaged chunk stays, too.
         let Ok(chunks) = file.chunks() else { continue };
         for chunk in chunks.flatten().filter(|chunk| chunk.series_ref < MOST) {
             highest = highest.max(Some(chunk.series_ref));
@@ -193,8 +155,8 @@ fn in_head_chunks(target: &Target, steps: &[Step]) -> io::Result<(Option<u64>, O
 }
 
 /// The ref of the fence that is needed, if one is.
-fn needed(refs: Refs) -> Option<u64> {
-    let Refs { defined, used } = refs;
+fn needed(refs: RefBounds) -> Option<u64> {
+    let RefBounds { defined, used } = refs;
     // A segment without series still begins at 0.
     let is_above = |used: &u64| *used < MOST && defined.is_none_or(|defined| *used > defined);
     used.filter(is_above).map(|used| used + 1)

@@ -7,9 +7,9 @@
 use std::io;
 use std::path::Path;
 
-use super::segment::{Mend, Mending, Standing, is_to_be_mended};
+use super::segment::{SalvagedSegment, SegmentChange, SegmentRules, needs_repair};
 use crate::change::input::checksum_of_bytes;
-use crate::change::plan::{Change, Loss, Mends, Step};
+use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{Dialect, Report, Segment};
@@ -23,7 +23,7 @@ pub(super) fn steps(
     target: &Target,
     listing: &Listing,
     report: &Report,
-    mending: Mending<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for stray in listing.strays.iter().filter(|stray| stray.kind == StrayKind::Repair) {
@@ -38,14 +38,14 @@ pub(super) fn steps(
         let Some(segment) = log.segments.iter().find(is_there) else {
             // Prometheus died before it had made the new one, or could not make it.
             if log.segments.iter().all(|segment| segment.index < number) {
-                steps.extend(renamed_back(target, &stray.relative, path, mending)?);
+                steps.extend(renamed_back(target, &stray.relative, path, rules)?);
             }
             continue;
         };
         if logged_since || !is_file(&target.path_of(&stray.relative)) {
             continue;
         }
-        let (now, original) = (records(target, &path, mending)?, records(target, &stray.relative, mending)?);
+        let (now, original) = (records(target, &path, rules)?, records(target, &stray.relative, rules)?);
         let lost =
             if original.damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
         let (now, original) = (now.checksums, original.checksums);
@@ -57,21 +57,18 @@ pub(super) fn steps(
             from: Some(stray.relative.clone()),
             bytes: segment.bytes,
             records: original.len() as u64,
-            agent: mending.agent,
-            corrections: mending.corrections,
+            agent: rules.agent,
+            corrections: rules.corrections,
             refs_up_to: None,
             begins_with: Vec::new(),
             pages: Vec::new(),
             staged: None,
         };
-        let more = original.len() - now.len();
-        let how = format!(
-            "the original takes its place again, with {more} records more, and without what is damaged in it"
-        );
-        steps.push(step(change, how, lost));
+        let more_records = (original.len() - now.len()) as u64;
+        steps.push(Step { lost, ..step(change, Resolution::OriginalRestored { more_records }) });
         let bytes = target.path_of(&stray.relative).metadata()?.len();
         let aside = Change::SetAside { path: stray.relative.clone(), bytes };
-        steps.push(step(aside, "no longer needed; moved to the backup".to_owned(), Loss::NOTHING));
+        steps.push(step(aside, Resolution::OriginalNotNeeded));
     }
     Ok(steps)
 }
@@ -81,12 +78,12 @@ fn is_file(path: &Path) -> bool {
     crate::io::open(path).is_ok()
 }
 
-/// Mends the original where it is, since nobody reads it there, and gives it its name back.
+/// Repairs the original where it is, since nobody reads it there, and gives it its name back.
 fn renamed_back(
     target: &Target,
     original: &str,
     path: String,
-    mending: Mending<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Vec<Step>> {
     let full = target.path_of(original);
     if !is_file(&full) {
@@ -94,50 +91,45 @@ fn renamed_back(
     }
     let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
-    let standing = Standing::of(&file, length, mending);
-    if standing.is_in_flux() || standing.has_too_large() {
+    let salvaged = SalvagedSegment::of(&file, length, rules);
+    if salvaged.is_in_flux() || salvaged.has_too_large() {
         return Ok(Vec::new());
     }
-    let change = match standing.mend(&file)? {
-        Mend::Nothing => None,
-        Mend::Patch { method, patches } => Some(Change::Patch { path: original.to_owned(), method, patches }),
-        Mend::Rewrite { records } => Some(Change::Rewrite {
+    let change = match salvaged.change(&file)? {
+        SegmentChange::Nothing => None,
+        SegmentChange::Patch { method, patches } => {
+            Some(Change::Patch { path: original.to_owned(), method, patches })
+        }
+        SegmentChange::Rewrite { records } => Some(Change::Rewrite {
             path: original.to_owned(),
             from: None,
             bytes: length,
             records,
-            agent: mending.agent,
-            corrections: mending.corrections,
+            agent: rules.agent,
+            corrections: rules.corrections,
             refs_up_to: None,
             begins_with: Vec::new(),
             pages: Vec::new(),
             staged: None,
         }),
     };
-    let damaged = standing.problems.iter().any(is_to_be_mended);
+    let damaged = salvaged.problems.iter().any(needs_repair);
     let lost = if damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
-    let mended = change.map(|change| step(change, "the damage in the original is repaired".to_owned(), lost));
+    let corrected = change.map(|change| Step { lost, ..step(change, Resolution::OriginalRepaired) });
     let back = Change::Rename { from: original.to_owned(), to: path };
-    let how = "the original gets its name back: there is nothing in its place".to_owned();
-    Ok(mended.into_iter().chain([step(back, how, Loss::NOTHING)]).collect())
+    Ok(corrected.into_iter().chain([step(back, Resolution::OriginalRenamed)]).collect())
 }
 
-fn step(change: Change, how: String, lost: Loss) -> Step {
-    let mends = Mends {
-        code: Code::InterruptedRepair.into(),
-        offset: None,
-        end: None,
-        message: "Prometheus died while it repaired this segment".to_owned(),
-        how,
-    };
-    Step { change, mends: vec![mends], lost }
+fn step(change: Change, resolution: Resolution) -> Step {
+    let code = Code::InterruptedRepair;
+    Step::of(change, RepairedFinding::new(code, Diagnosis::RepairInterrupted, resolution))
 }
 
 /// What tells the records of a segment apart: the compression may have changed.
 #[derive(Default)]
 struct Records {
     checksums: Vec<String>,
-    /// Whether something is damaged that cannot be put right.
+    /// Whether something is damaged that cannot be corrected.
     damaged: bool,
 }
 
@@ -147,18 +139,18 @@ impl Visitor for Records {
     }
 
     fn damage(&mut self, damage: Problem) {
-        self.damaged |= is_to_be_mended(&damage);
-        // A record that is put right counts among those that are written.
+        self.damaged |= needs_repair(&damage);
+        // A record that is corrected counts among those that are written.
         self.checksums.extend(damage.correction.map(|_| String::new()));
     }
 }
 
-fn records(target: &Target, path: &str, mending: Mending<'_>) -> io::Result<Records> {
+fn records(target: &Target, path: &str, rules: SegmentRules<'_>) -> io::Result<Records> {
     let path = target.path_of(path);
     let file = match crate::io::open(&path) {
         Err(error) if crate::io::is_no_file(&error) => return Ok(Records::default()),
         file => file?,
     };
     let length = file.metadata()?.len();
-    Ok(mending.settled.segment(&file, length, mending.corrections).read(Records::default))
+    Ok(rules.settled.segment(&file, length, rules.corrections).read(Records::default))
 }

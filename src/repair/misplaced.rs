@@ -1,14 +1,14 @@
-//! Segments whose pages do not stand where they were written: written anew, each page where it belongs.
+//! Segments whose pages are not where they were written: rewritten, each page where it belongs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
-use super::fence::Refs;
-use super::refusal::Refusal;
-use super::salvage::mends;
-use super::segment::{Mending, Standing, is_to_be_mended, places};
-use crate::change::plan::{Change, Loss, Mends, PageRun, Plan, Step};
+use super::no_step::NoStep;
+use super::refs::RefBounds;
+use super::segment::{SalvagedSegment, SegmentRules, needs_repair, places};
+use super::{Refusal, repaired};
+use crate::change::plan::{Change, Diagnosis, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::misplaced::{Arrangement, PagePut};
@@ -20,82 +20,75 @@ use crate::wal::{PAGE, PAGE_SIZE, ReadAt};
 /// Pages of other segments that one plan holds, at the most: each takes twice its bytes as text.
 const MOST_FOREIGN: usize = 4096;
 
-/// The step that writes a segment anew with these pages, and the refs of corrected records; or why there is none.
+/// The step that rewrites a segment with these pages, and the refs of corrected records; or why there is none.
 pub(super) fn step(
     target: &Target,
     path: &str,
-    mending: Mending<'_>,
+    rules: SegmentRules<'_>,
     findings: &[&Finding],
     (puts, arrangement): (&[PagePut], &Arrangement),
-) -> io::Result<Result<(Option<Step>, Refs), Refusal>> {
+) -> Result<(Option<Step>, RefBounds), NoStep> {
     let full = target.path_of(path);
     if full.is_symlink() {
-        return Ok(Err(Refusal::LinkToSegment));
+        return Err(Refusal::LinkToSegment.into());
     }
     let file = crate::io::open(&full)?;
     let length = file.metadata()?.len();
     let Some(pages) = runs(target, puts)? else {
-        return Ok(Err(Refusal::ForeignPages));
+        return Err(Refusal::ForeignPages.into());
     };
     let mut change = Change::Rewrite {
         path: path.to_owned(),
         from: None,
         bytes: length,
         records: 0,
-        agent: mending.agent,
-        corrections: mending.corrections,
+        agent: rules.agent,
+        corrections: rules.corrections,
         refs_up_to: None,
         begins_with: Vec::new(),
         pages,
         staged: None,
     };
     let places = places(&change);
-    let mending = Mending { places: places.as_deref(), ..mending };
-    let standing = Standing::of(&file, length, mending);
-    if standing.is_in_flux() || standing.has_too_large() {
-        return Ok(Err(Refusal::NotAllReadable));
+    let rules = SegmentRules { places: places.as_deref(), ..rules };
+    let salvaged = SalvagedSegment::of(&file, length, rules);
+    if salvaged.is_in_flux() || salvaged.has_too_large() {
+        return Err(Refusal::NotAllReadable.into());
     }
     let blanks = places.iter().flatten().filter(|place| **place == Place::Blank).count() as u64;
     if let Change::Rewrite { records, .. } = &mut change {
-        *records = standing.kept_records().saturating_sub(blanks);
+        *records = salvaged.kept_records().saturating_sub(blanks);
     }
-    let is_whole = !standing.problems.iter().any(is_to_be_mended);
+    let is_whole = !salvaged.problems.iter().any(needs_repair);
     let lost = if is_whole { Loss::NOTHING } else { Loss::new(None, None).with(DeletionsLost::Possible) };
-    let lost = lost.and(standing.lost_to_agent());
-    let mut mended: Vec<Mends> = findings
+    let lost = lost.and(salvaged.lost_to_agent());
+    let mut repairs: Vec<RepairedFinding> = findings
         .iter()
         .map(|finding| {
             let page = (finding.path.clone(), finding.offset.unwrap_or(0) / PAGE);
             let is_copy = arrangement.copies.contains(&page);
-            mends(finding, how(finding, is_copy, is_whole).to_owned())
+            repaired(finding, resolution(finding, is_copy, is_whole))
         })
         .collect();
-    if mended.is_empty() {
-        mended.push(Mends {
-            code: Code::MisplacedPages.into(),
-            offset: None,
-            end: None,
-            message: "pages that belong here are elsewhere".to_owned(),
-            how: "they are put back".to_owned(),
-        });
+    if repairs.is_empty() {
+        let (diagnosis, resolution) = (Diagnosis::PagesElsewhere, Resolution::PagesMovedBack);
+        repairs.push(RepairedFinding::new(Code::MisplacedPages, diagnosis, resolution));
     }
-    let (bytes, _) = mending.bytes(&file, length);
-    let refs = standing.corrected_refs(&bytes)?;
-    Ok(Ok((Some(Step { change, mends: mended, lost }), refs)))
+    let (bytes, _) = rules.bytes(&file, length);
+    let refs = salvaged.corrected_refs(&bytes)?;
+    Ok((Some(Step { change, repairs, lost }), refs))
 }
 
-fn how(finding: &Finding, is_copy: bool, is_whole: bool) -> &'static str {
+fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
     match (finding.code, is_whole) {
-        (Code::MisplacedPages, _) if is_copy => "the copy is left out; the original stays where it is",
-        (Code::MisplacedPages, _) => "put back where it belongs",
-        (_, true) => "everything is intact once the pages are where they belong",
-        (_, false) => {
-            "the segment is rewritten with its pages where they belong, and without what is still damaged"
-        }
+        (Code::MisplacedPages, _) if is_copy => Resolution::PageCopyDropped,
+        (Code::MisplacedPages, _) => Resolution::PageMovedBack,
+        (_, true) => Resolution::IntactOncePagesFit,
+        (_, false) => Resolution::RewrittenWithPagesInPlace,
     }
 }
 
-/// Whether all pages stand where they belong after these steps.
+/// Whether all pages are where they belong after these steps.
 fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
     let arrangement = report.misplaced.as_ref()?;
     let is_done = |path: &String| {
@@ -108,9 +101,9 @@ fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
 
 /// The highest refs after these steps, if they put pages back: what was read before of pages that did not follow one another
 /// says nothing.
-pub(super) fn refs(report: &Report, steps: &[Step]) -> Option<Refs> {
+pub(super) fn refs(report: &Report, steps: &[Step]) -> Option<RefBounds> {
     arranged(report, steps)
-        .map(|Arrangement { refs: (defined, used), .. }| Refs { defined: *defined, used: *used })
+        .map(|Arrangement { refs: (defined, used), .. }| RefBounds { defined: *defined, used: *used })
 }
 
 /// The time of the newest record after these steps, ms, if they put pages back.
@@ -118,7 +111,7 @@ pub(super) fn newest(report: &Report, steps: &[Step]) -> Option<i64> {
     arranged(report, steps).and_then(|arrangement| arrangement.newest)
 }
 
-/// What is wrong with refs is put right where all series are defined once afterwards.
+/// What is wrong with refs is corrected where all series are defined once afterwards.
 pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
     if !report.misplaced.as_ref().is_some_and(|pages| pages.defines_once) {
         return;
@@ -131,9 +124,7 @@ pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding
             matches!(finding.code, Code::RepeatedSeries | Code::ReissuedRefs | Code::SeriesAfterUse)
         };
         let settled = of_path.extract_if(.., is_settled);
-        step.mends.extend(settled.map(|finding| {
-            mends(finding, "once the pages are where they belong, each series is defined once".to_owned())
-        }));
+        step.repairs.extend(settled.map(|finding| repaired(finding, Resolution::SeriesDefinedOnce)));
     }
 }
 

@@ -1,42 +1,47 @@
 //! Decides what is done about what a scan has found, so that only the damaged bytes are lost. It changes nothing:
 //! [`plan()`] makes a [`Plan`] from a report, and [`crate::change`] executes it, resumes it, and undoes it.
 
+mod chunks;
 mod deletions;
 mod fence;
 mod generations;
 mod half_repaired;
 mod head_chunk_files;
-mod head_chunks;
 mod labels;
 mod misplaced;
+mod no_step;
 mod orphans;
 mod partial;
 mod prefix;
 mod prometheus;
 mod record;
-mod refusal;
+mod refs;
+mod reissued_chunks;
 mod salvage;
 mod segment;
+mod segments;
 mod sequence;
+mod snapshots;
 
 use std::collections::HashSet;
 use std::path::Path;
 
 pub(crate) use self::record::{WithoutLabels, without_labels};
-pub use self::refusal::Refusal;
-use self::segment::{Mending, Rewritten};
+use self::segment::{RewrittenSegments, SegmentRules};
+pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
-use crate::change::plan::{Change, Loss};
-use crate::change::{At as _, input};
+use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, UnrepairedFinding};
+use crate::change::{At as _, Execution, input};
 pub use crate::change::{
-    Backup, Forced, Found, Lock, Options, RepairError, Restored, Resumed, Undone, copy_logs, default_backup,
-    restore_into, resume, undo, undo_by_force, unfinished,
+    Backup, Forced, Lock, Options, RepairError, Restored, Resumed, Undone, UnfinishedRepair, copy_logs,
+    default_backup, restore_into, resume, undo, undo_by_force, unfinished,
 };
 use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::io::Cancel;
 use crate::io::beneath::Place;
-use crate::scan::report::Report;
+use crate::scan::code::Code;
+use crate::scan::report::{Finding, Report, Severity};
 use crate::tsdb::{Listing, Target};
 pub use crate::wal::Corrections;
 pub use crate::wal::fill;
@@ -51,15 +56,50 @@ struct Scanned<'a> {
 }
 
 impl<'a> Scanned<'a> {
-    /// How the logs are mended.
-    fn mending(&self) -> Mending<'a> {
+    /// How the logs are repaired.
+    fn rules(&self) -> SegmentRules<'a> {
         let Options { assumed, corrections, .. } = self.options;
         let agent = assumed.agent.then_some(assumed.version);
-        Mending { agent, corrections, ..Mending::of(self.report) }
+        SegmentRules { agent, corrections, ..SegmentRules::of(self.report) }
     }
 }
 
-/// The plan that mends what `report` has found in the data directory `target`, and `forecast` foretells of it.
+/// Damage; and what is none, but makes Prometheus speak of corruption: a torn tail.
+fn is_to_be_repaired(finding: &Finding) -> bool {
+    finding.severity == Severity::Damage
+        || finding.severity == Severity::Note
+            && finding.offset.is_some()
+            && finding.code != Code::TrailingZeros
+            && is_about_bytes(finding)
+}
+
+fn is_about_bytes(finding: &Finding) -> bool {
+    finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
+}
+
+/// A finding that is repaired so.
+fn repaired(finding: &Finding, resolution: Resolution) -> RepairedFinding {
+    RepairedFinding {
+        code: finding.code.into(),
+        offset: finding.offset,
+        end: finding.end,
+        diagnosis: Diagnosis::Words(finding.message.clone()),
+        resolution,
+    }
+}
+
+/// A finding that stays.
+fn unrepaired(finding: &Finding, refusal: Refusal) -> UnrepairedFinding {
+    UnrepairedFinding {
+        code: finding.code.into(),
+        path: finding.path.clone(),
+        offset: finding.offset,
+        end: finding.end,
+        refusal,
+    }
+}
+
+/// The plan that repairs what `report` has found in the data directory `target`, and `forecast` forecasts of it.
 ///
 /// # Errors
 /// If files cannot be read.
@@ -115,7 +155,7 @@ fn sketch(
 
 /// Settles the bytes of the files that the plan writes as a whole.
 fn stage(target: &Target, report: &Report, plan: &mut Plan) -> Result<(), RepairError> {
-    let contents = Rewritten { settled: &report.settled };
+    let contents = RewrittenSegments { settled: &report.settled };
     for step in &mut plan.steps {
         let source = target.path_of(step.change.source());
         let settled = match &step.change {
@@ -173,7 +213,8 @@ pub(crate) fn apply_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    crate::change::apply(target, plan, &Rewritten::default(), backup, (lock, cancel))
+    let contents = &RewrittenSegments::default();
+    crate::change::apply(target, &Execution { plan, contents, lock, cancel }, backup)
 }
 
 /// As [`apply_unless_cancelled`], and keeps no old bytes in the end: it cannot be undone.
@@ -183,5 +224,6 @@ pub(crate) fn apply_for_good_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    crate::change::apply_for_good(target, plan, &Rewritten::default(), (lock, cancel))
+    let contents = &RewrittenSegments::default();
+    crate::change::apply_for_good(target, &Execution { plan, contents, lock, cancel })
 }

@@ -2,6 +2,7 @@
 //!
 //! Either the records of which they are glued together, or one of the first entries. A record ends where its bytes end, so the bytes up to the end of an entry are a record, too.
 
+use crate::change::plan::SeparatedRecord;
 use crate::record::{Record, RecordType, encode_samples_as, encode_series, summarize};
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header};
 use crate::wal::{Compression, crc};
@@ -10,14 +11,14 @@ use crate::wal::fill::{fill, literal};
 
 /// What takes the place of a record that does not decode to its end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Instead {
+pub(super) enum Substitute {
     /// The first of its entries.
     Part(Partial),
-    /// The records that are glued together in it: nothing is lost. The segment is written anew, since each needs a header.
+    /// The records that are glued together in it: nothing is lost. The segment is rewritten, since each needs a header.
     Parts(Vec<Vec<u8>>),
 }
 
-impl Instead {
+impl Substitute {
     /// The records.
     pub(super) fn records(&self) -> &[Vec<u8>] {
         match self {
@@ -44,14 +45,14 @@ pub(super) fn parts(record: &[u8], ends: &[usize]) -> Vec<Vec<u8>> {
     starts.zip(ends).filter_map(|(start, &end)| record.get(start..end)).map(<[u8]>::to_vec).collect()
 }
 
-/// In words.
-pub(super) fn in_words(parts: &[Vec<u8>]) -> String {
+/// What these records are.
+pub(super) fn separated(parts: &[Vec<u8>]) -> Vec<SeparatedRecord> {
     let one = |part: &Vec<u8>| {
         let summary = summarize(part);
-        let name = summary.record_type.map_or("unknown", RecordType::name);
-        format!("{name} with {} {}", summary.entries, if summary.entries == 1 { "entry" } else { "entries" })
+        let record = summary.record_type.map_or("unknown", RecordType::name).to_owned();
+        SeparatedRecord { record, entries: summary.entries }
     };
-    parts.iter().map(one).collect::<Vec<_>>().join(" and ")
+    parts.iter().map(one).collect()
 }
 
 /// What can be kept of the record in `fragment`, which is not compressed and all of it, if it is one of series or samples.

@@ -18,7 +18,7 @@ pub(super) fn parts(log: &LogDirectory) -> io::Result<Vec<Part<File>>> {
     Ok(parts)
 }
 
-/// Lends each record that `reader` takes before the first fault. The number of the segment in which that is; `None` if there is
+/// Passes on each record that `reader` takes before the first fault. The number of the segment in which that is; `None` if there is
 /// none.
 pub(super) fn read(
     log: &LogDirectory,

@@ -1,4 +1,4 @@
-//! The plan that keeps what Prometheus's own repair would keep: the records before the first fault, and no segment behind
+//! The plan that keeps what Prometheus's own repair would keep: the records before the first fault, and no segment after
 //! it. Where Prometheus would not start, or would delete what it does not repair, there is none.
 //!
 //! A damaged checkpoint Prometheus does not repair: it deletes the WAL. Here the checkpoint is cut, and the WAL stays.
@@ -10,12 +10,15 @@ mod checkpoint;
 use std::collections::HashSet;
 use std::io;
 
-use super::fence::{self, Refs};
-use super::generations::Generations;
-use super::refusal::Refusal;
-use super::segment::Mending;
-use super::{Options, Scanned, labels};
-use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Patch, Plan, Step};
+use super::fence;
+use super::generations;
+use super::refs::RefBounds;
+use super::segment::SegmentRules;
+use super::{Options, Refusal, Scanned, labels, unrepaired};
+use crate::change::plan::{
+    Change, Content, Diagnosis, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
+    UnrepairedFinding,
+};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
 use crate::forecast::report::{Forecast, Outcome, Start, Truncate};
@@ -35,7 +38,7 @@ pub(super) fn plan(
     let refuses = |plan: &mut Plan, reason: &Refusal| {
         plan.steps.clear();
         let damage = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
-        plan.left.extend(damage.map(|finding| super::salvage::left(finding, reason)));
+        plan.left.extend(damage.map(|finding| unrepaired(finding, reason.clone())));
         Ok(())
     };
     let Some(forecast) = forecast else {
@@ -43,37 +46,33 @@ pub(super) fn plan(
     };
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
-    if let Some(cut) = checkpoint::cut(&listing, forecast, assumed, Mending::of(report))? {
-        match Generations::of(target, &listing, report, assumed)? {
+    if let Some(cut) = checkpoint::cut(&listing, forecast, assumed, SegmentRules::of(report))? {
+        match generations::find(target, &listing, report, assumed) {
             Ok(None) => {}
-            Ok(Some(_)) => {
-                let reason = Refusal::StartedSince;
-                return refuses(plan, &reason);
-            }
-            Err(reason) => return refuses(plan, &reason),
+            Ok(Some(_)) => return refuses(plan, &Refusal::StartedSince),
+            Err(no_step) => return refuses(plan, &no_step.refusal()?),
         }
         // What is cut off does not define any more.
-        let Refs { defined, used } = Refs::in_logs(report);
-        let refs = Refs { defined: None, used: used.max(defined) }.and(cut.refs);
-        let path = fence::behind(&listing, &cut.steps);
-        let mending = scanned.mending();
-        plan.steps.extend(fence::step(target, report, (refs, &cut.steps), path, mending)?);
+        let RefBounds { defined, used } = RefBounds::in_logs(report);
+        let refs = RefBounds { defined: None, used: used.max(defined) }.and(cut.refs);
+        let path = fence::next_segment(&listing, &cut.steps);
+        let rules = scanned.rules();
+        plan.steps.extend(fence::step(target, report, (refs, &cut.steps), path, rules)?);
         plan.steps.extend(cut.steps);
         (plan.lost_series, plan.lost_series_count) = (cut.lost_series, cut.lost_refs.len() as u64);
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
         let rest = rest.filter(|finding| !is_mended(plan, finding) && !finding.path.starts_with(&cut.path));
-        let reason = Refusal::ShowsLater;
-        let rest: Vec<Left> = rest
+        let rest: Vec<UnrepairedFinding> = rest
             .filter(|finding| finding.code != Code::UnknownRefs)
-            .map(|finding| super::salvage::left(finding, &reason))
+            .map(|finding| unrepaired(finding, Refusal::ShowsLater))
             .collect();
         plan.left.extend(rest);
         // Prometheus would delete the WAL, which loses more; but that it stays is of no use without the labels.
         return labels::count(&scanned, plan);
     }
     if let Some(start) = forecast.starts.iter().find(|start| !repairs(start)) {
-        let says = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
-        return refuses(plan, &Refusal::DoesNotStart(says.to_owned()));
+        let error = start.fatal.as_ref().or(start.error.as_ref()).map_or("nothing", String::as_str);
+        return refuses(plan, &Refusal::DoesNotStart { error: error.to_owned() });
     }
     if forecast.poisoned {
         return refuses(plan, &Refusal::NeverRepairs);
@@ -84,8 +83,7 @@ pub(super) fn plan(
         for path in start.deletes.iter().rev().filter(|path| segments.contains(*path)) {
             let bytes = target.path_of(path).metadata()?.len();
             let change = Change::SetAside { path: path.clone(), bytes };
-            let how = "Prometheus deletes all segments after the damaged one; walfix moves it to the backup";
-            plan.steps.push(step(change, start, how));
+            plan.steps.push(step(change, start, Resolution::SegmentsAfterFaultSetAside));
         }
         for cut in &start.truncates {
             plan.steps.extend(cut_step(&listing, cut, assumed, start)?);
@@ -95,7 +93,8 @@ pub(super) fn plan(
         .findings
         .iter()
         .filter(|finding| finding.severity == Severity::Damage && !is_mended(plan, finding));
-    let silent: Vec<Left> = silent.map(|finding| super::salvage::left(finding, &Refusal::NotSeen)).collect();
+    let silent: Vec<UnrepairedFinding> =
+        silent.map(|finding| unrepaired(finding, Refusal::NotSeen)).collect();
     plan.left.extend(silent);
     labels::count(&scanned, plan)
 }
@@ -122,7 +121,7 @@ fn is_mended(plan: &Plan, finding: &Finding) -> bool {
     })
 }
 
-/// Cuts a segment behind the last record that Prometheus's reader reads before the first fault.
+/// Cuts a segment after the last record that Prometheus's reader reads before the first fault.
 fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) -> io::Result<Option<Step>> {
     let mut logs = listing.logs.iter();
     let found = logs.find_map(|log| {
@@ -141,16 +140,11 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
     let keeps = reading.read_to.map_or(0, |(_, end)| end.min(length));
     let patch = Patch { offset: keeps, replaces: length - keeps, with: Content::End };
     let change = Change::Patch { path: cut.path.clone(), method: Method::InPlace, patches: vec![patch] };
-    Ok((keeps < length).then(|| step(change, start, "Prometheus keeps everything before the first fault")))
+    Ok((keeps < length).then(|| step(change, start, Resolution::TruncatedAtFault)))
 }
 
-pub(super) fn step(change: Change, start: &Start, how: &str) -> Step {
-    let mends = Mends {
-        code: Code::PrometheusRepair.into(),
-        offset: None,
-        end: None,
-        message: start.error.clone().unwrap_or_default(),
-        how: how.to_owned(),
-    };
-    Step { change, mends: vec![mends], lost: Loss::default() }
+pub(super) fn step(change: Change, start: &Start, resolution: Resolution) -> Step {
+    let diagnosis = Diagnosis::PrometheusRepairs { error: start.error.clone().unwrap_or_default() };
+    let repaired = RepairedFinding::new(Code::PrometheusRepair, diagnosis, resolution);
+    Step { lost: Loss::default(), ..Step::of(change, repaired) }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::change::plan::{Change, Loss, Mends, Plan, Step};
+use crate::change::plan::{Change, Diagnosis, Plan, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, LogKind, Report, Severity};
 use crate::tsdb::Target;
@@ -23,14 +23,8 @@ pub(super) fn step(target: &Target, report: &Report, plan: &Plan, counted: bool)
     }
     let change =
         Change::Create { path: losses::next_name(target.path())?, bytes: serde_json::to_vec(&lost)? };
-    let mends = Mends {
-        code: Code::UnknownRefs.into(),
-        offset: None,
-        end: None,
-        message: "samples stay without labels, which are nowhere to be found".to_owned(),
-        how: "this file records it, so that later scans do not report it as damage".to_owned(),
-    };
-    Ok(Some(Step { change, mends: vec![mends], lost: Loss::NOTHING }))
+    let (code, diagnosis) = (Code::UnknownRefs, Diagnosis::LabelsNotFound);
+    Ok(Some(Step::of(change, RepairedFinding::new(code, diagnosis, Resolution::LossRecorded))))
 }
 
 /// What stays without labels; without counts where these are not known.

@@ -1,26 +1,21 @@
-//! The plan that keeps all that can be read: what is wrong with each segment, mended by the smallest change.
+//! The plan that keeps all that can be read: what is wrong with each segment, repaired by the smallest change.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 
-use super::fence::Refs;
-use super::generations::Generations;
-use super::partial::{Instead, in_words};
-use super::refusal::Refusal;
-use super::segment::{Confused, Mend, Mending, Standing};
+use super::generations::{self, Generations};
+use super::refs::RefBounds;
 use super::{
-    Options, Scanned, fence, half_repaired, head_chunk_files, head_chunks, labels, misplaced, sequence,
+    Options, Refusal, Scanned, fence, half_repaired, head_chunk_files, is_to_be_repaired, labels, misplaced,
+    reissued_chunks, segments, sequence, snapshots, unrepaired,
 };
-use crate::change::plan::{Change, Content, Left, Loss, Mends, Method, Plan, Series, Step};
+use crate::change::plan::Plan;
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
-use crate::scan::deletions::{self, DeletionsLost};
-use crate::scan::report::{Dialect, Finding, LogKind, Report, Severity};
+use crate::scan::report::{Finding, Report};
 use crate::tsdb::{Listing, Target};
 
-/// Plans what mends the data directory `target`, of which `report` is the scan. Whether it was counted what stays without labels
+/// Plans what repairs the data directory `target`, of which `report` is the scan. Whether it was counted what stays without labels
 /// then.
 pub(super) fn plan(
     target: &Target,
@@ -31,24 +26,27 @@ pub(super) fn plan(
 ) -> io::Result<bool> {
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
-    // Refs that mean several series are no sign of a run if each is defined once where the pages belong.
+    // RefBounds that mean several series are no sign of a run if each is defined once where the pages belong.
     let is_explained = report.misplaced.as_ref().is_some_and(|pages| pages.defines_once);
-    let generations = match Generations::of(target, &listing, report, options.assumed)? {
-        _ if is_explained => None,
-        Ok(generations) => generations,
-        // What belongs to whom is not known.
-        Err(reason) => {
-            refuse(report, &reason, plan);
-            return Ok(false);
+    let generations = match generations::find(target, &listing, report, options.assumed) {
+        Ok(generations) => generations.filter(|_| !is_explained),
+        Err(no_step) => {
+            let refusal = no_step.refusal()?;
+            if !is_explained {
+                // What belongs to whom is not known.
+                refuse(report, &refusal, plan);
+                return Ok(false);
+            }
+            None
         }
     };
     let generations = generations.as_ref();
-    let mending = scanned.mending();
+    let rules = scanned.rules();
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
-        .filter(|finding| is_to_be_mended(finding))
-        .filter(|finding| !generations.is_some_and(|generations| generations.mends(finding)))
+        .filter(|finding| is_to_be_repaired(finding))
+        .filter(|finding| !generations.is_some_and(|generations| generations.repairs(finding)))
         .filter(|finding| finding.code != Code::SnapshotAhead || generations.is_none())
         .partition(|finding| sequence::is_about_names(&listing, finding));
     let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
@@ -58,20 +56,21 @@ pub(super) fn plan(
     let half_repaired = match generations {
         // The numbers of segments change.
         Some(_) => Vec::new(),
-        None => half_repaired::steps(target, &listing, report, mending)?,
+        None => half_repaired::steps(target, &listing, report, rules)?,
     };
     let put_back: Vec<String> = half_repaired.iter().map(|step| step.change.path().to_owned()).collect();
     for step in &half_repaired {
         findings.remove(step.change.path());
     }
     if let Some(generations) = generations {
-        plan.steps.extend(head_chunks::steps(target, generations)?);
+        plan.steps.extend(reissued_chunks::steps(target, generations)?);
         if !plan.steps.is_empty() && !options.assumed.version.passes_over_unknown_encodings() {
-            refuse(report, &head_chunks::TOO_OLD, plan);
+            refuse(report, &Refusal::TooOld, plan);
             return Ok(false);
         }
     }
-    let mut corrected = segments(target, report, mending, (generations, &put_back), &mut findings, plan)?;
+    let mut corrected =
+        segments::steps(target, report, rules, (generations, &put_back), &mut findings, plan)?;
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
     let heads = head_chunk_files::steps(&scanned, (generations.is_some(), forecast), &mut findings, plan)?;
@@ -87,21 +86,21 @@ pub(super) fn plan(
             of_names.retain(|finding| finding.code != Code::SnapshotAhead);
         }
     }
-    let kept = snapshots(report, forecast, (generations, takes_snapshots), &mut findings, plan);
+    let kept = snapshots::steps(report, forecast, (generations, takes_snapshots), &mut findings, plan);
     plan.steps.extend_from_slice(&heads.first);
     let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
     misplaced::settle(report, &mut findings, plan);
-    plan.left
-        .extend(findings.into_values().flatten().map(|finding| left(finding, &why_not(target, finding))));
+    plan.left.extend(
+        findings.into_values().flatten().map(|finding| unrepaired(finding, why_not(target, finding))),
+    );
     names(target, &listing, &of_names, plan);
     heads.lift(plan);
     plan.left.extend(kept);
     if generations.is_some() && !plan.left.is_empty() {
         plan.steps.clear();
         let numbering =
-            report.findings.iter().filter(|finding| generations.is_some_and(|g| g.mends(finding)));
-        let reason = Refusal::OtherDamage;
-        plan.left.extend(numbering.map(|finding| left(finding, &reason)));
+            report.findings.iter().filter(|finding| generations.is_some_and(|g| g.repairs(finding)));
+        plan.left.extend(numbering.map(|finding| unrepaired(finding, Refusal::OtherDamage)));
         return Ok(false);
     }
     let recovered = labels::recover(&scanned, generations, before, plan)?;
@@ -117,9 +116,9 @@ pub(super) fn plan(
     }
     if (!plan.steps.is_empty() || wants_fence) && !is_emptied {
         let refs =
-            misplaced::refs(report, &plan.steps).unwrap_or_else(|| Refs::in_logs(report)).and(corrected);
-        let path = fence::behind(&listing, &plan.steps);
-        let fence = fence::step(target, report, (refs, &plan.steps), path, mending)?;
+            misplaced::refs(report, &plan.steps).unwrap_or_else(|| RefBounds::in_logs(report)).and(corrected);
+        let path = fence::next_segment(&listing, &plan.steps);
+        let fence = fence::step(target, report, (refs, &plan.steps), path, rules)?;
         plan.steps.splice(..0, fence);
     }
     Ok(recovered.is_some())
@@ -128,388 +127,39 @@ pub(super) fn plan(
 /// Nothing is touched.
 fn refuse(report: &Report, reason: &Refusal, plan: &mut Plan) {
     plan.steps.clear();
-    let damage = report.findings.iter().filter(|finding| is_to_be_mended(finding));
-    plan.left.extend(damage.map(|finding| left(finding, reason)));
+    let damage = report.findings.iter().filter(|finding| is_to_be_repaired(finding));
+    plan.left.extend(damage.map(|finding| unrepaired(finding, reason.clone())));
 }
 
 /// The segments of the newest generation come to be replayed, last of all.
 fn renumber(
     scanned: &Scanned<'_>,
     generations: &Generations,
-    corrected: Refs,
+    corrected: RefBounds,
     plan: &mut Plan,
 ) -> io::Result<()> {
     let refs = generations.refs.and(corrected);
     let (target, report) = (scanned.target, scanned.report);
     let next = Some(generations.next());
-    let fence = fence::step(target, report, (refs, &plan.steps), next, scanned.mending())?;
+    let fence = fence::step(target, report, (refs, &plan.steps), next, scanned.rules())?;
     let is_made = fence.is_some();
     plan.steps.splice(..0, fence.or_else(|| generations.gap()));
     plan.steps.extend(generations.last(is_made));
     Ok(())
 }
 
-/// Damage; and what is none, but makes Prometheus speak of corruption: a torn tail.
-fn is_to_be_mended(finding: &Finding) -> bool {
-    finding.severity == Severity::Damage
-        || finding.severity == Severity::Note
-            && finding.offset.is_some()
-            && finding.code != Code::TrailingZeros
-            && is_about_bytes(finding)
-}
-
-fn is_about_bytes(finding: &Finding) -> bool {
-    finding.offset.is_some() && finding.segment.is_some() && finding.series.is_none()
-}
-
-/// A chunk snapshot that Prometheus does not load is of no use: it replays the WAL instead (`tsdb/head.go`, `Head.Init`). One
-/// that it loads in spite of the damage may have what the WAL has lost. One that it loads without the head chunks that go with it
-/// hides what the WAL has of these.
-fn snapshots(
-    report: &Report,
-    forecast: Option<&Forecast>,
-    (generations, takes_chunks): (Option<&Generations>, bool),
-    findings: &mut BTreeMap<&str, Vec<&Finding>>,
-    plan: &mut Plan,
-) -> Option<Left> {
-    let snapshots = || report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
-    if let Some(generations) = generations.filter(|generations| generations.is_begun_anew()) {
-        for log in snapshots() {
-            for findings in findings.values_mut() {
-                findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
-            }
-            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            let how = "the snapshot may be of another generation; Prometheus replays the WAL instead";
-            plan.steps.push(Step {
-                change,
-                mends: vec![generations.mended(how.to_owned())],
-                lost: Loss::NOTHING,
-            });
-        }
-        return None;
-    }
-    let starts = forecast.into_iter().flat_map(|forecast| &forecast.starts);
-    let hides = starts.max_by_key(|start| start.hidden_by_snapshot.samples);
-    let (hidden, only) =
-        hides.map_or((0, 0), |start| (start.hidden_by_snapshot.samples, start.only_in_snapshot.samples));
-    if takes_chunks || hidden > only {
-        let message = if hidden > 0 {
-            format!(
-                "Prometheus loads this snapshot instead of the WAL, and so does not serve {hidden} samples that the WAL has"
-            )
-        } else {
-            "Prometheus would load this snapshot instead of the WAL, and it does not go with what is there"
-                .to_owned()
-        };
-        for log in snapshots() {
-            for findings in findings.values_mut() {
-                findings.retain(|finding| finding.log.as_ref() != Some(&log.path));
-            }
-            let mends = Mends {
-                code: Code::SnapshotHidesSamples.into(),
-                offset: None,
-                end: None,
-                message: message.clone(),
-                how: "a snapshot only saves time; Prometheus replays the WAL instead".to_owned(),
-            };
-            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            plan.steps.push(Step { change, mends: vec![mends], lost: Loss::NOTHING });
-        }
-        return None;
-    }
-    let kept = snapshots().next_back().filter(|_| hidden > 0).map(|log| Left {
-        code: Code::SnapshotHidesSamples.into(),
-        path: log.path.clone(),
-        offset: None,
-        end: None,
-        reason: Refusal::SnapshotKept { hidden, only }.to_string(),
-    });
-    let first = forecast.and_then(|forecast| forecast.starts.first());
-    let not_loaded = first.and_then(|start| start.snapshot_in_error.as_ref());
-    for log in snapshots().filter(|log| not_loaded == Some(&log.path)) {
-        let mut of_log: Vec<&Finding> = Vec::new();
-        for findings in findings.values_mut() {
-            of_log.extend(findings.extract_if(.., |finding| finding.log.as_ref() == Some(&log.path)));
-        }
-        if of_log.iter().any(|finding| finding.severity == Severity::Damage) {
-            let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            let how = "a snapshot only saves time; Prometheus replays the WAL instead";
-            let mends = of_log.iter().map(|finding| mends(finding, how.to_owned())).collect();
-            plan.steps.push(Step { change, mends, lost: Loss::NOTHING });
-        }
-    }
-    kept
-}
-
-/// What Prometheus comes to first is mended last: until then it stops where it stopped before.
-fn segments(
-    target: &Target,
-    report: &Report,
-    mending: Mending<'_>,
-    (generations, put_back): (Option<&Generations>, &[String]),
-    findings: &mut BTreeMap<&str, Vec<&Finding>>,
-    plan: &mut Plan,
-) -> io::Result<Refs> {
-    let mut corrected = Refs::default();
-    for kind in [LogKind::Wbl, LogKind::Wal, LogKind::Checkpoint] {
-        let logs = report.logs.iter().filter(|log| log.kind == kind && log.dialect == Dialect::Prometheus);
-        for segment in logs.flat_map(|log| log.segments.iter().rev()) {
-            let none = &mut Vec::new();
-            let findings = findings.get_mut(segment.path.as_str()).unwrap_or(none);
-            let of_bytes: Vec<&Finding> =
-                findings.extract_if(.., |finding| is_about_bytes(finding)).collect();
-            let refs_up_to = generations.and_then(|generations| generations.refs_up_to(&segment.path));
-            let arranged = report.misplaced.as_ref().filter(|_| generations.is_none());
-            let arranged =
-                arranged.and_then(|pages| Some((pages.segments.get(&segment.path)?.as_slice(), pages)));
-            let comes_back = generations.is_some_and(|generations| generations.brings_back(&segment.path));
-            let is_looked_at = !of_bytes.is_empty()
-                || mending.agent.is_some()
-                || comes_back
-                || refs_up_to.is_some()
-                || arranged.is_some();
-            if !is_looked_at || put_back.contains(&segment.path) {
-                continue;
-            }
-            // No agent reads a WBL.
-            let agent = mending.agent.filter(|_| kind != LogKind::Wbl);
-            let mending = Mending { agent, refs_up_to, ..mending };
-            let step = match arranged {
-                Some(puts) => misplaced::step(target, &segment.path, mending, &of_bytes, puts)?,
-                None => segment_step(target, &segment.path, mending, &of_bytes, Vec::new())?,
-            };
-            match step {
-                Ok((step, refs)) => {
-                    plan.steps.extend(step);
-                    corrected = corrected.and(refs);
-                }
-                Err(reason) => plan.left.extend(of_bytes.iter().map(|finding| left(finding, &reason))),
-            }
-        }
-    }
-    Ok(corrected)
-}
-
-/// The step that writes a segment anew, without what is damaged in it, so that it begins with these series; or why there is
-/// none.
-pub(super) fn rewritten(
-    target: &Target,
-    path: &str,
-    report: &Report,
-    mending: Mending<'_>,
-    begins_with: Vec<Series>,
-) -> io::Result<Result<Step, Refusal>> {
-    let findings: Vec<&Finding> = report
-        .findings
-        .iter()
-        .filter(|finding| finding.path == path && is_to_be_mended(finding) && is_about_bytes(finding))
-        .collect();
-    let step = segment_step(target, path, mending, &findings, begins_with)?;
-    Ok(step.and_then(|(step, _)| step.ok_or(Refusal::NothingToWrite)))
-}
-
-/// The step that mends a segment, and the refs of corrected records; or why there is none.
-fn segment_step(
-    target: &Target,
-    path: &str,
-    mending: Mending<'_>,
-    findings: &[&Finding],
-    begins_with: Vec<Series>,
-) -> io::Result<Result<(Option<Step>, Refs), Refusal>> {
-    let full = target.path_of(path);
-    if full.is_symlink() {
-        return Ok(Err(Refusal::LinkToSegment));
-    }
-    let file = match crate::io::open(&full) {
-        Err(error) if crate::io::is_no_file(&error) => {
-            return Ok(Err(Refusal::NotWritten));
-        }
-        file => file?,
-    };
-    let metadata = file.metadata()?;
-    let standing = Standing::of(&file, metadata.len(), mending);
-    if standing.is_in_flux() {
-        return Ok(Err(Refusal::DiskFails));
-    }
-    if standing.has_too_large() {
-        return Ok(Err(Refusal::RecordsTooLarge));
-    }
-    let confused = Confused::of(&file, metadata.len(), mending);
-    let mend = if confused.entries > 0 {
-        Mend::Rewrite { records: confused.kept }
-    } else if !begins_with.is_empty() {
-        Mend::Rewrite { records: standing.kept_records() }
-    } else {
-        standing.mend(&file)?
-    };
-    let change = match mend {
-        Mend::Nothing => return Ok(Ok((None, Refs::default()))),
-        Mend::Patch { method, patches } => {
-            // Who else has this file by another name keeps it as it is.
-            let method = if metadata.nlink() > 1 { Method::Replace } else { method };
-            Change::Patch { path: path.to_owned(), method, patches }
-        }
-        Mend::Rewrite { records } => Change::Rewrite {
-            path: path.to_owned(),
-            from: None,
-            bytes: metadata.len(),
-            records,
-            agent: mending.agent,
-            corrections: mending.corrections,
-            refs_up_to: mending.refs_up_to.filter(|_| confused.entries > 0),
-            begins_with,
-            pages: Vec::new(),
-            staged: None,
-        },
-    };
-    let mended = |finding: &&Finding| mends(finding, how(&file, &standing, &change, finding));
-    let mut mends: Vec<Mends> = findings.iter().map(mended).collect();
-    mends.extend(standing.refused().map(|(range, what)| Mends {
-        code: Code::AgentRefuses.into(),
-        offset: Some(range.start),
-        end: Some(range.end),
-        message: format!("an agent takes this record for corruption: {what}"),
-        how: "overwritten with empty records".to_owned(),
-    }));
-    if let (1.., Some(most)) = (confused.entries, mending.refs_up_to) {
-        mends.push(Mends {
-            code: Code::ReissuedRefs.into(),
-            offset: None,
-            end: None,
-            message: format!(
-                "{} entries have refs above {most}, which mean other series by now",
-                confused.entries
-            ),
-            how: "they are left out, and kept in the backup".to_owned(),
-        });
-    }
-    let lost = standing.lost_to_agent().and(confused.lost());
-    let has_deletions = mending.agent.is_none() && !path.starts_with("wbl/");
-    let of_finding = |finding: &Finding| {
-        let lost = loss(&standing, finding);
-        let is_lost = has_deletions
-            && lost != Loss::NOTHING
-            && standing.instead_of(finding.offset.unwrap_or(u64::MAX)).is_none();
-        if is_lost { lost.with(deletions(&file, finding)) } else { lost }
-    };
-    let lost = findings.iter().fold(lost, |sum, finding| sum.and(of_finding(finding)));
-    Ok(Ok((Some(Step { change, mends, lost }), standing.corrected_refs(&file)?)))
-}
-
 /// As long as Prometheus does not start it deletes nothing. So nothing lets it start while something is left for which it
 /// would.
 fn names(target: &Target, listing: &Listing, findings: &[&Finding], plan: &mut Plan) {
     if !plan.left.is_empty() {
-        let reason = Refusal::NoStart;
-        plan.left.extend(findings.iter().map(|finding| left(finding, &reason)));
+        plan.left.extend(findings.iter().map(|finding| unrepaired(finding, Refusal::NoStart)));
         return;
     }
     match sequence::steps(target, listing, findings) {
         Ok(steps) => plan.steps.extend(steps),
-        Err(reason) => plan.left.extend(findings.iter().map(|finding| left(finding, &reason))),
-    }
-}
-
-pub(super) fn mends(finding: &Finding, how: String) -> Mends {
-    Mends {
-        code: finding.code.into(),
-        offset: finding.offset,
-        end: finding.end,
-        message: finding.message.clone(),
-        how,
-    }
-}
-
-/// Whether deletions are lost with what is damaged.
-fn deletions(file: &File, finding: &Finding) -> DeletionsLost {
-    let (Some(offset), Some(end)) = (finding.offset, finding.end) else { return DeletionsLost::Possible };
-    deletions::in_damage(file, &(offset..end), finding.orphans.iter().map(|&(offset, _)| offset))
-}
-
-/// Says so where what is lost was a record of tombstones.
-fn lost_tombstones(file: &File, finding: &Finding, how: &str) -> String {
-    if deletions(file, finding) == DeletionsLost::Certain {
-        format!("{how}; it was a record of tombstones: what it had deleted comes back")
-    } else {
-        how.to_owned()
-    }
-}
-
-/// What becomes of what is damaged.
-fn how(file: &File, standing: &Standing, change: &Change, finding: &Finding) -> String {
-    let at = finding.offset.unwrap_or(u64::MAX);
-    if standing.is_corrected(at) {
-        let how = if finding.correction.is_some() {
-            "the flipped bit is corrected"
-        } else {
-            "the one bit that would explain it is flipped back, as --correct-large wants; not every damage that looks like it \
-             is one flipped bit"
-        };
-        return how.to_owned();
-    }
-    let rest = match change {
-        Change::Patch { .. } => "; the rest is overwritten with empty records",
-        _ => "",
-    };
-    match standing.instead_of(at) {
-        None => lost_tombstones(file, finding, what_comes_there(change, finding)),
-        Some(Instead::Parts(parts)) => {
-            format!(
-                "the segment is rewritten with each of these records by itself, and nothing is lost: {}",
-                in_words(parts)
-            )
+        Err(reason) => {
+            plan.left.extend(findings.iter().map(|finding| unrepaired(finding, reason.clone())));
         }
-        Some(Instead::Part(part)) if part.entries == 1 => {
-            format!("its first entry is kept, which can be read{rest}")
-        }
-        Some(Instead::Part(part)) => {
-            format!("its first {} entries are kept, which can be read{rest}", part.entries)
-        }
-    }
-}
-
-/// What comes in the place of what is lost.
-fn what_comes_there(change: &Change, finding: &Finding) -> &'static str {
-    let patches = match change {
-        Change::Patch { patches, .. } => patches,
-        Change::Rewrite { begins_with, refs_up_to: None, .. } if begins_with.is_empty() => {
-            return "the segment is rewritten without it: a hole of this size cannot be filled";
-        }
-        _ => return "the segment is rewritten without it",
-    };
-    // They are in the order of offsets, and zeros stand at the end.
-    if patches
-        .last()
-        .is_some_and(|last| matches!(last.with, Content::Zeros(_)) && Some(last.offset) == finding.end)
-    {
-        return "the missing zeros at the end are added: they complete the record";
-    }
-    let up_to = |offset| patches.partition_point(|patch| patch.offset <= offset);
-    let last = finding.offset.map_or(0, up_to).checked_sub(1);
-    match last.and_then(|last| patches.get(last)).map(|patch| &patch.with) {
-        Some(Content::End) => "the segment ends here; nothing that can be read follows",
-        _ => "overwritten with empty records",
-    }
-}
-
-fn loss(standing: &Standing, finding: &Finding) -> Loss {
-    let at = finding.offset.unwrap_or(u64::MAX);
-    match standing.instead_of(at) {
-        _ if standing.is_corrected(at) => Loss::NOTHING,
-        Some(Instead::Parts(_)) => Loss::NOTHING,
-        None => Loss::new(finding.lost.records, finding.lost.entries),
-        // The record is still there; what else it held is not known.
-        Some(Instead::Part(_)) => Loss::new(Some(0), None),
-    }
-}
-
-pub(super) fn left(finding: &Finding, reason: &Refusal) -> Left {
-    Left {
-        code: finding.code.into(),
-        path: finding.path.clone(),
-        offset: finding.offset,
-        end: finding.end,
-        reason: reason.to_string(),
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::refusal::Refusal;
-use crate::change::plan::{Change, Loss, Mends, Step};
+use super::{Refusal, repaired};
+use crate::change::plan::{Change, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
@@ -13,14 +13,14 @@ use crate::wal::segments::segment_name;
 /// Empty segments that are made for one gap.
 pub(super) const MOST: i64 = 1000;
 
-/// Findings about the segments of a log that are mended here.
+/// Findings about the segments of a log that are repaired here.
 const CODES: [Code; 4] =
     [Code::EmptyCheckpoint, Code::FirstSegmentMissing, Code::MisnamedSegment, Code::SegmentsNotSequential];
 
 /// A file where Prometheus looks for a checkpoint.
 const FILE: Code = Code::CheckpointNotADirectory;
 
-/// Whether a finding is about names and numbers that are mended here.
+/// Whether a finding is about names and numbers that are repaired here.
 pub(super) fn is_about_names(listing: &Listing, finding: &Finding) -> bool {
     let has_it = |log: &LogDirectory| Some(&log.relative) == finding.log.as_ref();
     [FILE, Code::SnapshotAhead].contains(&finding.code)
@@ -32,7 +32,7 @@ fn logs(listing: &Listing) -> impl Iterator<Item = &LogDirectory> {
     listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot)
 }
 
-/// The steps that mend these findings, or why some cannot be mended: then none is, since each of them keeps Prometheus from
+/// The steps that repair these findings, or why some cannot be repaired: then none is, since each of them keeps Prometheus from
 /// starting.
 pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
@@ -53,8 +53,7 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
             let from = log.relative_of(segment);
             let Some(finding) = names.iter().find(|finding| finding.path == from) else { continue };
             let to = format!("{}/{}", log.relative, segment_name(segment.index));
-            let how = "gets the name under which Prometheus looks for it";
-            steps.push(step(Change::Rename { from, to }, finding, how));
+            steps.push(step(Change::Rename { from, to }, finding, Resolution::SegmentRenamed));
         }
         let there: BTreeSet<i64> = log.segments.iter().map(|segment| segment.index).collect();
         for finding in numbers {
@@ -65,8 +64,8 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
             }
             steps.extend(missing.map(|number| {
                 let path = format!("{}/{}", log.relative, segment_name(number));
-                let how = "an empty segment takes the place of the missing one; its contents are not in this directory";
-                step(Change::Create { path, bytes: Vec::new() }, finding, how)
+                let change = Change::Create { path, bytes: Vec::new() };
+                step(change, finding, Resolution::EmptySegmentMade)
             }));
         }
     }
@@ -79,13 +78,13 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
         }
         let bytes = target.path_of(&finding.path).symlink_metadata().map_or(0, |metadata| metadata.len());
         let change = Change::SetAside { path: finding.path.clone(), bytes };
-        steps.push(step(change, finding, "moved out of the way"));
+        steps.push(step(change, finding, Resolution::FileMovedAway));
     }
     Ok(steps)
 }
 
-/// Empty segments up to the one up to which a chunk snapshot stands for the WAL: so it is loaded, and what is written from now on is
-/// behind it. `None` where these would be too many.
+/// Empty segments up to the one up to which a chunk snapshot covers the WAL: so it is loaded, and what is written from now on is
+/// after it. `None` where these would be too many.
 pub(super) fn up_to_snapshot(listing: &Listing, finding: &Finding) -> Option<Vec<Step>> {
     let log = listing.logs.iter().find(|log| log.relative == finding.path);
     let (index, _) = log.and_then(LogDirectory::snapshot_position)?;
@@ -95,18 +94,14 @@ pub(super) fn up_to_snapshot(listing: &Listing, finding: &Finding) -> Option<Vec
     if index - last > MOST {
         return None;
     }
-    let how = "an empty segment, so that the snapshot is not ahead of the WAL";
     let directory = wal.is_none().then(|| {
-        step(
-            Change::CreateDirectory { path: "wal".to_owned() },
-            finding,
-            "the WAL that the snapshot belongs to is gone",
-        )
+        let change = Change::CreateDirectory { path: "wal".to_owned() };
+        step(change, finding, Resolution::WalForSnapshotMade)
     });
     let directory = directory.into_iter();
     let segments = (last + 1..=index).map(|number| {
         let path = format!("wal/{}", segment_name(number));
-        step(Change::Create { path, bytes: Vec::new() }, finding, how)
+        step(Change::Create { path, bytes: Vec::new() }, finding, Resolution::EmptySegmentForSnapshot)
     });
     Some(directory.chain(segments).collect())
 }
@@ -125,9 +120,9 @@ fn empty_checkpoint(
         return Err(Refusal::TooManyMissing);
     }
     let path = format!("{}/checkpoint.{}", log.relative, segment_name(first - 1));
-    let how = "an empty checkpoint takes the place of the missing one; its labels are not in this directory";
+    let made = |change| step(change, finding, Resolution::EmptyCheckpointMade);
     let segment = Change::Create { path: format!("{path}/{}", segment_name(0)), bytes: Vec::new() };
-    Ok([step(Change::CreateDirectory { path }, finding, how), step(segment, finding, how)])
+    Ok([made(Change::CreateDirectory { path }), made(segment)])
 }
 
 /// The numbers that are missing in front of the segment that the finding is about.
@@ -139,27 +134,20 @@ fn missing(
 ) -> Option<std::ops::Range<i64>> {
     let numbers = match finding.code {
         Code::EmptyCheckpoint => 0..1,
-        // Prometheus begins behind the checkpoint, or at 0.
+        // Prometheus begins after the checkpoint, or at 0.
         Code::FirstSegmentMissing if log.kind == LogKind::Wal => {
             let number = listing.last_checkpoint().map(|(_, number)| number);
             number.map_or(0, |number| number.saturating_add(1))..*there.first()?
         }
         Code::FirstSegmentMissing => 0..*there.first()?,
         _ => {
-            let behind = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
-            there.range(..behind).next_back()?.saturating_add(1)..behind
+            let after = log.segments.iter().find(|segment| log.relative_of(segment) == finding.path)?.index;
+            there.range(..after).next_back()?.saturating_add(1)..after
         }
     };
     Some(numbers)
 }
 
-fn step(change: Change, finding: &Finding, how: &str) -> Step {
-    let mends = Mends {
-        code: finding.code.into(),
-        offset: finding.offset,
-        end: finding.end,
-        message: finding.message.clone(),
-        how: how.to_owned(),
-    };
-    Step { change, mends: vec![mends], lost: Loss::NOTHING }
+fn step(change: Change, finding: &Finding, resolution: Resolution) -> Step {
+    Step::of(change, repaired(finding, resolution))
 }

@@ -9,7 +9,7 @@ use crate::repair::Plans;
 use crate::repair::plan::{Loss, Plan};
 use crate::scan::report::Report;
 
-/// What is printed: the report, and beside its keys what is foretold.
+/// What is printed: the report, and beside its keys what is forecast.
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(flatten)]

@@ -6,9 +6,9 @@ pub mod frames;
 pub mod json;
 mod page;
 pub mod plan;
-mod refusals;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod text;
 pub mod undo;
 pub mod unfinished;
+mod words;

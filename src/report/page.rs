@@ -25,13 +25,13 @@ impl Page<'_> {
         writeln!(self.out, "{}", text.replace(GLUE, " ").trim_end())
     }
 
-    /// Words behind so many spaces, if there are any.
+    /// Words after so many spaces, if there are any.
     pub(super) fn indented(&mut self, indent: usize, text: &str) -> io::Result<()> {
         let lead = " ".repeat(indent);
         if text.trim().is_empty() { Ok(()) } else { self.paragraph(&lead, &lead, indent, text) }
     }
 
-    /// Words behind a lead (as it is, and as it is painted), broken at spaces, with later lines indented.
+    /// Words after a lead (as it is, and as it is painted), broken at spaces, with later lines indented.
     pub(super) fn paragraph(
         &mut self,
         lead: &str,
@@ -41,7 +41,7 @@ impl Page<'_> {
     ) -> io::Result<()> {
         let mut line = painted.to_owned();
         let mut column = columns(lead);
-        // No word stands on the line.
+        // No word is on the line.
         let mut bare = true;
         for word in text.split(' ').filter(|word| !word.is_empty()) {
             let mut word = word;

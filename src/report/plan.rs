@@ -11,7 +11,7 @@ use super::page::{GLUE, Page, clean, count, number, path, range, size, times};
 use super::text::{Style, state_in_words};
 use crate::forecast::report::Forecast;
 use crate::repair::Plan;
-use crate::repair::plan::{Change, FoundLabels, Loss, Mends, Method, Mode, Orphans, Step};
+use crate::repair::plan::{Change, FoundLabels, Loss, Method, Mode, Orphans, RepairedFinding, Step};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{Report, Severity, State, Verdict};
@@ -19,12 +19,12 @@ use crate::scan::report::{Report, Severity, State, Verdict};
 /// Findings of one step that are shown one by one.
 const SHOWN: usize = 6;
 
-/// Renames in a row that are all told as text.
+/// Renames in a row that are all listed as text.
 const MOST_RENAMES: usize = 5;
 /// Lost series that are named as text.
 const SERIES_SHOWN: usize = 20;
 
-/// What is told of a repair.
+/// What is reported of a repair.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     /// What is done, or would be.
@@ -130,7 +130,7 @@ pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Resu
                 .zip(left.end)
                 .map_or_else(String::new, |(from, to)| format!("  {}", range(from, to)));
             page.indented(4, &format!("{}{place}  {}", path(&left.path, 60), left.code))?;
-            page.indented(6, &clean(&left.reason))?;
+            page.indented(6, &clean(&left.refusal.to_string()))?;
         }
     }
     if !plan.steps.is_empty() {
@@ -162,18 +162,20 @@ fn is_rename(step: &Step) -> bool {
 
 /// What a repair would come to, for the report of a scan.
 pub(super) fn outlook(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
-    let places: u64 = plan.steps.iter().map(|step| step.mends.len() as u64).sum();
+    let places: u64 = plan.steps.iter().map(|step| step.repairs.len() as u64).sum();
     let accept = if plan.needs_accept_orphans() { format!("{GLUE}--accept-orphans") } else { String::new() };
     let words = match (plan.steps.is_empty(), plan.left.first()) {
         (true, None) => return Ok(()),
-        (true, Some(left)) => format!("walfix{GLUE}repair cannot repair this: {}", clean(&left.reason)),
+        (true, Some(left)) => {
+            format!("walfix{GLUE}repair cannot repair this: {}", clean(&left.refusal.to_string()))
+        }
         (false, None) => {
             format!("walfix{GLUE}repair{GLUE}--backup{accept} will repair it; lost: {}", loss(plan.lost))
         }
         (false, Some(left)) => format!(
             "walfix{GLUE}repair{GLUE}--backup{accept} repairs {}, but not all: {}",
             count(places, "place", "places"),
-            clean(&left.reason)
+            clean(&left.refusal.to_string())
         ),
     };
     page.line("")?;
@@ -192,7 +194,7 @@ fn verdict(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
         None if plan.steps.is_empty() => ("nothing to repair", green),
         None => ("CAN BE REPAIRED", AnsiColor::Yellow.on_default().bold()),
     };
-    let places: usize = plan.steps.iter().map(|step| step.mends.len()).sum();
+    let places: usize = plan.steps.iter().map(|step| step.repairs.len()).sum();
     let tally = match plan.steps.len() {
         0 => String::new(),
         steps => {
@@ -233,26 +235,27 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
         Change::SetAside { .. } => "moved into the backup".to_owned(),
     };
     page.indented(2, &format!("{}  {deed}", path(step.change.path(), 60)))?;
-    for mends in step.mends.iter().take(SHOWN) {
-        let place = mends
+    for repaired in step.repairs.iter().take(SHOWN) {
+        let place = repaired
             .offset
-            .zip(mends.end)
+            .zip(repaired.end)
             .map_or_else(String::new, |(from, to)| format!("{}  ", range(from, to)));
-        page.indented(4, &format!("{place}{}", mends.code))?;
-        page.indented(6, &words(mends))?;
+        page.indented(4, &format!("{place}{}", repaired.code))?;
+        page.indented(6, &words(repaired))?;
     }
-    let more = step.mends.len().saturating_sub(SHOWN) as u64;
+    let more = step.repairs.len().saturating_sub(SHOWN) as u64;
     if more > 0 {
         page.indented(4, &format!("and {}", count(more, "more place", "more places")))?;
     }
     page.indented(4, &format!("lost: {}", loss(step.lost)))
 }
 
-fn words(mends: &Mends) -> String {
-    let message = clean(&mends.message);
+fn words(repaired: &RepairedFinding) -> String {
+    let message = repaired.diagnosis.to_string();
+    let message = clean(&message);
     // A whole sentence, or the name of what is wrong.
     let colon = if message.ends_with('.') { "" } else { ":" };
-    format!("{message}{colon} {}", clean(&mends.how))
+    format!("{message}{colon} {}", clean(&repaired.resolution.to_string()))
 }
 
 fn loss(loss: Loss) -> String {
@@ -330,7 +333,7 @@ fn labels(page: &mut Page<'_>, labels: &FoundLabels) -> io::Result<()> {
         let from = path(&refused.path, 60);
         let what =
             if refused.series > 0 { format!(", labels of {}", of(refused.series)) } else { String::new() };
-        page.indented(2, &format!("not used: {from}{what}: {}", clean(&refused.reason)))?;
+        page.indented(2, &format!("not used: {from}{what}: {}", clean(&refused.refusal.to_string())))?;
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
-use crate::repair::plan::{Change, Content, Loss, Mends, Method, Patch, Step};
+use crate::repair::plan::{
+    Change, Content, Diagnosis, Loss, Method, Patch, Removal, RepairedFinding, Resolution, Step,
+};
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
@@ -397,12 +399,12 @@ pub(crate) fn plans() -> Plans {
                 Patch { offset: 19_934, replaces: 12_834, with: Content::FillToPageEnd(12_834) },
             ],
         },
-        mends: vec![Mends {
+        repairs: vec![RepairedFinding {
             code: Code::ChecksumMismatch.into(),
             offset: Some(19_934),
             end: Some(32_768),
-            message: "checksum mismatch".into(),
-            how: "overwritten with empty records".into(),
+            diagnosis: Diagnosis::Words("checksum mismatch".into()),
+            resolution: Resolution::Removed { removal: Removal::Overwritten, deletions: false },
         }],
         lost: Loss::new(Some(1), None),
     });
@@ -410,7 +412,7 @@ pub(crate) fn plans() -> Plans {
     prometheus.mode = Mode::Prometheus;
     prometheus.steps.push(Step {
         change: Change::SetAside { path: "wal/00000004".into(), bytes: 32_768 },
-        mends: Vec::new(),
+        repairs: Vec::new(),
         lost: Loss::default(),
     });
     Plans { salvage, prometheus }

@@ -25,7 +25,7 @@ const SHOWN: usize = 10;
 /// Fragments of a lost record that are shown one by one.
 const ORPHANS_SHOWN: usize = 3;
 
-/// Where the lines of a finding begin, behind the column of severities.
+/// Where the lines of a finding begin, after the column of severities.
 const BODY: usize = 11;
 
 /// How the text looks.
@@ -67,7 +67,7 @@ pub fn write(
     logs(&mut page, report)
 }
 
-/// `/prometheus  DAMAGED  1 place in 4 segments (5.2 MB, ...)`; what is in the brackets stands on a line of its own if
+/// `/prometheus  DAMAGED  1 place in 4 segments (5.2 MB, ...)`; what is in the brackets is on a line of its own if
 /// the first is too short for it.
 fn verdict(page: &mut Page<'_>, report: &Report, totals: Option<String>) -> io::Result<()> {
     let (word, style) = match report.verdict {
@@ -279,7 +279,7 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
         page.indented(BODY, &orphans(&finding.orphans))?;
     }
     if let Some(correction) = &finding.correction {
-        page.indented(BODY, &mend(correction))?;
+        page.indented(BODY, &correction_in_words(correction))?;
     }
     Ok(())
 }
@@ -335,7 +335,7 @@ fn orphans(orphans: &[(u64, u64)]) -> String {
     format!("also lost: {fragments} of the same record at {}{more}", shown.join(", "))
 }
 
-fn mend(correction: &Correction) -> String {
+fn correction_in_words(correction: &Correction) -> String {
     format!(
         "correction: bit{GLUE}{} of byte{GLUE}{}, flipped back, gives a record of type {} with {}; \
          1{GLUE}in{GLUE}{} other corruptions would look identical",
@@ -404,7 +404,7 @@ impl Row {
 const COLUMNS: usize = 8;
 const TITLES: [&str; COLUMNS] = ["log", "kind", "segments", "size", "records", "series", "samples", "other"];
 const TIMES: &str = "times in UTC";
-/// Columns of words; those behind them are of numbers.
+/// Columns of words; those after them are of numbers.
 const WORDS: usize = 2;
 
 fn logs(page: &mut Page<'_>, report: &Report) -> io::Result<()> {

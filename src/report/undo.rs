@@ -11,7 +11,7 @@ use crate::repair::{Restored, Undone};
 /// The identity of the JSON form.
 pub const SCHEMA: &str = "walfix.undo/1";
 
-/// What is told of an undo.
+/// What is reported of an undo.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<'a> {
     /// What the repair changed was put back.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::change::{Found, RepairError};
+use crate::change::{RepairError, UnfinishedRepair};
 use crate::fix::Event;
 use crate::io::printable;
 
@@ -12,22 +12,22 @@ fn shown(path: &Path) -> String {
 
 /// What a dry run says of a repair that was interrupted; nothing if there is none.
 #[must_use]
-pub fn found(found: &Result<Option<Found>, RepairError>) -> Option<String> {
+pub fn found(found: &Result<Option<UnfinishedRepair>, RepairError>) -> Option<String> {
     match found {
         Ok(None) => None,
         Err(error) => Some(printable(&error.to_string())),
-        Ok(Some(Found::NotBegun { .. })) => {
+        Ok(Some(UnfinishedRepair::NotStarted { .. })) => {
             Some("a repair was interrupted here before it had changed anything".to_owned())
         }
-        Ok(Some(Found::Unfinished(backup))) if !backup.is_staged() => Some(format!(
+        Ok(Some(UnfinishedRepair::Unfinished(backup))) if !backup.is_staged() => Some(format!(
             "a repair was interrupted here that an earlier version of walfix started: `walfix undo {}` rolls it back.",
             shown(backup.path())
         )),
-        Ok(Some(Found::Unfinished(backup))) => Some(format!(
+        Ok(Some(UnfinishedRepair::Unfinished(backup))) => Some(format!(
             "a repair was interrupted here. Use --backup to finish it; `walfix undo {}` rolls it back.",
             shown(backup.path())
         )),
-        Ok(Some(Found::Overtaken { backup, what })) => Some(format!(
+        Ok(Some(UnfinishedRepair::Outdated { backup, what })) => Some(format!(
             "a repair was interrupted here, and something has changed since: {}. With --backup a new one is planned; the \
              backup of the interrupted one is {}.",
             printable(what),

@@ -37,7 +37,7 @@ pub(crate) fn in_damage<S: ReadAt + ?Sized>(
     if is_other { DeletionsLost::None } else { DeletionsLost::Possible }
 }
 
-/// Of what stands behind `from` in a segment of `length` bytes.
+/// Of what is after `from` in a segment of `length` bytes.
 pub(crate) fn behind(source: &File, length: u64, from: u64, settled: &Settlements) -> DeletionsLost {
     #[derive(Default)]
     struct Found {

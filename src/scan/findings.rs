@@ -184,7 +184,7 @@ fn severity(problem: &Problem, evidence: &Evidence, last: bool) -> Severity {
     let tail = problem.at_tail && last;
     match fault {
         Fault::TrailingZeros if last => Severity::Note,
-        // No writer pads a page in the midst of a segment, but every reader passes over it, and other tools may. And a record
+        // No writer pads a page in the midst of a segment, but every reader skips it, and other tools may. And a record
         // that is too large for this one may be read by others.
         Fault::TrailingZeros | Fault::Unpack(UnpackError::TooLarge(_)) => Severity::Warning,
         Fault::ZeroedTail if problem.orphans.is_empty() => Severity::Warning,

@@ -1,9 +1,9 @@
-//! Whether Prometheus has run since the damage: a WAL that was begun anew beside a checkpoint that covers its numbers.
+//! Whether Prometheus has run since the damage: a WAL that was restarted beside a checkpoint that covers its numbers.
 //!
-//! On damage in `checkpoint.N` Prometheus removes the segments behind it and counts from 0 again (`tsdb/wlog/wlog.go`,
+//! On damage in `checkpoint.N` Prometheus removes the segments after it and counts from 0 again (`tsdb/wlog/wlog.go`,
 //! `WL.Repair`, with a segment number of the checkpoint). All numbers up to N count as covered, so that what it writes from
-//! then on is never replayed; as long as the damage is there, it is removed at each start. Refs are handed out anew, since
-//! the series behind the damage were not read.
+//! then on is never replayed; as long as the damage is there, it is removed at each start. Refs are handed out again, since
+//! the series after the damage were not read.
 
 use super::code::Code;
 use super::findings::of_path;
@@ -87,7 +87,7 @@ struct State<'a> {
 
 impl State<'_> {
     /// What the checkpoint was made of is not newer than it, and what follows it has higher numbers. What Prometheus has
-    /// begun anew is newer; or its refs mean something else; or it begins with what a repair leaves.
+    /// restarted is newer; or its refs mean something else; or it begins with what a repair leaves.
     fn is_restarted(&self, references: &References) -> bool {
         let mut written = self.covered.iter().skip_while(|covered| covered.scan.bytes == 0);
         if written.next().is_some_and(|first| first.scan.is_cut_to_nothing()) || references.reissued_below > 0
@@ -107,7 +107,7 @@ impl State<'_> {
             let newest = self.covered.iter().filter_map(|covered| covered.scan.modified()).max();
             return self.all.max_time.is_some() && newest > self.written;
         };
-        // A checkpoint has the newest samples of its segments, if they can be read. What is begun anew may begin with
+        // A checkpoint has the newest samples of its segments, if they can be read. What is restarted may begin with
         // samples that came late.
         if self.checkpoint_is_whole || !self.goes_on { to > last } else { from > last }
     }
@@ -155,7 +155,7 @@ impl State<'_> {
         }
     }
 
-    /// What stood behind the checkpoint.
+    /// What stood after the checkpoint.
     fn gone(&self) -> String {
         let next = segment_name(self.number.saturating_add(1));
         let times = match (self.before.max_time, self.all.min_time) {

@@ -153,9 +153,10 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     };
     for (task, &step) in tasks.iter().zip(&steps) {
         if let Some(scan) = &mut scans[step.log][step.segment]
-            && let (Some(state), Some(decisions)) = (scan.state, scan.decisions.take())
+            && let Some(state) = scan.state
         {
-            report.settled.add(state, scan.bytes, task.reading, decisions);
+            let (decisions, facts) = (scan.decisions.take(), std::mem::take(&mut scan.facts));
+            report.settled.add(state, scan.bytes, task.reading, decisions, facts);
         }
     }
     let of_logs: Vec<Vec<Finding>> =

@@ -12,7 +12,7 @@ use super::misplaced;
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
 use super::salvage::{Contents, Decisions, Problem, ProblemKind, Reading, Salvage, Visitor};
-use super::settled::FileState;
+use super::settled::{FileState, SegmentFacts};
 use super::walk::walk;
 use super::{Progress, ScanError};
 use crate::io::open_if_file;
@@ -43,6 +43,8 @@ pub(super) struct SegmentScan {
     pub(super) data_end: u64,
     /// How its doubts were decided, if it could not be walked.
     pub(super) decisions: Option<Decisions>,
+    /// What it is not to be read again for.
+    pub(super) facts: SegmentFacts,
     /// A record that goes from one page to the next is much older than records before it, or its refs step oddly there.
     pub(super) is_odd: bool,
 }
@@ -58,6 +60,7 @@ impl SegmentScan {
         self.tally.add(&after.tally);
         self.data_end = self.data_end.max(after.data_end);
         self.is_odd |= after.is_odd;
+        self.facts.append(after.facts);
         if let (Some(refs), Some(after)) = (&mut self.refs, after.refs) {
             refs.append(after);
         }
@@ -158,6 +161,7 @@ struct SegmentVisitor {
     refs: Option<SegmentRefs>,
     data_end: u64,
     is_odd: bool,
+    facts: SegmentFacts,
     /// In the record at hand a ref is lower than the one before.
     falls: bool,
 }
@@ -179,6 +183,7 @@ impl Visitor for SegmentVisitor {
                 || self.falls && misplaced::chain::odd_joints(record).into_iter().any(|odd| odd > 1);
         }
         self.tally.count(contents);
+        self.facts.look_at(record, contents);
         self.data_end = record.end;
         if let Some(refs) = &mut self.refs {
             refs.settle(record.data, contents.min_time, record.end);
@@ -189,6 +194,7 @@ impl Visitor for SegmentVisitor {
     }
 
     fn damage(&mut self, damage: Problem) {
+        self.facts.add_damage(&damage);
         self.problems.push(damage);
     }
 }
@@ -223,6 +229,7 @@ pub(super) fn walk_stretch(
         state: Some(FileState::of(looked_at)),
         data_end: found.data_end,
         is_odd: found.is_odd,
+        facts: found.facts,
         ..SegmentScan::default()
     };
     Ok((scan, pages))
@@ -270,6 +277,7 @@ pub(super) fn scan(
         data_end: found.data_end,
         decisions: Some(decisions),
         is_odd: found.is_odd,
+        facts: found.facts,
     }))
 }
 

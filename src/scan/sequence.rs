@@ -1,4 +1,4 @@
-//! The numbers and names of segments and checkpoints: what makes Prometheus refuse to start, or pass over what is there.
+//! The numbers and names of segments and checkpoints: what makes Prometheus refuse to start, or skip what is there.
 //!
 //! Source: Prometheus `tsdb/wlog/wlog.go` (`listSegments`, `NewSize`), `tsdb/wlog/checkpoint.go` (`LastCheckpoint`),
 //! `tsdb/head.go` (`Head.Init`).
@@ -17,7 +17,7 @@ pub(super) const MISSING: [Code; 3] =
 /// How the numbers of the WAL's segments and that of the last checkpoint, N, go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Numbers {
-    /// The replay goes on behind the checkpoint, or there is none.
+    /// The replay continues after the checkpoint, or there is none.
     Fit,
     /// It wants a segment that comes before the first one.
     FirstMissing {
@@ -25,7 +25,7 @@ pub(super) enum Numbers {
         wanted: i64,
         first: i64,
     },
-    /// Some segments have numbers up to N, and others go on from there.
+    /// Some segments have numbers up to N, and others continue from there.
     Below { number: i64, first: i64 },
     /// No segment has a number above N.
     Ahead { number: i64, first: Option<i64> },
@@ -95,13 +95,13 @@ pub(super) fn of_names(listing: &Listing, order: &ReplayOrder) -> Vec<Finding> {
     findings
 }
 
-/// The last chunk snapshot stands for more segments than there are.
+/// The last chunk snapshot is for more segments than there are.
 fn snapshot_ahead(listing: &Listing, order: &ReplayOrder) -> Option<Finding> {
     let snapshots = listing.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
     let (position, log) = snapshots
         .filter_map(|log| Some((log.snapshot_position()?, log)))
         .max_by_key(|(position, _)| *position)?;
-    // Given by its own path it stands for itself.
+    // Given by its own path it is for itself.
     if log.relative.is_empty() {
         return None;
     }

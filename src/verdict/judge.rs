@@ -125,5 +125,5 @@ fn is_needed(step: &Step, findings: &[Finding]) -> bool {
         findings.iter().filter(same).all(|finding| finding.severity == Severity::Note)
             && findings.iter().any(|finding| same(&finding))
     };
-    !step.mends.iter().all(|mends| is_fence(&mends.code) || is_note(&mends.code, mends.offset))
+    !step.repairs.iter().all(|repaired| is_fence(&repaired.code) || is_note(&repaired.code, repaired.offset))
 }

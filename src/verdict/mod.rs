@@ -18,11 +18,11 @@ use crate::tsdb::{Target, User};
 /// How to look at a directory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Threads to read with; as many as there are processors if it is left out.
+    /// Threads to read with; as many as there are processors if it is not given.
     pub threads: Option<NonZeroUsize>,
     /// Which Prometheus is to read the directory next.
     pub assumed: Assumed,
-    /// As whom it runs. If it is left out: for root the owner of the newest segment, else the user whose process this is.
+    /// As whom it runs. If it is not given: for root the owner of the newest segment, else the user whose process this is.
     pub user: Option<User>,
 }
 

@@ -1,4 +1,4 @@
-//! Which segments Prometheus reads once a plan is done, and where their bytes stand now.
+//! Which segments Prometheus reads once a plan is done, and where their bytes are now.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::change::is_at_or_below;
 use crate::change::plan::{Change, Content, Patch, Step};
 use crate::record::Selected;
-use crate::repair::head_chunks::CHUNKS_HEAD;
-use crate::repair::segment::{Mending, Take, places, take_standing_before};
+use crate::repair::chunks::CHUNKS_HEAD;
+use crate::repair::segment::{RecordSink, SegmentRules, places, read_repaired_before};
 use crate::tsdb::{Listing, LogKind, Target};
 use crate::wal::arranged::Place;
 use crate::wal::segments::{segment_index, segment_name};
@@ -18,7 +18,7 @@ use crate::wal::segments::{segment_index, segment_name};
 pub(super) struct Part {
     /// Its path then.
     pub(super) path: String,
-    /// Where its bytes stand now; `None` if the plan makes it.
+    /// Where its bytes are now; `None` if the plan makes it.
     pub(super) from: Option<String>,
     /// Its number.
     pub(super) number: i64,
@@ -37,24 +37,24 @@ struct Kept {
     is_only_cut: bool,
     /// Entries of refs up to this one, if not all do.
     refs_up_to: Option<u64>,
-    /// What stands in the place of each page, if its pages do not stand where they belong.
+    /// What is in the place of each page, if its pages are not where they belong.
     places: Option<Vec<Place>>,
 }
 
 impl Part {
-    /// How it is mended, where the directory is mended so.
-    pub(super) fn mending<'a>(&'a self, mending: Mending<'a>) -> Mending<'a> {
+    /// How it is repaired, where the directory is repaired so.
+    pub(super) fn rules<'a>(&'a self, rules: SegmentRules<'a>) -> SegmentRules<'a> {
         // No agent reads a WBL.
-        let agent = mending.agent.filter(|_| self.kind != LogKind::Wbl);
-        Mending { agent, refs_up_to: self.kept.refs_up_to, places: self.kept.places.as_deref(), ..mending }
+        let agent = rules.agent.filter(|_| self.kind != LogKind::Wbl);
+        SegmentRules { agent, refs_up_to: self.kept.refs_up_to, places: self.kept.places.as_deref(), ..rules }
     }
 
     /// Has a taker take the records that it has once the plan is done; nothing if it is made by the plan, is no file, or has
     /// gone.
-    pub(super) fn take<T: Take>(
+    pub(super) fn take<T: RecordSink>(
         &self,
         target: &Target,
-        mending: Mending<'_>,
+        rules: SegmentRules<'_>,
         new: impl Fn() -> T,
     ) -> io::Result<Option<T>> {
         let path = self.from.as_ref().map(|from| target.path_of(from));
@@ -67,26 +67,26 @@ impl Part {
         };
         let length = file.metadata()?.len();
         let end = self.kept.bytes.unwrap_or(length).min(length);
-        // What stands behind a cut says nothing of what stands before it, if that is only cut. Otherwise the plan has judged both
+        // What is after a cut says nothing of what is before it, if that is only cut. Otherwise the plan has judged both
         // together, and changes what it does not believe.
         let length = if self.kept.is_only_cut { end } else { length };
-        let mending = self.mending(mending);
-        let new = || Selecting { mending, taker: new() };
-        Ok(Some(take_standing_before(&file, length, end, mending, new).taker))
+        let rules = self.rules(rules);
+        let new = || Selecting { rules, sink: new() };
+        Ok(Some(read_repaired_before(&file, length, end, rules, new).sink))
     }
 }
 
 /// Takes of each record what stays of it.
 struct Selecting<'a, T> {
-    mending: Mending<'a>,
-    taker: T,
+    rules: SegmentRules<'a>,
+    sink: T,
 }
 
-impl<T: Take> Take for Selecting<'_, T> {
-    fn take(&mut self, record: &[u8]) {
-        match self.mending.select(record) {
-            Selected::All => self.taker.take(record),
-            Selected::Part { record, .. } => self.taker.take(&record),
+impl<T: RecordSink> RecordSink for Selecting<'_, T> {
+    fn record(&mut self, record: &[u8]) {
+        match self.rules.select(record) {
+            Selected::All => self.sink.record(record),
+            Selected::Part { record, .. } => self.sink.record(&record),
             Selected::Nothing { .. } => {}
         }
     }
@@ -208,10 +208,10 @@ fn in_order(parts: &mut Vec<Part>) {
 
 /// The names of a file, or of all that is in a directory. There may be many names and many steps.
 fn at_or_below(names: &BTreeMap<String, Option<String>>, path: &str) -> Vec<String> {
-    // Other names may stand between the directory's own and those in it, as `a-b` between `a` and `a/b`.
-    let (inside, behind) = (format!("{path}/"), format!("{path}0"));
+    // Other names may be between the directory's own and those in it, as `a-b` between `a` and `a/b`.
+    let (inside, after) = (format!("{path}/"), format!("{path}0"));
     let own = names.contains_key(path).then(|| path.to_owned());
-    own.into_iter().chain(names.range(inside..behind).map(|(name, _)| name.clone())).collect()
+    own.into_iter().chain(names.range(inside..after).map(|(name, _)| name.clone())).collect()
 }
 
 fn rename(

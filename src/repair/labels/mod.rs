@@ -1,15 +1,15 @@
 //! Labels of series whose records are lost.
 //!
 //! Samples name their series by a ref. Where the series record is lost, Prometheus drops them ("Unknown series references"),
-//! and head chunks with them. But the same record may stand elsewhere ([`sources`]), since logs are copied into
+//! and head chunks with them. But the same record may be elsewhere ([`sources`]), since logs are copied into
 //! checkpoints, and old ones are not removed at once. What is found there, and can be trusted, is written in front of all
 //! that is replayed.
 //!
-//! **What can be trusted.** Refs mean the same as long as Prometheus goes on with a log; where it begins anew, the same refs
+//! **What can be trusted.** Refs mean the same as long as Prometheus continues a log; where it restarts, the same refs
 //! mean other series. So a source counts only if it defines a ref as a record does that is replayed, and none otherwise; and
 //! wherever what is replayed has a sample of the ref and time of its last one of a series, that has the same value. If no
 //! series record is left to compare it with, such a sample proves it. It is believed up to the highest ref that is so proved,
-//! since it may be of before Prometheus began anew. Or it is the segments on which what is replayed goes on without a gap:
+//! since it may be of before Prometheus restarted. Or it is the segments on which what is replayed continues without a gap:
 //! these are believed in all.
 //!
 //! **What can be written.** At a series record whose labels are known already Prometheus throws away what it has replayed
@@ -21,7 +21,7 @@
 //! - under a higher ref: a series that was given up and came back. What the lower ref has is wiped there all the same; and
 //!   up to 3.2 the next checkpoint would drop the record of the higher ref, which is but another name then
 //!   (`tsdb/wlog/checkpoint.go`, `Checkpoint`: only records of refs in the head are kept). Not written.
-//! - under a lower ref: both would be one series, and samples of the lower ref would be passed over that are not newer than
+//! - under a lower ref: both would be one series, and samples of the lower ref would be skipped that are not newer than
 //!   the head chunks of the higher (`memSeries.mmMaxTime`). Written only if nothing is kept of the lower: all of its samples
 //!   are from before the time from which on Prometheus takes samples (`minValidTime`), in blocks.
 
@@ -39,17 +39,18 @@ use self::layout::Layout;
 use self::sources::{Pool, Source, Table, Wanted};
 use self::survivors::{Orphan, Survivors};
 use super::generations::Generations;
+use super::no_step::NoStep;
 use super::record;
-use super::salvage::rewritten;
-use super::segment::{Mending, Take};
+use super::segment::{RecordSink, SegmentRules};
+use super::segments::rewritten;
 use super::{Scanned, fence};
 use crate::change::plan::{
-    Change, FoundLabels, LabelsFound, LabelsRefused, Loss, Mends, Orphans, Plan, Series,
+    Change, Diagnosis, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal,
+    RepairedFinding, Resolution, Series,
 };
 use crate::change::segment_of_series;
 use crate::forecast::min_valid_time;
 use crate::record::Record;
-use crate::repair::refusal::Refusal;
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{LogDirectory, LogKind, list_blocks};
@@ -62,8 +63,8 @@ pub(super) struct Recovered {
 }
 
 /// Adds to `plan`, which is done but for the numbers of generations, that series get their labels back whose records are lost;
-/// and counts what stays without. A step that is added stands behind the first `before` ones. `None` if nothing was counted:
-/// nothing is to be mended, or there are too many series.
+/// and counts what stays without. A step that is added is after the first `before` ones. `None` if nothing was counted:
+/// nothing is to be repaired, or there are too many series.
 pub(super) fn recover(
     scanned: &Scanned<'_>,
     generations: Option<&Generations>,
@@ -83,7 +84,7 @@ pub(super) fn recover(
     let mixed = generations.is_none()
         && !is_put_right
         && scanned.report.findings.iter().any(Finding::is_of_reissued_refs);
-    // What the newest generation has handed out is another series wherever else it stands.
+    // What the newest generation has handed out is another series wherever else it is.
     let most =
         generations.and_then(|generations| generations.common).unwrap_or(u64::MAX).min(fence::MOST - 1);
     let is_wanted =
@@ -102,11 +103,12 @@ pub(super) fn recover(
         let series = search.series(&Wanted { refs: &wanted, most })?;
         let mut labels = search.labels;
         let refs: HashSet<u64> = series.iter().map(|series| series.series_ref).collect();
-        match write(scanned, (&layout, before), (series, &labels.found), plan)? {
+        match write(scanned, (&layout, before), (series, &labels.found), plan) {
             Ok(()) => written = refs,
-            Err(reason) => {
+            Err(no_step) => {
+                let reason = no_step.refusal()?;
                 let refuse =
-                    |LabelsFound { path, series }| LabelsRefused { path, series, reason: reason.to_string() };
+                    |LabelsFound { path, series }| LabelsRefused { path, series, refusal: reason.clone() };
                 labels.refused.extend(labels.found.drain(..).map(refuse));
             }
         }
@@ -135,7 +137,7 @@ fn survivors(scanned: &Scanned<'_>, layout: &Layout) -> io::Result<(Survivors, i
     } else {
         min_valid_time(listing, &list_blocks(target.path())?, options.assumed.version)
     };
-    Ok((Survivors::read(target, layout, scanned.mending(), min_valid_time)?, min_valid_time))
+    Ok((Survivors::read(target, layout, scanned.rules(), min_valid_time)?, min_valid_time))
 }
 
 /// What stays without labels.
@@ -171,10 +173,10 @@ impl Search<'_> {
         let (sources, unreadable) = sources::all(target, listing, self.layout)?;
         self.labels.refused = unreadable;
         let mut pool = Pool::default();
-        let mending = Mending::of(self.scanned.report);
+        let rules = SegmentRules::of(self.scanned.report);
         let tables: Vec<(&Source, Table)> = sources
             .iter()
-            .map(|source| (source, source.read(self.survivors, wanted, mending, &mut pool)))
+            .map(|source| (source, source.read(self.survivors, wanted, rules, &mut pool)))
             .filter(|(_, table)| !table.labels.is_empty())
             .collect();
         // What contradicts itself or what is replayed need not be asked about.
@@ -190,12 +192,11 @@ impl Search<'_> {
                 Ok(up_to) => {
                     let beyond = table.labels.keys().filter(|&&series_ref| series_ref > up_to).count() as u64;
                     if beyond > 0 {
-                        let reason = Refusal::NotShownAbove(up_to);
-                        self.refuse(source, beyond, &reason);
+                        self.refuse(source, beyond, Refusal::NotShownAbove { series_ref: up_to });
                     }
                     believed.push((source, table, up_to));
                 }
-                Err(reason) => self.refuse(source, table.labels.len() as u64, &reason),
+                Err(refusal) => self.refuse(source, table.labels.len() as u64, refusal),
             }
         }
         let chosen = self.choose(&believed, wanted.refs);
@@ -213,12 +214,8 @@ impl Search<'_> {
         Ok(series)
     }
 
-    fn refuse(&mut self, source: &Source, series: u64, reason: &Refusal) {
-        self.labels.refused.push(LabelsRefused {
-            path: source.path.clone(),
-            series,
-            reason: reason.to_string(),
-        });
+    fn refuse(&mut self, source: &Source, series: u64, refusal: Refusal) {
+        self.labels.refused.push(LabelsRefused { path: source.path.clone(), series, refusal });
     }
 
     /// For each ref the hash of its labels, and the first source that has them; none where sources differ.
@@ -248,7 +245,7 @@ impl Search<'_> {
             self.labels.refused.push(LabelsRefused {
                 path: paths.join(", "),
                 series: differ,
-                reason: Refusal::Disagree.to_string(),
+                refusal: Refusal::Disagree,
             });
         }
         chosen
@@ -282,8 +279,7 @@ impl Search<'_> {
             *by_source.entry(source).or_default() += 1;
         }
         for (source, series) in by_source {
-            let reason = Refusal::SameLabels;
-            self.refuse(believed[source].0, series, &reason);
+            self.refuse(believed[source].0, series, Refusal::SameLabels);
         }
         writable
     }
@@ -296,7 +292,7 @@ impl Search<'_> {
         }
         for part in &self.layout.replayed {
             let new = || Samples { asked, witnesses: vec![Witness::default(); asked.len()] };
-            let heard = part.take(self.scanned.target, self.scanned.mending(), new)?;
+            let heard = part.take(self.scanned.target, self.scanned.rules(), new)?;
             let heard = heard.map(|samples| samples.witnesses).unwrap_or_default();
             for (witness, heard) in witnesses.iter_mut().zip(heard) {
                 witness.agrees = witness.agrees.max(heard.agrees);
@@ -310,7 +306,7 @@ impl Search<'_> {
 /// What samples that are replayed say of those of a source.
 #[derive(Clone, Debug, Default)]
 struct Witness {
-    /// The highest ref of a sample that stands in both.
+    /// The highest ref of a sample that is in both.
     agrees: Option<u64>,
     /// A sample of the same ref and time has another value.
     differs: bool,
@@ -322,8 +318,8 @@ struct Samples<'a> {
     witnesses: Vec<Witness>,
 }
 
-impl Take for Samples<'_> {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Samples<'_> {
+    fn record(&mut self, record: &[u8]) {
         let Record::Samples(samples) = Record::parse(record) else { return };
         for sample in samples.entries().flatten() {
             for (asked, witness) in self.asked.iter().zip(&mut self.witnesses) {
@@ -342,7 +338,7 @@ impl Take for Samples<'_> {
 /// Up to which ref a source is believed, or why it is not.
 fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Refusal> {
     if let Some(series_ref) = table.contradicts {
-        return Err(Refusal::OtherSeries(series_ref));
+        return Err(Refusal::OtherSeries { series_ref });
     }
     if witness.differs {
         return Err(Refusal::OtherPeriod);
@@ -350,7 +346,7 @@ fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Refus
     let proved = table.highest_shared.max(witness.agrees);
     match proved {
         _ if source.is_gone_on_with => Ok(u64::MAX),
-        // It may be of before Prometheus began anew, and have those alone in common that it had read then.
+        // It may be of before Prometheus restarted, and have those alone in common that it had read then.
         Some(highest) => Ok(highest),
         None => Err(Refusal::NotProved),
     }
@@ -362,35 +358,28 @@ fn write(
     (layout, before): (&Layout, usize),
     (series, found): (Vec<Series>, &[LabelsFound]),
     plan: &mut Plan,
-) -> io::Result<Result<(), Refusal>> {
+) -> Result<(), NoStep> {
     if series.is_empty() {
-        return Ok(Ok(()));
+        return Ok(());
     }
     let &Scanned { target, listing, report, .. } = scanned;
     let first = layout.replayed.first().filter(|first| first.kind != LogKind::Wbl);
     let Some(first) = first else {
-        return Ok(Err(Refusal::NoSegmentForLabels));
+        return Err(Refusal::NoSegmentForLabels.into());
     };
     let mut places = listing.logs.iter().filter_map(LogDirectory::snapshot_position);
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
-        return Ok(Err(Refusal::SnapshotInFirst));
+        return Err(Refusal::SnapshotInFirst.into());
     }
-    let mended = Mends {
-        code: Code::UnknownRefs.into(),
-        offset: None,
-        end: None,
-        message: format!("the series records of {} series are lost", series.len()),
-        how: format!(
-            "their labels are written before everything that uses them; they are in {}",
-            found.iter().map(|found| found.path.as_str()).collect::<Vec<_>>().join(", ")
-        ),
-    };
+    let diagnosis = Diagnosis::SeriesRecordsLost { series: series.len() as u64 };
+    let sources = found.iter().map(|found| found.path.clone()).collect();
+    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::LabelsWritten { sources });
     let Some(path) = &first.from else {
         let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
-        let Some(step) = made else { return Ok(Err(Refusal::FirstIsMade)) };
+        let Some(step) = made else { return Err(Refusal::FirstIsMade.into()) };
         step.change = Change::Create { path: first.path.clone(), bytes: segment_of_series(&series)? };
-        step.mends.push(mended);
-        return Ok(Ok(()));
+        step.repairs.push(repaired);
+        return Ok(());
     };
     let of_it = |change: &Change| match change {
         Change::Patch { path: changed, .. } => changed == path,
@@ -402,15 +391,12 @@ fn write(
         && let Change::Rewrite { begins_with, .. } = &mut step.change
     {
         *begins_with = series;
-        step.mends.push(mended);
-        return Ok(Ok(()));
+        step.repairs.push(repaired);
+        return Ok(());
     }
-    let mending = first.mending(scanned.mending());
-    let mut step = match rewritten(target, path, report, mending, series)? {
-        Ok(step) => step,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    step.mends.push(mended);
+    let rules = first.rules(scanned.rules());
+    let mut step = rewritten(target, path, report, rules, series)?;
+    step.repairs.push(repaired);
     match at {
         Some(at) => {
             // What was known of the loss is known by the findings, which a renamed original has not.
@@ -421,5 +407,5 @@ fn write(
         }
         None => plan.steps.insert(before.min(plan.steps.len()), step),
     }
-    Ok(Ok(()))
+    Ok(())
 }

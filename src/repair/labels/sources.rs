@@ -1,4 +1,4 @@
-//! Where labels stand besides the logs that are replayed, and what each place has.
+//! Where labels are besides the logs that are replayed, and what each place has.
 //!
 //! In the order in which they are believed: segments that the checkpoint covers, older checkpoints, originals of segments
 //! that Prometheus was repairing, chunk snapshots, backups of earlier repairs.
@@ -13,10 +13,9 @@ use foldhash::{HashMap, HashSet};
 use super::layout::{Layout, Part};
 use super::survivors::Survivors;
 use crate::change::Backup;
-use crate::change::plan::{Change, LabelsRefused, SeriesLabels};
+use crate::change::plan::{Change, LabelsRefused, Refusal, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
-use crate::repair::refusal::Refusal;
-use crate::repair::segment::{Mending, Take, take_standing};
+use crate::repair::segment::{RecordSink, SegmentRules, read_repaired};
 use crate::scan::salvage::{Contents, Problem, Reading, Salvage, Visitor};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
 use crate::wal;
@@ -29,7 +28,7 @@ pub(super) struct Source {
     pub(super) path: String,
     files: Vec<PathBuf>,
     is_snapshot: bool,
-    /// What is replayed goes on right behind it: refs mean the same, and all of them.
+    /// What is replayed continues right after it: refs mean the same, and all of them.
     pub(super) is_gone_on_with: bool,
 }
 
@@ -82,7 +81,7 @@ pub(super) fn all(
 }
 
 /// Whether the first segment that is replayed has the next number, and none is missing among those below. Prometheus counts
-/// on as long as it goes on with a log; where it begins anew it has removed all others before (`tsdb/wlog/wlog.go`,
+/// on as long as it continues a log; where it restarts it has removed all others before (`tsdb/wlog/wlog.go`,
 /// `WL.Repair`).
 fn is_gone_on_with(layout: &Layout) -> bool {
     let first = layout.replayed.iter().find(|part| part.kind == LogKind::Wal);
@@ -115,8 +114,8 @@ fn backups(target: &Target, sources: &mut Vec<Source>, refused: &mut Vec<LabelsR
             match Backup::open(&path) {
                 Ok(backup) => Some(of_backup(&backup)?),
                 Err(error) => {
-                    let reason = Refusal::CannotRead(error.to_string()).to_string();
-                    refused.push(LabelsRefused { path: name.clone(), series: 0, reason });
+                    let refusal = Refusal::CannotRead { error: error.to_string() };
+                    refused.push(LabelsRefused { path: name.clone(), series: 0, refusal });
                     None
                 }
             }
@@ -185,7 +184,7 @@ pub(super) struct Table {
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
-    /// Refs that have lost their labels.
+    /// RefBounds that have lost their labels.
     pub(super) refs: &'a HashSet<u64>,
     /// The highest ref that may mean the same in a source: what it says of higher ones is neither believed nor held against
     /// it.
@@ -201,7 +200,7 @@ impl Source {
         &self,
         survivors: &Survivors,
         wanted: &Wanted<'_>,
-        mending: Mending<'_>,
+        rules: SegmentRules<'_>,
         pool: &mut Pool,
     ) -> Table {
         let mut table = Table::default();
@@ -216,7 +215,7 @@ impl Source {
             let page = if self.is_snapshot {
                 Salvage::new(&file, metadata.len(), Reading::Snapshot).read(new)
             } else {
-                take_standing(&file, metadata.len(), mending, new)
+                read_repaired(&file, metadata.len(), rules, new)
             };
             table.add(page.table);
             pool.extend(page.texts);
@@ -294,8 +293,8 @@ impl Visitor for Page<'_> {
 }
 
 /// Of a log.
-impl Take for Page<'_> {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for Page<'_> {
+    fn record(&mut self, record: &[u8]) {
         match Record::parse(record) {
             Record::Series(series) => {
                 for entry in series.entries().flatten() {

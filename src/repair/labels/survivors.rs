@@ -8,8 +8,8 @@ use foldhash::HashMap;
 use super::layout::Layout;
 use super::uses::{MOST, Use, Uses};
 use crate::record::{self, EntryKind, Labels, Record, RecordType, ReplayedFrom, each_use};
-use crate::repair::head_chunks::{CHUNKS_HEAD, encoding_of};
-use crate::repair::segment::{Mending, Take};
+use crate::repair::chunks::{CHUNKS_HEAD, encoding_of};
+use crate::repair::segment::{RecordSink, SegmentRules};
 use crate::tsdb::{LogKind, Target, list_head_chunks};
 
 /// What is replayed.
@@ -18,7 +18,7 @@ pub(super) struct Survivors {
     hasher: foldhash::quality::RandomState,
     /// By ref: the series that a record defines.
     pub(super) defined: HashMap<u64, Defined>,
-    /// By ref: what belongs to series that no record defines, before or behind.
+    /// By ref: what belongs to series that no record defines, before or after.
     pub(super) orphans: HashMap<u64, Orphan>,
     /// Entries of all series, known or not.
     pub(super) entries: u64,
@@ -70,20 +70,20 @@ impl Survivors {
     pub(super) fn read(
         target: &Target,
         layout: &Layout,
-        mending: Mending<'_>,
+        rules: SegmentRules<'_>,
         min_valid_time: i64,
     ) -> io::Result<Self> {
         let mut all = Self::default();
         for part in &layout.replayed {
             let new = || Chapter::new(&all, part.kind);
-            let Some(Chapter { found, .. }) = part.take(target, mending, new)? else { continue };
+            let Some(Chapter { found, .. }) = part.take(target, rules, new)? else { continue };
             all.add(part.kind, found);
             if all.too_many {
                 return Ok(all);
             }
         }
         all.add_chunks(target, layout, min_valid_time)?;
-        // What is defined behind its use is defined: to define it before as well would wipe what that has.
+        // What is defined after its use is defined: to define it before as well would wipe what that has.
         let defined = &all.defined;
         all.orphans.retain(|series_ref, _| !defined.contains_key(series_ref));
         Ok(all)
@@ -139,7 +139,7 @@ impl Survivors {
 struct Found {
     /// By ref that is defined: a hash of its labels.
     defined: HashMap<u64, u64>,
-    /// What uses refs; of those that it is the first to define, behind the record.
+    /// What uses refs; of those that it is the first to define, after the record.
     uses: Uses,
     /// Entries of any series.
     entries: u64,
@@ -150,7 +150,7 @@ struct Chapter<'a> {
     before: &'a Survivors,
     kind: LogKind,
     found: Found,
-    /// Refs of the record at hand: the first of those that follow one another, and how many.
+    /// RefBounds of the record at hand: the first of those that follow one another, and how many.
     runs: Vec<(u64, u64)>,
 }
 
@@ -191,9 +191,9 @@ impl<'a> Chapter<'a> {
     }
 }
 
-impl Take for Chapter<'_> {
+impl RecordSink for Chapter<'_> {
     /// What a replay does with it (`tsdb/head_wal.go`, `loadWAL`, `loadWBL`).
-    fn take(&mut self, record: &[u8]) {
+    fn record(&mut self, record: &[u8]) {
         let Some(kind) = RecordType::of(record).map(RecordType::kind) else { return };
         let is_replayed = match kind.replayed_from() {
             ReplayedFrom::Wal => self.kind != LogKind::Wbl,

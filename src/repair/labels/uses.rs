@@ -34,7 +34,7 @@ impl Use {
 pub(super) struct Uses {
     /// In the order in which they came first: scrapes have them in that order again and again.
     by_place: Vec<Use>,
-    /// Where each stands.
+    /// Where each is.
     places: HashMap<u64, usize>,
     /// The place that was asked for last.
     last: usize,

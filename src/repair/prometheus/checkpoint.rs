@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::super::fence::Refs;
-use super::super::plan::{Change, Content, Loss, Method, Patch, Step};
+use super::super::plan::{Change, Content, Loss, Method, Patch, Resolution, Step};
 use super::super::prefix;
-use super::super::segment::{Mending, Take, open, take_standing};
+use super::super::refs::RefBounds;
+use super::super::segment::{RecordSink, SegmentRules, open, read_repaired};
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Reader, ReplayError, read};
 use crate::forecast::report::Forecast;
@@ -21,11 +21,11 @@ pub(super) struct Cut {
     /// The checkpoint's directory.
     pub(super) path: String,
     pub(super) steps: Vec<Step>,
-    /// Series that are defined only behind the fault: their names, but for those that are too many, and their refs.
+    /// Series that are defined only after the fault: their names, but for those that are too many, and their refs.
     pub(super) lost_series: Vec<String>,
     pub(super) lost_refs: HashSet<u64>,
-    /// The highest refs that are defined in what is left of it, and in the segments behind it; and that are seen in it.
-    pub(super) refs: Refs,
+    /// The highest refs that are defined in what is left of it, and in the segments after it; and that are seen in it.
+    pub(super) refs: RefBounds,
 }
 
 /// Cuts the last checkpoint where it cannot be read, if that is so.
@@ -33,7 +33,7 @@ pub(super) fn cut(
     listing: &Listing,
     forecast: &Forecast,
     assumed: Assumed,
-    mending: Mending<'_>,
+    rules: SegmentRules<'_>,
 ) -> io::Result<Option<Cut>> {
     let (Some((at, number)), Some(start)) = (listing.last_checkpoint(), forecast.starts.first()) else {
         return Ok(None);
@@ -54,11 +54,11 @@ pub(super) fn cut(
         steps: Vec::new(),
         lost_series: Vec::new(),
         lost_refs: HashSet::new(),
-        refs: Refs::default(),
+        refs: RefBounds::default(),
     };
     let kept = cut.kept(log, reader, assumed)?;
-    let lost = cut.lost(log, &kept, mending)?;
-    cut.refs.defined = cut.refs.defined.max(defined_behind(listing, number, mending)?);
+    let lost = cut.lost(log, &kept, rules)?;
+    cut.refs.defined = cut.refs.defined.max(defined_after(listing, number, rules)?);
     for (at, segment) in log.segments.iter().enumerate().skip(part).rev() {
         let length = segment.path.metadata()?.len();
         let path = log.relative_of(segment);
@@ -69,8 +69,7 @@ pub(super) fn cut(
                 Patch { offset: end.min(length), replaces: length.saturating_sub(end), with: Content::End };
             Change::Patch { path, method: Method::InPlace, patches: vec![end_here] }
         };
-        let how = "the checkpoint ends where Prometheus stops reading it, and the WAL stays";
-        cut.steps.push(super::step(change, start, how));
+        cut.steps.push(super::step(change, start, Resolution::CheckpointTruncated));
     }
     if let Some(step) = cut.steps.last_mut() {
         step.lost = lost;
@@ -81,12 +80,12 @@ pub(super) fn cut(
     Ok(Some(cut))
 }
 
-/// What stands before the fault.
+/// What is before the fault.
 #[derive(Default)]
 struct Kept {
     records: u64,
     entries: u64,
-    /// Refs that are defined.
+    /// RefBounds that are defined.
     defined: HashSet<u64>,
 }
 
@@ -104,13 +103,13 @@ impl Cut {
         Ok(kept)
     }
 
-    /// What could be read behind it; and the names of series that are defined only there.
-    fn lost(&mut self, log: &LogDirectory, kept: &Kept, mending: Mending<'_>) -> io::Result<Loss> {
+    /// What could be read after it; and the names of series that are defined only there.
+    fn lost(&mut self, log: &LogDirectory, kept: &Kept, rules: SegmentRules<'_>) -> io::Result<Loss> {
         let (mut records, mut entries) = (0, 0);
         for segment in &log.segments {
             let (file, length) = open(&segment.path)?;
             let new = || All { cut: self, kept, records: 0, entries: 0, used: None, lost: Lost::default() };
-            let all = take_standing(&file, length, mending, new);
+            let all = read_repaired(&file, length, rules, new);
             records += all.records;
             entries += all.entries;
             let Lost { names, refs } = all.lost;
@@ -123,11 +122,11 @@ impl Cut {
     }
 }
 
-/// The highest ref that the segments behind the checkpoint define.
-fn defined_behind(listing: &Listing, number: i64, mending: Mending<'_>) -> io::Result<Option<u64>> {
+/// The highest ref that the segments after the checkpoint define.
+fn defined_after(listing: &Listing, number: i64, rules: SegmentRules<'_>) -> io::Result<Option<u64>> {
     struct Highest(Option<u64>);
-    impl Take for Highest {
-        fn take(&mut self, record: &[u8]) {
+    impl RecordSink for Highest {
+        fn record(&mut self, record: &[u8]) {
             if let Record::Series(series) = Record::parse(record) {
                 self.0 = self.0.max(series.entries().flatten().map(|entry| entry.series_ref).max());
             }
@@ -137,7 +136,7 @@ fn defined_behind(listing: &Listing, number: i64, mending: Mending<'_>) -> io::R
     for wal in listing.logs.iter().filter(|log| log.kind == LogKind::Wal) {
         for segment in wal.segments.iter().filter(|segment| segment.index > number) {
             let (file, length) = open(&segment.path)?;
-            highest = highest.max(take_standing(&file, length, mending, || Highest(None)).0);
+            highest = highest.max(read_repaired(&file, length, rules, || Highest(None)).0);
         }
     }
     Ok(highest)
@@ -161,8 +160,8 @@ struct Lost {
     refs: HashSet<u64>,
 }
 
-impl Take for All<'_> {
-    fn take(&mut self, record: &[u8]) {
+impl RecordSink for All<'_> {
+    fn record(&mut self, record: &[u8]) {
         self.records += 1;
         each_use(record, |one| {
             self.entries += 1;

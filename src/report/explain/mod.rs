@@ -198,7 +198,7 @@ fn of_group(group: Group) -> impl Iterator<Item = &'static Code> {
     Code::ALL.iter().filter(move |code| table::entry(**code).group == group)
 }
 
-/// What stands before the codes in the document.
+/// What is before the codes in the document.
 const INTRODUCTION: [&str; 8] = [
     "Every code that `walfix scan` reports. `walfix explain CODE` prints the same text. The codes are stable: scripts may rely on \
      them; new ones may come, none is renamed.",

@@ -1,0 +1,5 @@
+//! The sentences of values: what is wrong, how it is repaired, and why it is not.
+
+mod diagnoses;
+mod refusals;
+mod resolutions;
