@@ -12,7 +12,7 @@ use crate::change::plan::{Change, PageRun};
 use crate::change::{NewBytes, write_series};
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected};
-use crate::scan::salvage::{Contents, AgreedCorrection, Problem, ProblemKind, Visitor};
+use crate::scan::salvage::{AgreedCorrection, Contents, Problem, ProblemKind, Visitor};
 use crate::scan::settled::Settlements;
 use crate::tsdb::Version;
 use crate::wal::arranged::Place;

@@ -15,7 +15,7 @@ use crate::forecast::replay::Reader;
 use crate::repair::partial::{self, Substitute, partial};
 use crate::repair::refs::RefBounds;
 use crate::scan::context::Surroundings;
-use crate::scan::salvage::{Contents, AgreedCorrection, Problem, ProblemKind, Visitor};
+use crate::scan::salvage::{AgreedCorrection, Contents, Problem, ProblemKind, Visitor};
 use crate::tsdb::Version;
 use crate::wal::compress::{UnpackError, Unpacker};
 use crate::wal::layout::{page_end, page_start};
