@@ -13,6 +13,7 @@ use super::refs::RefBounds;
 use super::segment::{RecordSink, SegmentRules, open, read_repaired};
 use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
 use crate::record::{self, SampleEntry, SnapshotRecord, encode_samples, encode_series};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
@@ -117,7 +118,7 @@ fn is_set_aside(steps: &[Step], path: &str) -> bool {
 /// changes nothing of what is there.
 pub(super) fn step(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     (refs, steps): (RefBounds, &[Step]),
     path: Option<String>,
     rules: SegmentRules<'_>,
