@@ -37,13 +37,13 @@ pub(crate) struct HeadChunkFacts {
 
 /// The highest ref that a series record defines.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Defined {
+pub(super) enum HighestDefined {
     NotKnown,
     None,
     UpTo(u64),
 }
 
-impl Defined {
+impl HighestDefined {
     fn is_below(self, series_ref: u64) -> bool {
         match self {
             Self::NotKnown => false,
@@ -55,7 +55,7 @@ impl Defined {
 
 /// What is in the files.
 #[derive(Default)]
-pub(super) struct HeadChunks {
+pub(super) struct ScannedHeadChunks {
     listed: HeadChunkFiles,
     /// What is older than this in order is in blocks, and no start loads it.
     in_blocks: i64,
@@ -66,7 +66,7 @@ pub(super) struct HeadChunks {
 
 /// What one file has.
 #[derive(Default)]
-struct Seen {
+struct ChunksSeen {
     chunks: Vec<Short>,
     damage: Vec<(u64, u64, HeadChunkError)>,
     /// Where its last complete chunk ends.
@@ -101,7 +101,7 @@ impl From<HeadChunk> for Short {
     }
 }
 
-impl HeadChunks {
+impl ScannedHeadChunks {
     /// Of a data directory; nothing of others.
     pub(super) fn read(
         target: &Target,
@@ -116,7 +116,7 @@ impl HeadChunks {
         let data = target.path();
         let Ok(listed) = listed(&data.join(CHUNKS_HEAD)) else { return nothing };
         let mut heads = Self { in_blocks: in_blocks(data), listed, ..Self::default() };
-        let seen: Vec<Seen> = heads.listed.files.par_iter().map(see).collect();
+        let seen: Vec<ChunksSeen> = heads.listed.files.par_iter().map(see).collect();
         let wal = order.wal.map(|at| &listing.logs[at].segments);
         let is_whole = order.checkpoint.is_none()
             && wal.is_some_and(|wal| wal.first().is_some_and(|first| first.index == 0));
@@ -214,7 +214,12 @@ impl HeadChunks {
     }
 
     /// Chunks that cannot be read, or follow each other in the wrong order.
-    fn of_bytes(&mut self, seen: &[Seen], out_of_sequence: &[(usize, Short)], is_written: &dyn Fn() -> bool) {
+    fn of_bytes(
+        &mut self,
+        seen: &[ChunksSeen],
+        out_of_sequence: &[(usize, Short)],
+        is_written: &dyn Fn() -> bool,
+    ) {
         let last = seen.len().saturating_sub(1);
         for (at, (file, seen)) in self.listed.files.iter().zip(seen).enumerate() {
             if file.header_error().is_some() {
@@ -264,7 +269,7 @@ impl HeadChunks {
     pub(super) fn findings(
         self,
         others: &HashMap<u64, i64>,
-        defined: Defined,
+        defined: HighestDefined,
     ) -> (Vec<Finding>, HeadChunkFacts) {
         let files = &self.listed.files;
         let each = || files.iter().flat_map(|file| see(file).chunks).filter(|chunk| self.loads(chunk));
@@ -374,8 +379,8 @@ fn words(times: Option<Times>) -> String {
     times.map_or_else(String::new, |(from, to)| span(from, to))
 }
 
-fn see(file: &HeadChunkFile) -> Seen {
-    let mut seen = Seen::default();
+fn see(file: &HeadChunkFile) -> ChunksSeen {
+    let mut seen = ChunksSeen::default();
     let Ok(mut chunks) = file.chunks() else { return seen };
     loop {
         let from = chunks.at();

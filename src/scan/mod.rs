@@ -31,7 +31,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::heads::{Defined, HeadChunkFacts, HeadChunks};
+use self::heads::{HeadChunkFacts, HighestDefined, ScannedHeadChunks};
 use self::misplaced::Arrangement;
 use self::references::{References, SegmentRefs};
 use self::report::{Dialect, Finding, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict};
@@ -143,7 +143,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<S
     let mut references = References::default();
     // Label sets are only asked for where segments have numbers that the checkpoint covers.
     let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
-    let heads = HeadChunks::read(target, listing, &order, &|| live::is_written(target));
+    let heads = ScannedHeadChunks::read(target, listing, &order, &|| live::is_written(target));
     let mut scans: Vec<Vec<Option<SegmentScan>>> =
         listing.logs.iter().map(|log| log.segments.iter().map(|_| None).collect()).collect();
     let tasks: Vec<Task<'_>> = steps
@@ -226,9 +226,9 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<S
         report.logs.push(log);
     }
     let defined = match report.refs.defined {
-        _ if !references.are_all_known() => Defined::NotKnown,
-        None => Defined::None,
-        Some(highest) => Defined::UpTo(highest),
+        _ if !references.are_all_known() => HighestDefined::NotKnown,
+        None => HighestDefined::None,
+        Some(highest) => HighestDefined::UpTo(highest),
     };
     let (of_heads, facts) = heads.findings(&references.of_other_chunks, defined);
     report.findings.extend(of_heads);

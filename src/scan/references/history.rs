@@ -11,7 +11,7 @@ use crate::record::{self, EntryKind, RecordType, each_use};
 use crate::scan::parallel::in_order;
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use crate::scan::segment::SegmentScan;
-use crate::scan::settled::{FileState, Settlements};
+use crate::scan::settled::{FileStamp, Settlements};
 use crate::tsdb::replay_order::{ReplaySegment, Role};
 use crate::tsdb::{Listing, LogDirectory, Target};
 use crate::wal::segments::SegmentFile;
@@ -45,7 +45,7 @@ pub(in crate::scan) fn troubles(
     }
     let mut suspects = Suspects::of(references);
     if let Some(last) = replayed.iter().rfind(|step| step.role == Role::Wal) {
-        let known: Vec<FileState> = scans[last.log].iter().flatten().filter_map(|scan| scan.state).collect();
+        let known: Vec<FileStamp> = scans[last.log].iter().flatten().filter_map(|scan| scan.state).collect();
         suspects.look_for_new_definitions(&listing.logs[last.log], file(last).index, &now, &known);
     }
 
@@ -118,12 +118,12 @@ impl Suspects {
         wal: &LogDirectory,
         last: i64,
         now: &Listing,
-        known: &[FileState],
+        known: &[FileStamp],
     ) {
         let Some(now) = now.logs.iter().find(|log| log.relative == wal.relative) else { return };
         for segment in now.segments.iter().filter(|segment| segment.index >= last) {
             let Ok(Some((file, bytes))) = open_if_file(&segment.path) else { continue };
-            if file.metadata().is_ok_and(|metadata| known.contains(&FileState::of(&metadata))) {
+            if file.metadata().is_ok_and(|metadata| known.contains(&FileStamp::of(&metadata))) {
                 continue;
             }
             let RefsDefined(defined) = salvage(&file, bytes, Reading::Prometheus);
