@@ -137,7 +137,7 @@ impl Repair {
                 if let Some(full) = &repaired.full {
                     eprintln!(
                         "walfix: free some space before Prometheus is started: {}",
-                        printable(&full.message)
+                        printable(&full.message())
                     );
                 }
                 let done = Done {

@@ -83,7 +83,7 @@ fn repaired(finding: &Finding, resolution: Resolution) -> RepairedFinding {
         code: finding.code.into(),
         offset: finding.offset,
         end: finding.end,
-        diagnosis: Diagnosis::Words(finding.message.clone()),
+        diagnosis: Diagnosis::Words(finding.message()),
         resolution,
     }
 }

@@ -42,7 +42,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
     let who = if forecast.agent { "Prometheus (agent)" } else { "Prometheus" };
     let prevented = verdict::prevents_a_start(report);
     if let Some(finding) = prevented {
-        let words = format!("{who} {} does not start here: {}", forecast.version, clean(&finding.message));
+        let words = format!("{who} {} does not start here: {}", forecast.version, clean(&finding.message()));
         page.indented(2, &words)?;
     }
     if let [start] = &*forecast.starts

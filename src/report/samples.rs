@@ -69,7 +69,7 @@ pub(crate) fn finding(code: Code, severity: Severity, path: &str) -> Finding {
         segment: path.rsplit_once('/').and_then(|(_, name)| name.parse().ok()),
         offset: None,
         end: None,
-        message: String::new(),
+        detail: "".into(),
         cause: None,
         places: 1,
         lost: Lost::default(),
@@ -103,7 +103,7 @@ pub(crate) fn one_damage() -> Report {
     let damage = Finding {
         offset: Some(19_934),
         end: Some(32_768),
-        message: "the data do not have the checksum that their header says".into(),
+        detail: "the data do not have the checksum that their header says".into(),
         cause: Some(Cause::OneFlippedBit),
         lost: Lost { records: Some(1), entries: Some(778) },
         orphans: vec![(32_768, 40_000)],
@@ -126,13 +126,13 @@ pub(crate) fn many() -> Report {
     let mut findings = Vec::new();
     for index in 3..=17 {
         findings.push(Finding {
-            message: "no series record defines this ref".into(),
+            detail: "no series record defines this ref".into(),
             ..finding(Code::UnknownRefs, Severity::Warning, &format!("wal/{index:08}"))
         });
         findings.push(Finding {
             offset: Some(32_768),
             end: Some(98_304),
-            message: "pages of zeros with something behind them".into(),
+            detail: "pages of zeros with something behind them".into(),
             cause: Some(Cause::NeverWritten),
             places: 2,
             ..finding(Code::ZeroedPages, Severity::Damage, &format!("wal/{index:08}"))
@@ -157,7 +157,7 @@ pub(crate) fn huge() -> Report {
         offset: Some(u64::MAX - 1),
         end: Some(u64::MAX),
         segment: Some(i64::MAX),
-        message: "x".repeat(250),
+        detail: "x".repeat(250).into(),
         cause: Some(Cause::WrittenWrong),
         places: u64::MAX,
         lost: Lost { records: Some(u64::MAX), entries: None },
@@ -182,7 +182,7 @@ pub(crate) fn strange_path() -> Report {
         log: Some(String::new()),
         offset: Some(0),
         end: Some(5),
-        message: "the file ends within a fragment".into(),
+        detail: "the file ends within a fragment".into(),
         cause: Some(Cause::TornByCrash),
         lost: Lost { records: Some(1), entries: None },
         ..finding(Code::TornRecord, Severity::Note, "00000000")
@@ -364,7 +364,7 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
                 segment: number(rng).map(u64::cast_signed),
                 offset: number(rng),
                 end: number(rng),
-                message: text(rng, 300),
+                detail: text(rng, 300).into(),
                 cause: causes.get(rng.usize(..12)).copied(),
                 places: number(rng).unwrap_or(1).max(1),
                 lost: Lost { records: number(rng), entries: number(rng) },

@@ -268,7 +268,7 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
     }
     page.paragraph(&lead, &painted, BODY, &head)?;
 
-    page.indented(BODY, &clean(&finding.message))?;
+    page.indented(BODY, &clean(&finding.message()))?;
     if let Some(cause) = finding.cause {
         page.indented(BODY, &format!("likely cause: {}", in_words(cause)))?;
     }

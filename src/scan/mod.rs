@@ -7,6 +7,7 @@ mod cause;
 pub use crate::code;
 mod context;
 pub mod deletions;
+pub mod detail;
 pub(crate) mod findings;
 pub mod frames;
 mod generations;

@@ -476,7 +476,7 @@ impl References {
         let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
         let message = "too many refs, too far apart, to say of each whether its series is defined";
         self.have_overflowed().then(|| {
-            of_path(Some(log), log.relative.clone(), Code::RefsNotJudged, Severity::Note, message.into())
+            of_path(Some(log), log.relative.clone(), Code::RefsNotJudged, Severity::Note, message)
         })
     }
 

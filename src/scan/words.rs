@@ -20,7 +20,7 @@ pub(crate) fn time(ms: i64) -> String {
 }
 
 /// `2026-11-21 19:24:15 to 19:30:31 UTC`.
-pub(super) fn span(from: i64, to: i64) -> String {
+pub(crate) fn span(from: i64, to: i64) -> String {
     match (day_and_time(from), day_and_time(to)) {
         (Some((day, first)), Some((other, last))) if day == other && first == last => {
             format!("{day} {first} UTC")

@@ -83,7 +83,7 @@ impl<'a> CheckpointAndWal<'a> {
         let numbering = self.numbering(finding).ok_or(reason)?;
         Ok(NumberingFound {
             code: finding.code,
-            diagnosis: Diagnosis::Words(finding.message.clone()),
+            diagnosis: Diagnosis::Words(finding.message()),
             numbering,
         })
     }
