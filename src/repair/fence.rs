@@ -11,7 +11,7 @@ use super::chunks::CHUNKS_HEAD;
 use super::misplaced;
 use super::refs::RefBounds;
 use super::segment::{RecordSink, SegmentRules, open, read_repaired};
-use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, RepairedFinding, Resolution, Step};
 use crate::record::{self, SampleEntry, SnapshotRecord, encode_samples, encode_series};
 use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
@@ -132,8 +132,8 @@ pub(super) fn step(
     let in_logs = || logs.filter_map(|log| log.max_time).max();
     let newest = misplaced::newest(report, steps).or_else(in_logs).max(brought.newest).or(newest_chunk);
     let change = Change::Create { path, bytes: segment(series_ref, newest.unwrap_or(0))? };
-    let diagnosis = Diagnosis::RefsAboveSeries { highest: series_ref - 1 };
-    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::RefsFenced);
+    let defect = Defect::RefsAboveSeries { highest: series_ref - 1 };
+    let repaired = RepairedFinding::new(Code::UnknownRefs, defect, Resolution::RefsFenced);
     Ok(Some(Step::of(change, repaired)))
 }
 

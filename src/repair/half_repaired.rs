@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::segment::{SalvagedSegment, SegmentChange, SegmentRules, needs_repair};
 use crate::change::input::checksum_of_bytes;
-use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Loss, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{Dialect, Report, Segment};
@@ -122,7 +122,7 @@ fn renamed_back(
 
 fn step(change: Change, resolution: Resolution) -> Step {
     let code = Code::InterruptedRepair;
-    Step::of(change, RepairedFinding::new(code, Diagnosis::RepairInterrupted, resolution))
+    Step::of(change, RepairedFinding::new(code, Defect::RepairInterrupted, resolution))
 }
 
 /// What tells the records of a segment apart: the compression may have changed.

@@ -8,7 +8,7 @@ use super::no_step::NoStep;
 use super::refs::RefBounds;
 use super::segment::{SalvagedSegment, SegmentRules, needs_repair, places};
 use super::{Refusal, repaired};
-use crate::change::plan::{Change, Diagnosis, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::misplaced::{Arrangement, PagePut};
@@ -71,8 +71,8 @@ pub(super) fn step(
         })
         .collect();
     if repairs.is_empty() {
-        let (diagnosis, resolution) = (Diagnosis::PagesElsewhere, Resolution::PagesMovedBack);
-        repairs.push(RepairedFinding::new(Code::MisplacedPages, diagnosis, resolution));
+        let (defect, resolution) = (Defect::PagesElsewhere, Resolution::PagesMovedBack);
+        repairs.push(RepairedFinding::new(Code::MisplacedPages, defect, resolution));
     }
     let (bytes, _) = rules.bytes(&file, length);
     let refs = salvaged.corrected_refs(&bytes)?;

@@ -16,7 +16,7 @@ use super::refs::RefBounds;
 use super::segment::SegmentRules;
 use super::{Options, Refusal, Scanned, labels, unrepaired};
 use crate::change::plan::{
-    Change, Content, Diagnosis, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
+    Change, Content, Defect, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
     UnrepairedFinding,
 };
 use crate::forecast::Assumed;
@@ -144,7 +144,7 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
 }
 
 pub(super) fn step(change: Change, start: &Start, resolution: Resolution) -> Step {
-    let diagnosis = Diagnosis::PrometheusRepairs { error: start.error.clone().unwrap_or_default() };
-    let repaired = RepairedFinding::new(Code::PrometheusRepair, diagnosis, resolution);
+    let defect = Defect::PrometheusRepairs { error: start.error.clone().unwrap_or_default() };
+    let repaired = RepairedFinding::new(Code::PrometheusRepair, defect, resolution);
     Step { lost: Loss::default(), ..Step::of(change, repaired) }
 }

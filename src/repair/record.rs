@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::change::plan::{Change, Diagnosis, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Plan, RepairedFinding, Resolution, Step};
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, LogKind, Report, Severity};
 use crate::tsdb::Target;
@@ -23,8 +23,8 @@ pub(super) fn step(target: &Target, report: &Report, plan: &Plan, counted: bool)
     }
     let change =
         Change::Create { path: losses::next_name(target.path())?, bytes: serde_json::to_vec(&lost)? };
-    let (code, diagnosis) = (Code::UnknownRefs, Diagnosis::LabelsNotFound);
-    Ok(Some(Step::of(change, RepairedFinding::new(code, diagnosis, Resolution::LossRecorded))))
+    let (code, defect) = (Code::UnknownRefs, Defect::LabelsNotFound);
+    Ok(Some(Step::of(change, RepairedFinding::new(code, defect, Resolution::LossRecorded))))
 }
 
 /// What stays without labels; without counts where these are not known.

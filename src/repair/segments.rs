@@ -12,7 +12,7 @@ use super::refs::RefBounds;
 use super::segment::{DroppedEntries, SalvagedSegment, SegmentChange, SegmentRules};
 use super::{Refusal, is_about_bytes, is_to_be_repaired, misplaced, repaired, unrepaired};
 use crate::change::plan::{
-    Change, Content, Diagnosis, Loss, Method, Plan, Removal, RepairedFinding, Resolution, Series, Step,
+    Change, Content, Defect, Loss, Method, Plan, Removal, RepairedFinding, Resolution, Series, Step,
 };
 use crate::scan::code::Code;
 use crate::scan::deletions::{self, DeletionsLost};
@@ -145,14 +145,14 @@ fn segment_step(
     let repaired = |finding: &&Finding| repaired(finding, resolution(&file, &salvaged, &change, finding));
     let mut repairs: Vec<RepairedFinding> = findings.iter().map(repaired).collect();
     repairs.extend(salvaged.refused().map(|(range, error)| {
-        let diagnosis = Diagnosis::RefusedByAgent { error: error.to_owned() };
+        let defect = Defect::RefusedByAgent { error: error.to_owned() };
         let resolution = Resolution::Removed { removal: Removal::Overwritten, deletions: false };
-        let repaired = RepairedFinding::new(Code::AgentRefuses, diagnosis, resolution);
+        let repaired = RepairedFinding::new(Code::AgentRefuses, defect, resolution);
         RepairedFinding { offset: Some(range.start), end: Some(range.end), ..repaired }
     }));
     if let (entries @ 1.., Some(above)) = (dropped.entries, rules.refs_up_to) {
-        let diagnosis = Diagnosis::ReissuedRefs { entries, above };
-        repairs.push(RepairedFinding::new(Code::ReissuedRefs, diagnosis, Resolution::EntriesDropped));
+        let defect = Defect::ReissuedRefs { entries, above };
+        repairs.push(RepairedFinding::new(Code::ReissuedRefs, defect, Resolution::EntriesDropped));
     }
     let lost = salvaged.lost_to_agent().and(dropped.lost());
     let has_deletions = rules.agent.is_none() && !path.starts_with("wbl/");

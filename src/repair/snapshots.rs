@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::generations::Generations;
 use super::{Refusal, repaired};
 use crate::change::plan::{
-    Change, Diagnosis, Loss, Plan, RepairedFinding, Resolution, Step, UnrepairedFinding,
+    Change, Defect, Loss, Plan, RepairedFinding, Resolution, Step, UnrepairedFinding,
 };
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
@@ -38,10 +38,10 @@ pub(super) fn steps(
     let (hidden, only) =
         hides.map_or((0, 0), |start| (start.hidden_by_snapshot.samples, start.only_in_snapshot.samples));
     if takes_chunks || hidden > only {
-        let diagnosis = if hidden > 0 {
-            Diagnosis::SnapshotHidesSamples { samples: hidden }
+        let defect = if hidden > 0 {
+            Defect::SnapshotHidesSamples { samples: hidden }
         } else {
-            Diagnosis::SnapshotDoesNotFit
+            Defect::SnapshotDoesNotFit
         };
         for log in snapshots() {
             for findings in findings.values_mut() {
@@ -49,7 +49,7 @@ pub(super) fn steps(
             }
             let (code, resolution) = (Code::SnapshotHidesSamples, Resolution::SnapshotSetAside);
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            plan.steps.push(Step::of(change, RepairedFinding::new(code, diagnosis.clone(), resolution)));
+            plan.steps.push(Step::of(change, RepairedFinding::new(code, defect.clone(), resolution)));
         }
         return None;
     }

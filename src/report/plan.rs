@@ -251,7 +251,7 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
 }
 
 fn words(repaired: &RepairedFinding) -> String {
-    let message = repaired.diagnosis.to_string();
+    let message = repaired.defect.to_string();
     let message = clean(&message);
     // A whole sentence, or the name of what is wrong.
     let colon = if message.ends_with('.') { "" } else { ":" };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::repair::plan::{
-    Change, Content, Diagnosis, Loss, Method, Patch, Removal, RepairedFinding, Resolution, Step,
+    Change, Content, Defect, Loss, Method, Patch, Removal, RepairedFinding, Resolution, Step,
 };
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::code::Code;
@@ -403,7 +403,7 @@ pub(crate) fn plans() -> Plans {
             code: Code::ChecksumMismatch.into(),
             offset: Some(19_934),
             end: Some(32_768),
-            diagnosis: Diagnosis::Words("checksum mismatch".into()),
+            defect: Defect::Words("checksum mismatch".into()),
             resolution: Resolution::Removed { removal: Removal::Overwritten, deletions: false },
         }],
         lost: Loss::new(Some(1), None),

@@ -39,6 +39,7 @@ pub struct Diagnosis {
 
 /// Why a directory cannot be looked at.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DiagnosisError {
     /// It cannot be read.
     #[error(transparent)]

@@ -10,6 +10,7 @@ use crate::wal::fill::{fill, fill_to_page_end};
 /// What is done to files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Change {
     /// Some bytes of a file become others.
     Patch {
@@ -153,6 +154,7 @@ pub struct Staged {
 /// Pages of 32 KiB that follow one another in a segment that is rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PageRun {
     /// Its own.
     Own {
@@ -201,6 +203,7 @@ impl Patch {
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Content {
     /// Nothing: the file ends here.
     End,

@@ -5,7 +5,7 @@
 
 mod change;
 mod code;
-mod diagnosis;
+mod defect;
 mod finding;
 pub(crate) mod hex;
 mod input;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::change::{Change, Content, Method, PageRun, Patch, Staged};
 pub use self::code::PlanCode;
-pub use self::diagnosis::{Diagnosis, LaterRun};
+pub use self::defect::{Defect, LaterRun};
 pub use self::finding::{RepairedFinding, UnrepairedFinding};
 pub use self::input::Input;
 pub use self::labels::{FoundLabels, LabelsFound, LabelsRefused, Orphans};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 
 use super::fault::modified;
-use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, RepairedFinding, Resolution, Step};
 use crate::repair::refs::RefBounds;
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
@@ -18,9 +18,9 @@ const OF_NUMBERS: [Code; 2] = [Code::SegmentsNotSequential, Code::MisnamedSegmen
 #[derive(Debug)]
 pub(in crate::repair) struct Generations {
     pub(super) code: Code,
-    pub(super) diagnosis: Diagnosis,
+    pub(super) defect: Defect,
     /// How the numbers go together.
-    pub(super) numbers: Diagnosis,
+    pub(super) numbers: Defect,
     /// The directory of the last checkpoint.
     pub(super) checkpoint: String,
     /// That of the WAL.
@@ -183,6 +183,6 @@ impl Generations {
 
     /// The finding, repaired so.
     pub(in crate::repair) fn repaired(&self, resolution: Resolution) -> RepairedFinding {
-        RepairedFinding::new(self.code, self.diagnosis.clone(), resolution)
+        RepairedFinding::new(self.code, self.defect.clone(), resolution)
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use super::definitions::{Definitions, are_mixed, newest};
 use super::fault::{CheckpointFault, restart_time};
 use super::restarted::{Generations, Numbering};
-use crate::change::plan::{Diagnosis, LaterRun};
+use crate::change::plan::{Defect, LaterRun};
 use crate::repair::no_step::NoStep;
 use crate::repair::refs::RefBounds;
 use crate::repair::segment::SegmentRules;
@@ -20,7 +20,7 @@ use crate::wal::segments::segment_name;
 /// A finding, and what is done about it.
 pub(super) struct NumberingFound {
     code: Code,
-    diagnosis: Diagnosis,
+    defect: Defect,
     numbering: Numbering,
 }
 
@@ -83,7 +83,7 @@ impl<'a> CheckpointAndWal<'a> {
         let numbering = self.numbering(finding).ok_or(reason)?;
         Ok(NumberingFound {
             code: finding.code,
-            diagnosis: Diagnosis::Words(finding.message()),
+            defect: Defect::Words(finding.message()),
             numbering,
         })
     }
@@ -102,12 +102,12 @@ impl<'a> CheckpointAndWal<'a> {
         } else {
             LaterRun::ReissuedRefs(again as u64)
         };
-        let diagnosis =
-            Diagnosis::RunWithoutCheckpoint { checkpoint: self.checkpoint.relative.clone(), sign };
+        let defect =
+            Defect::RunWithoutCheckpoint { checkpoint: self.checkpoint.relative.clone(), sign };
         let next = format!("{}/{}", self.wal.relative, segment_name(last.index.checked_add(1)?));
         Some(NumberingFound {
             code: Code::RestartedGeneration,
-            diagnosis,
+            defect,
             numbering: Numbering::Keep { next },
         })
     }
@@ -150,7 +150,7 @@ impl<'a> CheckpointAndWal<'a> {
     /// What is done about it; or why it is not repaired.
     pub(super) fn generations(
         mut self,
-        NumberingFound { code, diagnosis, numbering }: NumberingFound,
+        NumberingFound { code, defect, numbering }: NumberingFound,
         newest: usize,
         report: &Report,
     ) -> Result<Generations, NoStep> {
@@ -168,8 +168,8 @@ impl<'a> CheckpointAndWal<'a> {
         };
         let mut generations = Generations {
             code,
-            diagnosis,
-            numbers: Diagnosis::NumbersCovered {
+            defect,
+            numbers: Defect::NumbersCovered {
                 checkpoint: checkpoint.relative.clone(),
                 number: self.number,
             },

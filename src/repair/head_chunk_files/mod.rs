@@ -16,7 +16,7 @@ use self::planned::{HeadChunkSteps, aside, path_of};
 use self::walk::Walk;
 use super::chunks::CHUNKS_HEAD;
 use super::{Refusal, Scanned, repaired, unrepaired};
-use crate::change::plan::{Change, Diagnosis, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Plan, RepairedFinding, Resolution, Step};
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, Severity};
@@ -156,7 +156,7 @@ fn all_that_hide(
     }
     let repaired = RepairedFinding::new(
         Code::HeadChunksHideSamples,
-        Diagnosis::HeadChunksHideSamples { samples: hidden },
+        Defect::HeadChunksHideSamples { samples: hidden },
         Resolution::AllHeadChunksSetAside,
     );
     let listed = list_head_chunks(&scanned.target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;

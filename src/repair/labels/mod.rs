@@ -45,7 +45,7 @@ use super::segment::{RecordSink, SegmentRules};
 use super::segments::rewritten;
 use super::{Scanned, fence};
 use crate::change::plan::{
-    Change, Diagnosis, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal,
+    Change, Defect, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal,
     RepairedFinding, Resolution, Series,
 };
 use crate::change::segment_of_series;
@@ -371,9 +371,9 @@ fn write(
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
         return Err(Refusal::SnapshotInFirst.into());
     }
-    let diagnosis = Diagnosis::SeriesRecordsLost { series: series.len() as u64 };
+    let defect = Defect::SeriesRecordsLost { series: series.len() as u64 };
     let sources = found.iter().map(|found| found.path.clone()).collect();
-    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::LabelsWritten { sources });
+    let repaired = RepairedFinding::new(Code::UnknownRefs, defect, Resolution::LabelsWritten { sources });
     let Some(path) = &first.from else {
         let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
         let Some(step) = made else { return Err(Refusal::FirstIsMade.into()) };

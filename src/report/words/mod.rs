@@ -1,6 +1,6 @@
 //! The sentences of values: what is wrong, how it is repaired, and why it is not.
 
 mod details;
-mod diagnoses;
+mod defects;
 mod refusals;
 mod resolutions;
