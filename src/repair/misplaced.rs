@@ -8,7 +8,7 @@ use super::no_step::NoStep;
 use super::refs::RefBounds;
 use super::segment::{SalvagedSegment, SegmentRules, needs_repair, places};
 use super::{Refusal, repaired};
-use crate::change::plan::{Change, Defect, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Loss, PageRun, Plan, PlanStep, RepairedFinding, Resolution};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::misplaced::{Arrangement, PagePut};
@@ -26,8 +26,9 @@ pub(super) fn step(
     path: &str,
     rules: SegmentRules<'_>,
     findings: &[&Finding],
-    (puts, arrangement): (&[PagePut], &Arrangement),
-) -> Result<(Option<Step>, RefBounds), NoStep> {
+    puts: &[PagePut],
+    arrangement: &Arrangement,
+) -> Result<(Option<PlanStep>, RefBounds), NoStep> {
     let full = target.path_of(path);
     if full.is_symlink() {
         return Err(Refusal::LinkToSegment.into());
@@ -76,7 +77,7 @@ pub(super) fn step(
     }
     let (bytes, _) = rules.bytes(&file, length);
     let refs = salvaged.corrected_refs(&bytes)?;
-    Ok((Some(Step { change, repairs, lost }), refs))
+    Ok((Some(PlanStep { change, repairs, lost }), refs))
 }
 
 fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
@@ -89,7 +90,7 @@ fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
 }
 
 /// Whether all pages are where they belong after these steps.
-fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
+fn arranged<'a>(report: &'a Report, steps: &[PlanStep]) -> Option<&'a Arrangement> {
     let arrangement = report.misplaced.as_ref()?;
     let is_done = |path: &String| {
         steps.iter().any(|step| {
@@ -101,13 +102,13 @@ fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
 
 /// The highest refs after these steps, if they put pages back: what was read before of pages that did not follow one another
 /// says nothing.
-pub(super) fn refs(report: &Report, steps: &[Step]) -> Option<RefBounds> {
+pub(super) fn refs(report: &Report, steps: &[PlanStep]) -> Option<RefBounds> {
     arranged(report, steps)
         .map(|Arrangement { refs: (defined, used), .. }| RefBounds { defined: *defined, used: *used })
 }
 
 /// The time of the newest record after these steps, ms, if they put pages back.
-pub(super) fn newest(report: &Report, steps: &[Step]) -> Option<i64> {
+pub(super) fn newest(report: &Report, steps: &[PlanStep]) -> Option<i64> {
     arranged(report, steps).and_then(|arrangement| arrangement.newest)
 }
 
@@ -117,7 +118,7 @@ pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding
         return;
     }
     let is_arranged =
-        |step: &&mut Step| matches!(&step.change, Change::Rewrite { pages, .. } if !pages.is_empty());
+        |step: &&mut PlanStep| matches!(&step.change, Change::Rewrite { pages, .. } if !pages.is_empty());
     let Some(step) = plan.steps.iter_mut().find(is_arranged) else { return };
     for of_path in findings.values_mut() {
         let is_settled = |finding: &mut &Finding| {

@@ -12,7 +12,7 @@ use super::refs::RefBounds;
 use super::segment::{DroppedEntries, SalvagedSegment, SegmentChange, SegmentRules};
 use super::{Refusal, is_about_bytes, is_to_be_repaired, misplaced, repaired, unrepaired};
 use crate::change::plan::{
-    Change, Content, Defect, Loss, Method, Plan, Removal, RepairedFinding, Resolution, Series, Step,
+    Change, Content, Defect, Loss, Method, Plan, PlanStep, Removal, RepairedFinding, Resolution, Series,
 };
 use crate::scan::code::Code;
 use crate::scan::deletions::{self, DeletionsLost};
@@ -24,7 +24,8 @@ pub(super) fn steps(
     target: &Target,
     report: &Report,
     rules: SegmentRules<'_>,
-    (generations, put_back): (Option<&Generations>, &[String]),
+    generations: Option<&Generations>,
+    put_back: &[String],
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> io::Result<RefBounds> {
@@ -53,7 +54,7 @@ pub(super) fn steps(
             let agent = rules.agent.filter(|_| kind != LogKind::Wbl);
             let rules = SegmentRules { agent, refs_up_to, ..rules };
             let step = match arranged {
-                Some(puts) => misplaced::step(target, &segment.path, rules, &of_bytes, puts),
+                Some((puts, pages)) => misplaced::step(target, &segment.path, rules, &of_bytes, puts, pages),
                 None => segment_step(target, &segment.path, rules, &of_bytes, Vec::new()),
             };
             match step {
@@ -80,7 +81,7 @@ pub(super) fn rewritten(
     report: &Report,
     rules: SegmentRules<'_>,
     begins_with: Vec<Series>,
-) -> Result<Step, NoStep> {
+) -> Result<PlanStep, NoStep> {
     let findings: Vec<&Finding> = report
         .findings
         .iter()
@@ -97,7 +98,7 @@ fn segment_step(
     rules: SegmentRules<'_>,
     findings: &[&Finding],
     begins_with: Vec<Series>,
-) -> Result<(Option<Step>, RefBounds), NoStep> {
+) -> Result<(Option<PlanStep>, RefBounds), NoStep> {
     let full = target.path_of(path);
     if full.is_symlink() {
         return Err(Refusal::LinkToSegment.into());
@@ -164,7 +165,7 @@ fn segment_step(
         if is_lost { lost.with(deletions(&file, finding)) } else { lost }
     };
     let lost = findings.iter().fold(lost, |sum, finding| sum.and(of_finding(finding)));
-    Ok((Some(Step { change, repairs, lost }), salvaged.corrected_refs(&file)?))
+    Ok((Some(PlanStep { change, repairs, lost }), salvaged.corrected_refs(&file)?))
 }
 
 /// Whether deletions are lost with what is damaged.

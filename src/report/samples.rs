@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::repair::plan::{
-    Change, Content, Defect, Loss, Method, Patch, Removal, RepairedFinding, Resolution, Step,
+    Change, Content, Defect, Loss, Method, Patch, PlanStep, Removal, RepairedFinding, Resolution,
 };
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::code::Code;
@@ -390,7 +390,7 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
 pub(crate) fn plans() -> Plans {
     let options = repair::Options::default();
     let mut salvage = Plan::empty("/prometheus".to_owned(), options);
-    salvage.steps.push(Step {
+    salvage.steps.push(PlanStep {
         change: Change::Patch {
             path: "wal/00000003".into(),
             method: Method::InPlace,
@@ -410,7 +410,7 @@ pub(crate) fn plans() -> Plans {
     });
     let mut prometheus = salvage.clone();
     prometheus.mode = Mode::Prometheus;
-    prometheus.steps.push(Step {
+    prometheus.steps.push(PlanStep {
         change: Change::SetAside { path: "wal/00000004".into(), bytes: 32_768 },
         repairs: Vec::new(),
         lost: Loss::default(),

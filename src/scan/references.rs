@@ -475,9 +475,8 @@ impl References {
     pub(super) fn not_judged(&self, listing: &Listing, order: &Order) -> Option<Finding> {
         let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
         let message = "too many refs, too far apart, to say of each whether its series is defined";
-        self.have_overflowed().then(|| {
-            of_path(Some(log), log.relative.clone(), Code::RefsNotJudged, Severity::Note, message)
-        })
+        self.have_overflowed()
+            .then(|| of_path(Some(log), log.relative.clone(), Code::RefsNotJudged, Severity::Note, message))
     }
 
     /// The highest refs that are defined, and that are used and not defined.

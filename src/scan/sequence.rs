@@ -69,13 +69,7 @@ pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
         findings.push(Finding {
             cause: Some(Cause::Files),
             segment: Some(wanted),
-            ..of_path(
-                Some(log),
-                of_segment(log, wanted),
-                Code::FirstSegmentMissing,
-                Severity::Damage,
-                detail,
-            )
+            ..of_path(Some(log), of_segment(log, wanted), Code::FirstSegmentMissing, Severity::Damage, detail)
         });
     }
     if let Some(checkpoint) = order.checkpoint {
@@ -124,14 +118,7 @@ fn gaps(log: &LogDirectory, skipped: bool, findings: &mut Vec<Finding>) {
         } else {
             Detail::SegmentsMissing { numbers: first..=last, then }
         };
-        findings.push(of_file(
-            log,
-            after,
-            Code::SegmentsNotSequential,
-            severity,
-            detail,
-            Some(Cause::Files),
-        ));
+        findings.push(of_file(log, after, Code::SegmentsNotSequential, severity, detail, Some(Cause::Files)));
     }
 }
 

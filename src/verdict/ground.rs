@@ -25,7 +25,8 @@ pub(super) fn findings(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    (assumed, user): (Assumed, Option<User>),
+    assumed: Assumed,
+    user: Option<User>,
 ) -> Vec<Finding> {
     let data = target.path();
     let no_room = forecast.and_then(|forecast| forecast.no_room.as_ref());

@@ -1,7 +1,7 @@
 //! From findings, forecast and plan to a state, and why.
 
 use crate::forecast::report::{Forecast, Outcome, Samples, Start};
-use crate::repair::plan::{Change, PlanCode, Step};
+use crate::repair::plan::{Change, PlanCode, PlanStep};
 use crate::repair::{Mode, Plan, WithoutLabels, without_labels};
 use crate::scan::code::Code;
 use crate::scan::detail::Detail;
@@ -110,7 +110,7 @@ fn lost(unlabelled: Option<WithoutLabels>, left_out: Option<Samples>, at: i64) -
 }
 
 /// Whether a step does more than tidy up what is normal after a crash, as a torn tail.
-fn is_needed(step: &Step, findings: &[Finding]) -> bool {
+fn is_needed(step: &PlanStep, findings: &[Finding]) -> bool {
     let is_fence =
         |code: &PlanCode| *code == Code::UnknownRefs && matches!(step.change, Change::Create { .. });
     let is_note = |code: &PlanCode, offset| {

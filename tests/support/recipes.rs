@@ -271,18 +271,13 @@ pub const ROWS: &[Row] = &[
             bytes[end + 20..end + 60].fill(0x77);
         })
     }),
-    row(
-        "11 garbage appended",
-        "a page of meaningless bytes after the last record",
-        At::Segment,
-        |s| {
-            let end = s.segment.records.last()?.end();
-            s.patched(|bytes| {
-                bytes.truncate(end);
-                bytes.extend((0..PAGE).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[5] | 1));
-            })
-        },
-    ),
+    row("11 garbage appended", "a page of meaningless bytes after the last record", At::Segment, |s| {
+        let end = s.segment.records.last()?.end();
+        s.patched(|bytes| {
+            bytes.truncate(end);
+            bytes.extend((0..PAGE).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[5] | 1));
+        })
+    }),
     row(
         "12 cannot be unpacked",
         "a compressed record does not unpack, under a right checksum",

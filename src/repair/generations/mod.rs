@@ -39,7 +39,7 @@ pub(super) fn find(
     if found.is_none() && stop.is_none() {
         return Ok(None);
     }
-    let state = CheckpointAndWal::read(listing, (checkpoint, number), wal, stop, SegmentRules::of(report))?;
+    let state = CheckpointAndWal::read(listing, checkpoint, number, wal, stop, SegmentRules::of(report))?;
     let newest = state.newest(found);
     let found = if let Some(finding) = found {
         Some(state.numbered(finding)?)

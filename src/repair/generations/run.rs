@@ -42,7 +42,8 @@ pub(super) struct CheckpointAndWal<'a> {
 impl<'a> CheckpointAndWal<'a> {
     pub(super) fn read(
         listing: &'a Listing,
-        (checkpoint, number): (&'a LogDirectory, i64),
+        checkpoint: &'a LogDirectory,
+        number: i64,
         wal: &'a LogDirectory,
         stop: Option<CheckpointFault>,
         rules: SegmentRules<'_>,
@@ -81,11 +82,7 @@ impl<'a> CheckpointAndWal<'a> {
         }
         let reason = Refusal::NumbersAndContents;
         let numbering = self.numbering(finding).ok_or(reason)?;
-        Ok(NumberingFound {
-            code: finding.code,
-            defect: Defect::Words(finding.message()),
-            numbering,
-        })
+        Ok(NumberingFound { code: finding.code, defect: Defect::Words(finding.message()), numbering })
     }
 
     /// Segments after the checkpoint that Prometheus has started without it: what shows them is that refs that are seen in it, or in
@@ -102,14 +99,9 @@ impl<'a> CheckpointAndWal<'a> {
         } else {
             LaterRun::ReissuedRefs(again as u64)
         };
-        let defect =
-            Defect::RunWithoutCheckpoint { checkpoint: self.checkpoint.relative.clone(), sign };
+        let defect = Defect::RunWithoutCheckpoint { checkpoint: self.checkpoint.relative.clone(), sign };
         let next = format!("{}/{}", self.wal.relative, segment_name(last.index.checked_add(1)?));
-        Some(NumberingFound {
-            code: Code::RestartedGeneration,
-            defect,
-            numbering: Numbering::Keep { next },
-        })
+        Some(NumberingFound { code: Code::RestartedGeneration, defect, numbering: Numbering::Keep { next } })
     }
 
     /// How many head chunks with refs that a start may have handed out again lie as a whole between the segments that every
@@ -169,10 +161,7 @@ impl<'a> CheckpointAndWal<'a> {
         let mut generations = Generations {
             code,
             defect,
-            numbers: Defect::NumbersCovered {
-                checkpoint: checkpoint.relative.clone(),
-                number: self.number,
-            },
+            numbers: Defect::NumbersCovered { checkpoint: checkpoint.relative.clone(), number: self.number },
             checkpoint: checkpoint.relative.clone(),
             wal: wal.relative.clone(),
             numbering,

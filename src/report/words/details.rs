@@ -111,9 +111,7 @@ impl fmt::Display for Detail {
                 "zeros up to the end of the page, which no writer leaves before other pages; records may have been here"
             }
             Self::TrailingZeros => "the segment ends in pages of zeros",
-            Self::LastRecordUnfinished { in_last_segment: true } => {
-                "the last record starts but never ends"
-            }
+            Self::LastRecordUnfinished { in_last_segment: true } => "the last record starts but never ends",
             Self::LastRecordUnfinished { in_last_segment: false } => {
                 "the last record starts but never ends; Prometheus blames the next segment, at the start or when it makes the \
                  next checkpoint"

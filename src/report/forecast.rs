@@ -3,7 +3,7 @@
 use std::io;
 
 use super::page::{GLUE, Page, clean, count, number, path, size, times};
-use super::plan::deletions_in_words;
+use super::words;
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::scan::report::{Finding, Reason, Report};
 use crate::verdict;
@@ -68,7 +68,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         return page.indented(2, &words);
     }
     match prevented {
-        Some(_) => page.line("  If that is put right and it starts:")?,
+        Some(_) => page.line("  If that is repaired and it starts:")?,
         None => page.line(&format!("  If {who} {} starts here{with}:", forecast.version))?,
     }
     let body = " ".repeat(BODY);
@@ -105,7 +105,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
             page.indented(LATER, &format!("{}, are served under labels that are not theirs", amount(wrong)))?;
         }
         if before.is_none_or(|before| before.deletions_lost != start.deletions_lost)
-            && let Some(words) = deletions_in_words(start.deletions_lost)
+            && let Some(words) = words::deletions(start.deletions_lost)
         {
             page.indented(LATER, words)?;
         }
