@@ -4,7 +4,7 @@
 use super::Version;
 use super::replay::{Class, Corruption, Part, Replay};
 use super::stream::segment_path;
-use crate::record::{Record, RecordType, decode_context, summarize_as};
+use crate::record::{EntryKind, Record, RecordType, decode_context, summarize_as};
 use crate::wal::ReadAt;
 
 /// Who reads.
@@ -61,26 +61,22 @@ impl Reader {
     #[must_use]
     pub fn decodes(self, record_type: RecordType, version: Version) -> bool {
         version.knows(record_type)
-            && match record_type {
-                RecordType::Samples | RecordType::SamplesV2 => true,
-                RecordType::Series => self != Self::Wbl,
-                RecordType::Tombstones | RecordType::Exemplars => self == Self::Wal || self.is_checkpoint(),
-                RecordType::Metadata => {
+            && match record_type.kind() {
+                EntryKind::Samples => true,
+                EntryKind::Series => self != Self::Wbl,
+                EntryKind::Tombstones | EntryKind::Exemplars => self == Self::Wal || self.is_checkpoint(),
+                EntryKind::Metadata => {
                     self == Self::Wal
                         || self.is_checkpoint()
                         || self == Self::Agent && version.agent_reads_metadata()
                 }
-                RecordType::HistogramSamples
-                | RecordType::CustomBucketsHistogramSamples
-                | RecordType::HistogramSamplesV2 => self.decodes_histograms(version),
-                RecordType::FloatHistogramSamples
-                | RecordType::CustomBucketsFloatHistogramSamples
-                | RecordType::FloatHistogramSamplesV2 => {
+                EntryKind::Histograms => self.decodes_histograms(version),
+                EntryKind::FloatHistograms => {
                     self.decodes_histograms(version)
                         && (!self.is_checkpoint() || version.checkpoints_float_histograms())
                 }
-                RecordType::MmapMarkers => self == Self::Wbl,
-                RecordType::MinValidTime => false,
+                EntryKind::MmapMarkers => self == Self::Wbl,
+                EntryKind::MinValidTime => false,
             }
     }
 
@@ -98,30 +94,35 @@ impl Reader {
 
     /// Whether it takes a record that it does not decode for corruption.
     fn rejects(self, record_type: Option<RecordType>, version: Version) -> bool {
-        let expected = matches!(record_type, Some(RecordType::Tombstones | RecordType::Exemplars));
-        self == Self::Agent && version.agent_rejects_unknown() && !expected
+        let is_expected = |record_type: RecordType| match record_type.kind() {
+            EntryKind::Tombstones | EntryKind::Exemplars => true,
+            EntryKind::Series
+            | EntryKind::Samples
+            | EntryKind::Histograms
+            | EntryKind::FloatHistograms
+            | EntryKind::Metadata
+            | EntryKind::MmapMarkers
+            | EntryKind::MinValidTime => false,
+        };
+        self == Self::Agent && version.agent_rejects_unknown() && !record_type.is_some_and(is_expected)
     }
 
     /// What it puts before the error of a record that does not decode.
     fn context(self, record_type: RecordType) -> &'static str {
         let replays = matches!(self, Self::Wal | Self::Wbl);
-        match record_type {
-            RecordType::Tombstones if self.is_checkpoint() => "decode deletes",
-            RecordType::HistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::HistogramSamplesV2
-                if !replays =>
-            {
-                "decode histogram samples"
-            }
-            RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::FloatHistogramSamplesV2
-                if !replays =>
-            {
-                "decode float histogram samples"
-            }
-            _ => decode_context(record_type),
+        match record_type.kind() {
+            EntryKind::Tombstones if self.is_checkpoint() => "decode deletes",
+            EntryKind::Histograms if !replays => "decode histogram samples",
+            EntryKind::FloatHistograms if !replays => "decode float histogram samples",
+            EntryKind::Series
+            | EntryKind::Samples
+            | EntryKind::Histograms
+            | EntryKind::FloatHistograms
+            | EntryKind::Exemplars
+            | EntryKind::Tombstones
+            | EntryKind::Metadata
+            | EntryKind::MmapMarkers
+            | EntryKind::MinValidTime => decode_context(record_type),
         }
     }
 

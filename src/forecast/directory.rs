@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::tsdb::{Listing, LogKind, StrayKind};
-use crate::wal::segments::{SegmentFile, segment_index, segment_name};
+use crate::wal::segments::{SegmentFile, segment_name};
 
 /// The logs of a data directory, as far as a start reads or changes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,23 +95,14 @@ impl Directory {
     }
 }
 
-/// The number in the name of a checkpoint.
-pub(super) fn checkpoint_number(relative: &str) -> Option<i64> {
-    let name = relative.rsplit('/').next().unwrap_or_default();
-    segment_index(name.strip_prefix("checkpoint.")?)
-}
-
 fn last_checkpoint(listing: &Listing) -> LastCheckpoint {
     let file = listing.strays.iter().find(|stray| stray.kind == StrayKind::CheckpointFile);
     if let Some(file) = file {
         let name = file.relative.rsplit('/').next().unwrap_or_default();
         return LastCheckpoint::NotADirectory(name.to_owned());
     }
-    let numbers = listing.logs.iter().enumerate().filter(|(_, log)| log.kind == LogKind::Checkpoint);
-    numbers
-        .filter_map(|(at, log)| Some((checkpoint_number(&log.relative)?, at)))
-        .max()
-        .map_or(LastCheckpoint::None, |(number, log)| LastCheckpoint::Number { log, number })
+    let last = listing.last_checkpoint();
+    last.map_or(LastCheckpoint::None, |(log, number)| LastCheckpoint::Number { log, number })
 }
 
 impl Log {

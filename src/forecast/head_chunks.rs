@@ -110,6 +110,10 @@ impl Stock {
         self.min_time <= time && time <= self.max_time
     }
 
+    pub(super) fn overlaps(&self, first: i64, last: i64) -> bool {
+        self.min_time <= last && first <= self.max_time
+    }
+
     fn add(&mut self, chunk: &HeadChunk) {
         self.samples += u64::from(chunk.samples);
         self.min_time = self.min_time.min(chunk.min_time);

@@ -27,6 +27,8 @@ pub use self::head_chunks::HeadChunks;
 use self::readings::Readings;
 use self::replay::Reader;
 use self::report::{Forecast, Outcome, Place, Start, Truncate};
+#[doc(hidden)]
+pub use self::served::count_one_by_one;
 pub use self::served::{Counted, SnapshotReads, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
 use crate::scan::code::Code;

@@ -1,6 +1,6 @@
 //! What starts of Prometheus do not serve of what could be read, and what no later start can get back.
 //!
-//! All heads are filled in one pass over the logs, record by record:
+//! All heads are filled in one pass over the logs:
 //!
 //! - *the base*: an ideal head over everything that the salvage reader proves, records that one flipped bit has damaged among
 //!   it. It throws nothing away.
@@ -10,6 +10,11 @@
 //! A sample of the base that a start has not at its end is not replayed; one that an ideal head over the rest would not
 //! have is gone. Of each series a head keeps the last time, as Prometheus does, and no samples: since all read the same
 //! records at the same time, what one takes and another does not is counted as it goes by.
+//!
+//! What a head makes of the samples that a ref has in a segment mostly follows from the first and the last time. So segments are
+//! summarized by ref, side by side, and the heads take the summaries in the order of the replay ([`pieces`], `heads::by_runs`). Only
+//! where that does not say what a head does (deletions, the WBL, a series with several refs, chunks that end within) are the
+//! samples read one by one.
 //!
 //! A second pass is needed where the first one has found what changes the meaning of earlier records: tombstones, and
 //! samples that stand there twice and that a head had missed or thrown away the first time.
@@ -33,27 +38,28 @@ mod groups;
 mod heads;
 mod hindsight;
 mod late;
+mod logs;
+mod min_valid_time;
+mod order;
+mod pieces;
 mod reads;
+mod reopened;
+mod runs;
+mod snapshots;
 mod start;
+mod survey;
 mod tables;
 mod tally;
 
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
-use self::heads::{Heads, Turn, Whole};
-use self::reads::{Extent, Reads};
-use super::replay::{Part, Replay};
+use self::logs::Logs;
+pub use self::min_valid_time::min_valid_time;
+use self::survey::survey;
 use super::report::Samples;
 use super::{HeadChunks, Version};
-use crate::record::{Record, RecordType, SnapshotRecord};
-use crate::scan::salvage::{Contents, Problem, Reading, Settled, Visitor, salvage_settling, settle};
 use crate::scan::settled::Settlements;
-use crate::tsdb::{Block, Listing, LogDirectory, LogKind};
-use crate::wal::{self, Compression, Corrections, Event, ReadAt, SegmentReader};
+use crate::tsdb::Listing;
 
 /// A stretch of one segment that is read, or left: with `upto`, the records that Prometheus's reader has and that end at or
 /// before it; without, all that there are.
@@ -117,42 +123,6 @@ pub struct Counted {
     pub passed_over: Samples,
 }
 
-/// The time before which a start takes no sample from the WAL, ms (`inOrderBlocksMaxTime`, `tsdb/db.go`; `ReadMinValidTime`,
-/// `tsdb/wlog/checkpoint.go`): what is older is in blocks.
-#[must_use]
-pub fn min_valid_time(listing: &Listing, blocks: &[Block], version: Version) -> i64 {
-    let metas = blocks.iter().filter_map(|block| block.meta.as_ref().ok());
-    let of_blocks = if version.heeds_block_hints() {
-        let heeded = |hint: &str| match hint {
-            "from-out-of-order" => true,
-            "from-stale-series" => version.compacts_stale_series(),
-            "from-selected-series" => version.compacts_selected_series(),
-            _ => false,
-        };
-        let in_order = metas.filter(|meta| !meta.hints.iter().any(|hint| heeded(hint)));
-        in_order.map(|meta| meta.max_time).max()
-    } else {
-        metas.max_by_key(|meta| meta.min_time).map(|meta| meta.max_time)
-    };
-    let stored = version.reads_min_valid_time().then(|| stored_min_valid_time(listing)).flatten();
-    of_blocks.into_iter().chain(stored).max().unwrap_or(i64::MIN)
-}
-
-/// What the first record of the last checkpoint says.
-fn stored_min_valid_time(listing: &Listing) -> Option<i64> {
-    let checkpoint = &listing.logs[last_checkpoint(listing)?];
-    for segment in &checkpoint.segments {
-        let Ok(Some((file, length))) = open(&segment.path) else { continue };
-        let mut reader = SegmentReader::new(&file, length);
-        if let Some(event) = reader.next() {
-            let Event::Record(record) = event else { return None };
-            let Record::MinValidTime(time) = Record::parse(record.data) else { return None };
-            return time.min_time().ok();
-        }
-    }
-    None
-}
-
 /// What each start comes to. `min_valid_time` as [`min_valid_time`] has it; `settled` is what is known of segments in doubt.
 ///
 /// # Errors
@@ -165,367 +135,23 @@ pub fn count(
     min_valid_time: i64,
     chunks: &HeadChunks,
 ) -> io::Result<Vec<Counted>> {
-    let survey = survey(listing, settled, version)?;
-    let units = order(listing, &survey);
-    let is_whole = |of: &dyn Fn(LogKind) -> bool| {
-        let logs = listing.logs.iter().zip(&survey).filter(|(log, _)| of(log.kind));
-        logs.flat_map(|(_, segments)| segments).flatten().all(|segment| segment.is_plain)
-    };
-    let wbl = is_whole(&|kind| kind == LogKind::Wbl);
-    let whole = Whole { wal: is_whole(&|kind| kind != LogKind::Wbl), wbl };
-    let mut heads = Heads::new(starts, version, min_valid_time, whole, chunks);
-    loop {
-        snapshots(listing, starts, version, &mut heads);
-        for unit in &units {
-            read(listing, &survey, unit, starts, version, &mut heads)?;
-        }
-        match heads.finish() {
-            Turn::Done(counted) => return Ok(counted),
-            Turn::Again(next) => heads = *next,
-        }
-    }
+    let logs = Logs { listing, version, survey: &survey(listing, settled, version)?, starts };
+    logs.count(min_valid_time, chunks, Logs::read_in_pieces)
 }
 
-/// A segment as the salvage reader sees it.
-#[derive(Debug)]
-struct Surveyed {
-    length: u64,
-    /// Bits that, flipped back, give whole records: those can be had.
-    corrections: Vec<(u64, u8)>,
-    /// With these bits flipped back.
-    settled: Settled,
-    /// Every reader of that version sees the same records.
-    is_plain: bool,
-    min_time: Option<i64>,
-    max_time: Option<i64>,
-}
-
-#[derive(Debug, Default)]
-struct FirstLook {
-    corrections: Vec<(u64, u8)>,
-    odd: bool,
-    has_zstd: bool,
-    min_time: Option<i64>,
-    max_time: Option<i64>,
-}
-
-impl Visitor for FirstLook {
-    fn record(&mut self, record: &wal::Record<'_>, contents: &Contents) {
-        self.odd |= record.flags_disagree;
-        self.has_zstd |= record.compression == Compression::Zstd;
-        if contents.record_type != Some(RecordType::Exemplars) {
-            self.min_time = self.min_time.into_iter().chain(contents.min_time).min();
-            self.max_time = self.max_time.into_iter().chain(contents.max_time).max();
-        }
-    }
-
-    fn damage(&mut self, damage: Problem) {
-        self.odd = true;
-        self.corrections.extend(damage.correction.map(|mended| (mended.at, mended.mask)));
-    }
-}
-
-/// A segment with some bits flipped back.
-#[derive(Debug)]
-struct Corrected<'a> {
-    file: &'a File,
-    corrections: &'a [(u64, u8)],
-}
-
-impl ReadAt for Corrected<'_> {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let count = ReadAt::read_at(self.file, buffer, offset)?;
-        for &(at, mask) in self.corrections {
-            let place = at.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
-            if let Some(byte) = place.and_then(|at| buffer[..count].get_mut(at)) {
-                *byte ^= mask;
-            }
-        }
-        Ok(count)
-    }
-}
-
-/// By log and segment; `None` for what is no file, or has gone.
-type Survey = Vec<Vec<Option<Surveyed>>>;
-
-/// Looks at a segment, of which may be known already how it is settled.
-fn look(file: &File, length: u64, known: Option<&Settled>) -> (FirstLook, Settled) {
-    let Some(settled) = known else {
-        return salvage_settling(file, length, Reading::Prometheus, Corrections::Sure, FirstLook::default);
-    };
-    let mut first = FirstLook::default();
-    settled.tell(file, length, Reading::Prometheus, &mut first);
-    (first, settled.clone())
-}
-
-fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Result<Survey> {
-    let survey = |path: &PathBuf| -> io::Result<Option<Surveyed>> {
-        let Some((file, length)) = open(path)? else { return Ok(None) };
-        let (first, mut settled) = look(&file, length, known.of(&file, length));
-        let FirstLook { corrections, odd, has_zstd, min_time, max_time } = first;
-        if !corrections.is_empty() {
-            let corrected = Corrected { file: &file, corrections: &corrections };
-            settled = settle(&corrected, length, Reading::Prometheus, &mut FirstLook::default());
-        }
-        let is_plain =
-            settled.is_certain() && corrections.is_empty() && !odd && (!has_zstd || version.reads_zstd());
-        Ok(Some(Surveyed { length, corrections, settled, is_plain, min_time, max_time }))
-    };
-    let of_log = |log: &LogDirectory| -> io::Result<Vec<Option<Surveyed>>> {
-        if log.kind == LogKind::ChunkSnapshot {
-            return Ok(Vec::new());
-        }
-        log.segments.par_iter().map(|segment| survey(&segment.path)).collect()
-    };
-    listing.logs.iter().map(of_log).collect()
-}
-
-/// The file and its length; `None` if it has gone, or is no file.
-fn open(path: &Path) -> io::Result<Option<(File, u64)>> {
-    match crate::io::open(path) {
-        Ok(file) => {
-            let length = file.metadata()?.len();
-            Ok(Some((file, length)))
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound || crate::io::is_no_file(&e) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// Segments of one log that Prometheus reads with one reader.
-#[derive(Debug)]
-struct Unit {
-    log: usize,
-    segments: Vec<usize>,
-    /// What the base takes no sample from that is as late as this, ms.
-    before: i64,
-}
-
-/// The order in which the base reads. Every start reads in this order too.
-fn order(listing: &Listing, survey: &Survey) -> Vec<Unit> {
-    let checkpoint = last_checkpoint(listing);
-    let number = checkpoint.and_then(|log| checkpoint_number(&listing.logs[log]));
-    let of_kind = |kind: LogKind| {
-        let logs = listing.logs.iter().enumerate().filter(move |(_, log)| log.kind == kind);
-        logs.flat_map(|(index, log)| (0..log.segments.len()).map(move |segment| (index, segment)))
-    };
-    let (low, above): (Vec<_>, Vec<_>) = of_kind(LogKind::Wal).partition(|&(log, segment)| {
-        number.is_some_and(|last| listing.logs[log].segments[segment].index <= last)
-    });
-    let single = |(log, segment): (usize, usize)| Unit { log, segments: vec![segment], before: i64::MAX };
-    let units = |which: Vec<(usize, usize)>| which.into_iter().map(single);
-
-    let seen = |&(log, segment): &(usize, usize)| survey[log].get(segment).and_then(Option::as_ref);
-    let checkpoint: Option<Unit> = checkpoint.map(|log| {
-        let segments = (0..listing.logs[log].segments.len()).collect();
-        Unit { log, segments, before: i64::MAX }
-    });
-    let of_checkpoint: Vec<&Surveyed> =
-        checkpoint.iter().flat_map(|unit| survey[unit.log].iter().flatten()).collect();
-    let newest = of_checkpoint.iter().filter_map(|segment| segment.max_time).max();
-    let oldest = of_checkpoint.iter().filter_map(|segment| segment.min_time).min();
-    let oldest_low = low.iter().filter_map(seen).filter_map(|segment| segment.min_time).min();
-    let newest_low = low.iter().filter_map(seen).filter_map(|segment| segment.max_time).max();
-    let oldest_above = above.iter().filter_map(seen).filter_map(|segment| segment.min_time).min();
-
-    let mut order: Vec<Unit> = Vec::new();
-    if newest_low <= newest || oldest_low.zip(oldest).is_some_and(|(low, checkpoint)| low <= checkpoint) {
-        // What the checkpoint was made of. If it is whole, it has all that is not older than its oldest sample.
-        let whole = of_checkpoint.iter().all(|segment| segment.is_plain);
-        let before = oldest.filter(|_| whole).unwrap_or(i64::MAX);
-        order.extend(units(low).map(|unit| Unit { before, ..unit }));
-        order.extend(checkpoint);
-        order.extend(units(above));
-    } else if oldest_above.is_none_or(|oldest| newest_low <= Some(oldest)) {
-        // Written by a server that had to begin anew, and counted from 0.
-        order.extend(checkpoint);
-        order.extend(units(low));
-        order.extend(units(above));
-    } else {
-        order.extend(checkpoint);
-        order.extend(units(above));
-        order.extend(units(low));
-    }
-    order.extend(of_kind(LogKind::Wbl).map(single));
-    order
-}
-
-/// The checkpoint with the highest number (`LastCheckpoint`).
-fn last_checkpoint(listing: &Listing) -> Option<usize> {
-    let checkpoints = listing.logs.iter().enumerate().filter(|(_, log)| log.kind == LogKind::Checkpoint);
-    checkpoints.max_by_key(|(_, log)| checkpoint_number(log)).map(|(index, _)| index)
-}
-
-fn checkpoint_number(log: &LogDirectory) -> Option<i64> {
-    let name = log.relative.rsplit('/').next()?;
-    wal::segments::segment_index(name.strip_prefix("checkpoint.")?)
-}
-
-/// Lets all heads read a unit.
-fn read(
+/// As [`count`], sample by sample: slower, and what [`count`] is tested against.
+///
+/// # Errors
+/// As of [`count`].
+#[doc(hidden)]
+pub fn count_one_by_one(
     listing: &Listing,
-    survey: &Survey,
-    unit: &Unit,
+    settled: &Settlements,
     starts: &[StartReads],
     version: Version,
-    heads: &mut Heads<'_>,
-) -> io::Result<()> {
-    let segments = &listing.logs[unit.log].segments;
-    let surveyed = |segment: usize| survey[unit.log].get(segment).and_then(Option::as_ref);
-    let there: Vec<(usize, &Surveyed)> =
-        unit.segments.iter().filter_map(|&segment| Some((segment, surveyed(segment)?))).collect();
-    let is_plain = there.iter().all(|(_, surveyed)| surveyed.is_plain);
-    let mut replay = (!is_plain).then(|| {
-        let part = |&(segment, surveyed): &(usize, &Surveyed)| Part {
-            dir: String::new(),
-            index: segments[segment].index,
-            source: OpenedAnew(segments[segment].path.clone()),
-            length: surveyed.length,
-        };
-        Ahead::new(Replay::new(there.iter().map(part).collect(), version))
-    });
-    let reads: Vec<Reads> = there
-        .iter()
-        .map(|&(segment, _)| Reads {
-            late: listing.logs[unit.log].kind == LogKind::Wbl,
-            before: unit.before,
-            starts: starts.iter().map(|start| extents(listing, start, unit.log, segment)).collect(),
-        })
-        .collect();
-    for (part, &(segment, surveyed)) in there.iter().enumerate() {
-        let Some((file, _)) = open(&segments[segment].path)? else { continue };
-        let mut lockstep = Lockstep { heads, replay: replay.as_mut(), reads: &reads, part };
-        let corrected = Corrected { file: &file, corrections: &surveyed.corrections };
-        surveyed.settled.tell(&corrected, surveyed.length, Reading::Prometheus, &mut lockstep);
-    }
-    if let Some(replay) = &mut replay {
-        while replay.at.is_some() {
-            replay.feed_alone(heads, &reads);
-        }
-    }
-    Ok(())
-}
-
-/// How far a start replays a segment, and what it leaves of it.
-fn extents(listing: &Listing, start: &StartReads, log: usize, segment: usize) -> (Extent, Extent) {
-    let extent = |stretches: &[Stretch]| {
-        let here = stretches.iter().find(|stretch| (stretch.log, stretch.segment) == (log, segment));
-        here.map_or(Extent::Nothing, |stretch| stretch.upto.map_or(Extent::All, Extent::Upto))
-    };
-    let replayed = extent(&start.replayed);
-    let Some(snapshot) = start.snapshot.filter(|_| replayed != Extent::Nothing) else {
-        return (replayed, extent(&start.left));
-    };
-    let directory = &listing.logs[log];
-    let skips = match directory.kind {
-        LogKind::Wal => directory.segments[segment].index < snapshot.index,
-        LogKind::Checkpoint => checkpoint_number(directory).is_some_and(|number| number < snapshot.index),
-        LogKind::Wbl | LogKind::ChunkSnapshot => false,
-    };
-    let is_cut = directory.kind == LogKind::Wal && directory.segments[segment].index == snapshot.index;
-    let upto = match replayed {
-        Extent::Upto(upto) => Some(upto),
-        _ => None,
-    };
-    let replayed = match (skips, is_cut) {
-        (true, _) => Extent::Skipped,
-        (false, true) => Extent::Behind { offset: snapshot.offset, upto },
-        (false, false) => replayed,
-    };
-    (replayed, extent(&start.left))
-}
-
-/// Lets starts load their chunk snapshots (`loadChunkSnapshot`, `tsdb/head_wal.go`).
-fn snapshots(listing: &Listing, starts: &[StartReads], version: Version, heads: &mut Heads<'_>) {
-    let mut logs: Vec<usize> = starts.iter().filter_map(|start| Some(start.snapshot?.log)).collect();
-    logs.sort_unstable();
-    logs.dedup();
-    for log in logs {
-        let loads: Vec<bool> =
-            starts.iter().map(|start| start.snapshot.is_some_and(|snapshot| snapshot.log == log)).collect();
-        let part = |segment: &wal::segments::SegmentFile| {
-            let (_, length) = open(&segment.path).ok()??;
-            let source = OpenedAnew(segment.path.clone());
-            Some(Part { dir: String::new(), index: segment.index, source, length })
-        };
-        let mut replay = Replay::new(listing.logs[log].segments.iter().filter_map(part).collect(), version);
-        while let Some(record) = replay.next() {
-            if let SnapshotRecord::Series(series) = SnapshotRecord::parse(record.data)
-                && let Ok(series) = series.decode()
-            {
-                heads.in_snapshot(&series, &loads);
-            }
-        }
-    }
-}
-
-/// A file that is opened for each read: a checkpoint may have more segments than there are descriptors.
-#[derive(Debug)]
-struct OpenedAnew(PathBuf);
-
-impl ReadAt for OpenedAnew {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        ReadAt::read_at(&crate::io::open(&self.0)?, buffer, offset)
-    }
-}
-
-/// Prometheus's reader, one record ahead.
-struct Ahead {
-    replay: Replay<OpenedAnew>,
-    /// Part and end of the record that is ahead.
-    at: Option<(usize, u64)>,
-    record: Vec<u8>,
-}
-
-impl Ahead {
-    fn new(replay: Replay<OpenedAnew>) -> Self {
-        let mut ahead = Self { replay, at: None, record: Vec::new() };
-        ahead.advance();
-        ahead
-    }
-
-    fn advance(&mut self) {
-        self.record.clear();
-        self.at = self.replay.next().map(|record| {
-            self.record.extend_from_slice(record.data);
-            (record.part, record.end)
-        });
-    }
-
-    /// A record that the salvage reader does not have, and only starts read.
-    fn feed_alone(&mut self, heads: &mut Heads<'_>, reads: &[Reads]) {
-        if let Some((part, end)) = self.at
-            && let Some(reads) = reads.get(part)
-        {
-            heads.only_replayed(&self.record, end, reads);
-        }
-        self.advance();
-    }
-}
-
-/// Feeds all heads with what the salvage reader tells, and with what Prometheus's reader has besides.
-struct Lockstep<'a, 'h> {
-    heads: &'a mut Heads<'h>,
-    replay: Option<&'a mut Ahead>,
-    reads: &'a [Reads],
-    part: usize,
-}
-
-impl Visitor for Lockstep<'_, '_> {
-    fn record(&mut self, record: &wal::Record<'_>, _contents: &Contents) {
-        let here = (self.part, record.end);
-        let mut is_replayed = true;
-        if let Some(replay) = &mut self.replay {
-            while replay.at.is_some_and(|at| at < here || at == here && replay.record != record.data) {
-                replay.feed_alone(self.heads, self.reads);
-            }
-            is_replayed = replay.at == Some(here);
-            if is_replayed {
-                replay.advance();
-            }
-        }
-        self.heads.salvaged(record.data, record.end, is_replayed, &self.reads[self.part]);
-    }
-
-    fn damage(&mut self, _damage: Problem) {}
+    min_valid_time: i64,
+    chunks: &HeadChunks,
+) -> io::Result<Vec<Counted>> {
+    let logs = Logs { listing, version, survey: &survey(listing, settled, version)?, starts };
+    logs.count(min_valid_time, chunks, Logs::read_one_by_one)
 }

@@ -118,19 +118,8 @@ impl Version {
     /// Whether it decodes records of that type; it passes over others.
     #[must_use]
     pub fn knows(self, record: RecordType) -> bool {
-        match record {
-            RecordType::Series | RecordType::Samples | RecordType::Tombstones | RecordType::Exemplars => true,
-            RecordType::Metadata => self.since(2, 38),
-            RecordType::MmapMarkers => self.since(2, 39),
-            RecordType::HistogramSamples => self.since(2, 40),
-            RecordType::FloatHistogramSamples => self.since(2, 42),
-            RecordType::CustomBucketsHistogramSamples | RecordType::CustomBucketsFloatHistogramSamples => {
-                self.since(3, 2)
-            }
-            RecordType::SamplesV2 => self.since(3, 11),
-            RecordType::HistogramSamplesV2 | RecordType::FloatHistogramSamplesV2 => self.since(3, 12),
-            RecordType::MinValidTime => self.since(3, 16),
-        }
+        let (major, minor) = record.since();
+        self.since(major, minor)
     }
 }
 

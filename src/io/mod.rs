@@ -10,5 +10,6 @@ mod open;
 mod printable;
 
 pub use self::cancel::Cancel;
+pub(crate) use self::open::open_if_file;
 pub use self::open::{LONGEST, is_no_file, open};
 pub use self::printable::printable;

@@ -52,6 +52,21 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens a file, and says how many bytes it has; `None` if there is something else than a file that can be read.
+///
+/// # Errors
+/// If it is a file and cannot be opened, or nothing is there.
+pub(crate) fn open_if_file(path: &Path) -> io::Result<Option<(File, u64)>> {
+    match open(path) {
+        Ok(file) => {
+            let bytes = file.metadata()?.len();
+            Ok(Some((file, bytes)))
+        }
+        Err(error) if is_no_file(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn in_directory(above: &Path, name: &Path, flags: OFlags) -> io::Result<File> {
     // One that was given as the PATH may be a link: it was resolved before.
     let directory =

@@ -1,6 +1,6 @@
 //! How records of many entries save room: refs and times relative to the first or the previous entry.
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{Cursor, CutShort};
 use super::put;
 
 /// What the entries of types 2, 4, 7 to 10 count from.
@@ -13,7 +13,7 @@ pub(crate) struct Base {
 impl Base {
     /// BE64 ref, BE64 time. A record that ends after its type byte has no base and no entries. On failure at
     /// least one byte is left in the cursor, so that the entries begin with the error.
-    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Cut> {
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, CutShort> {
         if cursor.is_empty() {
             return Ok(Self::default());
         }
@@ -25,7 +25,7 @@ impl Base {
 
     /// The ref and time of the next entry, which wrap around in 64 bits.
     #[inline]
-    pub(crate) fn absolute(&self, cursor: &mut Cursor<'_>) -> Result<(u64, i64), Cut> {
+    pub(crate) fn absolute(&self, cursor: &mut Cursor<'_>) -> Result<(u64, i64), CutShort> {
         Ok(self.at(cursor.varint64()?, cursor.varint64()?))
     }
 
@@ -61,7 +61,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     /// The first entry's ref, time and start timestamp, all zigzag. On failure nothing is read.
-    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Cut> {
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, CutShort> {
         let mut ahead = *cursor;
         let mut chain = Self {
             prev_ref: ahead.varint64()?.cast_unsigned(),
@@ -75,7 +75,7 @@ impl Chain {
     }
 
     /// Ref, time and start timestamp of a later entry.
-    pub(crate) fn advance(&mut self, cursor: &mut Cursor<'_>) -> Result<(u64, i64, i64), Cut> {
+    pub(crate) fn advance(&mut self, cursor: &mut Cursor<'_>) -> Result<(u64, i64, i64), CutShort> {
         let series_ref = self.prev_ref.wrapping_add_signed(cursor.varint64()?);
         let t = self.first_t.wrapping_add(cursor.varint64()?);
         let st = match cursor.byte()? {

@@ -2,12 +2,12 @@
 
 /// Why a read failed: Prometheus's `ErrInvalidSize`, which is the only error its primitives have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cut {
+pub(crate) struct CutShort {
     /// Prometheus does not get as far as reporting this: it panics, runs out of memory, or loops for hours.
     pub(crate) crashes: bool,
 }
 
-impl Cut {
+impl CutShort {
     pub(crate) const SHORT: Self = Self { crashes: false };
     pub(crate) const ABSURD: Self = Self { crashes: true };
 }
@@ -25,7 +25,7 @@ pub(crate) struct Cursor<'a> {
 
 /// Something that walks over a record with a cursor.
 pub(crate) trait AtCursor {
-    /// The cursor, behind the last entry.
+    /// The cursor, after the last entry.
     fn cursor(&self) -> &Cursor<'_>;
 }
 
@@ -59,7 +59,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over `count` varints, signed or not.
-    pub(crate) fn skip_varints(&mut self, mut count: u64) -> Result<(), Cut> {
+    pub(crate) fn skip_varints(&mut self, mut count: u64) -> Result<(), CutShort> {
         const GOES_ON: u64 = 0x8080_8080_8080_8080;
         const NOT_ZERO: u64 = 0x7f7f_7f7f_7f7f_7f7f;
         let mut rest = self.rest;
@@ -83,8 +83,8 @@ impl<'a> Cursor<'a> {
             }
             count -= if goes_on == 0 { 8 } else { u64::from(8 - goes_on.count_ones()) };
             // The last one may have its second byte in the next word.
-            let whole = if goes_on >> 63 == 0 { 8 } else { 7 };
-            rest = rest.get(whole..).unwrap_or_default();
+            let complete = if goes_on >> 63 == 0 { 8 } else { 7 };
+            rest = rest.get(complete..).unwrap_or_default();
         }
         self.rest = rest;
         for _ in 0..count {
@@ -94,9 +94,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over `count` 64-bit numbers.
-    pub(crate) fn skip_be64(&mut self, count: u64) -> Result<(), Cut> {
-        let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(8)).ok_or(Cut::SHORT)?;
-        self.rest = self.rest.get(bytes..).ok_or(Cut::SHORT)?;
+    pub(crate) fn skip_be64(&mut self, count: u64) -> Result<(), CutShort> {
+        let bytes =
+            usize::try_from(count).ok().and_then(|count| count.checked_mul(8)).ok_or(CutShort::SHORT)?;
+        self.rest = self.rest.get(bytes..).ok_or(CutShort::SHORT)?;
         Ok(())
     }
 
@@ -110,24 +111,24 @@ impl<'a> Cursor<'a> {
         start.rest.get(..start.rest.len().saturating_sub(self.rest.len())).unwrap_or_default()
     }
 
-    pub(crate) fn byte(&mut self) -> Result<u8, Cut> {
-        let (&byte, rest) = self.rest.split_first().ok_or(Cut::SHORT)?;
+    pub(crate) fn byte(&mut self) -> Result<u8, CutShort> {
+        let (&byte, rest) = self.rest.split_first().ok_or(CutShort::SHORT)?;
         self.rest = rest;
         Ok(byte)
     }
 
-    pub(crate) fn be64(&mut self) -> Result<u64, Cut> {
-        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(Cut::SHORT)?;
+    pub(crate) fn be64(&mut self) -> Result<u64, CutShort> {
+        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(CutShort::SHORT)?;
         self.rest = rest;
         Ok(u64::from_be_bytes(*bytes))
     }
 
-    pub(crate) fn be64_signed(&mut self) -> Result<i64, Cut> {
+    pub(crate) fn be64_signed(&mut self) -> Result<i64, CutShort> {
         self.be64().map(u64::cast_signed)
     }
 
     #[inline]
-    pub(crate) fn uvarint64(&mut self) -> Result<u64, Cut> {
+    pub(crate) fn uvarint64(&mut self) -> Result<u64, CutShort> {
         match self.rest.split_first() {
             Some((&byte, rest)) if byte < 0x80 => {
                 self.rest = rest;
@@ -142,7 +143,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline(never)]
-    fn long_uvarint64(&mut self) -> Result<u64, Cut> {
+    fn long_uvarint64(&mut self) -> Result<u64, CutShort> {
         let mut value = 0_u64;
         let mut shift = 0_u32;
         for (index, &byte) in self.rest.iter().take(10).enumerate() {
@@ -158,53 +159,53 @@ impl<'a> Cursor<'a> {
                 return Ok(value);
             }
         }
-        Err(Cut::SHORT)
+        Err(CutShort::SHORT)
     }
 
     /// A zigzag varint.
     #[inline]
-    pub(crate) fn varint64(&mut self) -> Result<i64, Cut> {
+    pub(crate) fn varint64(&mut self) -> Result<i64, CutShort> {
         let zigzag = self.uvarint64()?;
         Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
     /// A zigzag varint of which Prometheus keeps the low 32 bits.
     #[allow(clippy::cast_possible_truncation, reason = "Prometheus writes int32(buf.Varint64())")]
-    pub(crate) fn varint32(&mut self) -> Result<i32, Cut> {
+    pub(crate) fn varint32(&mut self) -> Result<i32, CutShort> {
         self.varint64().map(|value| value as i32)
     }
 
     /// A varint of which Prometheus keeps the low 32 bits (`Decbuf.Uvarint32`).
     #[allow(clippy::cast_possible_truncation, reason = "Prometheus writes uint32(d.Uvarint64())")]
-    pub(crate) fn uvarint32(&mut self) -> Result<u32, Cut> {
+    pub(crate) fn uvarint32(&mut self) -> Result<u32, CutShort> {
         self.uvarint64().map(|value| value as u32)
     }
 
     /// A string with its length before it (`Decbuf.UvarintBytes`).
     #[inline]
-    pub(crate) fn string(&mut self) -> Result<&'a [u8], Cut> {
+    pub(crate) fn string(&mut self) -> Result<&'a [u8], CutShort> {
         let length = self.uvarint64()?;
         // int(length) is negative, so the length check passes and the slice expression panics.
         if length.cast_signed() < 0 {
-            return Err(Cut::ABSURD);
+            return Err(CutShort::ABSURD);
         }
-        let length = usize::try_from(length).map_err(|_| Cut::SHORT)?;
-        let (string, rest) = self.rest.split_at_checked(length).ok_or(Cut::SHORT)?;
+        let length = usize::try_from(length).map_err(|_| CutShort::SHORT)?;
+        let (string, rest) = self.rest.split_at_checked(length).ok_or(CutShort::SHORT)?;
         self.rest = rest;
         Ok(string)
     }
 
     /// How many elements follow. From 2^63 on the count is negative for Prometheus, whose loops then run
     /// zero times.
-    pub(crate) fn count(&mut self) -> Result<u64, Cut> {
+    pub(crate) fn count(&mut self) -> Result<u64, CutShort> {
         let count = self.uvarint64()?;
         Ok(if count.cast_signed() < 0 { 0 } else { count })
     }
 
     /// How many elements follow, where Prometheus makes room for them before it counts: from 2^63 on it panics.
-    pub(crate) fn length(&mut self) -> Result<u64, Cut> {
+    pub(crate) fn length(&mut self) -> Result<u64, CutShort> {
         let length = self.uvarint64()?;
-        if length.cast_signed() < 0 { Err(Cut::ABSURD) } else { Ok(length) }
+        if length.cast_signed() < 0 { Err(CutShort::ABSURD) } else { Ok(length) }
     }
 
     /// Whether Prometheus dies on `count` elements for which it takes `size` bytes each: only if the record

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::cursor::Cut;
+use super::cursor::CutShort;
 
 /// What Prometheus's decoder says of a record, word for word (`tsdb/record/record.go`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +29,12 @@ pub(crate) enum ResolutionProblem {
 
 impl DecodeError {
     /// `invalid size`
-    pub(crate) const fn plain(cut: Cut) -> Self {
+    pub(crate) const fn plain(cut: CutShort) -> Self {
         Self { problem: Problem::InvalidSize, crashes: cut.crashes }
     }
 
     /// `decode error after N <plural>: invalid size`
-    pub(crate) const fn after(cut: Cut, entries: u64, plural: &'static str) -> Self {
+    pub(crate) const fn after(cut: CutShort, entries: u64, plural: &'static str) -> Self {
         Self { problem: Problem::InvalidSizeAfter { entries, plural }, crashes: cut.crashes }
     }
 

@@ -1,7 +1,7 @@
 //! Type 4, exemplars: BE64 base ref; BE64 base time; repeat { zigzag ref; zigzag time; BE64 value; labels }.
 
 use super::base::Base;
-use super::cursor::{AtCursor, Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, CutShort};
 use super::labels;
 use super::{DecodeError, Dialect, Labels, RecordType, put};
 
@@ -47,13 +47,13 @@ impl<'a> ExemplarsRecord<'a> {
 #[derive(Clone, Debug)]
 pub struct ExemplarIter<'a> {
     cursor: Cursor<'a>,
-    base: Result<Base, Cut>,
+    base: Result<Base, CutShort>,
     count: u64,
     dialect: Dialect,
 }
 
 impl<'a> ExemplarIter<'a> {
-    fn entry(&mut self) -> Result<ExemplarEntry<'a>, Cut> {
+    fn entry(&mut self) -> Result<ExemplarEntry<'a>, CutShort> {
         let base = self.base?;
         self.count += 1;
         let (series_ref, t) = base.absolute(&mut self.cursor)?;

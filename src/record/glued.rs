@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::select::is_canonical;
 use super::uses::each_use_while;
-use super::{RecordType, each_use};
+use super::{EntryEncoding, EntryKind, RecordType, ReplayedFrom, each_use};
 
 /// Bytes of a record that is looked at, at the most: no agent writes so many at once.
 const MOST: usize = 16 << 20;
@@ -31,7 +31,7 @@ const HIGHEST_REF: u64 = 1 << 40;
 /// Time between entries of records that were written one after the other, at the most, ms.
 const YEAR: u64 = 365 * 24 * 60 * 60 * 1000;
 
-/// Where the records end that stand glued together in `record`, which does not decode to its end as one: all of them, so the
+/// Where the records end that are glued together in `record`, which does not decode to its end as one: all of them, so the
 /// last end is that of `record`. None if they are not two or more, each of a known type, with entries, and byte for byte as an
 /// encoder writes it; or if there is more than one way to see it so; or if their refs or times go together with nothing.
 #[must_use]
@@ -58,7 +58,7 @@ impl Work {
     }
 }
 
-/// From each place where a record may begin, the places where it may end: behind one of its entries, with the end of the
+/// From each place where a record may begin, the places where it may end: after one of its entries, with the end of the
 /// bytes or the type of another record there.
 fn ends_by_start(record: &[u8], work: &mut Work) -> Option<BTreeMap<usize, Vec<usize>>> {
     let mut found = BTreeMap::new();
@@ -92,17 +92,18 @@ fn ends_by_start(record: &[u8], work: &mut Work) -> Option<BTreeMap<usize, Vec<u
 fn may_begin(part: &[u8]) -> bool {
     let zeros =
         |range: Range<usize>| part.get(range).is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0));
-    match RecordType::of(part) {
-        None | Some(RecordType::MinValidTime) => false,
-        Some(
-            RecordType::Metadata
-            | RecordType::SamplesV2
-            | RecordType::HistogramSamplesV2
-            | RecordType::FloatHistogramSamplesV2,
-        ) => true,
-        Some(RecordType::Series | RecordType::Tombstones | RecordType::MmapMarkers) => zeros(1..4),
-        // A ref and a time, from which the first entry differs by nothing.
-        Some(_) => zeros(1..4) && zeros(17..19),
+    let Some(record_type) = RecordType::of(part) else { return false };
+    match record_type.kind() {
+        EntryKind::MinValidTime => false,
+        EntryKind::Metadata => true,
+        EntryKind::Series | EntryKind::Tombstones | EntryKind::MmapMarkers => zeros(1..4),
+        EntryKind::Samples | EntryKind::Exemplars | EntryKind::Histograms | EntryKind::FloatHistograms => {
+            match record_type.encoding() {
+                // A ref and a time, from which the first entry differs by nothing.
+                EntryEncoding::V1 => zeros(1..4) && zeros(17..19),
+                EntryEncoding::V2 => true,
+            }
+        }
     }
 }
 
@@ -152,12 +153,11 @@ fn only_way(record: &[u8], ends: &BTreeMap<usize, Vec<usize>>, work: &mut Work) 
 
 /// Whether records that end there can be of one log, written one after the other.
 fn go_together(record: &[u8], ends: &[usize]) -> bool {
-    use RecordType as T;
     let starts = [0].into_iter().chain(ends.iter().copied());
     let parts: Vec<&[u8]> = starts.zip(ends).filter_map(|(start, &end)| record.get(start..end)).collect();
-    let is_of = |types: &[T]| parts.iter().filter_map(|part| T::of(part)).any(|kind| types.contains(&kind));
-    // Only a WBL has these, and it has none of those.
-    if is_of(&[T::MmapMarkers]) && is_of(&[T::Series, T::Tombstones, T::Exemplars, T::Metadata]) {
+    let types = || parts.iter().filter_map(|part| RecordType::of(part));
+    let are_of = |log| types().any(|record_type| record_type.kind().replayed_from() == log);
+    if are_of(ReplayedFrom::Wbl) && are_of(ReplayedFrom::Wal) {
         return false;
     }
     let (mut min, mut max, mut are_handed_out) = (i64::MAX, i64::MIN, true);

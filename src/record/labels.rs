@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{Cursor, CutShort};
 use super::{Dialect, put};
 
 /// What one label costs Prometheus while it decodes: two string headers.
@@ -17,7 +17,7 @@ pub struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    pub(crate) fn decode(cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<Self, Cut> {
+    pub(crate) fn decode(cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<Self, CutShort> {
         let declared = if dialect < Dialect::V2_42 { cursor.length()? } else { cursor.count()? };
         let absurd = cursor.is_absurd(declared, LABEL_BYTES);
         let start = *cursor;
@@ -26,7 +26,7 @@ impl<'a> Labels<'a> {
         for _ in 0..declared {
             for _ in 0..2 {
                 if let Err(cut) = cursor.string() {
-                    return Err(Cut { crashes: cut.crashes || absurd });
+                    return Err(CutShort { crashes: cut.crashes || absurd });
                 }
             }
             count += 1;
@@ -46,7 +46,7 @@ impl<'a> Labels<'a> {
         self.count == 0
     }
 
-    /// As they stand in the record, behind their count. A writer encodes a label set in one way only, so that equal sets
+    /// As they are in the record, after their count. A writer encodes a label set in one way only, so that equal sets
     /// are equal bytes.
     #[must_use]
     pub const fn encoded(&self) -> &'a [u8] {
@@ -57,6 +57,27 @@ impl<'a> Labels<'a> {
     #[must_use]
     pub const fn iter(&self) -> LabelIter<'a> {
         LabelIter { cursor: Cursor::new(self.bytes), left: self.count }
+    }
+
+    /// Whether it is a set in order: not empty, each name once and none empty, sorted by name (`model/labels`). A head finds
+    /// a series by such a set alone.
+    #[must_use]
+    pub(crate) fn are_in_order(&self) -> bool {
+        let mut last: Option<&[u8]> = None;
+        !self.is_empty()
+            && self.iter().all(|(name, _)| {
+                let is_next = !name.is_empty() && last.is_none_or(|last| last < name);
+                last = Some(name);
+                is_next
+            })
+    }
+
+    /// Whether Prometheus takes such labels from a target or by remote write: in order, and UTF-8 (`Labels.Validate`,
+    /// `model/labels`). Its decoder checks neither; what has other labels was hardly written by a server.
+    #[must_use]
+    pub(crate) fn are_plausible(&self) -> bool {
+        let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+        self.are_in_order() && self.iter().all(|(name, value)| is_text(name) && is_text(value))
     }
 
     /// The value of the first label of that name.
@@ -120,7 +141,7 @@ pub trait LabelSet<'a>: IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: Exac
 
 impl<'a, L> LabelSet<'a> for L where L: IntoIterator<Item = (&'a [u8], &'a [u8]), IntoIter: ExactSizeIterator> {}
 
-/// Appends a label set as it stands in a record, its count before it.
+/// Appends a label set as it is in a record, its count before it.
 pub(crate) fn encode<'a>(labels: impl LabelSet<'a>, out: &mut Vec<u8>) {
     let labels = labels.into_iter();
     put::length(out, labels.len());

@@ -1,13 +1,13 @@
 //! Recognises the records of Grafana Loki, whose logs have Prometheus's framing but other records in it.
 //!
-//! Ingester (Loki's `pkg/ingester/wal/encoding.go`): type, tenant as a string, then for type 1 a whole Prometheus series
+//! Ingester (Loki's `pkg/ingester/wal/encoding.go`): type, tenant as a string, then for type 1 a complete Prometheus series
 //! record whose refs are fingerprints; for 2, 4 and 5 entries: BE64 base time; repeat { BE64 fingerprint; but for type 2
 //! a BE64 counter; uvarint n; n times { zigzag time; line as a string; for type 5 uvarint k; k times { two strings } } }.
 //! Its checkpoints: type 3 and a protobuf message that begins with the tenant and the fingerprint
 //! (`pkg/ingester/checkpoint.proto`). Index head: type 0, 1 or 2, tenant, then a nested series record (after a BE64
 //! fingerprint in type 2), or chunks in type 1.
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{Cursor, CutShort};
 use super::{Record, summarize};
 
 /// Tenant names are bounded so by Loki (`MaxTenantIDLength`).
@@ -35,7 +35,7 @@ pub fn is_loki(record: &[u8]) -> bool {
 }
 
 /// Whether tenant and entries follow, at least one, and nothing else.
-fn has_entries(record: &[u8], kind: u8) -> Result<bool, Cut> {
+fn has_entries(record: &[u8], kind: u8) -> Result<bool, CutShort> {
     let mut cursor = Cursor::body_of(record);
     if !is_tenant(cursor.string()?) {
         return Ok(false);
@@ -64,7 +64,7 @@ fn has_entries(record: &[u8], kind: u8) -> Result<bool, Cut> {
 }
 
 /// Whether a protobuf message follows whose first fields are a tenant and a fingerprint, and nothing else.
-fn is_checkpointed_series(record: &[u8]) -> Result<bool, Cut> {
+fn is_checkpointed_series(record: &[u8]) -> Result<bool, CutShort> {
     const TENANT: u64 = 1 << 3 | 2;
     const FINGERPRINT: u64 = 2 << 3;
     let mut cursor = Cursor::body_of(record);
@@ -76,7 +76,7 @@ fn is_checkpointed_series(record: &[u8]) -> Result<bool, Cut> {
         return Ok(false);
     }
     while !cursor.is_empty() {
-        // The fields behind them, up to 8, are numbers or have their length before them.
+        // The fields after them, up to 8, are numbers or have their length before them.
         let tag = cursor.uvarint64()?;
         match (tag >> 3, tag & 7) {
             (3..=8, 0) => {
@@ -94,7 +94,7 @@ fn is_checkpointed_series(record: &[u8]) -> Result<bool, Cut> {
 /// Whether tenant and nested series record follow, and nothing else.
 fn nests_series(record: &[u8], kind: u8) -> bool {
     let mut cursor = Cursor::body_of(record);
-    let head = (|cursor: &mut Cursor<'_>| -> Result<bool, Cut> {
+    let head = (|cursor: &mut Cursor<'_>| -> Result<bool, CutShort> {
         let tenant = cursor.string()?;
         if kind == 2 {
             cursor.be64()?;

@@ -1,9 +1,9 @@
 //! Type 6, metadata: repeat { uvarint ref; u8 metric type; uvarint fields; fields × { name; value } }.
 
-use super::cursor::{AtCursor, Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, CutShort};
 use super::{DecodeError, RecordType, put};
 
-/// So many fields that Prometheus, which goes on counting after the bytes have ended, takes minutes.
+/// So many fields that Prometheus, which continues to count after the bytes have ended, takes minutes.
 const ENDLESS_FIELDS: u64 = 1 << 36;
 
 /// A metadata record.
@@ -39,7 +39,7 @@ pub struct MetadataIter<'a> {
 }
 
 impl<'a> MetadataIter<'a> {
-    fn entry(&mut self) -> Result<MetadataEntry<'a>, Cut> {
+    fn entry(&mut self) -> Result<MetadataEntry<'a>, CutShort> {
         let series_ref = self.cursor.uvarint64()?;
         let metric_type = self.cursor.byte()?;
         let fields = self.cursor.count()?;
@@ -47,7 +47,7 @@ impl<'a> MetadataIter<'a> {
         let mut entry = MetadataEntry { series_ref, metric_type, unit: &[], help: &[] };
         // A field takes two bytes at least, so this ends however many are declared.
         for _ in 0..fields {
-            let (name, value) = self.field().map_err(|cut| Cut { crashes: cut.crashes || endless })?;
+            let (name, value) = self.field().map_err(|cut| CutShort { crashes: cut.crashes || endless })?;
             match name {
                 b"UNIT" => entry.unit = value,
                 b"HELP" => entry.help = value,
@@ -57,7 +57,7 @@ impl<'a> MetadataIter<'a> {
         Ok(entry)
     }
 
-    fn field(&mut self) -> Result<(&'a [u8], &'a [u8]), Cut> {
+    fn field(&mut self) -> Result<(&'a [u8], &'a [u8]), CutShort> {
         Ok((self.cursor.string()?, self.cursor.string()?))
     }
 }

@@ -1,6 +1,6 @@
 //! Type 5, mmap markers (in the WBL only): repeat { BE64 ref; BE64 chunk reference }.
 
-use super::cursor::{AtCursor, Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, CutShort};
 use super::{DecodeError, RecordType, put};
 
 /// An mmap markers record.
@@ -48,7 +48,7 @@ pub struct MmapMarkerIter<'a> {
 }
 
 impl MmapMarkerIter<'_> {
-    fn entry(&mut self) -> Result<MmapMarkerEntry, Cut> {
+    fn entry(&mut self) -> Result<MmapMarkerEntry, CutShort> {
         Ok(MmapMarkerEntry { series_ref: self.cursor.be64()?, mmap_ref: self.cursor.be64()? })
     }
 }

@@ -1,16 +1,9 @@
 //! Appends what `cursor` reads, with the bytes of Prometheus's `encoding.Encbuf` (`tsdb/encoding/encoding.go`).
 
+pub(crate) use crate::wal::varint::put_uvarint as uvarint;
+
 pub(crate) fn be64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes());
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "seven bits at a time")]
-pub(crate) fn uvarint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 pub(crate) fn varint(out: &mut Vec<u8>, value: i64) {

@@ -10,7 +10,7 @@
 
 /// Samples of series whose refs follow one another, at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct SampleRun {
     /// The first series.
     pub(crate) first_ref: u64,
     /// How many samples; never so many that a ref would wrap around.
@@ -25,7 +25,7 @@ const VALUE: usize = 8;
 /// Entries that are read by their shape, or one by one, before it is looked again whether their refs follow one another.
 const SCATTERED: usize = 64;
 
-/// The high bit of each byte: set where a varint goes on.
+/// The high bit of each byte: set where a varint continues.
 const GOES_ON: u64 = 0x8080_8080_8080_8080;
 
 /// Calls a method for the stride of the head.
@@ -53,7 +53,7 @@ pub(super) struct Done {
     pub(super) overlong: bool,
 }
 
-/// What stands before the value of an entry: two varints, in at most eight bytes.
+/// What precedes the value of an entry: two varints, in at most eight bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     /// The bytes, as a little-endian number.
@@ -65,7 +65,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Of the entry that begins with `from`, and behind which `rest` stands.
+    /// Of the entry that begins with `from`, and is followed by `rest`.
     pub(super) fn of(from: &[u8], rest: &[u8]) -> Option<Self> {
         let length = from.len().checked_sub(rest.len() + VALUE)?;
         if length > size_of::<u64>() {
@@ -84,12 +84,12 @@ impl Head {
 
     /// How many entries of `rest`, from its beginning on, are each of the next ref and of the same time.
     pub(super) fn count_consecutive(&self, rest: &[u8]) -> u64 {
-        // Zigzag: a ref behind the base is an even number, and the next one 2 more.
+        // Zigzag: a ref after the base is an even number, and the next one 2 more.
         let is_behind_base = self.bytes & 1 == 0;
         if is_behind_base { per_length!(self, rest, consecutive) } else { 0 }
     }
 
-    /// Tells ref and time, relative to the base, of the next few entries of the same shape.
+    /// Gives ref and time, relative to the base, of the next few entries of the same shape.
     pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> Done {
         per_length!(self, rest, alike, each)
     }
@@ -158,7 +158,7 @@ impl Head {
     }
 }
 
-/// Tells ref and time, relative to the base, of the next few entries, of whatever shape, as long as what stands before the
+/// Gives ref and time, relative to the base, of the next few entries, of whatever shape, as long as what precedes the
 /// value has at most eight bytes.
 pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> Done {
     let (mut left, mut count, mut overlong) = (rest, 0, false);
@@ -174,14 +174,14 @@ pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> Don
         }
         let ref_bits = ends.trailing_zeros() + 1;
         let head_bits = behind_ref.trailing_zeros() + 1;
-        let Some(behind) = left.get(head_bits as usize / 8 + VALUE..) else { break };
+        let Some(after) = left.get(head_bits as usize / 8 + VALUE..) else { break };
         let ref_bytes = word & (ends ^ ends.wrapping_sub(1));
         let t_bytes = (word & (behind_ref ^ behind_ref.wrapping_sub(1))) >> ref_bits;
         overlong |= (ref_bytes >> (ref_bits - 8)) + u64::from(ref_bits == 8) == 0;
         let t_bits = head_bits - ref_bits;
         overlong |= (t_bytes >> (t_bits - 8)) + u64::from(t_bits == 8) == 0;
         each(unzigzag(squeeze(ref_bytes)), unzigzag(squeeze(t_bytes)));
-        (left, count) = (behind, count + 1);
+        (left, count) = (after, count + 1);
     }
     Done { entries: count, bytes: rest.len() - left.len(), overlong }
 }

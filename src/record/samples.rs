@@ -5,15 +5,15 @@
 //! zigzag time from the first; start timestamp; BE64 value }.
 
 use super::base::{Base, Chain};
-use super::cursor::{AtCursor, Cursor, Cut};
-use super::runs::{self, Run};
-use super::{DecodeError, RecordType, put};
+use super::cursor::{AtCursor, Cursor, CutShort};
+use super::runs::{self, SampleRun};
+use super::{DecodeError, EntryEncoding, RecordType, put};
 
 /// A samples record of either layout.
 #[derive(Clone, Copy, Debug)]
 pub struct SamplesRecord<'a> {
     pub(crate) body: Cursor<'a>,
-    pub(crate) v2: bool,
+    pub(crate) encoding: EntryEncoding,
 }
 
 /// A float sample.
@@ -42,12 +42,15 @@ impl<'a> SamplesRecord<'a> {
     #[must_use]
     pub fn entries(&self) -> SampleIter<'a> {
         let mut cursor = self.body;
-        let layout = if self.v2 { Layout::V2(None) } else { Layout::V1(Base::decode(&mut cursor)) };
-        SampleIter { cursor, layout, count: 0 }
+        let origin = match self.encoding {
+            EntryEncoding::V1 => SampleOrigin::V1(Base::decode(&mut cursor)),
+            EntryEncoding::V2 => SampleOrigin::V2(None),
+        };
+        SampleIter { cursor, origin, count: 0 }
     }
 
     /// The same entries, those next to each other taken together where they can be; and how their decoding ends.
-    pub(crate) fn runs(&self, mut each: impl FnMut(Run)) -> (Cursor<'a>, Option<DecodeError>) {
+    pub(crate) fn runs(&self, mut each: impl FnMut(SampleRun)) -> (Cursor<'a>, Option<DecodeError>) {
         let mut entries = self.entries();
         loop {
             let from = entries.cursor.rest();
@@ -64,21 +67,23 @@ impl<'a> SamplesRecord<'a> {
 #[derive(Clone, Debug)]
 pub struct SampleIter<'a> {
     cursor: Cursor<'a>,
-    layout: Layout,
+    origin: SampleOrigin,
     count: u64,
 }
 
+/// What refs and times are relative to.
 #[derive(Clone, Copy, Debug)]
-enum Layout {
-    V1(Result<Base, Cut>),
+enum SampleOrigin {
+    V1(Result<Base, CutShort>),
     V2(Option<Chain>),
 }
 
 impl SampleIter<'_> {
     /// Tells of `first`, which has been read and began where `from` does, and of what follows it and looks like it.
-    fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(Run)) {
-        let mut run = Run { first_ref: first.series_ref, count: 1, t: first.t };
-        let (Layout::V1(Ok(base)), Some(head)) = (self.layout, runs::Head::of(from, self.cursor.rest()))
+    fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(SampleRun)) {
+        let mut run = SampleRun { first_ref: first.series_ref, count: 1, t: first.t };
+        let (SampleOrigin::V1(Ok(base)), Some(head)) =
+            (self.origin, runs::Head::of(from, self.cursor.rest()))
         else {
             each(run);
             return;
@@ -91,7 +96,7 @@ impl SampleIter<'_> {
         if consecutive == 0 {
             let mut one = |ref_delta, t_delta| {
                 let (first_ref, t) = base.at(ref_delta, t_delta);
-                each(Run { first_ref, count: 1, t });
+                each(SampleRun { first_ref, count: 1, t });
             };
             done = head.each_alike(rest, &mut one);
             if done.entries == 0 {
@@ -103,15 +108,15 @@ impl SampleIter<'_> {
         self.count += done.entries;
     }
 
-    fn entry(&mut self) -> Result<SampleEntry, Cut> {
-        let (series_ref, t, st) = match &mut self.layout {
-            Layout::V1(base) => {
+    fn entry(&mut self) -> Result<SampleEntry, CutShort> {
+        let (series_ref, t, st) = match &mut self.origin {
+            SampleOrigin::V1(base) => {
                 let base = (*base)?;
                 self.count += 1;
                 let (series_ref, t) = base.absolute(&mut self.cursor)?;
                 (series_ref, t, 0)
             }
-            Layout::V2(chain) => {
+            SampleOrigin::V2(chain) => {
                 self.count += 1;
                 if let Some(chain) = chain {
                     chain.advance(&mut self.cursor)?
@@ -143,6 +148,14 @@ impl Iterator for SampleIter<'_> {
             self.cursor = Cursor::default();
             DecodeError::after(cut, self.count, "samples")
         }))
+    }
+}
+
+/// Appends a samples record in that encoding.
+pub(crate) fn encode_samples_as(encoding: EntryEncoding, samples: &[SampleEntry], out: &mut Vec<u8>) {
+    match encoding {
+        EntryEncoding::V1 => encode_samples(samples, out),
+        EntryEncoding::V2 => encode_samples_v2(samples, out),
     }
 }
 

@@ -1,10 +1,10 @@
 //! The entries of some series alone.
 
 use super::{
-    DecodeError, FloatHistogramSample, HistogramSample, Record, RecordType,
+    DecodeError, EntryEncoding, FloatHistogramSample, HistogramSample, Record, RecordType,
     encode_custom_buckets_float_histogram_samples, encode_custom_buckets_histogram_samples, encode_exemplars,
     encode_float_histogram_samples_v2, encode_histogram_samples_v2, encode_metadata, encode_mmap_markers,
-    encode_samples, encode_samples_v2, encode_series, encode_tombstones,
+    encode_samples_as, encode_series, encode_tombstones,
 };
 
 /// What is left of a record.
@@ -27,7 +27,7 @@ pub enum Selected {
 }
 
 impl Selected {
-    /// Entries that are left out.
+    /// Entries that are dropped.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         match self {
@@ -49,7 +49,8 @@ pub(super) fn is_canonical(record: &[u8]) -> bool {
 
 /// As [`select`]; a record of which all is wanted is encoded again, too, if that is asked for.
 fn chosen(record: &[u8], wanted: impl Fn(u64) -> bool, encode_all: bool) -> Selected {
-    let kind = RecordType::of(record);
+    let Some(record_type) = RecordType::of(record) else { return Selected::All };
+    let encoding = record_type.encoding();
     match Record::parse(record) {
         Record::Series(r) => among(
             encode_all,
@@ -65,11 +66,7 @@ fn chosen(record: &[u8], wanted: impl Fn(u64) -> bool, encode_all: bool) -> Sele
             r.entries(),
             |e| wanted(e.series_ref),
             |entries, out| {
-                if kind == Some(RecordType::SamplesV2) {
-                    encode_samples_v2(entries, out);
-                } else {
-                    encode_samples(entries, out);
-                }
+                encode_samples_as(encoding, entries, out);
             },
         ),
         Record::Tombstones(r) => among(encode_all, r.entries(), |e| wanted(e.series_ref), encode_tombstones),
@@ -94,7 +91,7 @@ fn chosen(record: &[u8], wanted: impl Fn(u64) -> bool, encode_all: bool) -> Sele
             |e| wanted(e.series_ref),
             |entries, out| {
                 let (v1, v2) = (encode_custom_buckets_histogram_samples, encode_histogram_samples_v2);
-                encode_histograms::<_, HistogramSample>(kind, entries, (v1, v2), out);
+                encode_histograms::<_, HistogramSample>(record_type, entries, (v1, v2), out);
             },
         ),
         Record::FloatHistograms(r) => among(
@@ -104,7 +101,7 @@ fn chosen(record: &[u8], wanted: impl Fn(u64) -> bool, encode_all: bool) -> Sele
             |entries, out| {
                 let (v1, v2) =
                     (encode_custom_buckets_float_histogram_samples, encode_float_histogram_samples_v2);
-                encode_histograms::<_, FloatHistogramSample>(kind, entries, (v1, v2), out);
+                encode_histograms::<_, FloatHistogramSample>(record_type, entries, (v1, v2), out);
             },
         ),
         Record::MinValidTime(_) | Record::Unknown(_) => Selected::All,
@@ -113,22 +110,21 @@ fn chosen(record: &[u8], wanted: impl Fn(u64) -> bool, encode_all: bool) -> Sele
 
 type Encode<S> = fn(&[S], &mut Vec<u8>);
 
-/// Types 7 and 9, and 8 and 10, are written alike, and either kind of buckets may stand in both: the encoder that takes
+/// Types 7 and 9, and 8 and 10, are written alike, and either kind of buckets may be in both: the encoder that takes
 /// all, with the type as it was. Types 12 and 13 have one of their own.
 fn encode_histograms<E: Copy + Into<S>, S>(
-    kind: Option<RecordType>,
+    record_type: RecordType,
     entries: &[E],
     (v1, v2): (Encode<S>, Encode<S>),
     out: &mut Vec<u8>,
 ) {
     let entries: Vec<S> = entries.iter().copied().map(Into::into).collect();
-    if matches!(kind, Some(RecordType::HistogramSamplesV2 | RecordType::FloatHistogramSamplesV2)) {
-        v2(&entries, out);
-        return;
+    match record_type.encoding() {
+        EntryEncoding::V1 => v1(&entries, out),
+        EntryEncoding::V2 => v2(&entries, out),
     }
-    v1(&entries, out);
-    if let (Some(first), Some(kind)) = (out.first_mut(), kind) {
-        *first = kind.byte();
+    if let Some(first) = out.first_mut() {
+        *first = record_type.byte();
     }
 }
 
@@ -233,11 +229,11 @@ mod tests {
     #[test]
     fn what_is_left_is_written_as_if_there_had_been_nothing_else() {
         for (kind, encode) in kinds().iter().enumerate() {
-            let whole = encode(&[3, 900, 5, 901]);
-            assert_eq!(select(&whole, |_| true), Selected::All, "{kind}");
-            assert_eq!(select(&whole, |_| false), Selected::Nothing { dropped: 4 }, "{kind}");
+            let all = encode(&[3, 900, 5, 901]);
+            assert_eq!(select(&all, |_| true), Selected::All, "{kind}");
+            assert_eq!(select(&all, |_| false), Selected::Nothing { dropped: 4 }, "{kind}");
             let expected = Selected::Part { record: encode(&[3, 5]), dropped: 2 };
-            assert_eq!(select(&whole, |series_ref| series_ref < 900), expected, "{kind}");
+            assert_eq!(select(&all, |series_ref| series_ref < 900), expected, "{kind}");
             let mut refs = Vec::new();
             each_use(&encode(&[3, 5]), |one| refs.push(one.series_ref));
             assert_eq!(refs, [3, 5], "{kind}");

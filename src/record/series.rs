@@ -1,6 +1,6 @@
 //! Type 1, series: repeat { BE64 ref; labels }.
 
-use super::cursor::{AtCursor, Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, CutShort};
 use super::labels::{self, LabelSet};
 use super::{DecodeError, Dialect, Labels, RecordType, put};
 
@@ -36,7 +36,7 @@ pub struct SeriesIter<'a> {
 }
 
 impl<'a> SeriesIter<'a> {
-    fn entry(&mut self) -> Result<SeriesEntry<'a>, Cut> {
+    fn entry(&mut self) -> Result<SeriesEntry<'a>, CutShort> {
         Ok(SeriesEntry {
             series_ref: self.cursor.be64()?,
             labels: Labels::decode(&mut self.cursor, self.dialect)?,

@@ -8,10 +8,10 @@
 
 use std::fmt;
 
-use super::cursor::{Cursor, Cut};
+use super::cursor::{Cursor, CutShort};
 use super::{DecodeError, Dialect, ExemplarsRecord, FloatHistogram, Histogram, Labels, TombstoneEntry};
 
-/// A record of a chunk snapshot, told apart by its first byte.
+/// A record of a chunk snapshot, of which only the first byte has been read.
 #[derive(Clone, Copy, Debug)]
 pub enum SnapshotRecord<'a> {
     /// Type 1: one series.
@@ -20,7 +20,7 @@ pub enum SnapshotRecord<'a> {
     Tombstones(SnapshotTombstonesRecord<'a>),
     /// Type 3: exemplars. Prometheus says `exemplars from buffer: ` before their error.
     Exemplars(ExemplarsRecord<'a>),
-    /// The whole record: of another type (`unsupported snapshot record type 0b%b`), or empty, on which Prometheus panics.
+    /// All of the record: of another type (`unsupported snapshot record type 0b%b`), or empty, on which Prometheus panics.
     Unknown(&'a [u8]),
 }
 
@@ -97,7 +97,7 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    /// Whether Prometheus goes on as if nothing were wrong.
+    /// Whether Prometheus continues as if nothing were wrong.
     #[must_use]
     pub const fn accepted_by_prometheus(&self) -> bool {
         matches!(self, Self::Accepted(error) if !error.crashes_prometheus())
@@ -142,11 +142,11 @@ impl<'a> SnapshotSeriesRecord<'a> {
         Self::head(&mut cursor).map_err(DecodeError::plain)
     }
 
-    fn head(cursor: &mut Cursor<'a>) -> Result<(u64, Labels<'a>), Cut> {
+    fn head(cursor: &mut Cursor<'a>) -> Result<(u64, Labels<'a>), CutShort> {
         Ok((cursor.be64()?, Labels::decode(cursor, Dialect::default())?))
     }
 
-    /// The whole record. Bytes after its end are ignored, as Prometheus does.
+    /// All of the record. Bytes after its end are ignored, as Prometheus does.
     ///
     /// # Errors
     /// What `decodeSeriesFromChunkSnapshot` says, and where it fails to say something.
@@ -157,12 +157,12 @@ impl<'a> SnapshotSeriesRecord<'a> {
         if !has_chunk {
             return Ok(SnapshotSeries { series_ref, labels, chunk: None });
         }
-        let cut_at = |cut: Cut, cursor: &Cursor<'_>| match cursor.rest().len() {
+        let cut_at = |cut: CutShort, cursor: &Cursor<'_>| match cursor.rest().len() {
             // Prometheus's words if the field that does not fit has some of its bytes.
             left if left > 0 && !cut.crashes => SnapshotError::Chunk(DecodeError::bytes_left(left)),
             _ => SnapshotError::Chunk(DecodeError::plain(cut)),
         };
-        // Cut before the encoding, it reads as 0, and that is what Prometheus complains of.
+        // CutShort before the encoding, it reads as 0, and that is what Prometheus complains of.
         let Ok((min_time, max_time, encoding)) = Self::chunk_head(&mut cursor) else {
             return Err(SnapshotError::Encoding(0));
         };
@@ -177,17 +177,17 @@ impl<'a> SnapshotSeriesRecord<'a> {
         Ok(SnapshotSeries { series_ref, labels, chunk })
     }
 
-    fn before_chunk(cursor: &mut Cursor<'a>) -> Result<(u64, Labels<'a>, bool), Cut> {
+    fn before_chunk(cursor: &mut Cursor<'a>) -> Result<(u64, Labels<'a>, bool), CutShort> {
         let (series_ref, labels) = Self::head(cursor)?;
         cursor.be64()?;
         Ok((series_ref, labels, cursor.uvarint64()? != 0))
     }
 
-    fn chunk_head(cursor: &mut Cursor<'a>) -> Result<(i64, i64, u8), Cut> {
+    fn chunk_head(cursor: &mut Cursor<'a>) -> Result<(i64, i64, u8), CutShort> {
         Ok((cursor.be64_signed()?, cursor.be64_signed()?, cursor.byte()?))
     }
 
-    fn last_value(cursor: &mut Cursor<'a>, encoding: u8) -> Result<LastValue<'a>, Cut> {
+    fn last_value(cursor: &mut Cursor<'a>, encoding: u8) -> Result<LastValue<'a>, CutShort> {
         Ok(match encoding {
             2 | 5 => LastValue::Histogram(Histogram::decode_from(cursor)?),
             3 | 6 => LastValue::FloatHistogram(FloatHistogram::decode_from(cursor)?),
@@ -213,7 +213,7 @@ impl<'a> SnapshotTombstonesRecord<'a> {
         let mut cursor = self.0;
         let (entries, problem) = match cursor.string() {
             // Prometheus decodes the empty string it gets, whatever the reason.
-            Err(Cut { crashes: false }) => (Cursor::default(), Some(SnapshotError::TombstoneFormat(0))),
+            Err(CutShort { crashes: false }) => (Cursor::default(), Some(SnapshotError::TombstoneFormat(0))),
             Err(cut) => (Cursor::default(), Some(SnapshotError::Tombstones(DecodeError::plain(cut)))),
             Ok(string) => match string.split_first() {
                 Some((1, entries)) => (Cursor::new(entries), None),
@@ -235,7 +235,7 @@ pub struct SnapshotTombstoneIter<'a> {
 }
 
 impl SnapshotTombstoneIter<'_> {
-    fn entry(&mut self) -> Result<TombstoneEntry, Cut> {
+    fn entry(&mut self) -> Result<TombstoneEntry, CutShort> {
         Ok(TombstoneEntry {
             series_ref: self.cursor.uvarint64()?,
             min_time: self.cursor.varint64()?,

@@ -1,7 +1,7 @@
 //! One walk over a record, for what a scan wants to know of it.
 
 use super::cursor::{AtCursor, Cursor};
-use super::{DecodeError, Dialect, Record, RecordType, Run};
+use super::{DecodeError, Dialect, Record, RecordType, SampleRun};
 
 /// What one walk over a record finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Summary {
     pub error: Option<DecodeError>,
 }
 
-/// Decodes the whole record, once, without allocating.
+/// Decodes all of the record, once, without allocating.
 #[must_use]
 pub fn summarize(record: &[u8]) -> Summary {
     walk(record, Dialect::default(), |_, _| {})
@@ -40,7 +40,7 @@ pub fn summarize_as(record: &[u8], dialect: Dialect) -> Summary {
     walk(record, dialect, |_, _| {})
 }
 
-/// As [`summarize`], and tells the refs of all entries that can be decoded, in order: the first of those that follow one
+/// As [`summarize`], and gives `each` the refs of all entries that can be decoded, in order: the first of those that follow one
 /// another, and how many there are. They never wrap around.
 #[must_use]
 pub fn summarize_refs(record: &[u8], each: impl FnMut(u64, u64)) -> Summary {
@@ -100,7 +100,7 @@ struct Seen<F> {
     max_ref: u64,
     last_ref: u64,
     falls: bool,
-    /// Refs that follow one another and have not been told of: the first, and how many.
+    /// Refs that follow one another and have not been given to `each`: the first, and how many.
     open: (u64, u64),
 }
 
@@ -150,7 +150,7 @@ impl<F: FnMut(u64, u64)> Seen<F> {
         self.timed(series_ref, t);
     }
 
-    fn run(&mut self, run: Run) {
+    fn run(&mut self, run: SampleRun) {
         self.entries += run.count;
         self.refs(run.first_ref, run.count);
         self.min_time = self.min_time.min(run.t);

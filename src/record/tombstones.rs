@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::cursor::{AtCursor, Cursor, Cut};
+use super::cursor::{AtCursor, Cursor, CutShort};
 use super::{DecodeError, RecordType, put};
 
 /// Whether deletions are lost.
@@ -57,7 +57,7 @@ pub struct TombstoneIter<'a> {
 }
 
 impl TombstoneIter<'_> {
-    fn entry(&mut self) -> Result<TombstoneEntry, Cut> {
+    fn entry(&mut self) -> Result<TombstoneEntry, CutShort> {
         Ok(TombstoneEntry {
             series_ref: self.cursor.be64()?,
             min_time: self.cursor.varint64()?,

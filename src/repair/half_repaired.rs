@@ -152,5 +152,5 @@ fn records(target: &Target, path: &str, rules: SegmentRules<'_>) -> io::Result<R
         file => file?,
     };
     let length = file.metadata()?.len();
-    Ok(rules.settled.salvage(&file, length, rules.corrections, Records::default))
+    Ok(rules.settled.segment(&file, length, rules.corrections).read(Records::default))
 }

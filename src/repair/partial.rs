@@ -3,7 +3,7 @@
 //! Either the records of which they are glued together, or one of the first entries. A record ends where its bytes end, so the bytes up to the end of an entry are a record, too.
 
 use crate::change::plan::SeparatedRecord;
-use crate::record::{Record, RecordType, encode_samples, encode_samples_v2, encode_series, summarize};
+use crate::record::{Record, RecordType, encode_samples_as, encode_series, summarize};
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header};
 use crate::wal::{Compression, crc};
 
@@ -77,7 +77,14 @@ fn decodable(data: &[u8]) -> usize {
     match Record::parse(data) {
         Record::Series(series) => series.entries().map_while(Result::ok).count(),
         Record::Samples(samples) => samples.entries().map_while(Result::ok).count(),
-        _ => 0,
+        Record::Tombstones(_)
+        | Record::Exemplars(_)
+        | Record::MmapMarkers(_)
+        | Record::Metadata(_)
+        | Record::Histograms(_)
+        | Record::FloatHistograms(_)
+        | Record::MinValidTime(_)
+        | Record::Unknown(_) => 0,
     }
 }
 
@@ -92,13 +99,16 @@ fn beginning(data: &[u8], count: usize) -> Vec<u8> {
         }
         Record::Samples(samples) => {
             let entries: Vec<_> = samples.entries().map_while(Result::ok).take(count).collect();
-            let encode = match RecordType::of(data) {
-                Some(RecordType::SamplesV2) => encode_samples_v2,
-                _ => encode_samples,
-            };
-            encode(&entries, &mut record);
+            encode_samples_as(samples.encoding, &entries, &mut record);
         }
-        _ => {}
+        Record::Tombstones(_)
+        | Record::Exemplars(_)
+        | Record::MmapMarkers(_)
+        | Record::Metadata(_)
+        | Record::Histograms(_)
+        | Record::FloatHistograms(_)
+        | Record::MinValidTime(_)
+        | Record::Unknown(_) => {}
     }
     record
 }

@@ -1,11 +1,12 @@
-//! What was most likely done to damaged bytes: their own look tells.
+//! What was most likely done to damaged bytes: their own look shows it.
 
 use std::fs::File;
 
 use super::report::Cause;
 use super::salvage::{Problem, ProblemKind};
 use crate::wal::layout::{HEADER_SIZE, Header, page_end};
-use crate::wal::{Fault, PAGE_SIZE, ReadAt};
+use crate::wal::source::read_available;
+use crate::wal::{Fault, PAGE_SIZE};
 
 /// What a disk writes as a whole, in bytes: a write that is cut short is cut at a multiple of it.
 const SECTOR: u64 = 512;
@@ -17,7 +18,7 @@ pub(super) struct Evidence {
     pub(super) cause: Option<Cause>,
     /// The damaged range is what the header at its beginning says: one fragment, of one record.
     pub(super) one_fragment: bool,
-    /// Zeros stand from here to the end of the range, or to the end of its page.
+    /// There are zeros from here to the end of the range, or to the end of its page.
     pub(super) zeros_from: Option<u64>,
 }
 
@@ -31,7 +32,7 @@ pub(super) fn look(file: &File, problem: &Problem) -> Evidence {
             .is_some_and(|header| header.size() as u64 == range.end - range.start),
         ..Evidence::default()
     };
-    // Zeros that go on behind the damaged fragment belong to what never came.
+    // Zeros that continue after the damaged fragment belong to what never came.
     let rest = read(file, range.end, page_end(range.end.saturating_sub(1)));
     let zeros = if rest.iter().all(|&byte| byte == 0) {
         bytes.iter().rev().take_while(|&&byte| byte == 0).count() as u64
@@ -80,7 +81,7 @@ fn cause(problem: &Problem, bytes: &[u8], zeros_from: Option<u64>) -> Cause {
     }
 }
 
-/// Whether a whole sector of zeros stands in the bytes that begin at `start` of the file.
+/// Whether a sector of zeros is in the bytes that begin at `start` of the file.
 fn holds_zeroed_sector(bytes: &[u8], start: u64) -> bool {
     let skip = usize::try_from(start.next_multiple_of(SECTOR) - start).unwrap_or(0);
     bytes
@@ -93,13 +94,7 @@ fn holds_zeroed_sector(bytes: &[u8], start: u64) -> bool {
 /// As many of these bytes as can be read.
 fn read(file: &File, start: u64, end: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match ReadAt::read_at(file, &mut bytes[filled..], start + filled as u64) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => filled += count,
-        }
-    }
+    let (filled, _) = read_available(file, &mut bytes, start);
     bytes.truncate(filled);
     bytes
 }

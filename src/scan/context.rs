@@ -1,4 +1,4 @@
-//! What the whole records of a segment show of the refs, labels and times in it, to judge one that is in doubt.
+//! What the intact records of a segment show of the refs, labels and times in it, to judge one that is in doubt.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,7 @@ const NEIGHBOURS: usize = 24;
 /// (`scrape/scrape.go`, `maxAheadTime`).
 const SLACK: i64 = 10 * 60 * 1000;
 
-/// Entries of one record that are looked at to tell whether its pages belong together, at the most: more than most scrapes
+/// Entries of one record that are looked at to see whether its pages belong together, at the most: more than most scrapes
 /// have. A hostile record may have as many as bytes.
 const MOST_USES: usize = 1 << 20;
 
@@ -25,7 +25,7 @@ const OUT_OF_STEP: usize = 12;
 /// In ms.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
-/// Refs, what stands next to what, and times, as whole records of one segment show them.
+/// Refs, which is next to which, and times, as intact records of one segment show them.
 #[derive(Debug, Default)]
 pub(super) struct Context {
     /// Refs that any record uses.
@@ -34,7 +34,7 @@ pub(super) struct Context {
     highest: u64,
     /// Refs that a series record defines.
     defined: HashSet<u64>,
-    /// Those refs that stand next to each other which somebody asked for.
+    /// Those refs next to each other that somebody asked for.
     pairs: Pairs,
     /// Some record has the same ref twice in a row with the same time.
     repeats: bool,
@@ -45,14 +45,14 @@ pub(super) struct Context {
 /// Why a record is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspicion {
-    /// Its pages may not stand where they stood.
+    /// Its pages may not be where they were written.
     Pages,
     /// Only what it says.
     Contents,
 }
 
 impl Context {
-    /// Of those records of a segment that are `trusted`. Of refs that stand next to each other only those that `asked`
+    /// Of those records of a segment that are `trusted`. Of refs next to each other only those that `asked`
     /// has are looked for: all of them would take memory for every sample.
     pub(super) fn of<S: ReadAt + ?Sized>(
         source: &S,
@@ -102,16 +102,8 @@ impl Context {
             return Some("it does not decode");
         }
         let uses = uses(record.data);
-        let (nobody_writes_it, clashes) = match Decoded::parse(record.data) {
-            Decoded::Series(series) => {
-                (!series.entries().flatten().all(|entry| plausible_labels(&entry)), self.redefines(&series))
-            }
-            Decoded::Metadata(metadata) => {
-                (!metadata.entries().flatten().all(|entry| plausible_metadata(&entry)), false)
-            }
-            _ => (false, false),
-        };
-        if nobody_writes_it {
+        let decoded = Decoded::parse(record.data);
+        if !text_is_plausible(&decoded) {
             return Some("it has labels or metadata that nobody writes");
         }
         // What a decoder reads that a wrong page has thrown out of step, before it finds its step again.
@@ -128,7 +120,7 @@ impl Context {
             return None;
         }
         // Odd refs and times alone are somebody's right; only where pages are in doubt do they speak against a record.
-        if clashes {
+        if matches!(decoded, Decoded::Series(series) if self.redefines(&series)) {
             return Some("it defines series that other records define");
         }
         if self.is_foreign(&uses) || summary.unknown_schemas > 0 {
@@ -183,12 +175,12 @@ impl Context {
         refs.any(|series_ref| self.defined.contains(&series_ref) || !seen.insert(series_ref))
     }
 
-    /// Whether what whole records show speaks for a record: every ref of its samples is one of theirs, every time is
+    /// Whether what intact records show speaks for a record: every ref of its samples is one of theirs, every time is
     /// near theirs; a series has well-formed labels and a ref that no other record defines.
     pub(super) fn supports(&self, data: &[u8], offset: u64) -> bool {
         if let Decoded::Series(series) = Decoded::parse(data) {
             return series.entries().flatten().all(|entry| {
-                plausible_labels(&entry)
+                entry.labels.are_plausible()
                     && !self.defined.contains(&entry.series_ref)
                     && entry.series_ref <= self.highest.saturating_add(100_000)
             });
@@ -211,11 +203,8 @@ impl Context {
 
     /// Whether a record has refs or times such as no other of the segment comes near, or series that others define.
     pub(super) fn is_strange(&self, data: &[u8]) -> bool {
-        let redefines = match Decoded::parse(data) {
-            Decoded::Series(series) => self.redefines(&series),
-            _ => false,
-        };
-        redefines || self.is_foreign(&uses(data))
+        matches!(Decoded::parse(data), Decoded::Series(series) if self.redefines(&series))
+            || self.is_foreign(&uses(data))
     }
 
     /// Whether any record uses that ref.
@@ -250,35 +239,35 @@ fn same(a: SeriesUse, b: SeriesUse) -> bool {
     a.series_ref == b.series_ref && a.time.is_some() && a.time == b.time
 }
 
-/// Names as Prometheus writes them: sorted, not empty, UTF-8 (`model/labels`).
-fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
-    let mut last: Option<&[u8]> = None;
-    entry.labels.iter().all(|(name, value)| {
-        let sorted = last.is_none_or(|last| last < name);
-        last = Some(name);
-        sorted && !name.is_empty() && std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok()
-    }) && !entry.labels.is_empty()
-}
-
 /// Whether what says something of text in records that end there says it as Prometheus does.
 pub(super) fn parts_are_plausible(record: &[u8], ends: &[usize]) -> bool {
     let starts = [0].into_iter().chain(ends.iter().copied());
-    starts.zip(ends).filter_map(|(start, &end)| record.get(start..end)).all(|part| {
-        match Decoded::parse(part) {
-            Decoded::Series(series) => series.entries().flatten().all(|entry| plausible_labels(&entry)),
-            Decoded::Metadata(metadata) => {
-                metadata.entries().flatten().all(|entry| plausible_metadata(&entry))
-            }
-            _ => true,
-        }
-    })
+    starts
+        .zip(ends)
+        .filter_map(|(start, &end)| record.get(start..end))
+        .all(|part| text_is_plausible(&Decoded::parse(part)))
 }
 
-/// A metric type that exists, and text (`tsdb/record/record.go`, `MetricType`).
-fn plausible_metadata(entry: &record::MetadataEntry<'_>) -> bool {
-    entry.metric_type <= 7
-        && std::str::from_utf8(entry.unit).is_ok()
-        && std::str::from_utf8(entry.help).is_ok()
+/// Whether the text in a record is such as Prometheus takes: labels as of a target, metric types that exist
+/// (`tsdb/record/record.go`, `MetricType`), and UTF-8.
+pub(super) fn text_is_plausible(record: &Decoded<'_>) -> bool {
+    let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+    match record {
+        Decoded::Series(series) => series.entries().flatten().all(|entry| entry.labels.are_plausible()),
+        Decoded::Metadata(metadata) => metadata
+            .entries()
+            .flatten()
+            .all(|entry| entry.metric_type <= 7 && is_text(entry.unit) && is_text(entry.help)),
+        // Labels of exemplars are whatever a target says.
+        Decoded::Exemplars(_)
+        | Decoded::Samples(_)
+        | Decoded::Histograms(_)
+        | Decoded::FloatHistograms(_)
+        | Decoded::Tombstones(_)
+        | Decoded::MmapMarkers(_)
+        | Decoded::MinValidTime(_)
+        | Decoded::Unknown(_) => true,
+    }
 }
 
 /// Entries from the one before a joint to where a decoder that lost its step has found it again.
@@ -286,7 +275,7 @@ fn around(uses: &[SeriesUse], entry: usize) -> &[SeriesUse] {
     uses.get(entry.saturating_sub(1)..(entry + OUT_OF_STEP).min(uses.len())).unwrap_or_default()
 }
 
-/// Whether pages within one uncompressed record of samples stand in each other's place: where they meet the refs jump far
+/// Whether pages within one uncompressed record of samples are in each other's place: where they meet the refs jump far
 /// ahead at one joint and back at another, at the same time, and nowhere else in the record do they go back.
 pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
     /// The beginning, the two pages, and the end.
@@ -316,14 +305,14 @@ fn entries_at_joints(record: &Record<'_>, uses: &[SeriesUse]) -> Vec<usize> {
     record.joints().map(|joint| uses.partition_point(|now| now.end <= joint)).collect()
 }
 
-/// Refs that stand next to each other, and whether ever at different times.
+/// Refs next to each other, and whether ever at different times.
 #[derive(Debug, Default)]
 pub(super) struct Pairs(HashMap<(u64, u64), Pair>);
 
 /// What is known of two refs next to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pair {
-    /// They stand so nowhere else.
+    /// They are so nowhere else.
     Unknown,
     /// They do, always with the same time.
     OneTime,
@@ -445,4 +434,33 @@ impl Steps {
 /// A writer that logs several scrapes at once begins again with the first series, at a later time.
 fn begins_again(a: SeriesUse, b: SeriesUse) -> bool {
     b.series_ref < a.series_ref && b.time > a.time
+}
+
+/// What some records of a segment show.
+#[derive(Debug)]
+pub(crate) struct Surroundings(Context);
+
+impl Surroundings {
+    /// Of the records that begin at `trusted` offsets of the first `length` bytes of `source`.
+    pub(crate) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, trusted: impl Fn(u64) -> bool) -> Self {
+        Self(Context::of(source, length, Pairs::default(), |record| trusted(record.offset)))
+    }
+
+    /// Whether they speak against one of the records `parts`: it has refs or times such as none of theirs comes near, or
+    /// series that they define.
+    pub(crate) fn contradict(&self, parts: &[Vec<u8>]) -> bool {
+        parts.iter().any(|part| self.0.is_strange(part))
+    }
+
+    /// Whether they speak for `data` at `offset`: every ref is one of theirs, every time near theirs, labels are
+    /// well-formed, and no other record defines their series.
+    pub(crate) fn support(&self, data: &[u8], offset: u64) -> bool {
+        let Self(context) = self;
+        if let Decoded::Series(series) = Decoded::parse(data)
+            && !series.entries().flatten().all(|entry| context.uses(entry.series_ref))
+        {
+            return false;
+        }
+        context.supports(data, offset)
+    }
 }

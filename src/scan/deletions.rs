@@ -56,7 +56,7 @@ pub(crate) fn behind(source: &File, length: u64, from: u64, settled: &Settlement
             }
         }
     }
-    let found = settled.salvage(source, length, Corrections::Sure, Found::default);
+    let found = settled.segment(source, length, Corrections::Sure).read(Found::default);
     if found.records.iter().any(|&end| end > from) {
         return DeletionsLost::Certain;
     }

@@ -5,7 +5,7 @@ use super::code::Code;
 use super::detail::Detail;
 use super::may_be_torn;
 use super::report::{Cause, Correction, Finding, Lost, Severity};
-use super::salvage::{Mended, Problem, ProblemKind};
+use super::salvage::{AgreedCorrection, Problem, ProblemKind};
 use super::segment::SegmentScan;
 use crate::tsdb::{LogDirectory, LogKind, Stray, StrayKind};
 use crate::wal::compress::UnpackError;
@@ -225,7 +225,7 @@ fn lost(problem: &Problem, evidence: &Evidence) -> Lost {
     Lost { records, entries: problem.entries.or((records == Some(0)).then_some(0)) }
 }
 
-fn correction(mended: &Mended) -> Correction {
+fn correction(mended: &AgreedCorrection) -> Correction {
     Correction {
         offset: mended.at,
         bit: mended.mask.trailing_zeros(),

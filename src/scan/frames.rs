@@ -1,4 +1,4 @@
-//! The fragments around a place, as they stand: for showing to somebody else.
+//! The fragments around a place, as they are: for showing to somebody else.
 
 use std::io;
 use std::ops::Range;
@@ -10,13 +10,13 @@ use crate::wal::layout::{FragmentType, Header, PAGE, page_end, page_start};
 use crate::wal::page::{PageFault, Piece, piece};
 use crate::wal::source::Window;
 
-/// Fragments before and behind a place.
+/// Fragments before and after a place.
 const AROUND: usize = 3;
 
 /// Fragments of a place itself, at each of its ends.
 const WITHIN: usize = 4;
 
-/// Something that stands in a segment.
+/// Something in a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Where it begins and ends in the file.
@@ -34,7 +34,7 @@ pub enum FrameKind {
     Fragment {
         /// As stored.
         header: Header,
-        /// Prometheus's name of the record's type, if this is the whole record or its uncompressed beginning.
+        /// Prometheus's name of the record's type, if this is all of the record or its uncompressed beginning.
         record: Option<&'static str>,
     },
     /// Zeros up to the page end.
@@ -48,11 +48,11 @@ pub enum FrameKind {
         /// The first bytes.
         bytes: Vec<u8>,
     },
-    /// More of the place, which is left out.
+    /// More of the place, which is not shown.
     Omitted,
 }
 
-/// What stands at `place` of a segment, and next to it.
+/// What is at `place` of a segment, and next to it.
 ///
 /// # Errors
 /// If the file cannot be opened; bytes that cannot be read are shown as zeros.
@@ -62,10 +62,10 @@ pub fn around(path: &Path, place: &Range<u64>) -> io::Result<Vec<Frame>> {
     let mut window = Window::new(file, length);
     let first = page_start(place.start).saturating_sub(PAGE);
     let last = page_end(place.end.max(place.start)).saturating_add(PAGE).min(length);
-    let (mut before, mut within, mut behind) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut before, mut within, mut after) = (Vec::new(), Vec::new(), Vec::new());
     let mut omitted: Option<Range<u64>> = None;
     let mut at = first;
-    while at < last && behind.len() < AROUND {
+    while at < last && after.len() < AROUND {
         // Of a long place, the pages at its ends are enough.
         let middle = page_start(place.start) + 2 * PAGE..page_start(place.end).saturating_sub(PAGE);
         if middle.contains(&at) {
@@ -79,15 +79,15 @@ pub fn around(path: &Path, place: &Range<u64>) -> io::Result<Vec<Frame>> {
             } else if frame.range.start < place.start {
                 before.push(frame);
             } else {
-                behind.push(frame);
+                after.push(frame);
             }
         }
         at += PAGE;
     }
     before.drain(..before.len().saturating_sub(AROUND));
-    behind.truncate(AROUND);
+    after.truncate(AROUND);
     shorten(&mut within, omitted);
-    Ok([before, within, behind].concat())
+    Ok([before, within, after].concat())
 }
 
 fn shorten(within: &mut Vec<Frame>, omitted: Option<Range<u64>>) {

@@ -8,11 +8,11 @@
 use super::code::Code;
 use super::detail::{Detail, Held, LostSegments};
 use super::findings::of_path;
-use super::order::Order;
 use super::references::References;
 use super::report::{Cause, Finding, Severity, Times};
 use super::segment::{SegmentScan, Tally};
 use super::sequence::{Numbers, numbers};
+use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory};
 
 /// What is found here.
@@ -21,7 +21,7 @@ pub(super) const CODES: [Code; 3] = [Code::CheckpointAhead, Code::RestartedGener
 /// The finding about numbers that the last checkpoint covers, if there are any.
 pub(super) fn of_numbers(
     listing: &Listing,
-    order: &Order,
+    order: &ReplayOrder,
     scans: &[Vec<Option<SegmentScan>>],
     references: &References,
     checkpoint_is_whole: bool,

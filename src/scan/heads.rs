@@ -5,7 +5,7 @@
 //! chunks that are still there, and the next start serves these under the labels of the new series.
 //!
 //! What proves it: Prometheus logs a series, and then its first sample. A chunk of samples in order that ends before that one is
-//! of another series. All that stands before such a chunk was written before it.
+//! of another series. All that is before such a chunk was written before it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use rayon::prelude::*;
 
 use super::code::Code;
 use super::findings::of_path;
-use super::order::Order;
 use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
 use super::words::{count, span};
+use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{
     BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target,
     list_blocks, list_head_chunks,
@@ -60,7 +60,7 @@ pub(super) struct HeadChunks {
 struct Seen {
     chunks: Vec<Short>,
     damage: Vec<(u64, u64, HeadChunkError)>,
-    /// Where its last whole chunk ends.
+    /// Where its last complete chunk ends.
     end: u64,
 }
 
@@ -97,7 +97,7 @@ impl HeadChunks {
     pub(super) fn read(
         target: &Target,
         listing: &Listing,
-        order: &Order,
+        order: &ReplayOrder,
         is_written: &dyn Fn() -> bool,
     ) -> Self {
         let nothing = Self::default();
@@ -142,7 +142,7 @@ impl HeadChunks {
         format!("{CHUNKS_HEAD}/{}", file.name)
     }
 
-    /// Numbers that are missing, and what stands at the beginning of each file (`openMMapFiles`).
+    /// Numbers that are missing, and what is at the beginning of each file (`openMMapFiles`).
     fn of_names(&mut self) {
         const REFUSES: &str = "so Prometheus refuses to start";
         let mut findings = Vec::new();
@@ -251,7 +251,7 @@ impl HeadChunks {
     }
 
     /// What is found, and which chunks are of other series: `others` are refs with the time of the first sample that the log has
-    /// of them right behind their series record, and `defined` the highest ref that is defined.
+    /// of them right after their series record, and `defined` the highest ref that is defined.
     pub(super) fn findings(
         self,
         others: &HashMap<u64, i64>,

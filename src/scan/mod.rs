@@ -5,15 +5,15 @@
 
 mod cause;
 pub use crate::code;
-mod context;
+pub(crate) mod context;
 pub mod deletions;
 pub mod detail;
 pub(crate) mod findings;
 pub mod frames;
 mod generations;
 pub(crate) mod heads;
+mod live;
 pub(crate) mod misplaced;
-mod order;
 mod parallel;
 mod references;
 pub mod report;
@@ -25,16 +25,13 @@ mod stretches;
 mod walk;
 pub(crate) mod words;
 
-use std::cell::LazyCell;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use self::heads::{Defined, HeadChunks};
-use self::order::{Order, Role};
 use self::references::{References, SegmentRefs};
 use self::report::{
     Dialect, Finding, HeadChunkFacts, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict,
@@ -43,12 +40,13 @@ use self::segment::{SegmentScan, Tally};
 use self::settled::Settlements;
 use self::stretches::Task;
 use crate::io::Cancel;
-use crate::tsdb::{Listing, LogDirectory, LogKind, Target, liveness};
+use crate::tsdb::replay_order::{ReplayOrder, Role};
+use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 
 /// How to scan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Threads to read with; as many as there are processors if it is left out.
+    /// Threads to read with; as many as there are processors if it is not given.
     pub threads: Option<NonZeroUsize>,
 }
 
@@ -95,7 +93,7 @@ pub enum ScanError {
 /// Reads all of `target`, and changes nothing.
 ///
 /// Bytes that cannot be read are findings, no errors. A segment that vanishes between listing and opening has been
-/// removed by a running Prometheus, and is left out.
+/// removed by a running Prometheus, and is skipped.
 ///
 /// # Errors
 /// If a directory cannot be listed, or a segment not be opened.
@@ -109,7 +107,7 @@ pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Resu
 /// Threads for each processor, at most: more only take memory.
 const THREADS: usize = 4;
 
-/// How many threads read where so many are asked for. 0 stands for one for each processor.
+/// How many threads read where so many are asked for. 0 means one for each processor.
 #[must_use]
 pub fn threads(asked: Option<NonZeroUsize>) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -118,17 +116,12 @@ pub fn threads(asked: Option<NonZeroUsize>) -> usize {
 
 fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<Report, ScanError> {
     let dialects: Vec<Dialect> = listing.logs.par_iter().map(segment::dialect).collect();
-    let order = Order::of(listing, &dialects);
-    let steps = order.steps(listing);
+    let order = order_of(listing, &dialects);
+    let steps = order.segments(listing);
     let mut references = References::default();
     // Label sets are only asked for where segments have numbers that the checkpoint covers.
     let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
-    let is_written = || {
-        let data = target.data_directory_around();
-        let data = data.as_ref().unwrap_or(target).path();
-        liveness::look(data).is_ok_and(|found| !found.writers.is_empty())
-    };
-    let heads = HeadChunks::read(target, listing, &order, &is_written);
+    let heads = HeadChunks::read(target, listing, &order, &|| live::is_written(target));
     let mut scans: Vec<Vec<Option<SegmentScan>>> =
         listing.logs.iter().map(|log| log.segments.iter().map(|_| None).collect()).collect();
     let tasks: Vec<Task<'_>> = steps
@@ -161,23 +154,25 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     };
     for (task, &step) in tasks.iter().zip(&steps) {
         if let Some(scan) = &mut scans[step.log][step.segment]
-            && let (Some(state), Some(settled)) = (scan.state, scan.settled.take())
+            && let Some(state) = scan.state
         {
-            report.settled.add(state, scan.bytes, task.reading, settled);
+            let (decisions, facts) = (scan.decisions.take(), std::mem::take(&mut scan.facts));
+            report.settled.add(state, scan.bytes, task.reading, decisions, facts);
         }
     }
     let of_logs: Vec<Vec<Finding>> =
         listing.logs.iter().zip(&scans).map(|(log, scans)| findings::of_log(log, scans)).collect();
-    let whole = |log: Option<usize>| {
+    let is_intact = |log: Option<usize>| {
         log.is_none_or(|log| of_logs[log].iter().all(|finding| finding.severity != Severity::Damage))
     };
     let troubles = references::troubles((target, listing), &steps, &scans, &references, &report.settled);
     let mut of_state = sequence::of_names(listing, &order);
-    let of_numbers = generations::of_numbers(listing, &order, &scans, &references, whole(order.checkpoint));
+    let of_numbers =
+        generations::of_numbers(listing, &order, &scans, &references, is_intact(order.checkpoint));
     of_state.extend(of_numbers);
-    forget_states_of_the_moment(target, listing, &order, &dialects, &mut of_state);
+    live::forget_states_of_the_moment(target, listing, &order, &dialects, &mut of_state);
     let why = references::Why {
-        damage: !(whole(order.checkpoint) && whole(order.wal)),
+        damage: !(is_intact(order.checkpoint) && is_intact(order.wal)),
         files: of_state.iter().any(|finding| sequence::MISSING.contains(&finding.code))
             || order.checkpoint.is_some_and(|log| {
                 let is_emptied = |finding: &Finding| {
@@ -229,63 +224,9 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     Ok(report)
 }
 
-/// How long a running server is given to end what it has begun: it makes a checkpoint and then removes what this covers,
-/// which is some milliseconds of work.
-const MOMENT: Duration = Duration::from_secs(2);
-
-/// How long it is waited before one looks again.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// A running server makes checkpoints, removes older ones and the segments that they cover. What has another reason
-/// than that is still so when one looks again; and if there is a server, when it has had the time to end.
-fn forget_states_of_the_moment(
-    target: &Target,
-    listing: &Listing,
-    order: &Order,
-    dialects: &[Dialect],
-    findings: &mut Vec<Finding>,
-) {
-    let begun = Instant::now();
-    let is_written = LazyCell::new(|| {
-        let data = target.data_directory_around();
-        let data = data.as_ref().unwrap_or(target).path();
-        liveness::look(data).is_ok_and(|found| !found.writers.is_empty())
-    });
-    while !findings.is_empty() {
-        forget_what_has_changed(target, listing, order, dialects, findings);
-        if findings.is_empty() || begun.elapsed() > MOMENT || !*is_written {
-            return;
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// Forgets what is no longer so.
-fn forget_what_has_changed(
-    target: &Target,
-    listing: &Listing,
-    order: &Order,
-    dialects: &[Dialect],
-    findings: &mut Vec<Finding>,
-) {
-    let Ok(now) = target.list() else { return };
-    // A checkpoint that is being removed lacks more by now, or is gone.
-    let changes = |log: &&LogDirectory| log.kind == LogKind::Checkpoint && !now.logs.contains(log);
-    let changing: Vec<&str> = listing.logs.iter().filter(changes).map(|log| log.relative.as_str()).collect();
-    let order_now = Order::of(&now, dialects);
-    let names: Vec<_> = sequence::of_names(&now, &order_now)
-        .into_iter()
-        .map(|finding| (finding.code, finding.path))
-        .collect();
-    let same_numbers = sequence::numbers(&now, &order_now) == sequence::numbers(listing, order);
-    findings.retain(|finding| {
-        let still = if generations::CODES.contains(&finding.code) {
-            same_numbers
-        } else {
-            names.iter().any(|(code, path)| *code == finding.code && *path == finding.path)
-        };
-        still && !finding.log.as_deref().is_some_and(|log| changing.contains(&log))
-    });
+/// The logs that Prometheus replays, and none where Loki reads them by rules of its own.
+fn order_of(listing: &Listing, dialects: &[Dialect]) -> ReplayOrder {
+    if dialects.contains(&Dialect::Loki) { ReplayOrder::default() } else { ReplayOrder::of(listing) }
 }
 
 fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentScan>]) -> Log {
@@ -315,7 +256,7 @@ fn log_of(directory: &LogDirectory, dialect: Dialect, scans: &[Option<SegmentSca
     }
 }
 
-/// Whether a crash leaves torn records in such a log. Checkpoints and snapshots get their name when they are whole.
+/// Whether a crash leaves torn records in such a log. Checkpoints and snapshots get their name when they are complete.
 fn may_be_torn(kind: LogKind) -> bool {
     matches!(kind, LogKind::Wal | LogKind::Wbl)
 }

@@ -13,7 +13,7 @@ pub(super) fn in_order<W, T: Send, E: Send>(
     work: impl Fn(&mut W, usize) -> Result<T, E> + Sync,
     then: impl FnMut(usize, T) + Send,
 ) -> Result<(), E> {
-    struct State<T, E, F> {
+    struct Turns<T, E, F> {
         next: usize,
         waiting: BTreeMap<usize, T>,
         then: F,
@@ -21,12 +21,12 @@ pub(super) fn in_order<W, T: Send, E: Send>(
         stopped: bool,
     }
     /// Wakes the others if this thread panics: what they wait for never comes.
-    struct Stop<'a, S> {
+    struct StopOnPanic<'a, S> {
         state: &'a Mutex<S>,
         turned: &'a Condvar,
         set: fn(&mut S),
     }
-    impl<S> Drop for Stop<'_, S> {
+    impl<S> Drop for StopOnPanic<'_, S> {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 (self.set)(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
@@ -35,14 +35,14 @@ pub(super) fn in_order<W, T: Send, E: Send>(
         }
     }
     let ahead = 4 * rayon::current_num_threads();
-    let begun = AtomicUsize::new(0);
-    let state = Mutex::new(State { next: 0, waiting: BTreeMap::new(), then, failed: None, stopped: false });
+    let started = AtomicUsize::new(0);
+    let state = Mutex::new(Turns { next: 0, waiting: BTreeMap::new(), then, failed: None, stopped: false });
     let turned = Condvar::new();
     rayon::broadcast(|_| {
-        let _stop = Stop { state: &state, turned: &turned, set: |state| state.stopped = true };
+        let _stop = StopOnPanic { state: &state, turned: &turned, set: |state| state.stopped = true };
         let mut worker = worker();
         loop {
-            let at = begun.fetch_add(1, Ordering::Relaxed);
+            let at = started.fetch_add(1, Ordering::Relaxed);
             if at >= count {
                 return;
             }

@@ -44,7 +44,7 @@ pub struct Report {
     /// What is known of head chunks.
     #[serde(skip)]
     pub(crate) head_chunks: HeadChunkFacts,
-    /// Where pages belong that do not stand there.
+    /// Where pages belong that are not there.
     #[serde(skip)]
     pub(crate) misplaced: Option<Arrangement>,
 }
@@ -100,7 +100,7 @@ pub enum State {
     Damaged,
     /// Prometheus does not come up, however often it is started.
     WillNotStart,
-    /// A start deletes, cuts or leaves out what can be read.
+    /// A start deletes, truncates or does not load what can be read.
     WillLoseData,
     /// Prometheus starts and refuses every sample.
     TakesNoSamples,
@@ -219,7 +219,7 @@ pub enum Cause {
     OneFlippedBit,
     /// Other bytes than were written.
     Overwritten,
-    /// A page stands there a second time.
+    /// A page is there a second time.
     DuplicatedPage,
     /// The medium returns an error.
     Unreadable,
@@ -255,7 +255,7 @@ pub struct Finding {
     pub detail: Detail,
     /// The likely cause.
     pub cause: Option<Cause>,
-    /// How many places in a row it stands for.
+    /// How many places in a row it is about.
     pub places: u64,
     /// What cannot be read because of it.
     pub lost: Lost,
@@ -282,7 +282,7 @@ impl Finding {
         self.detail.to_string()
     }
 
-    /// Whether it says that the last checkpoint and the segments do not go on from each other.
+    /// Whether it says that the last checkpoint and the segments do not continue each other.
     pub(crate) fn is_of_generations(&self) -> bool {
         matches!(self.code, Code::CheckpointAhead | Code::RestartedGeneration)
     }

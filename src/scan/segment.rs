@@ -11,11 +11,12 @@ use super::cause::{self, Evidence};
 use super::misplaced;
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
-use super::salvage::{Contents, Problem, ProblemKind, Reading, Settled, Visitor, salvage_doubtful};
-use super::settled::FileState;
+use super::salvage::{Contents, Decisions, Problem, ProblemKind, Reading, Salvage, Visitor};
+use super::settled::{FileState, SegmentFacts};
 use super::walk::walk;
 use super::{Progress, ScanError};
-use crate::record::{self, RecordType, Summary};
+use crate::io::open_if_file;
+use crate::record::{self, EntryKind, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
 use crate::wal::segments::SegmentFile;
 use crate::wal::walk::{Doubt, Pages, Walker};
@@ -40,8 +41,10 @@ pub(super) struct SegmentScan {
     pub(super) state: Option<FileState>,
     /// Where the last record ends that can be read.
     pub(super) data_end: u64,
-    /// How it was settled, if it could not be walked.
-    pub(super) settled: Option<Settled>,
+    /// How its doubts were decided, if it could not be walked.
+    pub(super) decisions: Option<Decisions>,
+    /// What it is not to be read again for.
+    pub(super) facts: SegmentFacts,
     /// A record that goes from one page to the next is much older than records before it, or its refs step oddly there.
     pub(super) is_odd: bool,
 }
@@ -52,13 +55,14 @@ impl SegmentScan {
         self.state.as_ref().map(FileState::modified)
     }
 
-    /// Goes on with what stands behind, in the same segment.
-    pub(super) fn append(&mut self, behind: Self) {
-        self.tally.add(&behind.tally);
-        self.data_end = self.data_end.max(behind.data_end);
-        self.is_odd |= behind.is_odd;
-        if let (Some(refs), Some(behind)) = (&mut self.refs, behind.refs) {
-            refs.append(behind);
+    /// Adds what comes after it in the same segment.
+    pub(super) fn append(&mut self, after: Self) {
+        self.tally.add(&after.tally);
+        self.data_end = self.data_end.max(after.data_end);
+        self.is_odd |= after.is_odd;
+        self.facts.append(after.facts);
+        if let (Some(refs), Some(after)) = (&mut self.refs, after.refs) {
+            refs.append(after);
         }
     }
 
@@ -88,15 +92,24 @@ impl Tally {
         for (name, count) in &other.records {
             *self.records.entry(name).or_default() += count;
         }
-        let (a, b) = (&mut self.entries, &other.entries);
-        a.series += b.series;
-        a.samples += b.samples;
-        a.histograms += b.histograms;
-        a.float_histograms += b.float_histograms;
-        a.exemplars += b.exemplars;
-        a.tombstones += b.tombstones;
-        a.metadata += b.metadata;
-        a.mmap_markers += b.mmap_markers;
+        let Entries {
+            series,
+            samples,
+            histograms,
+            float_histograms,
+            exemplars,
+            tombstones,
+            metadata,
+            mmap_markers,
+        } = &mut self.entries;
+        *series += other.entries.series;
+        *samples += other.entries.samples;
+        *histograms += other.entries.histograms;
+        *float_histograms += other.entries.float_histograms;
+        *exemplars += other.entries.exemplars;
+        *tombstones += other.entries.tombstones;
+        *metadata += other.entries.metadata;
+        *mmap_markers += other.entries.mmap_markers;
         self.widen(other.min_time, other.max_time);
     }
 
@@ -119,44 +132,41 @@ impl Tally {
         *self.records.entry(contents.name()).or_default() += 1;
         let entries = &mut self.entries;
         let Some(record_type) = contents.record_type else { return };
-        let of_type = match record_type {
-            RecordType::Series => &mut entries.series,
-            RecordType::Samples | RecordType::SamplesV2 => &mut entries.samples,
-            RecordType::HistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::HistogramSamplesV2 => &mut entries.histograms,
-            RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::FloatHistogramSamplesV2 => &mut entries.float_histograms,
-            RecordType::Exemplars => &mut entries.exemplars,
-            RecordType::Tombstones => &mut entries.tombstones,
-            RecordType::Metadata => &mut entries.metadata,
-            RecordType::MmapMarkers => &mut entries.mmap_markers,
+        let of_kind = match record_type.kind() {
+            EntryKind::Series => &mut entries.series,
+            EntryKind::Samples => &mut entries.samples,
+            EntryKind::Histograms => &mut entries.histograms,
+            EntryKind::FloatHistograms => &mut entries.float_histograms,
+            EntryKind::Exemplars => &mut entries.exemplars,
+            EntryKind::Tombstones => &mut entries.tombstones,
+            EntryKind::Metadata => &mut entries.metadata,
+            EntryKind::MmapMarkers => &mut entries.mmap_markers,
             // The beginning of a checkpoint, and no data.
-            RecordType::MinValidTime => return,
+            EntryKind::MinValidTime => return,
         };
-        *of_type += contents.entries;
+        *of_kind += contents.entries;
         self.widen(contents.min_time, contents.max_time);
     }
 }
 
-/// How much older than others a record is that may stand in a page that was moved, ms. Nothing but times tells of one that
+/// How much older than others a record is that may be in a page that was moved, ms. Nothing but times shows one that
 /// is not compressed and fits by its entries.
 const LONG_BEFORE: i64 = 15 * 60 * 1000;
 
 #[derive(Debug, Default)]
-struct Found {
+struct SegmentVisitor {
     tally: Tally,
     problems: Vec<Problem>,
     odd_flags: Vec<(u64, u64)>,
     refs: Option<SegmentRefs>,
     data_end: u64,
     is_odd: bool,
+    facts: SegmentFacts,
     /// In the record at hand a ref is lower than the one before.
     falls: bool,
 }
 
-impl Visitor for Found {
+impl Visitor for SegmentVisitor {
     fn decode(&mut self, record: &[u8]) -> Summary {
         let summary = match &mut self.refs {
             Some(refs) => refs.decode(record),
@@ -173,6 +183,7 @@ impl Visitor for Found {
                 || self.falls && misplaced::chain::odd_joints(record).into_iter().any(|odd| odd > 1);
         }
         self.tally.count(contents);
+        self.facts.look_at(record, contents);
         self.data_end = record.end;
         if let Some(refs) = &mut self.refs {
             refs.settle(record.data, contents.min_time, record.end);
@@ -183,6 +194,7 @@ impl Visitor for Found {
     }
 
     fn damage(&mut self, damage: Problem) {
+        self.facts.add_damage(&damage);
         self.problems.push(damage);
     }
 }
@@ -195,13 +207,13 @@ pub(super) fn walk_stretch(
     stretch: Range<u64>,
     refs: Option<&SegmentRefs>,
 ) -> Result<(SegmentScan, Pages), Doubt> {
-    let Ok(Some((file, _))) = open(segment) else { return Err(Doubt) };
+    let Ok(Some((file, _))) = open_if_file(&segment.path) else { return Err(Doubt) };
     let is_same = |now: Metadata| (now.dev(), now.ino()) == (looked_at.dev(), looked_at.ino());
     if !file.metadata().is_ok_and(is_same) {
         return Err(Doubt);
     }
     let bytes = looked_at.len();
-    let mut found = Found { refs: refs.cloned(), ..Found::default() };
+    let mut found = SegmentVisitor { refs: refs.cloned(), ..SegmentVisitor::default() };
     let mut pages = Pages::default();
     walk(walker, &file, bytes, stretch, &mut pages, &mut found)?;
     if !(found.problems.is_empty() && found.odd_flags.is_empty()) {
@@ -217,6 +229,7 @@ pub(super) fn walk_stretch(
         state: Some(FileState::of(looked_at)),
         data_end: found.data_end,
         is_odd: found.is_odd,
+        facts: found.facts,
         ..SegmentScan::default()
     };
     Ok((scan, pages))
@@ -232,7 +245,7 @@ pub(super) fn scan(
     progress: &Reached<'_>,
 ) -> Result<Option<SegmentScan>, ScanError> {
     let failed = |source| ScanError::Open { path: segment.path.clone(), source };
-    let (file, bytes) = match open(segment) {
+    let (file, bytes) = match open_if_file(&segment.path) {
         Ok(Some((file, bytes))) => (file, bytes.max(known_bytes)),
         Ok(None) => return Ok(Some(SegmentScan { not_a_file: true, ..SegmentScan::default() })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -240,8 +253,9 @@ pub(super) fn scan(
     };
     let state = file.metadata().ok().as_ref().map(FileState::of);
     let source = Counted { file: &file, progress };
-    let visitor = || Found { refs: refs.cloned(), ..Found::default() };
-    let (mut found, settled) = salvage_doubtful(&source, bytes, reading, Corrections::Sure, visitor);
+    let visitor = || SegmentVisitor { refs: refs.cloned(), ..SegmentVisitor::default() };
+    let salvage = Salvage::new(&source, bytes, reading).correcting(Corrections::Sure).doubtful();
+    let (mut found, decisions) = salvage.read_deciding(visitor);
     if let (Some(refs), Some(first)) =
         (&mut found.refs, found.problems.iter().map(|problem| problem.range.start).min())
     {
@@ -261,19 +275,10 @@ pub(super) fn scan(
         refs: found.refs,
         state,
         data_end: found.data_end,
-        settled: Some(settled),
+        decisions: Some(decisions),
         is_odd: found.is_odd,
+        facts: found.facts,
     }))
-}
-
-/// The file and its size; `None` if it is no file. A link is none: what it leads to is not of this directory.
-pub(super) fn open(segment: &SegmentFile) -> io::Result<Option<(File, u64)>> {
-    let file = match crate::io::open(&segment.path) {
-        Err(error) if crate::io::is_no_file(&error) => return Ok(None),
-        file => file?,
-    };
-    let bytes = file.metadata()?.len();
-    Ok(Some((file, bytes)))
 }
 
 pub(super) fn reading(kind: LogKind, dialect: Dialect) -> Reading {
@@ -289,7 +294,7 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
     const ENOUGH: usize = 100;
     let mut seen = 0;
     for segment in &log.segments {
-        let Ok(Some((file, bytes))) = open(segment) else { continue };
+        let Ok(Some((file, bytes))) = open_if_file(&segment.path) else { continue };
         let mut reader = SegmentReader::new(&file, bytes);
         while let Some(event) = reader.next() {
             if let Event::Record(record) = event {
@@ -299,7 +304,7 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
                 seen += 1;
                 let summary = record::summarize(record.data);
                 // Labels with their lengths, to the last byte: nothing else looks like that.
-                let is_plain = summary.record_type == Some(RecordType::Series)
+                let is_plain = summary.record_type.is_some_and(|is| is.kind() == EntryKind::Series)
                     && summary.entries > 0
                     && summary.error.is_none();
                 if seen == ENOUGH || is_plain {
@@ -311,10 +316,10 @@ pub(super) fn dialect(log: &LogDirectory) -> Dialect {
     Dialect::Prometheus
 }
 
-/// How much of a segment has been told to be read.
+/// How much of a segment has been reported as read.
 pub(super) struct Reached<'a> {
     progress: &'a dyn Progress,
-    /// Bytes that have been announced: more are never told of.
+    /// Bytes that have been announced: more are never reported.
     total: u64,
     bytes: AtomicU64,
 }
@@ -324,13 +329,13 @@ impl<'a> Reached<'a> {
         Self { progress, total, bytes: AtomicU64::new(0) }
     }
 
-    /// So many more bytes, wherever they stand.
+    /// So many more bytes, wherever they are.
     pub(super) fn add(&self, bytes: u64) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.advance(before, before.saturating_add(bytes));
     }
 
-    /// All up to there; what was told before counts as what stands first.
+    /// All up to there; what was reported before counts as what comes first.
     fn reach(&self, offset: u64) {
         let before = self.bytes.fetch_max(offset, Ordering::Relaxed);
         self.advance(before, offset);
@@ -344,7 +349,7 @@ impl<'a> Reached<'a> {
     }
 }
 
-/// A file that tells how far it has been read.
+/// A file that reports how far it has been read.
 struct Counted<'a> {
     file: &'a File,
     progress: &'a Reached<'a>,

@@ -6,8 +6,8 @@
 use super::code::Code;
 use super::detail::{Detail, GapEffect, MisnamedEffect};
 use super::findings::{of_file, of_path};
-use super::order::Order;
 use super::report::{Cause, Finding, Severity};
+use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory, LogKind};
 use crate::wal::segments::segment_name;
 
@@ -32,7 +32,7 @@ pub(super) enum Numbers {
     Ahead { number: i64, first: Option<i64> },
 }
 
-pub(super) fn numbers(listing: &Listing, order: &Order) -> Numbers {
+pub(super) fn numbers(listing: &Listing, order: &ReplayOrder) -> Numbers {
     let Some(wal) = order.wal else { return Numbers::Fit };
     let segments = &listing.logs[wal].segments;
     let ends = segments.first().zip(segments.last()).map(|(first, last)| (first.index, last.index));
@@ -56,7 +56,7 @@ pub(super) fn numbers(listing: &Listing, order: &Order) -> Numbers {
 }
 
 /// Findings about names and numbers, as far as they need no look at what is in the files.
-pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
+pub(super) fn of_names(listing: &Listing, order: &ReplayOrder) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, log) in listing.logs.iter().enumerate() {
         let skipped = log.kind == LogKind::Checkpoint && order.checkpoint.is_some_and(|last| last != at);
@@ -83,7 +83,7 @@ pub(super) fn of_names(listing: &Listing, order: &Order) -> Vec<Finding> {
 }
 
 /// The last chunk snapshot is for more segments than there are.
-fn snapshot_ahead(listing: &Listing, order: &Order) -> Option<Finding> {
+fn snapshot_ahead(listing: &Listing, order: &ReplayOrder) -> Option<Finding> {
     let snapshots = listing.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot);
     let (position, log) = snapshots
         .filter_map(|log| Some((log.snapshot_position()?, log)))
@@ -123,7 +123,7 @@ fn gaps(log: &LogDirectory, skipped: bool, findings: &mut Vec<Finding>) {
 }
 
 /// A segment given by its own path is read under whatever name it has.
-fn misnamed(log: &LogDirectory, skipped: bool, order: &Order, findings: &mut Vec<Finding>) {
+fn misnamed(log: &LogDirectory, skipped: bool, order: &ReplayOrder, findings: &mut Vec<Finding>) {
     for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
         let covered = log.kind == LogKind::Wal && order.number.is_some_and(|number| segment.index <= number);
         let (severity, then) = match log.kind {

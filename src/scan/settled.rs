@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
-use super::salvage::{Reading, Settled, Visitor, salvage_correcting};
-use crate::wal::Corrections;
+use super::salvage::{Contents, Decisions, Problem, Reading, Salvage};
+use crate::record::RecordType;
+use crate::wal::{Compression, Corrections, Record};
 
 /// A file, and the state in which it was read: whoever writes to it leaves it in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,9 +39,62 @@ impl FileState {
     }
 }
 
-/// How the segments of Prometheus's were settled that could not be walked.
+/// What a scan has seen in a segment of Prometheus's, for whoever would read it once more to know that.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct SegmentFacts {
+    /// From the earliest to the latest sample or histogram, ms.
+    pub(crate) times: Option<(i64, i64)>,
+    /// Bits that, flipped back, give records: the byte's offset and the bit.
+    pub(crate) corrections: Vec<(u64, u8)>,
+    /// Some record is compressed with zstd.
+    pub(crate) has_zstd: bool,
+    /// Something is damaged, or the fragments of a record disagree on its compression.
+    pub(crate) is_odd: bool,
+}
+
+impl SegmentFacts {
+    /// Adds those of what follows in the same segment.
+    pub(super) fn append(&mut self, next: Self) {
+        self.widen(next.times);
+        self.corrections.extend(next.corrections);
+        self.has_zstd |= next.has_zstd;
+        self.is_odd |= next.is_odd;
+    }
+
+    /// A record that can be read.
+    pub(crate) fn look_at(&mut self, record: &Record<'_>, contents: &Contents) {
+        self.has_zstd |= record.compression == Compression::Zstd;
+        self.is_odd |= record.flags_disagree;
+        if contents.record_type != Some(RecordType::Exemplars) {
+            self.widen(contents.min_time.zip(contents.max_time));
+        }
+    }
+
+    /// Bytes that are damaged.
+    pub(crate) fn add_damage(&mut self, damage: &Problem) {
+        self.is_odd = true;
+        self.corrections.extend(damage.correction.as_ref().map(|agreed| (agreed.at, agreed.mask)));
+    }
+
+    fn widen(&mut self, times: Option<(i64, i64)>) {
+        self.times = match (self.times, times) {
+            (Some((min, max)), Some((earliest, latest))) => Some((min.min(earliest), max.max(latest))),
+            (known, times) => known.or(times),
+        };
+    }
+}
+
+/// What is known of the segments of Prometheus's that were scanned, by their states.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settlements(BTreeMap<FileState, Settled>);
+
+/// What is known of one.
+#[derive(Clone, Debug, PartialEq)]
+struct Settled {
+    /// `None` if it was walked.
+    decisions: Option<Decisions>,
+    facts: SegmentFacts,
+}
 
 /// None are known.
 impl Default for &Settlements {
@@ -51,18 +105,24 @@ impl Default for &Settlements {
 }
 
 impl Settlements {
-    /// Takes up how the `length` bytes of a file in that state were settled, as a log of that reading.
-    pub(super) fn add(&mut self, state: FileState, length: u64, reading: Reading, settled: Settled) {
+    /// Adds how the `length` bytes of a file in that state were settled, as a log of that reading, and what was seen there.
+    pub(super) fn add(
+        &mut self,
+        state: FileState,
+        length: u64,
+        reading: Reading,
+        decisions: Option<Decisions>,
+        facts: SegmentFacts,
+    ) {
         // A file that became shorter while it was read is in another state by now.
         if reading == Reading::Prometheus && state.bytes == length {
-            self.0.insert(state, settled);
+            self.0.insert(state, Settled { decisions, facts });
         }
     }
 
-    /// How the first `length` bytes of `file` were settled, if they are all that it has, and it is in the state in which it
-    /// was scanned.
-    pub(crate) fn of(&self, file: &File, length: u64) -> Option<&Settled> {
-        // Most often all are healthy.
+    /// What is known of the first `length` bytes of `file`, if they are all that it has, and it is in the state in which it was
+    /// scanned.
+    fn find(&self, file: &File, length: u64) -> Option<&Settled> {
         if self.0.is_empty() {
             return None;
         }
@@ -70,23 +130,26 @@ impl Settlements {
         self.0.get(&state).filter(|_| state.bytes == length)
     }
 
-    /// As [`salvage_correcting`], of the records of Prometheus's in the first `length` bytes of `file`.
-    pub(crate) fn salvage<V: Visitor>(
-        &self,
-        file: &File,
+    /// The decisions for such a file; `None` if it was walked.
+    pub(crate) fn of(&self, file: &File, length: u64) -> Option<&Decisions> {
+        self.find(file, length)?.decisions.as_ref()
+    }
+
+    /// What a scan has seen in such a file.
+    pub(crate) fn facts(&self, file: &File, length: u64) -> Option<&SegmentFacts> {
+        Some(&self.find(file, length)?.facts)
+    }
+
+    /// The records of Prometheus's in the first `length` bytes of `file`, with the decisions that are known.
+    pub(crate) fn segment<'a>(
+        &'a self,
+        file: &'a File,
         length: u64,
         corrections: Corrections,
-        visitor_for: impl Fn() -> V,
-    ) -> V {
-        // A scan puts right no bits but those that leave little doubt.
-        match self.of(file, length).filter(|_| corrections == Corrections::Sure) {
-            None => salvage_correcting(file, length, Reading::Prometheus, corrections, visitor_for),
-            Some(settled) => {
-                let mut visitor = visitor_for();
-                settled.tell(file, length, Reading::Prometheus, &mut visitor);
-                visitor
-            }
-        }
+    ) -> Salvage<'a, File> {
+        // A scan corrects no bits but those that leave little doubt.
+        let decided = self.of(file, length).filter(|_| corrections == Corrections::Sure);
+        Salvage::new(file, length, Reading::Prometheus).correcting(corrections).decided(decided)
     }
 }
 
@@ -103,7 +166,7 @@ mod tests {
         file.write_all(b"some bytes").expect("room for it");
         let mut settled = Settlements::default();
         let state = FileState::of(&file.metadata().expect("it is there"));
-        settled.add(state, 10, Reading::Prometheus, Settled::default());
+        settled.add(state, 10, Reading::Prometheus, Some(Decisions::default()), SegmentFacts::default());
         (file, settled)
     }
 
@@ -131,8 +194,8 @@ mod tests {
         let (file, _) = settled();
         let mut settled = Settlements::default();
         let state = FileState::of(&file.metadata().expect("it is there"));
-        settled.add(state, 10, Reading::Snapshot, Settled::default());
-        settled.add(state, 12, Reading::Prometheus, Settled::default());
+        settled.add(state, 10, Reading::Snapshot, Some(Decisions::default()), SegmentFacts::default());
+        settled.add(state, 12, Reading::Prometheus, Some(Decisions::default()), SegmentFacts::default());
         assert!(settled.of(&file, 10).is_none() && settled.of(&file, 12).is_none());
     }
 }

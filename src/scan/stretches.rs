@@ -28,7 +28,7 @@ pub(super) struct Task<'a> {
 }
 
 /// What comes of one stretch.
-enum Part {
+enum StretchRead {
     /// Nothing is wrong with it.
     Walked(SegmentScan, Pages),
     /// Something is, somewhere in the segment, and this is all of it; `None` if it has gone.
@@ -109,9 +109,9 @@ fn read_stretch(
     task: &Task<'_>,
     state: &Progressing<'_>,
     stretch: Range<u64>,
-) -> Result<Part, ScanError> {
+) -> Result<StretchRead, ScanError> {
     if state.is_doubtful.load(Ordering::Relaxed) {
-        return Ok(Part::LeftToOthers);
+        return Ok(StretchRead::LeftToOthers);
     }
     let bytes = stretch.end - stretch.start;
     if task.reading == Reading::Prometheus
@@ -120,12 +120,12 @@ fn read_stretch(
             segment::walk_stretch(walker, task.segment, looked_at, stretch, task.refs.as_ref())
     {
         state.reached.add(bytes);
-        return Ok(Part::Walked(scan, pages));
+        return Ok(StretchRead::Walked(scan, pages));
     }
     if state.is_doubtful.swap(true, Ordering::Relaxed) {
-        return Ok(Part::LeftToOthers);
+        return Ok(StretchRead::LeftToOthers);
     }
-    salvage(task, state).map(Part::Whole)
+    salvage(task, state).map(StretchRead::Whole)
 }
 
 fn salvage(task: &Task<'_>, state: &Progressing<'_>) -> Result<Option<SegmentScan>, ScanError> {
@@ -145,18 +145,18 @@ enum Joined {
 }
 
 impl Joined {
-    fn with(self, part: Part) -> Self {
+    fn with(self, part: StretchRead) -> Self {
         match (self, part) {
-            (Self::Whole(scan), _) | (_, Part::Whole(scan)) => Self::Whole(scan),
-            (Self::Nothing, Part::Walked(scan, pages)) => Self::Walked(scan, pages),
-            (Self::Walked(mut scan, mut pages), Part::Walked(behind, behind_pages)) => {
-                scan.append(behind);
+            (Self::Whole(scan), _) | (_, StretchRead::Whole(scan)) => Self::Whole(scan),
+            (Self::Nothing, StretchRead::Walked(scan, pages)) => Self::Walked(scan, pages),
+            (Self::Walked(mut scan, mut pages), StretchRead::Walked(after, after_pages)) => {
+                scan.append(after);
                 let has_copies =
-                    behind_pages.into_iter().fold(false, |copies, page| copies | !pages.insert(page));
+                    after_pages.into_iter().fold(false, |copies, page| copies | !pages.insert(page));
                 if has_copies { Self::Doubtful } else { Self::Walked(scan, pages) }
             }
-            (Self::Doubtful, Part::Walked(..)) => Self::Doubtful,
-            (joined, Part::LeftToOthers) => joined,
+            (Self::Doubtful, StretchRead::Walked(..)) => Self::Doubtful,
+            (joined, StretchRead::LeftToOthers) => joined,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Records where nothing is wrong, told straight away.
+//! Records where nothing is wrong, reported straight away.
 
 use std::ops::Range;
 
@@ -6,8 +6,8 @@ use super::salvage::{Visitor, contents_of, looks_sane};
 use crate::wal::ReadAt;
 use crate::wal::walk::{Doubt, Pages, Walker};
 
-/// Tells `visitor` of the records of Prometheus's that begin within a stretch of a segment of `length` bytes: what
-/// [`super::salvage`] would tell, if all stretches of the segment can be walked.
+/// Reports to `visitor` the records of Prometheus's that begin within a stretch of a segment of `length` bytes: what
+/// [`super::salvage`] would report, if all stretches of the segment can be walked.
 ///
 /// # Errors
 /// If anything is not as a writer leaves it, or a record says something that wants a second look.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub struct Block {
     /// The directory's name: a ULID.
     pub ulid: String,
-    /// What its `meta.json` says, or why that cannot be had; Prometheus passes over such a block.
+    /// What its `meta.json` says, or why that cannot be had; Prometheus skips such a block.
     pub meta: Result<BlockMeta, String>,
 }
 
@@ -131,7 +131,7 @@ fn read_meta(path: &Path) -> Result<BlockMeta, String> {
 
 fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
     let meta: MetaFile = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    // Version 2 is one that Prometheus 2.1 wrote by mistake, and is mended at every start (`repairBadIndexVersion`,
+    // Version 2 is one that Prometheus 2.1 wrote by mistake, and is repaired at every start (`repairBadIndexVersion`,
     // `tsdb/repair.go`).
     let version = meta.version.unwrap_or_default();
     if !(1..=2).contains(&version) {
@@ -262,7 +262,7 @@ fn tombstones(path: &Path) -> Result<(), String> {
     if !stones.starts_with(&[0x01, 0x30, 0xba, 0x30, 1]) {
         return Err("it does not begin as a file of tombstones does".into());
     }
-    // The checksum leaves out the header.
+    // The checksum does not cover the header.
     if crc32c::crc32c(&stones[5..]) != u32::from_be_bytes(*checksum) {
         return Err("its checksum is wrong".into());
     }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::wal::ReadAt;
+use crate::wal::source::read_full;
 
 /// The directory of head chunks.
 pub const CHUNKS_HEAD: &str = "chunks_head";
@@ -35,14 +36,14 @@ pub struct HeadChunk {
     pub series_ref: u64,
     /// Where it is: the file's number in the high 32 bits, its offset there in the low ones (`ChunkDiskMapperRef`).
     pub chunk_ref: u64,
-    /// Where it ends in the file, behind its checksum.
+    /// Where it ends in the file, after its checksum.
     pub end: u64,
     /// The time of its first sample, ms.
     pub min_time: i64,
     /// The time of its last sample, ms.
     pub max_time: i64,
     /// How its samples are encoded (`tsdb/chunkenc/chunk.go`): 1 XOR, 2 histogram, 3 float histogram, 4 XOR2, 5 histogram and 6
-    /// float histogram with start timestamps; others mean nothing to Prometheus, which passes over them.
+    /// float histogram with start timestamps; others mean nothing to Prometheus, which skips them.
     pub encoding: u8,
     /// Whether its samples came out of order.
     pub out_of_order: bool,
@@ -79,15 +80,15 @@ pub enum HeadChunkError {
         /// Its number.
         file: i64,
     },
-    /// A file with the number 0, which Prometheus takes for the one that it has not begun yet.
+    /// A file with the number 0, which Prometheus takes for the one that it has not started yet.
     #[error(
         "head chunk file doesn't include enough bytes to read the last chunk data - required:8, available:0, file:0"
     )]
     Zero,
-    /// A chunk without the checksum behind it.
+    /// A chunk without the checksum after it.
     #[error("checksum mismatch expected:{stored:x}, actual:{computed:x}")]
     Checksum {
-        /// As it stands there.
+        /// As it is there.
         stored: u32,
         /// Of the bytes.
         computed: u32,
@@ -108,7 +109,7 @@ pub struct HeadChunkIter<S> {
     at: u64,
     base: u64,
     window: Vec<u8>,
-    begun: bool,
+    started: bool,
     finished: bool,
 }
 
@@ -122,7 +123,7 @@ impl<S: ReadAt> HeadChunkIter<S> {
             at: FILE_HEADER,
             base: 0,
             window: Vec::new(),
-            begun: false,
+            started: false,
             finished: false,
         }
     }
@@ -179,7 +180,7 @@ impl<S: ReadAt> HeadChunkIter<S> {
             max_time,
             encoding,
             out_of_order: head[24] & 0x80 != 0,
-            // The counter reset hint stands in the two highest bits (`HistogramSTChunk`, `tsdb/chunkenc/histogram_st.go`).
+            // The counter reset hint is in the two highest bits (`HistogramSTChunk`, `tsdb/chunkenc/histogram_st.go`).
             samples: if matches!(encoding, 5 | 6) { samples & 0x3fff } else { samples },
         }))
     }
@@ -234,20 +235,9 @@ impl<S: ReadAt> HeadChunkIter<S> {
         self.base = at;
         let wanted = usize::try_from(self.length.saturating_sub(at)).unwrap_or(WINDOW).min(WINDOW);
         self.window.resize(wanted, 0);
-        let mut filled = 0;
-        while filled < wanted {
-            match self.source.read_at(&mut self.window[filled..], at + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    self.window.clear();
-                    return Err(e);
-                }
-            }
-        }
-        self.window.truncate(filled);
-        Ok(())
+        let filled = read_full(&self.source, &mut self.window, at);
+        self.window.truncate(filled.as_ref().copied().unwrap_or(0));
+        filled.map(drop)
     }
 }
 
@@ -258,7 +248,7 @@ impl<S: ReadAt> Iterator for HeadChunkIter<S> {
         if self.finished {
             return None;
         }
-        if !std::mem::replace(&mut self.begun, true) && self.file == 0 {
+        if !std::mem::replace(&mut self.started, true) && self.file == 0 {
             return Some(Err(HeadChunkError::Zero));
         }
         self.chunk().transpose()
@@ -325,7 +315,7 @@ pub struct HeadChunkFiles {
     pub unwritten: Option<HeadChunkFile>,
     /// With what error every start fails, if it does.
     pub refusal: Option<String>,
-    /// Those whose names are not as Prometheus writes them, in the order of their numbers; also such as it passes over for others
+    /// Those whose names are not as Prometheus writes them, in the order of their numbers; also such as it skips for others
     /// of the same number. It looks for the name that it writes when it removes a file.
     pub misnamed: Vec<HeadChunkFile>,
 }
@@ -405,13 +395,7 @@ fn beginning(file: &HeadChunkFile) -> io::Result<Vec<u8>> {
         _ => error,
     })?;
     let mut bytes = vec![0; 8];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match ReadAt::read_at(&opened, &mut bytes[filled..], filled as u64)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
+    let filled = read_full(&opened, &mut bytes, 0)?;
     bytes.truncate(filled);
     Ok(bytes)
 }
@@ -516,9 +500,9 @@ mod tests {
 
     #[test]
     fn every_cut_ends_in_an_error_or_before_the_chunk() {
-        let whole = file();
-        for length in 0..whole.len() {
-            let read = read(&whole[..length]);
+        let all = file();
+        for length in 0..all.len() {
+            let read = read(&all[..length]);
             let right = match length {
                 // Nothing, or the first seven bytes of the ref, which are zeros.
                 0..=15 => read.is_empty(),

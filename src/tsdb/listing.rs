@@ -42,14 +42,14 @@ const CHECKPOINT: &str = "checkpoint.";
 const CHUNK_SNAPSHOT: &str = "chunk_snapshot.";
 const TEMPORARY: &str = ".tmp";
 
-/// The logs of a directory, and what lies beside them.
+/// The logs of a directory, and what is beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// In the order wal, its checkpoints, wbl, chunk snapshots.
     pub logs: Vec<LogDirectory>,
     /// In the order of names.
     pub strays: Vec<Stray>,
-    /// It is one segment, given by its own path: of what stands beside it nothing is known.
+    /// It is one segment, given by its own path: of what is beside it nothing is known.
     pub alone: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct LogDirectory {
     pub segments: Vec<SegmentFile>,
 }
 
-/// Something that lies beside the logs and means something.
+/// Something beside the logs that means something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stray {
     /// Its path below the directory that was listed.
@@ -99,7 +99,7 @@ pub(super) fn data_directory(path: &Path) -> io::Result<Listing> {
         }
     }
     for (name, kind) in [("wal", LogKind::Wal), ("wbl", LogKind::Wbl)] {
-        // The WAL may have a disk of its own; what is behind other links is not of this directory.
+        // The WAL may have a disk of its own; what other links lead to is not of this directory.
         if kind == LogKind::Wbl && path.join(name).is_symlink() {
             continue;
         }
@@ -208,17 +208,25 @@ impl Listing {
     }
 }
 
+impl Listing {
+    /// The position in [`Listing::logs`] of the checkpoint that a replay reads: the last one, or one that is all that was
+    /// listed and has no number.
+    pub(crate) fn replayed_checkpoint(&self) -> Option<usize> {
+        let any = || self.logs.iter().position(|log| log.kind == LogKind::Checkpoint);
+        self.last_checkpoint().map(|(at, _)| at).or_else(any)
+    }
+}
+
 impl LogDirectory {
     /// N of `checkpoint.N`; none if it is none, or is what was listed.
     #[must_use]
     pub fn checkpoint_number(&self) -> Option<i64> {
         let name = self.relative.rsplit('/').next().unwrap_or_default();
-        (self.kind == LogKind::Checkpoint)
-            .then(|| name.strip_prefix(CHECKPOINT).and_then(segment_index))
-            .flatten()
+        let number = name.strip_prefix(CHECKPOINT).and_then(segment_index);
+        number.filter(|_| self.kind == LogKind::Checkpoint)
     }
 
-    /// N and M of `chunk_snapshot.N.M`: it stands for the WAL up to the offset M of segment N.
+    /// N and M of `chunk_snapshot.N.M`: it replaces the WAL up to the offset M of segment N.
     #[must_use]
     pub fn snapshot_position(&self) -> Option<(i64, u64)> {
         let name = self.relative.rsplit('/').next().unwrap_or_default();

@@ -31,7 +31,7 @@ pub const LOCK: &str = "lock";
 pub struct Liveness {
     /// Those who have files open for writing, each once; processes in the order of their ids.
     pub writers: Vec<Writer>,
-    /// Why it cannot be told whether there are others who cannot be seen from here; `None` where it can.
+    /// Why it is not known whether there are others who cannot be seen from here; `None` where it can.
     pub not_known: Option<NotKnown>,
 }
 
@@ -213,7 +213,7 @@ fn existing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 fn processes(data: &Path, files: &[Watched]) -> Vec<Writer> {
     let seek = Sought::new(data, files);
     let mut found = BTreeMap::new();
-    // Not the id that the kernel tells us: the `/proc` that is mounted here may be of another PID namespace.
+    // Not the id that the kernel gives us: the `/proc` that is mounted here may be of another PID namespace.
     let own = fs::read_link("/proc/self").ok();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -301,7 +301,7 @@ impl<'a> Sought<'a> {
     }
 }
 
-/// What `/proc` puts behind the path of a file that has no name any more (proc(5)).
+/// What `/proc` puts after the path of a file that has no name any more (proc(5)).
 const DELETED: &[u8] = b" (deleted)";
 
 /// Of a descriptor by its file in `fdinfo`: `flags:` in octal, as given to `open` (proc(5)).
@@ -329,7 +329,7 @@ enum Lease {
 /// lease is gone; if we are stopped, the kernel takes it away (`/proc/sys/fs/lease-break-time`, 45 s). Only an `open` with
 /// `O_NONBLOCK` fails instead of waiting, and Prometheus has none.
 ///
-/// The kernel tells the holder of a lease by a signal that it is wanted. By default that is SIGIO, which ends the process. We
+/// The kernel signals the holder of a lease that it is wanted. By default that is SIGIO, which ends the process. We
 /// ask for SIGURG: it is ignored unless there is a handler, and all handlers have to live with one too many. Unlike a
 /// real-time signal it never falls back to SIGIO because the queue is full. So no handler is set, which would be the whole
 /// process's.

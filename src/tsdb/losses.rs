@@ -41,7 +41,7 @@ impl LostLabels {
     }
 }
 
-/// What the last repair recorded, and when, ms since 1970. A file that is none of walfix's is left out.
+/// What the last repair recorded, and when, ms since 1970. A file that is none of walfix's is skipped.
 #[must_use]
 pub fn recorded(data: &Path) -> Option<(LostLabels, i64)> {
     let path = data.join(name(*numbers(data).ok()?.last()?));

@@ -1,4 +1,4 @@
-//! What stands in a data directory: which logs there are, and what lies beside them.
+//! What is in a data directory: which logs there are, and what is beside them.
 //!
 //! ```text
 //! <data>/wal/NNNNNNNN                  segments          wbl/ the same
@@ -14,6 +14,7 @@ mod head_chunks;
 mod listing;
 pub mod liveness;
 pub mod losses;
+pub(crate) mod replay_order;
 mod target;
 mod user;
 mod version;

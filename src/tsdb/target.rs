@@ -78,7 +78,7 @@ impl Target {
         Ok(Self { path: if is_link { full } else { path.to_owned() }, shape })
     }
 
-    /// Whether nothing is there yet: no log, and nothing but what may stand in a data directory without one.
+    /// Whether nothing is there yet: no log, and nothing but what may be in a data directory without one.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.shape == Shape::DataDirectory && has_nothing_else(&self.path).unwrap_or(false)
@@ -105,7 +105,7 @@ impl Target {
         }
     }
 
-    /// The data directory that it is, or to which it belongs as its `wal/`. A WAL under another name stands for itself;
+    /// The data directory that it is, or to which it belongs as its `wal/`. A WAL under another name is on its own;
     /// other logs and single segments have none.
     #[must_use]
     pub fn data_directory(&self) -> Option<Self> {
@@ -168,7 +168,7 @@ impl Target {
     }
 }
 
-/// Names that stand in a data directory without a WAL: of a new volume, of blocks that were restored, of a server that was
+/// Names that are in a data directory without a WAL: of a new volume, of blocks that were restored, of a server that was
 /// stopped and its logs removed, and walfix's own.
 fn may_stand_alone(name: &str) -> bool {
     is_ulid(name)
@@ -177,7 +177,7 @@ fn may_stand_alone(name: &str) -> bool {
         || name.starts_with("walfix-")
 }
 
-/// Whether nothing is there yet, or nothing but what stands in a data directory without a WAL.
+/// Whether nothing is there yet, or nothing but what is in a data directory without a WAL.
 fn has_nothing_else(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         if !entry?.file_name().to_str().is_some_and(may_stand_alone) {

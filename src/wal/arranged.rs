@@ -1,4 +1,4 @@
-//! A segment whose pages stand in another order than in its file.
+//! A segment whose pages are in another order than in its file.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -9,14 +9,14 @@ use super::layout::{
 };
 use super::source::ReadAt;
 
-/// What stands in the place of a page.
+/// What is in the place of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The page of that number of the same file.
     Own(u64),
     /// A page of another file.
     Other(Arc<[u8]>),
-    /// A page of one record that says nothing. No record goes on across it.
+    /// A page of one record that says nothing. No record continues across it.
     Blank,
 }
 
@@ -45,7 +45,7 @@ impl<'a, S: ReadAt> Arranged<'a, S> {
         before.len() as u64 * PAGE + last
     }
 
-    /// Whether a blank page stands at that offset.
+    /// Whether a blank page is at that offset.
     pub fn is_blank(&self, offset: u64) -> bool {
         let place = usize::try_from(offset / PAGE).ok().and_then(|at| self.places.get(at));
         matches!(place, Some(Place::Blank))

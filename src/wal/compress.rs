@@ -172,7 +172,7 @@ fn charge(allowed: &mut u64, bytes: usize) -> Result<(), UnpackError> {
 }
 
 /// Whether what is stored has a checksum of what it unpacks to, which unpacking verifies. Prometheus's zstd encoder
-/// writes one into each frame (bit 2 of the byte behind the magic number, RFC 8878 section 3.1.1.1.1); snappy's block
+/// writes one into each frame (bit 2 of the byte after the magic number, RFC 8878 section 3.1.1.1.1); snappy's block
 /// format has none.
 #[must_use]
 pub fn has_own_checksum(compression: Compression, stored: &[u8]) -> bool {

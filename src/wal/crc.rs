@@ -215,9 +215,9 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             let syndrome = checksum(&bytes) ^ good;
             assert_eq!(flipped_data_bit(bytes.len(), syndrome), Some((bit / 8, 1 << (bit % 8))), "bit {bit}");
-            // In fewer bytes than lie behind it, it is none of theirs.
-            let behind = bytes.len() - bit / 8 - 1;
-            assert_eq!(flipped_data_bit(behind, syndrome), None, "bit {bit}");
+            // In fewer bytes than lie after it, it is none of theirs.
+            let after = bytes.len() - bit / 8 - 1;
+            assert_eq!(flipped_data_bit(after, syndrome), None, "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         for two in 1..1000 {

@@ -1,4 +1,4 @@
-//! Bytes that every reader passes over, to stand where damaged ones stood.
+//! Bytes that every reader skips, to replace damaged ones.
 //!
 //! A filling is made of records of samples without a sample: one byte, the type. Every reader decodes it to nothing
 //! (`Decoder.Samples`, `tsdb/record/record.go`): the server of every version, the agent, remote write, promtool, the making
@@ -8,17 +8,17 @@
 //! Such a fragment has 8 bytes. Other lengths are had from snappy, in which the same byte can be said at greater length
 //! than a compressor would.
 
-use crate::record::put;
-use crate::wal::crc;
-use crate::wal::layout::{Compression, FragmentType, HEADER_SIZE, HeadByte, Header};
+use super::crc;
+use super::layout::{Compression, FragmentType, HEADER_SIZE, HeadByte, Header};
+use super::varint::put_uvarint;
 
-/// The whole record: the type of samples (`record.Samples`).
+/// All of the record: the type of samples (`record.Samples`).
 const EMPTY_SAMPLES: u8 = 2;
 
 /// Bytes of the smallest filling.
 const PLAIN: usize = HEADER_SIZE + 1;
 
-/// `length` bytes of whole fragments that say nothing. `None` for lengths that no such fragments have: below 8, and 9.
+/// `length` bytes of complete fragments that say nothing. `None` for lengths that no such fragments have: below 8, and 9.
 #[must_use]
 pub fn fill(length: usize) -> Option<Vec<u8>> {
     let odd = match length % PLAIN {
@@ -55,7 +55,7 @@ pub(crate) fn literal(data: &[u8], size: usize) -> Option<Vec<u8>> {
     const LONGEST: usize = 5;
     let last = u32::try_from(data.len().checked_sub(1)?).ok()?;
     let mut length = Vec::new();
-    put::uvarint(&mut length, data.len() as u64);
+    put_uvarint(&mut length, data.len() as u64);
     let needed = if last < 60 { 0 } else { 4 - last.leading_zeros() as usize / 8 };
     let spare = size.checked_sub(length.len() + 1 + needed + data.len())?;
     let more = spare.min(4 - needed);

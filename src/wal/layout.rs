@@ -35,9 +35,9 @@ const UNUSED: u8 = 0b1110_0000;
 pub enum FragmentType {
     /// 0: no fragment; zeros up to the page end.
     PageTerm,
-    /// 1: a whole record.
+    /// 1: a complete record.
     Full,
-    /// 2: the beginning of a record that goes on in the next page.
+    /// 2: the beginning of a record that continues in the next page.
     First,
     /// 3: a page in the midst of a record.
     Middle,
@@ -93,7 +93,7 @@ impl FragmentType {
         matches!(self, Self::Full | Self::First)
     }
 
-    /// Whether it goes on with a record that an earlier fragment began.
+    /// Whether it continues a record that an earlier fragment began.
     #[must_use]
     pub fn continues(self) -> bool {
         matches!(self, Self::Middle | Self::Last)
@@ -219,6 +219,16 @@ pub fn page_start(offset: u64) -> u64 {
 #[must_use]
 pub fn page_end(offset: u64) -> u64 {
     page_start(offset) + PAGE
+}
+
+/// Where in its page an offset is.
+pub(super) fn in_page(offset: u64) -> usize {
+    usize::try_from(offset % PAGE).unwrap_or(0)
+}
+
+/// The length of what is in one page.
+pub(super) fn in_page_len(range: &std::ops::Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).unwrap_or(PAGE_SIZE)
 }
 
 #[cfg(test)]

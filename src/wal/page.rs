@@ -11,7 +11,7 @@ use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE_SIZE};
 /// A piece of a page. Offsets are within the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// A fragment whose data has the checksum of its header. Its type may still not fit where it stands.
+    /// A fragment whose data has the checksum of its header. Its type may still not fit where it is.
     Fragment {
         /// Where the header begins.
         start: usize,
@@ -29,11 +29,11 @@ pub enum Piece<'a> {
     Damage {
         /// Where the damaged fragment or padding begins.
         start: usize,
-        /// Where it ends, as far as can be told; the next piece begins here, or only zeros follow.
+        /// Where it ends, as far as is known; the next piece begins here, or only zeros follow.
         end: usize,
         /// What is wrong with it.
         fault: PageFault,
-        /// The one bit that, flipped back, makes the fragment at `start` whole.
+        /// The one bit that, flipped back, makes the fragment at `start` intact.
         flip: Option<Flip>,
     },
 }
@@ -99,7 +99,7 @@ fn damage(page: &[u8], start: usize, fault: PageFault, claimed: Option<Header>) 
     };
     // A correction that leads elsewhere than the bytes that follow is none.
     let flip = flip.filter(|flip| start + flip.header.size() == end);
-    // Something stands behind what the file seemed to end in: the length was wrong.
+    // Something follows what the file seemed to end in: the length was wrong.
     let fault = match (fault, claimed) {
         (PageFault::Torn, Some(header)) if resumed.is_some() => PageFault::Length(header.length),
         _ => fault,
@@ -113,7 +113,7 @@ enum Look<'a> {
     Fault { fault: PageFault, claimed: Option<Header> },
 }
 
-/// What stands at `start`, taken by its word.
+/// What is at `start`, taken at its word.
 fn look(page: &[u8], start: usize) -> Look<'_> {
     let rest = page.get(start..).unwrap_or_default();
     let Some(header) = Header::parse(rest) else {
@@ -148,8 +148,8 @@ fn look(page: &[u8], start: usize) -> Look<'_> {
 
 /// Where the page can be read again after damage at `start`.
 ///
-/// The end that the damaged header itself claims is taken if fragments go on from there. But that length may be the
-/// damaged thing, and skip what is whole. So every offset before it is tried too: a header as a writer makes it in
+/// The end that the damaged header itself claims is taken if fragments continue from there. But that length may be the
+/// damaged thing, and skip what is intact. So every offset before it is tried too: a header as a writer makes it in
 /// the midst of a page, with data under a right checksum. One that is empty proves nothing (`01 00 00 00 00 00 00`
 /// begins every uncompressed series record). A corrected length needs no such search: the checksum covers it all.
 fn resume(page: &[u8], start: usize, claimed: Option<Header>, flip: Option<&Flip>) -> Option<usize> {
@@ -240,7 +240,7 @@ struct Sums<'a> {
 }
 
 impl<'a> Sums<'a> {
-    /// Of stretches of `page` that begin at `base` or behind it.
+    /// Of stretches of `page` that begin at `base` or after it.
     fn new(page: &'a [u8], base: usize) -> Self {
         Self { page, base, left: 8 * PAGE_SIZE, stretches: None }
     }
@@ -329,7 +329,7 @@ fn explain(page: &[u8], start: usize, fault: PageFault) -> Option<Flip> {
             let fits = head.is_canonical()
                 && header.length > 0
                 && data(header.length).is_some_and(|data| crc::checksum(data) == header.crc);
-            if fits && stands_well(kind, start, start + header.size()) {
+            if fits && is_in_place(kind, start, start + header.size()) {
                 found.add(start, kind.bits(), Header { head, ..header });
             }
             found.tried += 1;
@@ -347,8 +347,8 @@ fn explain(page: &[u8], start: usize, fault: PageFault) -> Option<Flip> {
     found.only()
 }
 
-/// Whether a fragment of that type may stand at `[start, end)` of a page, as far as its page alone tells.
-pub(super) fn stands_well(kind: FragmentType, start: usize, end: usize) -> bool {
+/// Whether a fragment of that type may be at `[start, end)` of a page, as far as its page alone shows.
+pub(super) fn is_in_place(kind: FragmentType, start: usize, end: usize) -> bool {
     match kind {
         FragmentType::Full => true,
         FragmentType::First => end == PAGE_SIZE,
@@ -383,8 +383,17 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// Where the bytes from `start` on stop being other than zeros; the page end if no header fits behind.
+/// Where the bytes from `start` on stop being other than zeros; the page end if no header fits after them.
 fn after_last_nonzero(page: &[u8], start: usize) -> usize {
     let end = page.iter().rposition(|&byte| byte != 0).map_or(start, |last| last.max(start)) + 1;
     if page.len() - end < HEADER_SIZE { page.len() } else { end }
+}
+
+/// A few words of a page, by which copies are looked for: equal pages have the same. None of a page that is cut.
+pub(super) fn words_of(page: &[u8]) -> Option<[u64; 3]> {
+    if page.len() < PAGE_SIZE {
+        return None;
+    }
+    let word = |at: usize| page.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+    Some([word(0)?, word(PAGE_SIZE / 2)?, word(PAGE_SIZE - 8)?])
 }

@@ -44,7 +44,7 @@ const WINDOW: usize = 8 * PAGE_SIZE;
 /// The smallest unit in which a disk fails, in bytes.
 const SECTOR: usize = 512;
 
-/// A window of whole pages that slides over a source, with room for a page and the one behind it.
+/// A window of whole pages that slides over a source, with room for a page and the one after it.
 ///
 /// It is read, not mapped: a mapped file that shrinks, or a bad sector under it, kills the process with SIGBUS.
 /// Here a shrunken file ends early and a bad sector becomes a range in [`Window::unreadable`], read as zeros.
@@ -93,7 +93,7 @@ impl<S: ReadAt> Window<S> {
         self.shrunk_from
     }
 
-    /// The page that begins at `offset`, cut at the end of the source; empty behind it. `offset` is a multiple of
+    /// The page that begins at `offset`, cut at the end of the source; empty after it. `offset` is a multiple of
     /// [`PAGE`].
     pub fn page(&mut self, offset: u64) -> &[u8] {
         let range = self.load(offset);
@@ -190,4 +190,29 @@ impl<S: ReadAt> Window<S> {
         }
         buffer.len()
     }
+}
+
+/// Fills `buffer` from `offset` on as far as it can be: how many bytes these are, and the error that came after them.
+pub(crate) fn read_available<S: ReadAt + ?Sized>(
+    source: &S,
+    buffer: &mut [u8],
+    offset: u64,
+) -> (usize, io::Result<()>) {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match source.read_at(room, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            // A signal is no reason to give up bytes.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (filled, Err(error)),
+        }
+    }
+    (filled, Ok(()))
+}
+
+/// Fills `buffer` from `offset` on, or up to the end of `source`: how many bytes these are.
+pub(crate) fn read_full<S: ReadAt + ?Sized>(source: &S, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let (filled, ended) = read_available(source, buffer, offset);
+    ended.map(|()| filled)
 }

@@ -1,16 +1,16 @@
 //! The straight way through a segment in which nothing is wrong: what [`super::reader`] finds there, and nothing else.
 //!
 //! At the first thing that a writer does not leave, whatever it is, the walk ends, and the salvage reader has to
-//! begin anew. So this one needs no memory of what it has seen but the pages' first bytes, and no more than a comparison
+//! start again. So this one needs no memory of what it has seen but the pages' first bytes, and no more than a comparison
 //! for each fragment. A segment can be walked in stretches, each by another thread.
 
 use std::hash::BuildHasher;
 use std::ops::Range;
 
 use super::compress::{self, MAX_RECORD, Unpacker};
-use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE, PAGE_SIZE};
-use super::page::is_zero;
-use super::source::ReadAt;
+use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE};
+use super::page::{is_zero, words_of};
+use super::source::{ReadAt, read_full};
 use super::{Record, crc};
 
 /// Bytes that are read at once.
@@ -35,14 +35,14 @@ pub struct Walker {
 }
 
 impl Walker {
-    /// Tells of all records of a segment of `length` bytes that begin within `stretch`, and of all pages of it that can be
-    /// told from others. The bounds of `stretch` are multiples of [`PAGE`], but for the end of the segment.
+    /// Reads all records of a segment of `length` bytes that begin within `stretch`, and notes all pages of it that differ
+    /// from others. The bounds of `stretch` are multiples of [`PAGE`], but for the end of the segment.
     ///
-    /// A record goes on beyond the end of its stretch. So all is whole where all stretches of a segment are.
+    /// A record continues beyond the end of its stretch. So all is intact where all stretches of a segment are.
     ///
     /// # Errors
-    /// If anything is not as a writer leaves it, or `each` does not return true. What has been told by then may be what
-    /// only seems to stand there.
+    /// If anything is not as a writer leaves it, or `each` does not return true. What `each` got by then may be what
+    /// only seems to be there.
     pub fn walk<S: ReadAt + ?Sized>(
         &mut self,
         source: &S,
@@ -75,7 +75,7 @@ impl Walker {
             let mut has_contents = false;
             while let Some(rest) = page.get(at..).filter(|rest| !rest.is_empty()) {
                 let Some(header) = Header::parse(rest).filter(|header| header.head.0 != 0) else {
-                    // Up to a page end; a whole header of zeros only at the end of the segment, behind something.
+                    // Up to a page end; a complete header of zeros only at the end of the segment, after something.
                     let is_padding = is_zero(rest) && at > 0 && page_end.is_multiple_of(PAGE);
                     if is_padding && (rest.len() < HEADER_SIZE || page_end == length) {
                         break;
@@ -149,15 +149,11 @@ impl Walker {
         if self.window.len() < length {
             self.window.resize(length, 0);
         }
-        let mut filled = 0;
-        while let Some(room) = self.window.get_mut(filled..length).filter(|room| !room.is_empty()) {
-            match source.read_at(room, range.start + filled as u64) {
-                Ok(count) if count > 0 => filled += count,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                _ => return Err(Doubt),
-            }
+        let room = self.window.get_mut(..length).ok_or(Doubt)?;
+        match read_full(source, room, range.start) {
+            Ok(filled) if filled == length => Ok(()),
+            _ => Err(Doubt),
         }
-        Ok(())
     }
 }
 
@@ -186,13 +182,7 @@ fn record_of<'a>(
     })
 }
 
-/// A number that equal pages have in common, of the same words by which the salvage reader looks for copies; none of a page
-/// that is cut.
+/// A number that equal pages have in common; none of a page that is cut.
 fn number_of(page: &[u8]) -> Option<u64> {
-    if page.len() < PAGE_SIZE {
-        return None;
-    }
-    let word = |at: usize| page.get(at..)?.first_chunk::<8>();
-    let words = [word(0)?, word(PAGE_SIZE / 2)?, word(PAGE_SIZE - 8)?];
-    Some(foldhash::fast::FixedState::default().hash_one(words))
+    Some(foldhash::fast::FixedState::default().hash_one(words_of(page)?))
 }

@@ -38,15 +38,15 @@ impl<W: Write> SegmentWriter<W> {
         loop {
             // A page with exactly a header's room left takes the header alone.
             let room = PAGE_SIZE - self.filled - HEADER_SIZE;
-            let (data, behind) = rest.split_at(rest.len().min(room));
-            let kind = match (first, behind.is_empty()) {
+            let (data, after) = rest.split_at(rest.len().min(room));
+            let kind = match (first, after.is_empty()) {
                 (true, true) => FragmentType::Full,
                 (true, false) => FragmentType::First,
                 (false, true) => FragmentType::Last,
                 (false, false) => FragmentType::Middle,
             };
             self.fragment(HeadByte::new(kind, compression), data)?;
-            rest = behind;
+            rest = after;
             first = false;
             if rest.is_empty() {
                 return Ok(());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use walfix::record::{ExemplarsRecord, FloatBits, Labels, Record, SnapshotRecord, Spans};
 
 /// The entries of a record that can be decoded; none if it is of an unknown type.
-pub(crate) fn entries(record: &[u8]) -> Value {
+pub fn entries(record: &[u8]) -> Value {
     match Record::parse(record) {
         Record::Series(r) => {
             array(r.entries(), |e| json!({"ref": e.series_ref.to_string(), "labels": labels(&e.labels)}))
@@ -55,7 +55,7 @@ pub(crate) fn entries(record: &[u8]) -> Value {
 }
 
 /// The entries of a chunk snapshot's record, of a head chunk only bounds, encoding and size.
-pub(crate) fn snapshot_entries(record: &[u8]) -> Value {
+pub fn snapshot_entries(record: &[u8]) -> Value {
     match SnapshotRecord::parse(record) {
         SnapshotRecord::Series(r) => array(std::iter::once(r.decode()), |series| {
             let mut entry = json!({"ref": series.series_ref.to_string(), "labels": labels(&series.labels)});

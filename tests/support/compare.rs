@@ -193,7 +193,7 @@ pub fn compare_all(
 /// Asserts that `walfix scan` finds `directory` clean, and counts in its logs what the oracle does. A chunk snapshot has
 /// no times in the report.
 pub fn assert_clean(directory: &Path, logs: &[(String, LogKind, Counts)]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_walfix"))
+    let output = Command::new(super::walfix())
         .args(["scan", "--format", "json"])
         .arg(directory)
         .stdin(Stdio::null())

@@ -31,7 +31,7 @@ pub fn forecast(directory: &Path, version: &str, agent: bool) -> Value {
 
 /// The forecast for a directory, or what walfix says instead.
 fn try_forecast(directory: &Path, version: &str, agent: bool) -> Result<Value, String> {
-    let mut walfix = Command::new(env!("CARGO_BIN_EXE_walfix"));
+    let mut walfix = Command::new(super::walfix());
     walfix.args(["scan", "--format", "json", "--threads", "1", "--prometheus", version]);
     if agent {
         walfix.arg("--agent");

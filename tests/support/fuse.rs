@@ -80,9 +80,9 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts one, or says loudly that `what` is not being tested because the machine does not allow it.
-    pub fn new(what: &str, nodes: Vec<Node>) -> Option<Self> {
-        Self::mount(nodes).map_err(|why| super::skip(what, &format!("no FUSE: {why}"))).ok()
+    /// Mounts one, or skips the test of `what` because the machine does not allow it.
+    pub fn new(what: &str, nodes: Vec<Node>) -> Self {
+        Self::mount(nodes).unwrap_or_else(|why| super::skip(what, &format!("no FUSE: {why}")))
     }
 
     fn mount(nodes: Vec<Node>) -> Result<Self, String> {

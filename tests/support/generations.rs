@@ -99,11 +99,6 @@ fn pairs(labels: &Value) -> Pairs {
     labels.as_array().into_iter().flatten().map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
 }
 
-/// A label set as [`Names`] know it.
-fn text_of(pairs: &Pairs) -> String {
-    labels(&json!(pairs))
-}
-
 /// The value of an entry of a record.
 fn logged(entry: &Value) -> Option<Bits> {
     let bits = |value: &Value| u64::from_str_radix(value.as_str()?, 16).ok();
@@ -865,12 +860,8 @@ pub fn is_fence(names: &mut Names, sample: &Sample, bits: &Bits) -> bool {
 
 /// `walfix` with some arguments: exit code, and the answer.
 pub fn walfix(arguments: &[&str], path: &Path) -> (i32, Value) {
-    let output = Command::new(env!("CARGO_BIN_EXE_walfix"))
-        .args(arguments)
-        .arg(path)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(super::walfix()).args(arguments).arg(path).stdin(Stdio::null()).output().unwrap();
     let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
         panic!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     });

@@ -1,5 +1,6 @@
 //! Cases with numbers: run some at a time, and say what came of all.
 
+use crate::note;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -70,7 +71,7 @@ pub fn conclude(results: &[(u64, String, Judged)]) {
         }
     }
     let refused: usize = left.values().map(Vec::len).sum();
-    println!("{} cases, {refused} not repaired, {failed} wrong", results.len());
+    note!("{} cases, {refused} not repaired, {failed} wrong", results.len());
     let mut lacks: BTreeMap<&str, (usize, usize, Vec<u64>)> = BTreeMap::new();
     for (seed, _, judged) in results {
         for (count, why) in &judged.lacks {
@@ -80,13 +81,13 @@ pub fn conclude(results: &[(u64, String, Judged)]) {
         }
     }
     for (why, (cases, samples, seeds)) in lacks {
-        println!(
+        note!(
             "    FINDING in {cases} cases: {samples} samples of {why}; seeds {:?}",
             &seeds[..seeds.len().min(5)]
         );
     }
     for (reason, seeds) in left {
-        println!("    {} left: {reason}; seeds {:?}", seeds.len(), &seeds[..seeds.len().min(5)]);
+        note!("    {} left: {reason}; seeds {:?}", seeds.len(), &seeds[..seeds.len().min(5)]);
     }
     assert!(failed == 0, "{failed} of {}:\n{text}", results.len());
 }

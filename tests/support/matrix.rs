@@ -192,7 +192,7 @@ pub fn bases(oracle: Oracle) -> Vec<Base> {
 
 /// The servers to start: all, or the newest; and the packages.
 pub fn judges(what: &str, oracle: Oracle, matrix: Matrix) -> Vec<Judge> {
-    let mut servers = Servers::judges(what);
+    let mut servers = Servers::judges_of_part(what);
     if matrix == Matrix::Quick {
         servers.drain(..servers.len().saturating_sub(1));
     }

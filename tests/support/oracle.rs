@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 fn binary() -> &'static Result<PathBuf, String> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = super::project();
         let target = root.join("target/oracle");
         std::fs::create_dir_all(&target).map_err(|e| e.to_string())?;
         let binary = target.join("oracle");
@@ -28,15 +28,19 @@ fn binary() -> &'static Result<PathBuf, String> {
     })
 }
 
-/// The oracle, or `None` with a loud word that `what` is not being tested.
-pub fn judge(what: &str) -> Option<Oracle> {
-    match binary() {
-        Ok(binary) => Some(Oracle(binary)),
-        Err(why) => {
-            super::skip(what, why);
-            None
-        }
-    }
+/// The oracle, or why there is none.
+pub fn find() -> Result<Oracle, &'static str> {
+    binary().as_deref().map(Oracle).map_err(String::as_str)
+}
+
+/// The oracle; without one, the test of `what` is skipped.
+pub fn judge(what: &str) -> Oracle {
+    find().unwrap_or_else(|why| super::skip(what, why))
+}
+
+/// The oracle for a part of the test of `what`; without one, that part is skipped.
+pub fn judge_of_part(what: &str) -> Option<Oracle> {
+    find().map_err(|why| super::skip_part(what, why)).ok()
 }
 
 /// The JSON document that a command has printed.

@@ -76,8 +76,8 @@ pub fn records(bytes: &[u8]) -> Vec<Written> {
 
 /// Every non-empty segment of the logs in `testdata/logs`, or of those that `WALFIX_LOGS` names.
 pub fn all() -> Vec<Pristine> {
-    let root = std::env::var_os("WALFIX_LOGS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/logs"), PathBuf::from);
+    let root =
+        std::env::var_os("WALFIX_LOGS").map_or_else(|| super::project().join("testdata/logs"), PathBuf::from);
     let mut files = Vec::new();
     for log in std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()) {
         if log.is_dir() {

@@ -206,7 +206,7 @@ impl Place {
         let mut backup = std::ffi::OsString::from("--backup=");
         backup.push(self.backup());
         [
-            WALFIX.into(),
+            super::walfix().into(),
             "repair".into(),
             "--threads=1".into(),
             "--quiet".into(),
@@ -217,11 +217,9 @@ impl Place {
     }
 }
 
-pub const WALFIX: &str = env!("CARGO_BIN_EXE_walfix");
-
 /// Runs walfix.
 pub fn walfix<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
-    Command::new(WALFIX).args(arguments).output().unwrap()
+    Command::new(super::walfix()).args(arguments).output().unwrap()
 }
 
 /// Runs walfix, which must exit so; what it said.
@@ -253,7 +251,7 @@ pub fn backups(data: &Path) -> Vec<PathBuf> {
 }
 
 pub fn fixture(name: &str, at: &Path) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/damaged").join(name);
+    let from = super::project().join("testdata/damaged").join(name);
     tree::copy(&from, &at.join("data"));
 }
 
@@ -264,7 +262,7 @@ pub fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
 fn several(at: &Path) {
     fixture("overwritten_range", at);
     let data = at.join("data");
-    let wbl = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/damaged/wbl_damaged/wbl");
+    let wbl = super::project().join("testdata/damaged/wbl_damaged/wbl");
     tree::copy(&wbl, &data.join("wbl"));
     overwrite(&data.join("wal/00000000"), 20_000, &[0xA5; 300]);
     // Two holes in one segment.

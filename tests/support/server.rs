@@ -109,6 +109,8 @@ impl FromStr for Version {
 #[derive(Debug)]
 pub struct Servers;
 
+const NO_SERVERS: &str = "no Prometheus servers; run scripts/fetch-servers or set WALFIX_SERVERS";
+
 impl Servers {
     /// The servers that are there, oldest first: those in the directory `WALFIX_SERVERS`, else in `target/servers`,
     /// each in a directory named after its version with `prometheus` and `promtool` in it. None is not an error.
@@ -119,8 +121,7 @@ impl Servers {
     pub fn find() -> Result<Vec<Server>, Error> {
         let wanted = std::env::var_os("WALFIX_SERVERS").filter(|v| !v.is_empty());
         let explicit = wanted.is_some();
-        let directory = wanted
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"), PathBuf::from);
+        let directory = wanted.map_or_else(|| super::project().join("target/servers"), PathBuf::from);
         let entries = match std::fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(_) if !explicit => return Ok(Vec::new()),
@@ -142,7 +143,7 @@ impl Servers {
         Ok(servers)
     }
 
-    /// The servers for a test called `what`; if there are none, skips it loudly and returns none.
+    /// The servers for the test of `what`, one at least; without any, it is skipped.
     ///
     /// # Panics
     ///
@@ -150,13 +151,26 @@ impl Servers {
     pub fn judges(what: &str) -> Vec<Server> {
         let servers = Self::find().unwrap_or_else(|e| panic!("{e}"));
         if servers.is_empty() {
-            super::skip(what, "no Prometheus servers; run scripts/fetch-servers or set WALFIX_SERVERS");
+            super::skip(what, NO_SERVERS);
+        }
+        servers
+    }
+
+    /// The servers for a part of the test of `what`; without any, that part is skipped.
+    ///
+    /// # Panics
+    ///
+    /// As [`Servers::judges`].
+    pub fn judges_of_part(what: &str) -> Vec<Server> {
+        let servers = Self::find().unwrap_or_else(|e| panic!("{e}"));
+        if servers.is_empty() {
+            super::skip_part(what, NO_SERVERS);
         }
         servers
     }
 
     /// Runs a test called `what` with every server, all at once: most of the time of a server goes into waiting (its
-    /// first scrape comes 5 s after the start). Skips loudly if there are none.
+    /// first scrape comes 5 s after the start). Without any, the test is skipped.
     ///
     /// # Errors
     ///

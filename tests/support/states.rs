@@ -25,41 +25,20 @@ struct Kind {
     name: &'static str,
     arguments: &'static [&'static str],
     block: bool,
-    /// Head chunks.
-    chunks: bool,
     /// A chunk snapshot, and what a server has taken in since.
     snapshot: bool,
 }
 
 const KINDS: [Kind; 6] = [
-    Kind { name: "rich", arguments: &["--rich"], block: false, chunks: false, snapshot: false },
-    Kind { name: "none", arguments: &[], block: true, chunks: false, snapshot: false },
-    Kind {
-        name: "chunks",
-        arguments: &["--chunks", "--rounds", "40"],
-        block: false,
-        chunks: true,
-        snapshot: false,
-    },
-    Kind {
-        name: "snappy",
-        arguments: &["--compression", "snappy"],
-        block: true,
-        chunks: false,
-        snapshot: false,
-    },
-    Kind {
-        name: "late",
-        arguments: &["--wbl", "--compression", "zstd"],
-        block: false,
-        chunks: false,
-        snapshot: false,
-    },
+    Kind { name: "rich", arguments: &["--rich"], block: false, snapshot: false },
+    Kind { name: "none", arguments: &[], block: true, snapshot: false },
+    Kind { name: "chunks", arguments: &["--chunks", "--rounds", "40"], block: false, snapshot: false },
+    Kind { name: "snappy", arguments: &["--compression", "snappy"], block: true, snapshot: false },
+    Kind { name: "late", arguments: &["--wbl", "--compression", "zstd"], block: false, snapshot: false },
     Kind {
         name: "snapshot",
         arguments: &["--snapshot", "--rounds", "30", "--segments", "3"],
         block: false,
-        chunks: true,
         snapshot: true,
     },
 ];

@@ -84,13 +84,11 @@ fn strace(log: &Path, options: &[String], command: &[&OsStr], mut wrap: Command)
     wrap.output().expect("strace")
 }
 
-/// Whether there is a strace, else a loud word that `what` is not being tested.
-pub fn is_there(what: &str) -> bool {
-    let found = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
-    if !found {
+/// Skips the test of `what` if there is no strace.
+pub fn require(what: &str) {
+    if !Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success()) {
         super::skip(what, "no strace");
     }
-    found
 }
 
 /// Runs a command to its end; the calls, in order.

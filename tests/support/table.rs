@@ -30,11 +30,11 @@ Each forecast is compared with what happens:
 There are no differences. Of an error of a decompressor only its presence is compared: its words change with its releases.
 
 Damaged blocks are not here, because a server does not look at them when it replays its logs. Damaged head chunks are in
-`tests/served.rs`.
+`tests/forecast/served.rs`.
 
 The test that compares also writes this page. Its tables are those of the servers, not of walfix:
 
-    WALFIX_MATRIX=long WALFIX_WRITE_TABLE=docs/forecast.md cargo test --release --test forecast
+    WALFIX_MATRIX=long WALFIX_WRITE_TABLE=docs/forecast.md cargo test --release --test forecast starts::
 
 ## How to read it
 

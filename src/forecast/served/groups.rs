@@ -64,12 +64,28 @@ impl Group {
         self.deleted.get(at).filter(|pile| pile.stock.covers(time)).map(|_| at + 1)
     }
 
-    /// The WAL has a sample of that time.
-    pub(super) fn in_wal(&mut self, pile: usize, time: i64) {
+    /// As [`Self::find`] for all times from the one to the other; `None` if it is not the same for all of them.
+    pub(super) fn find_all(&self, first: i64, last: i64) -> Option<Option<usize>> {
+        let found = self.find(first);
+        if self.find(last) != found {
+            return None;
+        }
+        let within = |min: i64, max: i64| min <= last && first <= max;
+        let is_same = match found {
+            Some(0) => !self.gaps.iter().any(|&(from, to)| within(from, to)),
+            // One chunk, as long as the kept ones do not overlap it.
+            Some(_) => !self.kept.stock.overlaps(first, last),
+            None => !self.piles().any(|pile| pile.stock.overlaps(first, last)),
+        };
+        is_same.then_some(found)
+    }
+
+    /// The WAL has so many samples of a pile, the first of that time.
+    pub(super) fn in_wal(&mut self, pile: usize, samples: u64, first: i64) {
         let deleted = pile.checked_sub(1).and_then(|at| self.deleted.get_mut(at));
         let pile = deleted.unwrap_or(&mut self.kept);
-        pile.in_wal += 1;
-        pile.first_in_wal = pile.first_in_wal.min(time);
+        pile.in_wal += samples;
+        pile.first_in_wal = pile.first_in_wal.min(first);
     }
 
     /// The time of the last sample in order.

@@ -1,23 +1,23 @@
 //! Heads that are filled side by side: an ideal one, and two for each start.
 
+mod by_runs;
 mod out_of_order;
 mod outcome;
 
-use std::collections::HashMap;
+pub(super) use self::by_runs::Left;
+
+use std::collections::{HashMap, HashSet};
 
 use super::groups::{Attached, Chunks, Cover};
 use super::hindsight::Hindsight;
 use super::late::{Late, LateSamples};
-use super::reads::Reads;
+use super::reads::{Reads, Turns};
 use super::start::Start;
-use super::tables::{NONE, Names, Refs};
+use super::tables::{NONE, Name, Namer, Names, Refs};
 use super::tally::Tally;
 use super::{Counted, StartReads};
 use crate::forecast::{HeadChunks, Version};
-use crate::record::{self, FloatHistogramEntry, HistogramEntry, Labels, Record, RecordType, TombstoneEntry};
-
-/// The value of a sample that says that its series has ended (`model/value/value.go`, `StaleNaN`).
-const STALE: u64 = 0x7ff0_0000_0000_0002;
+use crate::record::{self, FloatHistogramEntry, HistogramEntry, Record, RecordType, STALE, TombstoneEntry};
 
 /// Which logs are not damaged.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,11 @@ pub(super) enum Turn<'a> {
 struct Base {
     /// By ref: the series.
     refs: Vec<u32>,
+    /// By ref: the series that it was defined for last, by whatever record.
+    defined: Vec<u32>,
     series: Vec<OfSeries>,
+    /// Series of which more than one ref is known, or a ref that another series has had: their samples go into one another.
+    entangled: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -52,6 +56,24 @@ struct OfSeries {
     counted: Tally,
     /// Its chunks.
     groups: Attached,
+    /// The ref that it was defined for first, by whatever record.
+    first_ref: u32,
+}
+
+impl Base {
+    /// A series record, of whatever reader.
+    fn note_definition(&mut self, series_ref: u32, series: u32) {
+        let before = std::mem::replace(&mut self.defined[series_ref as usize], series);
+        if before != NONE && before != series {
+            self.entangled.extend([before, series]);
+        }
+        let first_ref = &mut self.series[series as usize].first_ref;
+        if *first_ref == NONE {
+            *first_ref = series_ref;
+        } else if *first_ref != series_ref {
+            self.entangled.insert(series);
+        }
+    }
 }
 
 /// All heads.
@@ -60,6 +82,7 @@ pub(super) struct Heads<'a> {
     version: Version,
     min_valid_time: i64,
     whole: Whole,
+    namer: &'a Namer,
     names: Names,
     refs: Refs,
     chunks: Chunks<'a>,
@@ -70,12 +93,10 @@ pub(super) struct Heads<'a> {
     known: Hindsight,
     learnt: Hindsight,
     is_second: bool,
-    /// By start: whether it replays the record at hand, and whether it leaves it.
-    turns: Vec<(bool, bool)>,
-    /// By start: whether it does not read the record at hand, since it has loaded a chunk snapshot.
-    skips: Vec<bool>,
-    /// By start: whether it comes to the record at hand, and its version cannot read that.
-    passes_over: Vec<bool>,
+    /// A start has loaded a chunk snapshot.
+    has_snapshots: bool,
+    /// Of the record at hand.
+    turns: Turns,
 }
 
 impl<'a> Heads<'a> {
@@ -85,11 +106,13 @@ impl<'a> Heads<'a> {
         min_valid_time: i64,
         whole: Whole,
         chunks: &'a HeadChunks,
+        namer: &'a Namer,
     ) -> Self {
         Self {
             version,
             min_valid_time,
             whole,
+            namer,
             names: Names::default(),
             refs: Refs::default(),
             chunks: Chunks::new(chunks, version.merges_head_chunks()),
@@ -100,10 +123,14 @@ impl<'a> Heads<'a> {
             known: Hindsight::of(starts.len()),
             learnt: Hindsight::of(starts.len()),
             is_second: false,
-            turns: Vec::new(),
-            skips: Vec::new(),
-            passes_over: Vec::new(),
+            has_snapshots: starts.iter().any(|start| start.snapshot.is_some()),
+            turns: Turns::default(),
         }
+    }
+
+    /// The time before which no sample is taken from the WAL, ms.
+    pub(super) fn min_valid_time(&self) -> i64 {
+        self.min_valid_time
     }
 
     /// Empty heads that know what these have learnt.
@@ -119,9 +146,11 @@ impl<'a> Heads<'a> {
             .collect();
         let mut known = self.learnt;
         known.sort();
-        let mut next = Self::new(&starts, self.version, self.min_valid_time, self.whole, self.chunks.read);
+        let mut next =
+            Self::new(&starts, self.version, self.min_valid_time, self.whole, self.chunks.read, self.namer);
         next.known = known;
         next.is_second = true;
+        next.has_snapshots = self.has_snapshots;
         next.late_samples = self.late_samples;
         next.late_samples.forget();
         // What counts by series must mean the same series.
@@ -134,16 +163,9 @@ impl<'a> Heads<'a> {
 
     /// A record that the salvage reader has, and Prometheus's reader too, or not.
     pub(super) fn salvaged(&mut self, data: &[u8], end: u64, is_replayed: bool, reads: &Reads) {
-        let is_known = self.knows(data, reads);
-        self.turns.clear();
-        self.turns.extend(reads.starts.iter().map(|(replayed, left)| {
-            (is_replayed && is_known && replayed.has(end, true), left.has(end, is_replayed))
-        }));
-        self.skips.clear();
-        self.skips.extend(reads.starts.iter().map(|(replayed, _)| is_known && replayed.skips(end)));
-        self.passes_over.clear();
-        let is_read = is_replayed && is_known;
-        self.passes_over.extend(reads.starts.iter().map(|(replayed, _)| !is_read && replayed.has(end, true)));
+        let Some(kind) = RecordType::of(data) else { return };
+        let is_known = reads.knows(kind, self.version);
+        self.turns.salvaged(reads, end, is_replayed, is_known);
         self.read(data, true, reads);
     }
 
@@ -152,7 +174,7 @@ impl<'a> Heads<'a> {
         if of.series_ref == 0 {
             return;
         }
-        let series = self.names.number(&of.labels);
+        let series = self.names.number(self.namer.name(&of.labels));
         let series_ref = self.refs.number(of.series_ref);
         if series == NONE || series_ref == NONE {
             return;
@@ -173,41 +195,22 @@ impl<'a> Heads<'a> {
 
     /// A record that only Prometheus's reader has.
     pub(super) fn only_replayed(&mut self, data: &[u8], end: u64, reads: &Reads) {
-        if !self.knows(data, reads) || record::summarize_as(data, self.version.dialect()).error.is_some() {
+        let Some(kind) = RecordType::of(data) else { return };
+        if !reads.knows(kind, self.version)
+            || record::summarize_as(data, self.version.dialect()).error.is_some()
+        {
             return;
         }
-        self.turns.clear();
-        self.turns.extend(reads.starts.iter().map(|(replayed, _)| (replayed.has(end, true), false)));
-        self.skips.clear();
-        self.skips.resize(reads.starts.len(), false);
-        self.passes_over.clear();
-        self.passes_over.resize(reads.starts.len(), false);
+        self.turns.only_replayed(reads, end);
         self.read(data, false, reads);
-    }
-
-    /// Whether a start of that version looks into such a record.
-    fn knows(&self, data: &[u8], reads: &Reads) -> bool {
-        let Some(kind) = RecordType::of(data) else { return false };
-        let is_read = match kind {
-            RecordType::Samples | RecordType::SamplesV2 => true,
-            RecordType::Series | RecordType::Tombstones => !reads.late,
-            RecordType::MmapMarkers => reads.late,
-            RecordType::Exemplars | RecordType::Metadata | RecordType::MinValidTime => false,
-            RecordType::HistogramSamples
-            | RecordType::FloatHistogramSamples
-            | RecordType::CustomBucketsHistogramSamples
-            | RecordType::CustomBucketsFloatHistogramSamples
-            | RecordType::HistogramSamplesV2
-            | RecordType::FloatHistogramSamplesV2 => !reads.late || self.version.replays_wbl_histograms(),
-        };
-        is_read && self.version.knows(kind)
     }
 
     fn read(&mut self, data: &[u8], in_base: bool, reads: &Reads) {
         match Record::parse(data) {
             Record::Series(r) if !reads.late => {
                 for entry in r.entries().flatten() {
-                    self.series(entry.series_ref, &entry.labels, in_base);
+                    let name = self.namer.name(&entry.labels);
+                    self.define(entry.series_ref, name, in_base);
                 }
             }
             Record::Samples(r) => {
@@ -238,30 +241,39 @@ impl<'a> Heads<'a> {
                     self.marker(entry.series_ref, entry.mmap_ref, in_base);
                 }
             }
-            _ => {}
+            // Of the other log, or not served.
+            Record::Series(_)
+            | Record::Tombstones(_)
+            | Record::MmapMarkers(_)
+            | Record::Exemplars(_)
+            | Record::Metadata(_)
+            | Record::MinValidTime(_)
+            | Record::Unknown(_) => {}
         }
     }
 
     fn grow_series(&mut self) {
-        let of_series = OfSeries { last: i64::MIN, counted: Tally::NOTHING, groups: Attached::none() };
+        let of_series =
+            OfSeries { last: i64::MIN, counted: Tally::NOTHING, groups: Attached::none(), first_ref: NONE };
         self.base.series.push(of_series);
         self.starts.iter_mut().for_each(Start::add_series);
     }
 
     fn grow_refs(&mut self, number: u64) {
         self.base.refs.push(NONE);
+        self.base.defined.push(NONE);
         self.chunks.add_ref(number);
         for start in &mut self.starts {
             start.add_ref(self.chunks.places);
         }
     }
 
-    fn series(&mut self, number: u64, labels: &Labels<'_>, in_base: bool) {
+    fn define(&mut self, number: u64, name: Name, in_base: bool) {
         // No series has it: Prometheus would give it another one.
         if number == 0 {
             return;
         }
-        let series = self.names.number(labels);
+        let series = self.names.number(name);
         let series_ref = self.refs.number(number);
         if series == NONE || series_ref == NONE {
             return;
@@ -272,12 +284,13 @@ impl<'a> Heads<'a> {
         if series_ref as usize == self.base.refs.len() {
             self.grow_refs(number);
         }
+        self.base.note_definition(series_ref, series);
         let group = self.chunks.group[series_ref as usize];
         if in_base {
             self.base.refs[series_ref as usize] = series;
             self.base.series[series as usize].groups.add(group);
         }
-        let turns = self.starts.iter_mut().zip(&self.turns).zip(&mut self.learnt.found);
+        let turns = self.starts.iter_mut().zip(&self.turns.takes).zip(&mut self.learnt.found);
         for ((start, &(is_replayed, is_left)), found) in turns {
             if is_replayed && start.serves {
                 start.define(series_ref, series, group, &self.chunks, &mut found[0]);
@@ -308,9 +321,9 @@ impl<'a> Heads<'a> {
 
     /// Starts that do not know what the ref means drop the sample, and log how many they have dropped.
     fn count_unknown(&mut self, number: u64, series_ref: u32, time: i64) {
-        for (start, (is_replayed, _)) in self.starts.iter_mut().zip(&self.turns) {
+        for (start, (is_replayed, _)) in self.starts.iter_mut().zip(&self.turns.takes) {
             if *is_replayed && start.serves && (series_ref == NONE || start.resolve(series_ref) == NONE) {
-                start.drop_unknown(number, time);
+                start.drop_unknown(number, &Tally::one(time));
             }
         }
     }
@@ -324,7 +337,7 @@ impl<'a> Heads<'a> {
             self.base.series[s].last = time;
             covering = self.covering(series, time);
             if let Some(Cover { group, pile }) = covering {
-                self.chunks.groups[group as usize].in_wal(pile, time);
+                self.chunks.groups[group as usize].in_wal(pile, 1, time);
             }
             counts = !stale && !self.known.deleted.cover(series, time, time);
             if counts && self.late_samples.has(series, time) {
@@ -336,9 +349,9 @@ impl<'a> Heads<'a> {
             }
         }
         for i in 0..self.starts.len() {
-            let (is_replayed, is_left) = self.turns[i];
-            let is_skipped = self.skips.get(i).copied().unwrap_or(false);
-            let is_passed_over = self.passes_over.get(i).copied().unwrap_or(false);
+            let (is_replayed, is_left) = self.turns.takes[i];
+            let is_skipped = self.turns.skips.get(i).copied().unwrap_or(false);
+            let is_passed_over = self.turns.passes_over.get(i).copied().unwrap_or(false);
             let start = &mut self.starts[i];
             if is_new {
                 start.see_of_snapshot(s, time);
@@ -419,7 +432,7 @@ impl<'a> Heads<'a> {
         }
         let series = if in_base { self.base.refs[series_ref as usize] } else { NONE };
         for (i, start) in self.starts.iter_mut().enumerate() {
-            if !self.turns[i].0 || !start.serves {
+            if !self.turns.takes[i].0 || !start.serves {
                 continue;
             }
             let to = start.resolve(series_ref);
@@ -458,7 +471,7 @@ impl<'a> Heads<'a> {
                 start.covered[group.places()].fill(Tally::NOTHING);
             }
         }
-        for (start, &(_, is_left)) in self.starts.iter_mut().zip(&self.turns) {
+        for (start, &(_, is_left)) in self.starts.iter_mut().zip(&self.turns.takes) {
             if is_left {
                 start.leave(series_ref, NONE);
             }

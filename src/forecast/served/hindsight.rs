@@ -23,6 +23,11 @@ impl Intervals {
         }
     }
 
+    /// Whether the series has any.
+    pub(super) fn has_of(&self, series: u32) -> bool {
+        !self.0.is_empty() && self.0.contains_key(&series)
+    }
+
     /// Whether everything from the one time to the other is in them.
     pub(super) fn cover(&self, series: u32, min_time: i64, max_time: i64) -> bool {
         if self.0.is_empty() {
@@ -61,6 +66,11 @@ impl Found {
         }
     }
 
+    /// Whether the series has any.
+    pub(super) fn has_of(&self, series: u32) -> bool {
+        !self.times.is_empty() && self.times.contains_key(&series)
+    }
+
     pub(super) fn has(&self, series: u32, time: i64) -> bool {
         !self.times.is_empty()
             && self.times.get(&series).is_some_and(|times| times.binary_search(&time).is_ok())
@@ -85,6 +95,13 @@ impl Hindsight {
             deleted_by_start: vec![Intervals::default(); starts],
             found: (0..starts).map(|_| <[Found; 2]>::default()).collect(),
         }
+    }
+
+    /// Whether anything is known of the series that concerns some of its samples and not others.
+    pub(super) fn concerns(&self, series: u32) -> bool {
+        self.deleted.has_of(series)
+            || self.deleted_by_start.iter().any(|deleted| deleted.has_of(series))
+            || self.found.iter().flatten().any(|found| found.has_of(series))
     }
 
     pub(super) fn matters(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Samples that came out of order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Samples that a chunk of out-of-order samples takes, if nobody has configured it (`DefaultOutOfOrderCapMax`,
 /// `tsdb/head.go`).
@@ -42,6 +42,8 @@ impl Late {
 #[derive(Debug, Default)]
 pub(super) struct LateSamples {
     had: HashMap<(u32, i64), u64>,
+    /// The series of all of them.
+    series: HashSet<u32>,
 }
 
 impl LateSamples {
@@ -52,6 +54,11 @@ impl LateSamples {
 
     pub(super) fn is_empty(&self) -> bool {
         self.had.is_empty()
+    }
+
+    /// Whether the series has any.
+    pub(super) fn has_of(&self, series: u32) -> bool {
+        !self.series.is_empty() && self.series.contains(&series)
     }
 
     pub(super) fn has(&self, series: u32, time: i64) -> bool {
@@ -69,6 +76,7 @@ impl LateSamples {
             Some(known) => *known |= bits.sum::<u64>() | Self::COUNTS,
             None if has_room => {
                 self.had.insert((series, time), bits.sum::<u64>() | Self::COUNTS);
+                self.series.insert(series);
             }
             None => return false,
         }

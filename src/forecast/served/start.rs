@@ -135,9 +135,9 @@ impl Start {
         is_reached && of_series.held.each().any(|held| held == group)
     }
 
-    /// A sample of a ref that it does not know.
-    pub(super) fn drop_unknown(&mut self, number: u64, time: i64) {
-        self.unknown.add(time);
+    /// Samples of a ref that it does not know.
+    pub(super) fn drop_unknown(&mut self, number: u64, samples: &Tally) {
+        self.unknown.join(samples);
         self.unknown_refs.insert(number);
     }
 

@@ -8,20 +8,37 @@ use crate::record::Labels;
 /// None of those that are counted.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Series, told apart by 128 bits that are made of their labels.
+/// 128 bits that are made of the labels of a series.
+pub(super) type Name = [u64; 2];
+
+/// Makes names. Its seeds differ in each run: nobody can make labels for which the bits are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Namer {
+    seeds: [RandomState; 2],
+}
+
+impl Namer {
+    pub(super) fn name(&self, labels: &Labels<'_>) -> Name {
+        [self.seeds[0].hash_one(labels), self.seeds[1].hash_one(labels)]
+    }
+}
+
+/// Series by their names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Seeded anew in each run: nobody can make labels for which the bits are the same.
-    seeds: [RandomState; 2],
-    known: HashMap<[u64; 2], u32>,
+    known: HashMap<Name, u32, foldhash::fast::RandomState>,
 }
 
 impl Names {
-    /// The series with these labels, which may be new.
-    pub(super) fn number(&mut self, labels: &Labels<'_>) -> u32 {
-        let key = [self.seeds[0].hash_one(labels), self.seeds[1].hash_one(labels)];
+    /// The series of that name, which may be new.
+    pub(super) fn number(&mut self, name: Name) -> u32 {
         let next = next(self.known.len());
-        *self.known.entry(key).or_insert(next)
+        *self.known.entry(name).or_insert(next)
+    }
+
+    /// The series of that name, if it is known.
+    pub(super) fn find(&self, name: Name) -> u32 {
+        self.known.get(&name).copied().unwrap_or(NONE)
     }
 
     pub(super) fn len(&self) -> usize {

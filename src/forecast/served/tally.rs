@@ -19,6 +19,11 @@ impl Default for Tally {
 impl Tally {
     pub(super) const NOTHING: Self = Self { samples: 0, min_time: i64::MAX, max_time: i64::MIN };
 
+    /// One sample.
+    pub(super) const fn one(time: i64) -> Self {
+        Self { samples: 1, min_time: time, max_time: time }
+    }
+
     pub(super) fn add(&mut self, time: i64) {
         self.samples += 1;
         self.min_time = self.min_time.min(time);

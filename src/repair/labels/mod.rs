@@ -53,7 +53,7 @@ use crate::forecast::min_valid_time;
 use crate::record::Record;
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
-use crate::tsdb::{LogKind, list_blocks};
+use crate::tsdb::{LogDirectory, LogKind, list_blocks};
 
 /// What came of the search.
 #[derive(Clone, Copy, Debug, Default)]
@@ -372,7 +372,7 @@ fn write(
     let Some(first) = first else {
         return Err(Refusal::NoSegmentForLabels.into());
     };
-    let mut places = listing.logs.iter().filter_map(|log| sources::place_of_snapshot(&log.relative));
+    let mut places = listing.logs.iter().filter_map(LogDirectory::snapshot_position);
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
         return Err(Refusal::SnapshotInFirst.into());
     }

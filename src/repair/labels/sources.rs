@@ -16,7 +16,7 @@ use crate::change::Backup;
 use crate::change::plan::{Change, LabelsRefused, Refusal, SeriesLabels};
 use crate::record::{Labels, LastValue, Record, SampleEntry, SnapshotRecord};
 use crate::repair::segment::{RecordSink, SegmentRules, read_repaired};
-use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage_with};
+use crate::scan::salvage::{Contents, Problem, Reading, Salvage, Visitor};
 use crate::tsdb::{Listing, LogKind, StrayKind, Target};
 use crate::wal;
 use crate::wal::segments::{list_segments, segment_index};
@@ -70,7 +70,7 @@ pub(super) fn all(
     }
     let mut snapshots: Vec<_> =
         listing.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot).collect();
-    snapshots.sort_by_key(|log| std::cmp::Reverse(place_of_snapshot(&log.relative)));
+    snapshots.sort_by_key(|log| std::cmp::Reverse(log.snapshot_position()));
     for log in snapshots {
         let files = log.segments.iter().map(|segment| segment.path.clone()).collect();
         sources.push(Source { is_snapshot: true, ..Source::new(log.relative.clone(), files) });
@@ -78,12 +78,6 @@ pub(super) fn all(
     let mut refused = Vec::new();
     backups(target, &mut sources, &mut refused)?;
     Ok((sources, refused))
-}
-
-/// N and M of `chunk_snapshot.N.M`.
-pub(super) fn place_of_snapshot(path: &str) -> Option<(i64, i64)> {
-    let (number, offset) = path.rsplit('/').next()?.strip_prefix("chunk_snapshot.")?.split_once('.')?;
-    segment_index(number).zip(segment_index(offset))
 }
 
 /// Whether the first segment that is replayed has the next number, and none is missing among those below. Prometheus counts
@@ -219,7 +213,7 @@ impl Source {
                 continue;
             }
             let page = if self.is_snapshot {
-                salvage_with(&file, metadata.len(), Reading::Snapshot, new)
+                Salvage::new(&file, metadata.len(), Reading::Snapshot).read(new)
             } else {
                 read_repaired(&file, metadata.len(), rules, new)
             };
@@ -272,7 +266,7 @@ impl Page<'_> {
                 self.table.highest_shared = self.table.highest_shared.max(Some(series_ref));
             }
             Some(_) => self.table.contradicts = Some(series_ref),
-            None if is_well_formed(labels) => {
+            None if labels.are_in_order() => {
                 self.table.define(series_ref, hash);
                 self.texts.entry(hash).or_insert_with(|| SeriesLabels::of(&labels));
             }
@@ -314,13 +308,14 @@ impl RecordSink for Page<'_> {
                     }
                 }
             }
-            _ => {}
+            Record::Tombstones(_)
+            | Record::Exemplars(_)
+            | Record::MmapMarkers(_)
+            | Record::Metadata(_)
+            | Record::Histograms(_)
+            | Record::FloatHistograms(_)
+            | Record::MinValidTime(_)
+            | Record::Unknown(_) => {}
         }
     }
-}
-
-/// As a writer makes them: there are some, each name once and none empty, in order.
-fn is_well_formed(labels: Labels<'_>) -> bool {
-    let names: Vec<&[u8]> = labels.iter().map(|(name, _)| name).collect();
-    names.first().is_some_and(|first| !first.is_empty()) && names.is_sorted_by(|a, b| a < b)
 }

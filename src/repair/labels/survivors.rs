@@ -7,7 +7,7 @@ use foldhash::HashMap;
 
 use super::layout::Layout;
 use super::uses::{MOST, Use, Uses};
-use crate::record::{self, Labels, Record, RecordType, each_use};
+use crate::record::{self, EntryKind, Labels, Record, RecordType, ReplayedFrom, each_use};
 use crate::repair::chunks::{CHUNKS_HEAD, encoding_of};
 use crate::repair::segment::{RecordSink, SegmentRules};
 use crate::tsdb::{LogKind, Target, list_head_chunks};
@@ -194,25 +194,32 @@ impl<'a> Chapter<'a> {
 impl RecordSink for Chapter<'_> {
     /// What a replay does with it (`tsdb/head_wal.go`, `loadWAL`, `loadWBL`).
     fn record(&mut self, record: &[u8]) {
-        use RecordType as R;
-        let Some(kind) = R::of(record) else { return };
-        let in_wbl = self.kind == LogKind::Wbl;
+        let Some(kind) = RecordType::of(record).map(RecordType::kind) else { return };
+        let is_replayed = match kind.replayed_from() {
+            ReplayedFrom::Wal => self.kind != LogKind::Wbl,
+            ReplayedFrom::Wbl => self.kind == LogKind::Wbl,
+            ReplayedFrom::WalAndWbl => true,
+            ReplayedFrom::Nowhere => false,
+        };
+        if !is_replayed {
+            return;
+        }
         match kind {
-            R::MinValidTime => {}
-            R::MmapMarkers if !in_wbl => {}
-            R::Series | R::Tombstones | R::Exemplars | R::Metadata if in_wbl => {}
-            R::Series => {
+            EntryKind::MinValidTime => {}
+            EntryKind::Series => {
                 if let Record::Series(series) = Record::parse(record) {
                     for entry in series.entries().flatten() {
                         self.define(entry.series_ref, entry.labels);
                     }
                 }
             }
-            R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers => each_use(record, |now| {
-                self.found.entries += 1;
-                self.found.uses.other(now.series_ref);
-            }),
-            _ => self.samples(record),
+            EntryKind::Tombstones | EntryKind::Exemplars | EntryKind::Metadata | EntryKind::MmapMarkers => {
+                each_use(record, |now| {
+                    self.found.entries += 1;
+                    self.found.uses.other(now.series_ref);
+                });
+            }
+            EntryKind::Samples | EntryKind::Histograms | EntryKind::FloatHistograms => self.samples(record),
         }
     }
 }

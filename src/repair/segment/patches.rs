@@ -8,7 +8,7 @@ use super::salvaged::{SalvagedSegment, bytes_of, needs_repair};
 use super::stored::read_exact;
 use crate::change::plan::{Content, Method, Patch};
 use crate::repair::partial::Substitute;
-use crate::scan::salvage::Mended;
+use crate::scan::salvage::AgreedCorrection;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, Header, PAGE_SIZE, page_end};
 use crate::wal::{ReadAt, crc};
 
@@ -81,7 +81,7 @@ impl SalvagedSegment {
     fn corrections<S: ReadAt + ?Sized>(&self, source: &S) -> io::Result<Vec<Patch>> {
         let corrected = self.problems.iter().filter_map(|problem| problem.correction.as_ref());
         corrected
-            .map(|Mended { at, mask, .. }| {
+            .map(|AgreedCorrection { at, mask, .. }| {
                 let mut byte = [0];
                 read_exact(source, &mut byte, *at)?;
                 Ok(Patch { offset: *at, replaces: 1, with: Content::Bytes(vec![byte[0] ^ mask]) })

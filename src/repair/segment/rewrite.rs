@@ -12,7 +12,7 @@ use crate::change::plan::{Change, PageRun};
 use crate::change::{NewBytes, write_series};
 use crate::forecast::replay::Reader;
 use crate::record::{RecordType, Selected};
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Visitor};
+use crate::scan::salvage::{AgreedCorrection, Contents, Problem, ProblemKind, Visitor};
 use crate::scan::settled::Settlements;
 use crate::tsdb::Version;
 use crate::wal::arranged::Place;
@@ -109,7 +109,7 @@ enum KeptRecord {
     /// As it is stored.
     Intact,
     /// Once a bit is flipped back.
-    Corrected(Mended),
+    Corrected(AgreedCorrection),
     /// This one takes its place, or is one of those that do.
     Substitute(Vec<u8>),
 }
@@ -139,7 +139,7 @@ fn records_to_write(source: &File, length: u64, rules: SegmentRules<'_>) -> Vec<
     }
     let agent = rules.agent;
     let (bytes, _) = rules.bytes(source, length);
-    let is_refused = |corrected: &Mended| {
+    let is_refused = |corrected: &AgreedCorrection| {
         agent.is_some_and(|version| refuses_corrected(&bytes, corrected, version).is_some())
     };
     let new = || Records { agent, ..Records::default() };

@@ -6,7 +6,7 @@ use super::bytes::SegmentBytes;
 use crate::change::plan::Change;
 use crate::record::{Selected, select};
 use crate::scan::report::Report;
-use crate::scan::salvage::{Reading, Visitor, salvage_correcting};
+use crate::scan::salvage::{Reading, Salvage, Visitor};
 use crate::scan::settled::Settlements;
 use crate::tsdb::Version;
 use crate::wal::Corrections;
@@ -43,11 +43,11 @@ impl<'a> SegmentRules<'a> {
     /// Reads the first `length` bytes of `source`.
     pub(super) fn salvage<V: Visitor>(self, source: &File, length: u64, new: impl Fn() -> V) -> V {
         match self.places {
-            None => self.settled.salvage(source, length, self.corrections, new),
+            None => self.settled.segment(source, length, self.corrections).read(new),
             Some(places) => {
                 let arranged = Arranged::new(source, length, places);
                 let length = arranged.length();
-                salvage_correcting(&arranged, length, Reading::Prometheus, self.corrections, new)
+                Salvage::new(&arranged, length, Reading::Prometheus).correcting(self.corrections).read(new)
             }
         }
     }

@@ -14,7 +14,8 @@ use crate::change::plan::Loss;
 use crate::forecast::replay::Reader;
 use crate::repair::partial::{self, Substitute, partial};
 use crate::repair::refs::RefBounds;
-use crate::scan::salvage::{Contents, Mended, Problem, ProblemKind, Surroundings, Visitor};
+use crate::scan::context::Surroundings;
+use crate::scan::salvage::{AgreedCorrection, Contents, Problem, ProblemKind, Visitor};
 use crate::tsdb::Version;
 use crate::wal::compress::{UnpackError, Unpacker};
 use crate::wal::layout::{page_end, page_start};
@@ -255,7 +256,7 @@ pub(in crate::repair) fn needs_repair(problem: &Problem) -> bool {
 /// Why an agent refuses a record that is intact once a bit is flipped back.
 pub(super) fn refuses_corrected<S: ReadAt + ?Sized>(
     source: &S,
-    corrected: &Mended,
+    corrected: &AgreedCorrection,
     version: Version,
 ) -> Option<String> {
     let mut stored = Vec::new();

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::ranges::length_of;
-use crate::scan::salvage::Mended;
+use crate::scan::salvage::AgreedCorrection;
 use crate::wal::ReadAt;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, page_end};
 
@@ -12,7 +12,7 @@ use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, page_end};
 pub(super) fn stored_record<S: ReadAt + ?Sized>(
     source: &S,
     range: &Range<u64>,
-    corrected: Option<&Mended>,
+    corrected: Option<&AgreedCorrection>,
     stored: &mut Vec<u8>,
 ) -> io::Result<HeadByte> {
     let mut bytes = vec![0; length_of(range)];

@@ -1,7 +1,7 @@
 //! From pages to where each of them belongs.
 //!
-//! Pages that follow one another as they should are a *block*. Blocks of which records go on from one to the other belong
-//! together, wherever they stand: they are a *chain*. Chains are put in the order of their times.
+//! Pages that follow one another as they should are a *block*. Blocks of which records continue from one to the other belong
+//! together, wherever they are: they are a *chain*. Chains are put in the order of their times.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -27,12 +27,12 @@ const MOST_CHAINS: usize = 4096;
 pub(super) enum Put {
     /// This page, by its place in [`Pages::all`].
     Page(usize),
-    /// Nothing, and no record goes on across it.
+    /// Nothing, and no record continues across it.
     Blank,
 }
 
 /// For each segment its pages.
-pub(super) type Order = Vec<Vec<Put>>;
+pub(super) type PageOrder = Vec<Vec<Put>>;
 
 /// Two runs of pages with the same bytes, one of which is a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +42,13 @@ pub(super) struct Twins {
 }
 
 impl Twins {
-    /// How much better the first stands where it is than the second.
+    /// How much better the first fits where it is than the second.
     fn lead(&self, pages: &Pages, pace: Pace) -> i32 {
         fit(pages, &self.first, pace) - fit(pages, &self.second, pace)
     }
 }
 
-/// How well a run of pages goes with what stands around it.
+/// How well a run of pages fits what is around it.
 fn fit(pages: &Pages, run: &Range<usize>, pace: Pace) -> i32 {
     let segment = &pages.segments[pages.all[run.start].segment].pages;
     let timed = |page: &usize| pages.all[*page].times.0 <= pages.all[*page].times.1;
@@ -66,17 +66,17 @@ fn fit(pages: &Pages, run: &Range<usize>, pace: Pace) -> i32 {
         Joint::Broken => 0,
     };
     let before = gap((segment.start..run.start).rev().find(timed), run.clone().find(timed));
-    let behind = gap(run.clone().rev().find(timed), (run.end..segment.end).find(timed));
+    let after = gap(run.clone().rev().find(timed), (run.end..segment.end).find(timed));
     let across_end = pages
         .all
         .get(run.end)
         .filter(|_| run.end < segment.end)
         .map_or(Compression::None, compression_across);
     of(pages.all[run.start].before, compression_across(&pages.all[run.start]), before)
-        + of(pages.behind(run.end - 1), across_end, behind)
+        + of(pages.joint_after(run.end - 1), across_end, after)
 }
 
-/// Runs of pages that stand there twice.
+/// Runs of pages that are there twice.
 pub(super) fn twins(pages: &Pages) -> Vec<Twins> {
     let mut first: HashMap<u64, usize> = HashMap::new();
     let mut all: Vec<Twins> = Vec::new();
@@ -105,20 +105,20 @@ pub(super) fn twins(pages: &Pages) -> Vec<Twins> {
     // Pages in the midst of records may be equal: two scrapes in which nothing has changed.
     let is_honest = |twins: &Twins| {
         let is_sound = |run: &Range<usize>| {
-            pages.all[run.start].before == Joint::Sound && pages.behind(run.end - 1) == Joint::Sound
+            pages.all[run.start].before == Joint::Sound && pages.joint_after(run.end - 1) == Joint::Sound
         };
         let has_beginnings = pages.all[twins.first.clone()].iter().any(|page| page.has_beginnings);
         !has_beginnings && is_sound(&twins.first) && is_sound(&twins.second)
     };
     // What a repair has filled pages with says nothing.
-    let says_something = |page: &super::pages::Page| {
+    let says_something = |page: &super::pages::PageFacts| {
         page.times.0 <= page.times.1 || page.refs.0 <= page.refs.1 || page.begins != Side::Whole
     };
     all.retain(|twins| !is_honest(twins) && pages.all[twins.first.clone()].iter().any(says_something));
     all
 }
 
-/// The copies among twins, as far as the pages around them tell; and twins of which that is not known.
+/// The copies among twins, as far as the pages around them show it; and twins of which that is not known.
 pub(super) fn copies(pages: &Pages) -> (Vec<Range<usize>>, Vec<Twins>) {
     let (mut copies, mut open) = (Vec::new(), Vec::new());
     let pace = Pace::of(pages);
@@ -132,12 +132,12 @@ pub(super) fn copies(pages: &Pages) -> (Vec<Range<usize>>, Vec<Twins>) {
     (copies, open)
 }
 
-/// The pages as they stand, but that no record goes on from these copies to what stands beside them, or to them; and how many
+/// The pages as they are, but that no record continues from these copies to what is beside them, or to them; and how many
 /// records do otherwise.
-pub(super) fn as_they_stand(pages: &Pages, copies: &[Range<usize>]) -> (Order, usize) {
+pub(super) fn as_they_are(pages: &Pages, copies: &[Range<usize>]) -> (PageOrder, usize) {
     let is_edge = |page: usize| copies.iter().any(|copy| copy.start == page || copy.end == page);
     let mut cuts = 0;
-    let of_segment = |segment: &super::pages::Segment| {
+    let of_segment = |segment: &super::pages::SegmentPages| {
         let mut range = segment.pages.clone();
         while range.end > range.start && pages.all[range.end - 1].is_zero {
             range.end -= 1;
@@ -156,14 +156,14 @@ pub(super) fn as_they_stand(pages: &Pages, copies: &[Range<usize>]) -> (Order, u
     (order, cuts)
 }
 
-/// Damaged pages that have been the same as another one, which is whole: they have a fragment in common, at the same place.
+/// Damaged pages that have been the same as another one, which is intact: they have a fragment in common, at the same place.
 pub(super) fn damaged_copies(pages: &Pages) -> Vec<Range<usize>> {
-    let mut whole: HashMap<u64, usize> = HashMap::new();
+    let mut intact: HashMap<u64, usize> = HashMap::new();
     for (at, page) in pages.all.iter().enumerate().filter(|(_, page)| !page.is_damaged) {
-        whole.extend(page.marks.into_iter().flatten().map(|mark| (mark, at)));
+        intact.extend(page.marks.into_iter().flatten().map(|mark| (mark, at)));
     }
-    let is_copy = |page: &super::pages::Page| {
-        page.is_damaged && page.marks.into_iter().flatten().any(|mark| whole.contains_key(&mark))
+    let is_copy = |page: &super::pages::PageFacts| {
+        page.is_damaged && page.marks.into_iter().flatten().any(|mark| intact.contains_key(&mark))
     };
     let damaged = pages.all.iter().enumerate().filter(|(_, page)| is_copy(page));
     damaged.map(|(at, _)| at..at + 1).collect()
@@ -171,28 +171,28 @@ pub(super) fn damaged_copies(pages: &Pages) -> Vec<Range<usize>> {
 
 /// Pages that follow one another.
 #[derive(Clone, Debug)]
-struct Block {
+struct PageBlock {
     pages: Range<usize>,
     segment: usize,
     times: (i64, i64),
-    /// The block with which the record at its end goes on.
+    /// The block in which the record at its end continues.
     next: Option<usize>,
     previous: Option<usize>,
 }
 
 /// The order in which pages belong, without these copies.
-pub(super) fn order(pages: &Pages, copies: &[Range<usize>]) -> io::Result<Order> {
+pub(super) fn order(pages: &Pages, copies: &[Range<usize>]) -> io::Result<PageOrder> {
     let mut blocks = blocks(pages, copies);
     link(pages, &mut blocks)?;
     Ok(put_in_order(pages, &blocks))
 }
 
-fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
+fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<PageBlock> {
     let is_copy = |page: usize| copies.iter().any(|copy| copy.contains(&page));
     let slack = slack(pages);
     let pace = Pace::of(pages);
     let strict = is_regular(pages, pace);
-    let mut blocks: Vec<Block> = Vec::new();
+    let mut blocks: Vec<PageBlock> = Vec::new();
     // Of the last page with times.
     let mut last_time: Option<i64> = None;
     for (at, page) in pages.all.iter().enumerate() {
@@ -205,7 +205,7 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
             last.pages.end == at
                 && last.segment == page.segment
                 && match page.before {
-                    // What a page without times goes on with, if that is damaged here, may be whole elsewhere.
+                    // What continues a page without times, if that is damaged here, may be intact elsewhere.
                     Joint::Unknown => {
                         let last = &pages.all[at - 1];
                         let is_open = last.times.0 > last.times.1 && matches!(last.ends, Side::Part(_));
@@ -233,7 +233,7 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
                 last.pages.end += 1;
                 last.times = (last.times.0.min(page.times.0), last.times.1.max(page.times.1));
             }
-            None => blocks.push(Block {
+            None => blocks.push(PageBlock {
                 pages: at..at + 1,
                 segment: page.segment,
                 times: page.times,
@@ -246,22 +246,22 @@ fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<Block> {
 }
 
 /// Whether a page begins with the last part of a record.
-fn begins_with_an_end(page: &super::pages::Page) -> bool {
+fn begins_with_an_end(page: &super::pages::PageFacts) -> bool {
     matches!(page.begins, Side::Part(edge) if edge.head.kind() == FragmentType::Last)
 }
 
-/// How the record is packed that goes on at the beginning of a page.
-fn compression_across(page: &super::pages::Page) -> Compression {
+/// How the record is packed that continues at the beginning of a page.
+fn compression_across(page: &super::pages::PageFacts) -> Compression {
     match page.begins {
         Side::Part(edge) => edge.head.compression(),
         _ => Compression::None,
     }
 }
 
-/// Whether times go on so regularly that a gap says something: otherwise nearly every page would stand alone.
+/// Whether times are so regular that a gap says something: otherwise nearly every page would be alone.
 fn is_regular(pages: &Pages, pace: Pace) -> bool {
     const MOST: usize = 64;
-    let timed = |page: &super::pages::Page| page.times.0 <= page.times.1;
+    let timed = |page: &super::pages::PageFacts| page.times.0 <= page.times.1;
     let pairs = pages.all.windows(2).filter(|pair| {
         pair[1].before == Joint::Sound
             && pair[0].segment == pair[1].segment
@@ -290,18 +290,18 @@ fn slack(pages: &Pages) -> i64 {
     *backs.select_nth_unstable(at).1
 }
 
-/// How times go on from one page to the next, ms.
+/// How times continue from one page to the next, ms.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     /// How far they go back at the most, but for a few.
     back: i64,
-    /// How far they go on.
+    /// How far they rise.
     on: i64,
 }
 
 impl Pace {
     fn of(pages: &Pages) -> Self {
-        let timed = |page: &super::pages::Page| page.times.0 <= page.times.1;
+        let timed = |page: &super::pages::PageFacts| page.times.0 <= page.times.1;
         let pairs = pages.all.windows(2).filter(|pair| {
             pair[1].before == Joint::Sound
                 && pair[0].segment == pair[1].segment
@@ -333,15 +333,15 @@ impl Pace {
     }
 }
 
-/// Finds which blocks go on with which.
-fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
+/// Finds which blocks continue which.
+fn link(pages: &Pages, blocks: &mut [PageBlock]) -> io::Result<()> {
     let part = |side: Side| match side {
         Side::Part(edge) => Some(edge),
         _ => None,
     };
-    let ends = |block: &Block| part(pages.all[block.pages.end - 1].ends);
-    let begins = |block: &Block| part(pages.all[block.pages.start].begins);
-    let is_middle = |block: &Block| {
+    let ends = |block: &PageBlock| part(pages.all[block.pages.end - 1].ends);
+    let begins = |block: &PageBlock| part(pages.all[block.pages.start].begins);
+    let is_middle = |block: &PageBlock| {
         begins(block).is_some_and(|edge| edge.head.kind() == FragmentType::Middle) && block.pages.len() == 1
     };
     let starts: Vec<usize> = (0..blocks.len())
@@ -366,14 +366,14 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
             return Ok(());
         }
     }
-    let fragment = |block: &Block, at_end: bool| -> Option<(HeadByte, &[u8])> {
+    let fragment = |block: &PageBlock, at_end: bool| -> Option<(HeadByte, &[u8])> {
         let (page, edge) =
             if at_end { (block.pages.end - 1, ends(block)?) } else { (block.pages.start, begins(block)?) };
         let range = usize::from(edge.start) + HEADER_SIZE..usize::from(edge.end);
         Some((edge.head, bytes.get(&page)?.get(range)?))
     };
     let pace = Pace::of(pages);
-    let seam = |from: &Block, to: &Block| {
+    let seam = |from: &PageBlock, to: &PageBlock| {
         let timed = |page: &usize| {
             let (min, max) = pages.all[*page].times;
             min <= max
@@ -419,7 +419,7 @@ fn link(pages: &Pages, blocks: &mut [Block]) -> io::Result<()> {
     Ok(())
 }
 
-/// A way in which a record may go on from block to block.
+/// A way in which a record may continue from block to block.
 #[derive(Clone, Debug)]
 struct Link {
     /// How odd that would be.
@@ -431,11 +431,11 @@ struct Link {
     path: Vec<usize>,
 }
 
-/// The best links that do not exclude each other. Where one that is chosen keeps another record from being whole, and has
+/// The best links that do not exclude each other. Where one that is chosen keeps another record from being complete, and has
 /// another way that is no odder, it gives way.
 fn choose(mut found: Vec<Link>, blocks: usize) -> Vec<Link> {
     found.sort_by_key(|link| (link.odd, link.away > 0, link.gap, link.away));
-    // Which link goes on from a block, and which leads to it.
+    // Which link leads on from a block, and which leads to it.
     let mut taken: Vec<[Option<usize>; 2]> = vec![[None; 2]; blocks];
     let in_the_way = |taken: &[[Option<usize>; 2]], link: &Link| -> Vec<usize> {
         let pairs = link.path.windows(2);
@@ -484,7 +484,7 @@ fn choose(mut found: Vec<Link>, blocks: usize) -> Vec<Link> {
 }
 
 struct Search<'a> {
-    blocks: &'a [Block],
+    blocks: &'a [PageBlock],
     middles: &'a [usize],
     tails: &'a [usize],
     unpacker: Unpacker,
@@ -500,13 +500,13 @@ impl Search<'_> {
     /// Whether a way is sure. All ways to end the record that `parts` begin: how odd each is, and by how much it leaves the order of blocks.
     fn extend<'b>(
         &mut self,
-        fragment: &impl Fn(&Block, bool) -> Option<(HeadByte, &'b [u8])>,
+        fragment: &impl Fn(&PageBlock, bool) -> Option<(HeadByte, &'b [u8])>,
         path: &mut Vec<usize>,
         parts: &mut Vec<(HeadByte, &'b [u8])>,
         found: &mut Vec<(u32, usize, Vec<usize>)>,
     ) -> bool {
         let here = path[path.len() - 1];
-        // What stands near is tried first.
+        // What is near is tried first.
         let by_distance = |of: &[usize]| {
             let mut of = of.to_vec();
             of.sort_by_key(|&at| (at != here + 1, at.abs_diff(here)));
@@ -516,7 +516,7 @@ impl Search<'_> {
             if self.trials >= self.most.0 || self.bytes >= self.most.1 {
                 return false;
             }
-            // No block goes on with itself.
+            // No block continues itself.
             if path.contains(&tail) {
                 continue;
             }
@@ -527,10 +527,10 @@ impl Search<'_> {
             let odd = verify(parts, &mut self.unpacker);
             parts.pop();
             if let Some(odd) = odd.filter(|&odd| odd < UNBELIEVABLE) {
-                let mut whole = path.clone();
-                whole.push(tail);
-                let away = whole.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
-                found.push((odd, away, whole));
+                let mut complete = path.clone();
+                complete.push(tail);
+                let away = complete.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
+                found.push((odd, away, complete));
                 let is_proved = parts[0].0.compression() != Compression::None || self.is_crowded && away == 0
                         // Pages in its midst hardly fit by chance.
                         || parts.len() > 1;
@@ -575,7 +575,7 @@ struct Chain {
     times: (i64, i64),
 }
 
-fn chains(blocks: &[Block]) -> Vec<Chain> {
+fn chains(blocks: &[PageBlock]) -> Vec<Chain> {
     let mut chains = Vec::new();
     let mut is_seen = vec![false; blocks.len()];
     let heads = (0..blocks.len()).filter(|&at| blocks[at].previous.is_none());
@@ -594,7 +594,7 @@ fn chains(blocks: &[Block]) -> Vec<Chain> {
     chains
 }
 
-fn chain(blocks: &[Block], of: Vec<usize>) -> Option<Chain> {
+fn chain(blocks: &[PageBlock], of: Vec<usize>) -> Option<Chain> {
     let mut weights: BTreeMap<usize, usize> = BTreeMap::new();
     for &block in &of {
         *weights.entry(blocks[block].segment).or_default() += blocks[block].pages.len();
@@ -612,7 +612,7 @@ fn chain(blocks: &[Block], of: Vec<usize>) -> Option<Chain> {
     })
 }
 
-fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
+fn put_in_order(pages: &Pages, blocks: &[PageBlock]) -> PageOrder {
     let mut chains = chains(blocks);
     chains.sort_by_key(|chain| (chain.segment, chain.place));
     let slack = slack(pages);
@@ -631,10 +631,10 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
     moved.sort_by_key(|chain| chain.times);
     for mut chain in moved {
         let later = |other: &Chain| other.times.0 <= other.times.1 && other.times.0 > chain.times.0;
-        let behind = kept.iter().position(later).unwrap_or(kept.len());
+        let after = kept.iter().position(later).unwrap_or(kept.len());
         // Behind what has no times, but for such as begins a segment.
-        let from = behind.checked_sub(1).map_or(0, |at| kept[at].segment);
-        let to = kept.get(behind).map_or(pages.segments.len() - 1, |next| next.segment);
+        let from = after.checked_sub(1).map_or(0, |at| kept[at].segment);
+        let to = kept.get(after).map_or(pages.segments.len() - 1, |next| next.segment);
         let room = |&at: &usize| {
             let had = pages.segments[at].pages.len();
             had.saturating_sub(weights[at])
@@ -642,9 +642,9 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
         let best = (from..=to).max_by_key(|at| (room(at), std::cmp::Reverse(*at))).unwrap_or(from);
         weights[best] += chain.pages;
         chain.segment = best;
-        kept.insert(behind, chain);
+        kept.insert(after, chain);
     }
-    let mut order: Order = vec![Vec::new(); pages.segments.len()];
+    let mut order: PageOrder = vec![Vec::new(); pages.segments.len()];
     let mut last: Option<usize> = None;
     for chain in &kept {
         let of_segment = &mut order[chain.segment];
@@ -661,7 +661,7 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
         }
     }
     for of_segment in &mut order {
-        // Nothing stands before them.
+        // Nothing is before them.
         let blanks = of_segment.iter().take_while(|put| **put == Put::Blank).count();
         let is_headless =
             |put: &Put| matches!(put, Put::Page(page) if pages.all[*page].begins != Side::Whole);
@@ -672,7 +672,7 @@ fn put_in_order(pages: &Pages, blocks: &[Block]) -> Order {
     order
 }
 
-/// Whether something must stand between two pages, so that no record is put together of parts of both.
+/// Whether something must be between two pages, so that no record is put together of parts of both.
 fn needs_blank(pages: &Pages, last: Option<usize>, next: usize) -> bool {
     let ends = last.map_or(Side::Whole, |last| pages.all[last].ends);
     let begins = pages.all[next].begins;

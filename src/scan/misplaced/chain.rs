@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::out_of_step::has_foreign_part;
-use crate::record::{self, Record as Decoded, RecordType, SeriesUse, each_use};
+use crate::record::{self, EntryKind, Record as Decoded, RecordType, SeriesUse, each_use};
+use crate::scan::context::text_is_plausible;
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, Record};
@@ -39,7 +40,7 @@ pub(in crate::scan) fn odd_joints(record: &Record<'_>) -> Vec<u32> {
 }
 
 fn steps_at(data: &[u8], joints: &[usize]) -> Vec<u32> {
-    if !RecordType::of(data).is_some_and(has_an_order) {
+    if !RecordType::of(data).map(RecordType::kind).is_some_and(has_an_order) {
         return Vec::new();
     }
     let mut uses = Vec::new();
@@ -118,12 +119,18 @@ fn foreign_parts(uses: &[SeriesUse], places: &[usize]) -> Vec<bool> {
 }
 
 /// Whether entries of such records mostly have rising refs.
-fn has_an_order(kind: RecordType) -> bool {
-    use RecordType as R;
-    !matches!(kind, R::Tombstones | R::Exemplars | R::Metadata | R::MmapMarkers | R::MinValidTime)
+fn has_an_order(kind: EntryKind) -> bool {
+    match kind {
+        EntryKind::Series | EntryKind::Samples | EntryKind::Histograms | EntryKind::FloatHistograms => true,
+        EntryKind::Exemplars
+        | EntryKind::Tombstones
+        | EntryKind::Metadata
+        | EntryKind::MmapMarkers
+        | EntryKind::MinValidTime => false,
+    }
 }
 
-/// By how much the ref goes on, and whether at the same time.
+/// By how much the ref rises, and whether at the same time.
 fn kind(a: SeriesUse, b: SeriesUse) -> (i128, bool) {
     (i128::from(b.series_ref) - i128::from(a.series_ref), a.time == b.time)
 }
@@ -163,18 +170,25 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     if !is_sane {
         return None;
     }
-    match Decoded::parse(data) {
-        Decoded::Series(series)
-            if !series.entries().flatten().all(|entry| plausible_labels(&entry) && entry.series_ref > 0) =>
-        {
+    let decoded = Decoded::parse(data);
+    if !text_is_plausible(&decoded) {
+        return None;
+    }
+    match decoded {
+        Decoded::Series(series) if series.entries().flatten().any(|entry| entry.series_ref == 0) => {
             return None;
         }
-        Decoded::Metadata(metadata) => {
-            let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
-            let fits = |entry: &record::MetadataEntry<'_>| is_text(entry.unit) && is_text(entry.help);
-            return metadata.entries().flatten().all(|entry| fits(&entry)).then_some(0);
-        }
-        _ => {}
+        // It has no times, and its refs follow no order.
+        Decoded::Metadata(_) => return Some(0),
+        Decoded::Series(_)
+        | Decoded::Samples(_)
+        | Decoded::Histograms(_)
+        | Decoded::FloatHistograms(_)
+        | Decoded::Exemplars(_)
+        | Decoded::Tombstones(_)
+        | Decoded::MmapMarkers(_)
+        | Decoded::MinValidTime(_)
+        | Decoded::Unknown(_) => {}
     }
     if compression != Compression::None {
         return Some(0);
@@ -184,13 +198,4 @@ pub(super) fn verify(parts: &[(HeadByte, &[u8])], unpacker: &mut Unpacker) -> Op
     }
     let odd = steps_at(data, &joints).into_iter().max().unwrap_or(0);
     (odd < UNBELIEVABLE).then_some(odd)
-}
-
-fn plausible_labels(entry: &record::SeriesEntry<'_>) -> bool {
-    let mut last: Option<&[u8]> = None;
-    entry.labels.iter().all(|(name, value)| {
-        let sorted = last.is_none_or(|last| last < name);
-        last = Some(name);
-        sorted && !name.is_empty() && std::str::from_utf8(name).is_ok() && std::str::from_utf8(value).is_ok()
-    })
 }

@@ -1,8 +1,8 @@
-//! Pages that do not stand where they were written: swapped, copied or moved, within a segment or across segments.
+//! Pages that are not where they were written: swapped, copied or moved, within a segment or across segments.
 //!
 //! Nothing covers the order of pages. What is intact in a page that comes too early is replayed too early, and Prometheus
 //! then drops every older sample of those series. So where the scan has met a sign of it, all pages that are replayed are
-//! looked at once more: how each begins and ends ([`pages`]), which of them go on with a record of another ([`chain`]), and
+//! looked at once more: how each begins and ends ([`pages`]), which of them continue a record of another ([`chain`]), and
 //! when they were written ([`arrange`]). An order other than that on the disk is only proposed if a replay would serve more
 //! of it ([`serves`]), or as much without a page that is a copy: what is put together of a copy and its neighbours is not served.
 
@@ -23,11 +23,10 @@ use std::sync::Arc;
 use crc_fast::{CrcAlgorithm, Digest};
 use foldhash::HashMap;
 
-use self::arrange::{Order, Put};
+use self::arrange::{PageOrder, Put};
 use self::pages::Pages;
 use self::serves::{Served, served};
 use super::findings::of_file;
-use super::order::{Role, Step};
 use super::report::{Cause, Finding, Lost, Severity};
 use super::salvage::{Contents, Problem, ProblemKind, Visitor};
 use super::segment::SegmentScan;
@@ -36,36 +35,37 @@ use super::words::count;
 use crate::record::each_use;
 use crate::scan::code::Code;
 use crate::tsdb::Listing;
+use crate::tsdb::replay_order::{ReplaySegment, Role};
 use crate::wal::arranged::Place;
 use crate::wal::{Corrections, Fault, PAGE, Record};
 
 /// Where the pages of segments belong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arrangement {
-    /// For each segment that is to be changed, by its path, what stands in it instead.
+    /// For each segment that is to be changed, by its path, what it gets instead.
     pub(crate) segments: BTreeMap<String, Vec<PagePut>>,
     /// Pages that are copies, by path and number.
     pub(crate) copies: BTreeSet<(String, u64)>,
-    /// Series are defined once when all pages stand where they belong.
+    /// Series are defined once when all pages are where they belong.
     pub(crate) defines_once: bool,
     /// The highest ref that a record of these logs defines then, and the highest that is used in any log.
     pub(crate) refs: (Option<u64>, Option<u64>),
     /// The time of the newest record of these logs then, ms.
     pub(crate) newest: Option<i64>,
     /// The segments that were read for it, by their paths, and what they were then.
-    states: Vec<State>,
+    states: Vec<SegmentState>,
 }
 
 /// What a segment was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct State {
+struct SegmentState {
     path: PathBuf,
     file: FileState,
     /// CRC-64/NVME of its bytes.
     checksum: u64,
 }
 
-impl State {
+impl SegmentState {
     fn of(path: &Path) -> io::Result<Self> {
         let mut file = crate::io::open(path)?;
         let state = FileState::of(&file.metadata()?);
@@ -93,7 +93,7 @@ impl State {
 impl Arrangement {
     /// Whether the segments are still what they were. A new order of other pages would be none.
     pub(crate) fn is_current(&self) -> bool {
-        self.states.iter().all(State::is_current)
+        self.states.iter().all(SegmentState::is_current)
     }
 }
 
@@ -104,11 +104,11 @@ pub(crate) enum PagePut {
     Own(u64),
     /// That of another segment, by its path and number.
     Of(String, u64),
-    /// Nothing, and no record goes on across it.
+    /// Nothing, and no record continues across it.
     Blank,
 }
 
-/// The segment in which a page belongs, and the page behind which.
+/// The segment in which a page belongs, and the page after which.
 type Goal = (usize, Option<usize>);
 
 /// Orders that are held against each other, at the most.
@@ -117,8 +117,12 @@ const MOST_TRIALS: usize = 12;
 /// Of so many bytes and more only a few are.
 const MANY: u64 = 4 << 30;
 
-/// Whether anything that a scan has found may come of pages that do not stand where they stood.
-pub(super) fn is_suspected(steps: &[Step], scans: &[Vec<Option<SegmentScan>>], of_refs: &[Finding]) -> bool {
+/// Whether anything that a scan has found may come of pages that are not where they were written.
+pub(super) fn is_suspected(
+    steps: &[ReplaySegment],
+    scans: &[Vec<Option<SegmentScan>>],
+    of_refs: &[Finding],
+) -> bool {
     if of_refs.iter().any(|finding| match finding.code {
         // Without samples in between nothing comes of it.
         Code::RepeatedSeries => finding.severity == Severity::Damage,
@@ -162,10 +166,10 @@ fn is_suspicious(problem: &Problem) -> bool {
     }
 }
 
-/// Where pages belong that do not stand there, and what is to be said of it; none if all do, or nothing is gained.
+/// Where pages belong that are not there, and what is to be said of it; none if all do, or nothing is gained.
 pub(super) fn find(
     listing: &Listing,
-    steps: &[Step],
+    steps: &[ReplaySegment],
     settled: &Settlements,
 ) -> io::Result<Option<(Arrangement, Vec<Finding>)>> {
     let mut pages = Pages::default();
@@ -173,7 +177,7 @@ pub(super) fn find(
     for step in steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal)) {
         let log = &listing.logs[step.log];
         let file = &log.segments[step.segment];
-        states.push(State::of(&file.path)?);
+        states.push(SegmentState::of(&file.path)?);
         pages.add((log.relative_of(file), step.log), file, settled)?;
     }
     let bytes: u64 = pages.segments.iter().map(|segment| segment.length).sum();
@@ -205,8 +209,8 @@ pub(super) fn find(
     let mut arrangement = Arrangement { states, ..arrangement(&pages, &order, served) };
     for step in steps.iter().filter(|step| step.role == Role::Wbl) {
         let file = &listing.logs[step.log].segments[step.segment];
-        if let Some((source, length)) = super::segment::open(file)? {
-            let UsedRefs(used) = settled.salvage(&source, length, Corrections::Sure, UsedRefs::default);
+        if let Some((source, length)) = crate::io::open_if_file(&file.path)? {
+            let UsedRefs(used) = settled.segment(&source, length, Corrections::Sure).read(UsedRefs::default);
             arrangement.refs.1 = arrangement.refs.1.max(used);
         }
     }
@@ -229,9 +233,9 @@ impl Visitor for UsedRefs {
 struct Search<'a> {
     pages: &'a Pages,
     settled: &'a Settlements,
-    /// What is served of the pages as they stand.
+    /// What is served of the pages as they are.
     before: Option<Served>,
-    best: Option<(Order, Served, usize)>,
+    best: Option<(PageOrder, Served, usize)>,
     trials: usize,
 }
 
@@ -269,14 +273,14 @@ impl Search<'_> {
     fn least(&mut self, copies: &[Range<usize>]) -> io::Result<(Served, usize)> {
         let is_damaged = |copy: &&Range<usize>| self.pages.all[copy.start].is_damaged;
         let sure: Vec<_> = copies.iter().filter(|copy| !is_damaged(copy)).cloned().collect();
-        let (honest, cuts) = arrange::as_they_stand(self.pages, &sure);
+        let (honest, cuts) = arrange::as_they_are(self.pages, &sure);
         let (least, moves) = match &self.best {
             // What is put together of a copy and its neighbours are no samples.
             _ if cuts > 0 => (self.served(&honest)?, 0),
             Some((_, best, moves)) => (*best, *moves),
             None => (self.before()?, 0),
         };
-        // A copy is left out if nothing is lost by that.
+        // A copy is dropped if nothing is lost by that.
         Ok(if copies.is_empty() {
             (least, moves)
         } else {
@@ -284,7 +288,7 @@ impl Search<'_> {
         })
     }
 
-    /// What is served of the pages as they stand.
+    /// What is served of the pages as they are.
     fn before(&mut self) -> io::Result<Served> {
         Ok(match self.before {
             Some(before) => before,
@@ -292,13 +296,13 @@ impl Search<'_> {
         })
     }
 
-    fn served(&self, order: &Order) -> io::Result<Served> {
+    fn served(&self, order: &PageOrder) -> io::Result<Served> {
         served(self.pages, &places(self.pages, order)?, self.settled)
     }
 }
 
-/// What stands in the segments that change.
-fn places(pages: &Pages, order: &Order) -> io::Result<HashMap<usize, Vec<Place>>> {
+/// What the segments that change get.
+fn places(pages: &Pages, order: &PageOrder) -> io::Result<HashMap<usize, Vec<Place>>> {
     let mut all = HashMap::default();
     for (at, puts) in order.iter().enumerate() {
         if is_as_it_was(pages, at, puts) {
@@ -327,7 +331,7 @@ fn is_as_it_was(pages: &Pages, at: usize, puts: &[Put]) -> bool {
     puts.len() == range.len() && puts.iter().zip(range).all(is_same)
 }
 
-fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
+fn arrangement(pages: &Pages, order: &PageOrder, served: Served) -> Arrangement {
     let mut segments = BTreeMap::new();
     for (at, puts) in order.iter().enumerate().filter(|(at, puts)| !is_as_it_was(pages, *at, puts)) {
         let put = |put: &Put| match *put {
@@ -358,8 +362,8 @@ fn arrangement(pages: &Pages, order: &Order, served: Served) -> Arrangement {
     }
 }
 
-/// Pages that stand elsewhere in an order: where it has them, and behind which page; none for those that are copies.
-fn displaced(pages: &Pages, order: &Order) -> BTreeMap<usize, Option<Goal>> {
+/// Pages that are elsewhere in an order: where it has them, and after which page; none for those that are copies.
+fn displaced(pages: &Pages, order: &PageOrder) -> BTreeMap<usize, Option<Goal>> {
     let mut displaced = BTreeMap::new();
     let mut put: HashSet<usize> = HashSet::new();
     for (segment, puts) in order.iter().enumerate() {
@@ -412,7 +416,7 @@ fn rising(numbers: &[usize]) -> Vec<usize> {
     all
 }
 
-fn findings(listing: &Listing, pages: &Pages, order: &Order) -> Vec<Finding> {
+fn findings(listing: &Listing, pages: &Pages, order: &PageOrder) -> Vec<Finding> {
     let displaced = displaced(pages, order);
     let mut runs: Vec<(Range<usize>, Option<Goal>)> = Vec::new();
     for (page, to) in displaced {

@@ -1,6 +1,6 @@
 //! Samples that a decoder reads out of step: from text of labels, or from the midst of other entries.
 //!
-//! A record of samples decodes whatever bytes go on with it, as long as the last value ends where it does. What it reads of
+//! A record of samples decodes whatever bytes continue it, as long as the last value ends where it does. What it reads of
 //! foreign bytes are series and times that go to and fro, and values far from any that are measured.
 
 use crate::record::{Record as Decoded, SampleEntry, each_use};
@@ -26,7 +26,7 @@ pub(super) fn has_foreign_part(data: &[u8], joints: &[usize]) -> bool {
     if improbable.take(FEW / 2).count() < FEW / 2 {
         return false;
     }
-    let mut parts = vec![Part::default(); joints.len() + 1];
+    let mut parts = vec![RecordPart::default(); joints.len() + 1];
     let mut entries = samples.entries().flatten();
     let mut last: Option<SampleEntry> = None;
     each_use(data, |now| {
@@ -34,27 +34,27 @@ pub(super) fn has_foreign_part(data: &[u8], joints: &[usize]) -> bool {
         // One across a joint is of the part after it.
         let part = &mut parts[joints.partition_point(|&joint| joint < now.end)];
         part.entries += 1;
-        let is_wild = is_improbable(entry.value_bits) && last.is_some_and(|last| !goes_on(&last, &entry));
+        let is_wild = is_improbable(entry.value_bits) && last.is_some_and(|last| !may_follow(&last, &entry));
         part.wild += usize::from(is_wild);
         last = Some(entry);
     });
-    let is_sober = |part: &Part| part.entries >= FEW / 2 && part.wild == 0;
+    let is_sober = |part: &RecordPart| part.entries >= FEW / 2 && part.wild == 0;
     let has_sober = parts.iter().any(is_sober);
     parts.iter().any(|part| {
         part.entries >= FEW && part.wild * 2 >= part.entries && (has_sober || part.entries >= MANY)
     })
 }
 
-/// What stands in a record between two places where fragments meet.
+/// What is in a record between two places where fragments meet.
 #[derive(Clone, Copy, Debug, Default)]
-struct Part {
+struct RecordPart {
     entries: usize,
     /// Those that no writer logs there.
     wild: usize,
 }
 
 /// Whether a writer logs one after the other: series of one scrape in whatever order, or later samples of one series.
-fn goes_on(last: &SampleEntry, next: &SampleEntry) -> bool {
+fn may_follow(last: &SampleEntry, next: &SampleEntry) -> bool {
     if next.series_ref == last.series_ref { next.t > last.t } else { next.t == last.t }
 }
 
@@ -70,7 +70,7 @@ fn is_improbable(bits: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// A record of samples at one time, and where what follows them goes on.
+    /// A record of samples at one time, and where what follows them continues.
     fn scrape() -> (Vec<u8>, usize) {
         let mut data = vec![2];
         data.extend(1000_u64.to_be_bytes());

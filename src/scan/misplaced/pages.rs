@@ -1,4 +1,4 @@
-//! The pages of all that is replayed: how each begins and ends, when it was written, and how it goes on in the next.
+//! The pages of all that is replayed: how each begins and ends, when it was written, and how it continues in the next.
 
 use std::fs::File;
 use std::hash::BuildHasher as _;
@@ -6,14 +6,15 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::record::{self, Record as Decoded, RecordType, Summary};
+use crate::io::open_if_file;
+use crate::record::{self, Record as Decoded, Summary};
 use crate::scan::salvage::{Contents, Problem, Visitor};
-use crate::scan::segment;
 use crate::scan::settled::Settlements;
 use crate::wal::layout::HeadByte;
 use crate::wal::page::{Piece, is_zero, piece};
 use crate::wal::segments::SegmentFile;
-use crate::wal::{Corrections, FragmentType, PAGE, PAGE_SIZE, ReadAt, Record};
+use crate::wal::source::read_full;
+use crate::wal::{Corrections, FragmentType, PAGE, PAGE_SIZE, Record};
 
 use super::chain;
 
@@ -22,7 +23,7 @@ const MARKED: usize = 64;
 
 /// One segment, in the order of a replay.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct SegmentPages {
     /// Its path, from the directory that was scanned.
     pub(super) relative: String,
     /// Its path.
@@ -45,9 +46,9 @@ pub(super) struct Edge {
 /// How a page ends or begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// With a whole record.
+    /// With a complete record.
     Whole,
-    /// With a part of one that goes on in the page on that side.
+    /// With a part of one that continues in the page on that side.
     Part(Edge),
     /// With zeros, as the last page of a segment.
     Padded,
@@ -66,12 +67,12 @@ pub(super) enum Joint {
     Clean,
     /// Damage there hides it.
     Unknown,
-    /// A record does not go on as it should.
+    /// A record does not continue as it should.
     Broken,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Page {
+pub(super) struct PageFacts {
     pub(super) segment: usize,
     pub(super) number: u64,
     /// Of all its bytes.
@@ -79,13 +80,13 @@ pub(super) struct Page {
     pub(super) is_zero: bool,
     /// Some of its bytes are damaged.
     pub(super) is_damaged: bool,
-    /// Of its first and its last whole fragment that is not short: where it stands, and its header with the checksum.
+    /// Of its first and its last intact fragment that is not short: where it is, and its header with the checksum.
     pub(super) marks: [Option<u64>; 2],
     /// Records begin in it.
     pub(super) has_beginnings: bool,
     pub(super) begins: Side,
     pub(super) ends: Side,
-    /// Of the samples in records that stand wholly in it, ms; the other way round if there are none.
+    /// Of the samples in records that are wholly in it, ms; the other way round if there are none.
     pub(super) times: (i64, i64),
     /// Of the series that records define which begin in it.
     pub(super) refs: (u64, u64),
@@ -95,8 +96,8 @@ pub(super) struct Page {
 
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    pub(super) segments: Vec<Segment>,
-    pub(super) all: Vec<Page>,
+    pub(super) segments: Vec<SegmentPages>,
+    pub(super) all: Vec<PageFacts>,
     /// Bytes that all records unpack to.
     pub(super) unpacked: u64,
 }
@@ -108,7 +109,7 @@ impl Pages {
         file: &SegmentFile,
         settled: &Settlements,
     ) -> io::Result<()> {
-        let Some((source, length)) = segment::open(file)? else { return Ok(()) };
+        let Some((source, length)) = open_if_file(&file.path)? else { return Ok(()) };
         let first = self.all.len();
         let at = self.segments.len();
         let mut page = vec![0; PAGE_SIZE];
@@ -118,7 +119,7 @@ impl Pages {
         }
         let pages = first..self.all.len();
         let new = || Records { pages: vec![OfPage::default(); pages.len()], unpacked: 0 };
-        let records = settled.salvage(&source, length, Corrections::Sure, new);
+        let records = settled.segment(&source, length, Corrections::Sure).read(new);
         self.unpacked += records.unpacked;
         for (page, of) in self.all[pages.clone()].iter_mut().zip(records.pages) {
             page.times = of.times;
@@ -135,12 +136,12 @@ impl Pages {
             let previous = (at > pages.start).then(|| &self.all[at - 1]);
             self.all[at].before = joint(previous, &self.all[at]);
         }
-        self.segments.push(Segment { relative, path: file.path.clone(), log, length, pages });
+        self.segments.push(SegmentPages { relative, path: file.path.clone(), log, length, pages });
         Ok(())
     }
 
     /// What is known of the end of that page.
-    pub(super) fn behind(&self, page: usize) -> Joint {
+    pub(super) fn joint_after(&self, page: usize) -> Joint {
         let segment = &self.segments[self.all[page].segment];
         if page + 1 < segment.pages.end {
             return self.all[page + 1].before;
@@ -165,20 +166,11 @@ impl Pages {
 }
 
 fn read_page(source: &File, number: u64, page: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(room) = page.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match ReadAt::read_at(source, room, number * PAGE + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
+    read_full(source, page, number * PAGE)
 }
 
 /// How two pages meet of which no record that can be read goes across.
-fn joint(previous: Option<&Page>, page: &Page) -> Joint {
+fn joint(previous: Option<&PageFacts>, page: &PageFacts) -> Joint {
     if page.is_zero || previous.is_some_and(|previous| previous.is_zero) {
         return Joint::Broken;
     }
@@ -189,7 +181,7 @@ fn joint(previous: Option<&Page>, page: &Page) -> Joint {
     }
 }
 
-fn look(page: &[u8], segment: usize, number: u64) -> Page {
+fn look(page: &[u8], segment: usize, number: u64) -> PageFacts {
     let (mut begins, mut ends) = (Side::Whole, Side::Whole);
     let mut at = 0;
     let is_zero = is_zero(page);
@@ -233,7 +225,7 @@ fn look(page: &[u8], segment: usize, number: u64) -> Page {
             }
         }
     }
-    Page {
+    PageFacts {
         segment,
         number,
         hash: hash.hash_one(page),
@@ -280,7 +272,7 @@ impl Visitor for Records {
         if let Some(of) = self.pages.get_mut(page(record.offset)) {
             of.begins = true;
             if let (Some(min), Some(max)) = (contents.min_time, contents.max_time)
-                && contents.record_type != Some(RecordType::Exemplars)
+                && contents.are_samples()
                 && !record.is_joined()
             {
                 of.times = (of.times.0.min(min), of.times.1.max(max));

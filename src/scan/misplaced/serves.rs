@@ -8,7 +8,7 @@ use foldhash::HashMap;
 
 use super::pages::Pages;
 use crate::record::{FloatHistogramEntry, HistogramEntry, Record as Decoded, each_use};
-use crate::scan::salvage::{Contents, Problem, Reading, Visitor, settle};
+use crate::scan::salvage::{Contents, Problem, Reading, Salvage, Visitor};
 use crate::scan::settled::Settlements;
 use crate::wal::Record;
 use crate::wal::arranged::{Arranged, Place};
@@ -44,25 +44,17 @@ pub(super) fn served(
             None => {
                 // One of which nothing is known has been walked.
                 let known = settled.of(&file, segment.length).cloned().unwrap_or_default();
-                known.tell(&file, segment.length, Reading::Prometheus, &mut head);
+                Salvage::new(&file, segment.length, Reading::Prometheus).read_with(&known, &mut head);
             }
             Some(places) => {
                 let source = Arranged::new(&file, segment.length, places);
                 let length = source.length();
-                let settled = settle(&source, length, Reading::Prometheus, &mut Nobody);
-                settled.tell(&source, length, Reading::Prometheus, &mut head);
+                let salvage = Salvage::new(&source, length, Reading::Prometheus);
+                salvage.read_with(&salvage.decide(), &mut head);
             }
         }
     }
     Ok(head.finish())
-}
-
-struct Nobody;
-
-impl Visitor for Nobody {
-    fn record(&mut self, _: &Record<'_>, _: &Contents) {}
-
-    fn damage(&mut self, _: Problem) {}
 }
 
 impl Visitor for Head {
@@ -84,7 +76,14 @@ impl Visitor for Head {
                 let known = r.entries().flatten().filter(FloatHistogramEntry::known_schema);
                 known.for_each(|e| self.sample(e.series_ref, e.t));
             }
-            _ => each_use(record.data, |now| self.used = self.used.max(Some(now.series_ref))),
+            Decoded::Tombstones(_)
+            | Decoded::Exemplars(_)
+            | Decoded::MmapMarkers(_)
+            | Decoded::Metadata(_)
+            | Decoded::MinValidTime(_)
+            | Decoded::Unknown(_) => {
+                each_use(record.data, |now| self.used = self.used.max(Some(now.series_ref)));
+            }
         }
     }
 

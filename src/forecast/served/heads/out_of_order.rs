@@ -22,7 +22,7 @@ impl Heads<'_> {
             place = Some(late.place(time, counts));
         }
         for i in 0..self.starts.len() {
-            let (is_replayed, is_left) = self.turns[i];
+            let (is_replayed, is_left) = self.turns.takes[i];
             let start = &self.starts[i];
             let to = if is_replayed && start.serves { start.resolve(series_ref) } else { NONE };
             let left_to = if is_left { start.resolve_left(series_ref) } else { NONE };
@@ -41,7 +41,7 @@ impl Heads<'_> {
 
     /// A sample in order that stands in the WBL too.
     pub(super) fn also_late(&mut self, series_ref: u32, series: u32, time: i64, covering: Option<Cover>) {
-        let had = self.starts.iter().zip(&self.turns).map(|(start, &(is_replayed, is_left))| {
+        let had = self.starts.iter().zip(&self.turns.takes).map(|(start, &(is_replayed, is_left))| {
             let of_series = &start.series[series as usize];
             let takes = is_replayed && start.serves && start.resolve(series_ref) == series;
             let leaves = is_left && start.resolve_left(series_ref) == series;
@@ -98,7 +98,7 @@ impl Heads<'_> {
         for i in 0..self.starts.len() {
             let start = &self.starts[i];
             let last = if start.chunks_deleted { self.chunks.read.last_kept } else { self.chunks.read.last };
-            let (is_replayed, is_left) = self.turns[i];
+            let (is_replayed, is_left) = self.turns.takes[i];
             let to = if is_replayed && start.serves { start.resolve(series_ref) } else { NONE };
             let left_to = if is_left { start.resolve_left(series_ref) } else { NONE };
             for (which, to) in [to, left_to].into_iter().enumerate() {

@@ -1,0 +1,218 @@
+//! Decodes records of histograms: both kinds, in both encodings.
+
+use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, is_known_schema};
+use crate::record::base::{Base, Chain};
+use crate::record::cursor::{Cursor, CutShort};
+use crate::record::error::ResolutionProblem;
+use crate::record::{DecodeError, Dialect, EntryEncoding};
+
+/// What the two kinds of histogram have in common.
+pub(super) trait Body<'a>: Default {
+    /// Fills in as much as can be read.
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort>;
+    fn schema(&self) -> i32;
+    fn resolution_problem(&self) -> Option<ResolutionProblem>;
+    /// Whether the spans of one side speak of more buckets than it has.
+    fn needs_more_buckets(&self) -> bool;
+}
+
+impl<'a> Histogram<'a> {
+    /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
+    pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, CutShort> {
+        let mut histogram = Self::default();
+        histogram.decode(cursor, Dialect::default())?;
+        Ok(histogram)
+    }
+}
+
+impl<'a> FloatHistogram<'a> {
+    /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
+    pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, CutShort> {
+        let mut histogram = Self::default();
+        histogram.decode(cursor, Dialect::default())?;
+        Ok(histogram)
+    }
+}
+
+impl<'a> Body<'a> for Histogram<'a> {
+    #[inline]
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort> {
+        if dialect.has_hints() {
+            self.hint = cursor.byte()?;
+        }
+        self.schema = cursor.varint32()?;
+        self.zero_threshold_bits = cursor.be64()?;
+        self.zero_count = cursor.uvarint64()?;
+        self.count = cursor.uvarint64()?;
+        self.sum_bits = cursor.be64()?;
+        self.pos_spans.decode(cursor)?;
+        self.neg_spans.decode(cursor)?;
+        self.pos.decode(cursor)?;
+        self.neg.decode(cursor)?;
+        if self.schema == CUSTOM_BUCKETS_SCHEMA && dialect.has_custom_bounds() {
+            self.custom.decode(cursor)?;
+        }
+        Ok(())
+    }
+
+    fn schema(&self) -> i32 {
+        self.schema
+    }
+
+    fn resolution_problem(&self) -> Option<ResolutionProblem> {
+        let positive = self.pos_spans.resolution_problem(self.pos.0.count);
+        positive.or_else(|| self.neg_spans.resolution_problem(self.neg.0.count))
+    }
+
+    fn needs_more_buckets(&self) -> bool {
+        self.pos_spans.buckets() > self.pos.0.count || self.neg_spans.buckets() > self.neg.0.count
+    }
+}
+
+impl<'a> Body<'a> for FloatHistogram<'a> {
+    #[inline]
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort> {
+        if dialect.has_hints() {
+            self.hint = cursor.byte()?;
+        }
+        self.schema = cursor.varint32()?;
+        self.zero_threshold_bits = cursor.be64()?;
+        self.zero_count_bits = cursor.be64()?;
+        self.count_bits = cursor.be64()?;
+        self.sum_bits = cursor.be64()?;
+        self.pos_spans.decode(cursor)?;
+        self.neg_spans.decode(cursor)?;
+        self.pos.decode(cursor)?;
+        self.neg.decode(cursor)?;
+        if self.schema == CUSTOM_BUCKETS_SCHEMA && dialect.has_custom_bounds() {
+            self.custom.decode(cursor)?;
+        }
+        Ok(())
+    }
+
+    fn schema(&self) -> i32 {
+        self.schema
+    }
+
+    fn resolution_problem(&self) -> Option<ResolutionProblem> {
+        let positive = self.pos_spans.resolution_problem(self.pos.0.count);
+        positive.or_else(|| self.neg_spans.resolution_problem(self.neg.0.count))
+    }
+
+    fn needs_more_buckets(&self) -> bool {
+        self.pos_spans.buckets() > self.pos.0.count || self.neg_spans.buckets() > self.neg.0.count
+    }
+}
+
+/// Walks over either kind of record.
+#[derive(Clone, Debug)]
+pub(super) struct Walk<'a> {
+    pub(super) cursor: Cursor<'a>,
+    origin: Result<HistogramOrigin, CutShort>,
+    dialect: Dialect,
+    /// The histograms Prometheus has kept, which are those of known schemas.
+    kept: u64,
+}
+
+/// What refs and times are relative to.
+#[derive(Clone, Copy, Debug)]
+enum HistogramOrigin {
+    V1(Base),
+    V2 { chain: Chain, started: bool },
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(mut cursor: Cursor<'a>, encoding: EntryEncoding, dialect: Dialect) -> Self {
+        let origin = match encoding {
+            EntryEncoding::V1 => Base::decode(&mut cursor).map(HistogramOrigin::V1),
+            EntryEncoding::V2 if cursor.is_empty() => Err(CutShort::SHORT),
+            EntryEncoding::V2 => {
+                Chain::decode(&mut cursor).map(|chain| HistogramOrigin::V2 { chain, started: false })
+            }
+        };
+        Self { cursor, origin, dialect, kept: 0 }
+    }
+
+    /// Ref, time, start timestamp and histogram of the next entry.
+    #[inline]
+    pub(super) fn next<B: Body<'a>>(&mut self) -> Option<Result<(u64, i64, i64, B), DecodeError>> {
+        if self.cursor.is_empty() {
+            return None;
+        }
+        let entry = self.entry();
+        if entry.is_err() {
+            self.cursor = Cursor::default();
+        }
+        Some(entry)
+    }
+
+    /// Tells of each entry its ref, its time, and whether Prometheus knows its schema; and how the decoding ends.
+    pub(super) fn heads<B: Body<'a>>(
+        mut self,
+        mut each: impl FnMut(u64, i64, bool),
+    ) -> (Cursor<'a>, Option<DecodeError>) {
+        while !self.cursor.is_empty() {
+            let mut body = B::default();
+            match self.entry_into(&mut body) {
+                Ok((series_ref, t, _)) => each(series_ref, t, is_known_schema(body.schema())),
+                Err(error) => return (Cursor::default(), Some(error)),
+            }
+        }
+        (self.cursor, None)
+    }
+
+    fn entry<B: Body<'a>>(&mut self) -> Result<(u64, i64, i64, B), DecodeError> {
+        let mut body = B::default();
+        let (series_ref, t, st) = self.entry_into(&mut body)?;
+        Ok((series_ref, t, st, body))
+    }
+
+    /// Ref, time and start timestamp of the next entry, whose histogram goes into `body`, which is empty.
+    #[inline]
+    fn entry_into<B: Body<'a>>(&mut self, body: &mut B) -> Result<(u64, i64, i64), DecodeError> {
+        if let Err(cut) = self.origin {
+            return Err(DecodeError::after(cut, 0, "histograms"));
+        }
+        // After the first error Prometheus reads zeros and carries on to the end of the entry: it judges the schema
+        // (0 if that was not reached) and reduces the resolution before it looks at the error.
+        let head = self.head();
+        let read = head.and_then(|_| body.decode(&mut self.cursor, self.dialect));
+        let crashes = read.is_err_and(|cut| cut.crashes);
+        let known = is_known_schema(body.schema()) || !self.dialect.judges_schemas();
+        if (9..=52).contains(&body.schema()) && !crashes {
+            self.lower_resolution(body)?;
+        }
+        self.kept += u64::from(known);
+        read.map_err(|cut| DecodeError::after(cut, self.kept, "histograms"))?;
+        Ok(head.unwrap_or_default())
+    }
+
+    /// Fails where Prometheus fails to make a resolution of 8 out of a higher one.
+    fn lower_resolution<B: Body<'a>>(&self, body: &B) -> Result<(), DecodeError> {
+        match self.dialect {
+            Dialect::V3_7 if body.needs_more_buckets() => {
+                Err(DecodeError::after(CutShort::ABSURD, self.kept, "histograms"))
+            }
+            Dialect::V2_30 | Dialect::V2_42 | Dialect::V3_2 | Dialect::V3_7 => Ok(()),
+            Dialect::V3_9 => match body.resolution_problem() {
+                Some(problem) => Err(DecodeError::resolution(self.kept + 1, problem)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    #[inline]
+    fn head(&mut self) -> Result<(u64, i64, i64), CutShort> {
+        match &mut self.origin {
+            Ok(HistogramOrigin::V1(base)) => {
+                base.absolute(&mut self.cursor).map(|(series_ref, t)| (series_ref, t, 0))
+            }
+            Ok(HistogramOrigin::V2 { chain, started: true }) => chain.advance(&mut self.cursor),
+            Ok(HistogramOrigin::V2 { chain, started }) => {
+                *started = true;
+                Ok((chain.prev_ref, chain.first_t, chain.first_st))
+            }
+            Err(cut) => Err(*cut),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What one segment says of refs.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::bits::{BLOCK, BlockPlaces, RefSets};
+use crate::record::{self, EntryKind, Labels, RecordType, Summary};
+use crate::scan::heads::Earliest;
+use crate::tsdb::replay_order::Role;
+
+/// Makes a number of a label set; a clone makes the same ones.
+pub(in crate::scan) type LabelHasher = foldhash::quality::RandomState;
+
+/// Label sets of refs, as hashes.
+#[derive(Clone, Debug)]
+pub(super) struct LabelSets {
+    hasher: LabelHasher,
+    pub(super) hashes: HashMap<u64, u64>,
+}
+
+impl LabelSets {
+    /// As much as is needed to tell one generation from another.
+    const MOST: usize = 1 << 20;
+
+    fn insert(&mut self, series_ref: u64, labels: Labels<'_>) {
+        if self.hashes.len() < Self::MOST {
+            self.hashes.insert(series_ref, self.hasher.hash_one(labels.encoded()));
+        }
+    }
+}
+
+/// What one segment says of refs.
+#[derive(Clone, Debug)]
+pub(in crate::scan) struct SegmentRefs {
+    role: Role,
+    pub(super) refs: RefSets,
+    /// Refs that the record that was decoded last has used first, as long as it is not settled whether it is intact: the
+    /// block's place, and the bits.
+    unsettled: Vec<(usize, u64)>,
+    /// Refs that it defines, in order.
+    defining: Vec<u64>,
+    pub(super) labels: Option<LabelSets>,
+    /// What the first samples of series are held against.
+    heads: Option<Arc<Earliest>>,
+    /// Fresh refs that the record that was decoded last has samples of: the block's place, and the bits.
+    sampled: Vec<(usize, u64)>,
+    /// Blocks that have fresh refs.
+    fresh: Vec<usize>,
+    /// Refs of which a head chunk ends before the first sample, that sample's time, and where its record ends.
+    pub(super) others: Vec<(u64, i64, u64)>,
+    /// The first head chunk of a series may begin after the first sample.
+    pub(super) chunks_lack: bool,
+}
+
+impl SegmentRefs {
+    /// To be filled; nothing for a segment that no replay reads. With a hasher it keeps label sets where they matter, and with
+    /// head chunks which of its series these are not of.
+    pub(in crate::scan) fn new(
+        role: Role,
+        hasher: Option<&LabelHasher>,
+        heads: Option<&Arc<Earliest>>,
+    ) -> Option<Self> {
+        let labels = hasher
+            .filter(|_| matches!(role, Role::Checkpoint | Role::Below))
+            .map(|hasher| LabelSets { hasher: hasher.clone(), hashes: HashMap::default() });
+        (role != Role::Beside).then(|| Self {
+            role,
+            refs: RefSets::default(),
+            unsettled: Vec::new(),
+            defining: Vec::new(),
+            labels,
+            heads: heads.filter(|_| role == Role::Wal).cloned(),
+            sampled: Vec::new(),
+            fresh: Vec::new(),
+            others: Vec::new(),
+            chunks_lack: false,
+        })
+    }
+
+    /// Decodes a record; what it says counts from [`Self::settle`] on.
+    pub(in crate::scan) fn decode(&mut self, data: &[u8]) -> Summary {
+        self.forget();
+        let record_type = RecordType::of(data);
+        if !self.role.replays(record_type) || self.refs.overflowed {
+            return record::summarize(data);
+        }
+        let kind = record_type.map(RecordType::kind);
+        if kind == Some(EntryKind::Series) {
+            return record::summarize_refs(data, |first, count| {
+                self.defining.extend((0..count).map(|i| first + i));
+            });
+        }
+        let (refs, unsettled, sampled) = (&mut self.refs, &mut self.unsettled, &mut self.sampled);
+        let is_of_samples = kind.is_some_and(EntryKind::are_samples);
+        record::summarize_refs(data, |first, count| {
+            let (mut from, end) = (first, first + (count - 1));
+            loop {
+                let (number, from_bit) = RefSets::of(from);
+                let last = end.min(from | (BLOCK - 1));
+                let (_, last_bit) = RefSets::of(last);
+                // All bits from the one to the other.
+                let bits = last_bit | last_bit.wrapping_sub(from_bit);
+                let at = refs.place(number);
+                let block = &mut refs.blocks[at];
+                if bits & block.fresh != 0 && is_of_samples {
+                    sampled.push((at, bits & block.fresh));
+                }
+                let new = bits & !(block.defined | block.used);
+                if new != 0 {
+                    block.used |= new;
+                    unsettled.push((at, new));
+                }
+                if last == end {
+                    return;
+                }
+                from = last + 1;
+            }
+        })
+    }
+
+    /// The record that was decoded last is intact; the earliest time of its samples, and where it ends.
+    pub(in crate::scan) fn settle(&mut self, data: &[u8], earliest: Option<i64>, end: u64) {
+        self.unsettled.clear();
+        if self.heads.is_some() {
+            self.settle_first_samples(data, earliest, end);
+        }
+        for series_ref in self.defining.drain(..) {
+            let (number, bit) = RefSets::of(series_ref);
+            let at = self.refs.place(number);
+            let Some(block) = self.refs.blocks.get_mut(at) else { continue };
+            if self.heads.is_some() && (block.defined | block.used) & bit == 0 {
+                block.fresh |= bit;
+                self.fresh.push(at);
+            }
+            block.again |= block.defined & bit;
+            block.defined |= bit;
+        }
+        if let Some(labels) = &mut self.labels
+            && let record::Record::Series(series) = record::Record::parse(data)
+        {
+            for entry in series.entries().flatten() {
+                labels.insert(entry.series_ref, entry.labels);
+            }
+        }
+    }
+
+    /// Samples of series that have been defined just before.
+    fn settle_first_samples(&mut self, data: &[u8], earliest: Option<i64>, end: u64) {
+        // It replaces lost bytes: samples may have been there.
+        if data.len() == 1 {
+            for at in self.fresh.drain(..) {
+                self.refs.blocks[at].fresh = 0;
+            }
+        }
+        for (at, bits) in self.sampled.drain(..) {
+            let block = &mut self.refs.blocks[at];
+            block.fresh &= !bits;
+            let (Some(heads), Some(first)) = (&self.heads, earliest) else { continue };
+            let refs = (0..BLOCK).filter(|bit| bits >> bit & 1 == 1).map(|bit| block.number * BLOCK + bit);
+            for series_ref in refs {
+                match heads.get(&series_ref) {
+                    Some(&(_, ends)) if ends < first => self.others.push((series_ref, first, end)),
+                    Some(&(begins, _)) => self.chunks_lack |= begins > first,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Nothing is known of what comes after that place.
+    pub(in crate::scan) fn doubt_from(&mut self, offset: u64) {
+        self.others.retain(|&(.., end)| end <= offset);
+    }
+
+    /// Gives up what only helps to find refs: this one waits for its turn.
+    pub(in crate::scan) fn wait(&mut self) {
+        self.forget();
+        self.refs.places = BlockPlaces::default();
+    }
+
+    /// Adds what the segment says after here.
+    pub(in crate::scan) fn append(&mut self, mut after: Self) {
+        self.forget();
+        after.forget();
+        self.refs.find_places_again();
+        self.refs.overflowed |= after.refs.overflowed;
+        let is_new = |series_ref: &u64| !self.refs.is_seen(*series_ref);
+        let others: Vec<_> =
+            after.others.iter().copied().filter(|(series_ref, ..)| is_new(series_ref)).collect();
+        self.others.extend(others);
+        self.chunks_lack |= after.chunks_lack;
+        for block in &after.refs.blocks {
+            self.refs.follow(block);
+        }
+        if let (Some(labels), Some(after)) = (&mut self.labels, after.labels) {
+            let room = LabelSets::MOST.saturating_sub(labels.hashes.len());
+            let mut after: Vec<(u64, u64)> = after.hashes.into_iter().collect();
+            if after.len() > room {
+                // The same ones in each scan.
+                after.sort_unstable();
+                after.truncate(room);
+            }
+            labels.hashes.extend(after);
+        }
+    }
+
+    /// The record that was decoded last is not intact, unless it is settled.
+    pub(super) fn forget(&mut self) {
+        self.defining.clear();
+        self.sampled.clear();
+        for (at, bits) in self.unsettled.drain(..) {
+            self.refs.blocks[at].used &= !bits;
+        }
+    }
+}
