@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::scan::words::day_and_time;
+use super::words::amounts::day_and_time;
 
 /// The most columns that a line has.
 pub const WIDTH: usize = 100;

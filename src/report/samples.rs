@@ -9,6 +9,7 @@ use crate::repair::plan::{
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
+use crate::scan::detail::Detail;
 use crate::scan::report::{
     Cause, Correction, Dialect, Entries, Finding, HeadChunkFacts, HighestRefs, Log, LogKind, Lost, Reason,
     Report, SCHEMA, Segment, Severity, State, Times, Verdict,
@@ -69,7 +70,7 @@ pub(crate) fn finding(code: Code, severity: Severity, path: &str) -> Finding {
         segment: path.rsplit_once('/').and_then(|(_, name)| name.parse().ok()),
         offset: None,
         end: None,
-        detail: "".into(),
+        detail: Detail::Words(String::new()),
         cause: None,
         places: 1,
         lost: Lost::default(),
@@ -103,7 +104,7 @@ pub(crate) fn one_damage() -> Report {
     let damage = Finding {
         offset: Some(19_934),
         end: Some(32_768),
-        detail: "the data do not have the checksum that their header says".into(),
+        detail: Detail::Words("the data do not have the checksum that their header says".into()),
         cause: Some(Cause::OneFlippedBit),
         lost: Lost { records: Some(1), entries: Some(778) },
         orphans: vec![(32_768, 40_000)],
@@ -126,13 +127,13 @@ pub(crate) fn many() -> Report {
     let mut findings = Vec::new();
     for index in 3..=17 {
         findings.push(Finding {
-            detail: "no series record defines this ref".into(),
+            detail: Detail::Words("no series record defines this ref".into()),
             ..finding(Code::UnknownRefs, Severity::Warning, &format!("wal/{index:08}"))
         });
         findings.push(Finding {
             offset: Some(32_768),
             end: Some(98_304),
-            detail: "pages of zeros with something behind them".into(),
+            detail: Detail::Words("pages of zeros with something behind them".into()),
             cause: Some(Cause::NeverWritten),
             places: 2,
             ..finding(Code::ZeroedPages, Severity::Damage, &format!("wal/{index:08}"))
@@ -157,7 +158,7 @@ pub(crate) fn huge() -> Report {
         offset: Some(u64::MAX - 1),
         end: Some(u64::MAX),
         segment: Some(i64::MAX),
-        detail: "x".repeat(250).into(),
+        detail: Detail::Words("x".repeat(250)),
         cause: Some(Cause::WrittenWrong),
         places: u64::MAX,
         lost: Lost { records: Some(u64::MAX), entries: None },
@@ -182,7 +183,7 @@ pub(crate) fn strange_path() -> Report {
         log: Some(String::new()),
         offset: Some(0),
         end: Some(5),
-        detail: "the file ends within a fragment".into(),
+        detail: Detail::Words("the file ends within a fragment".into()),
         cause: Some(Cause::TornByCrash),
         lost: Lost { records: Some(1), entries: None },
         ..finding(Code::TornRecord, Severity::Note, "00000000")
@@ -364,7 +365,7 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
                 segment: number(rng).map(u64::cast_signed),
                 offset: number(rng),
                 end: number(rng),
-                detail: text(rng, 300).into(),
+                detail: Detail::Words(text(rng, 300)),
                 cause: causes.get(rng.usize(..12)).copied(),
                 places: number(rng).unwrap_or(1).max(1),
                 lost: Lost { records: number(rng), entries: number(rng) },

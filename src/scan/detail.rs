@@ -215,6 +215,111 @@ pub enum Detail {
         same_number: bool,
     },
 
+    /// Refs are too many, and too far apart, to be judged.
+    RefsNotJudged,
+    /// Entries in the WBL have refs that no series record defines, and that will be reissued.
+    WblRefsUndefined {
+        /// The highest of these refs.
+        highest: u64,
+    },
+    /// Records belong in another log.
+    RecordsOfAnotherLog {
+        /// How many of each type, by Prometheus's name of it.
+        records: Vec<(u64, &'static str)>,
+        /// An agent takes them for corruption.
+        agent_refuses: bool,
+    },
+    /// No series record before entries defines their series.
+    RefsUndefined {
+        /// The entries.
+        entries: AffectedEntries,
+        /// Why, if it is known.
+        why: Option<WhyUndefined>,
+        /// They are in the WBL.
+        in_wbl: bool,
+    },
+    /// Entries come before the series record of their series.
+    RefsDefinedLater {
+        /// The entries.
+        entries: AffectedEntries,
+        /// They are in the WBL.
+        in_wbl: bool,
+    },
+    /// Series records are repeated.
+    SeriesRepeated {
+        /// Entries before them, which Prometheus discards.
+        entries: AffectedEntries,
+    },
+    /// Refs mean other series than before.
+    RefsReissued {
+        /// Entries of the earlier series.
+        entries: AffectedEntries,
+    },
+
+    /// Files of head chunks are missing.
+    HeadChunkFilesMissing {
+        /// Their numbers.
+        numbers: RangeInclusive<i64>,
+    },
+    /// A file of head chunks does not have the name of its number.
+    HeadChunksMisnamed {
+        /// The right name.
+        name: String,
+    },
+    /// The header of a file of head chunks is damaged.
+    HeadChunksHeader {
+        /// How.
+        why: String,
+    },
+    /// The last file of head chunks does not begin as one.
+    HeadChunksNotOne {
+        /// Chunks in it.
+        chunks: u64,
+        /// Their samples.
+        samples: u64,
+    },
+    /// A head chunk cannot be read.
+    HeadChunkDamaged {
+        /// Why.
+        damage: HeadChunkDamage,
+        /// There are later files.
+        has_later: bool,
+    },
+    /// A head chunk begins before the one before it ends.
+    HeadChunksOverlap {
+        /// The ref of the series.
+        series_ref: u64,
+        /// How many such chunks there are.
+        chunks: u64,
+    },
+    /// Head chunks have refs that mean other series now.
+    HeadChunksReissued {
+        /// The chunks.
+        held: HeldChunks,
+    },
+    /// Head chunks have refs that no series record defines, and that will be reissued.
+    HeadChunksUndefined {
+        /// The chunks.
+        held: HeldChunks,
+    },
+
+    /// Pages belong elsewhere.
+    PagesMisplaced {
+        /// How many.
+        pages: u64,
+        /// The file in which they belong.
+        file: String,
+        /// After the page at this offset; at the beginning if there is none.
+        after: Option<u64>,
+    },
+    /// Pages are copies.
+    PagesCopied {
+        /// How many.
+        pages: u64,
+        /// The file and offset of the original of the first.
+        original: Option<(String, u64)>,
+    },
+
     /// A block has a fault.
     BlockFault {
         /// Which.
@@ -261,6 +366,58 @@ pub enum Detail {
         /// Samples that are not loaded, and how many series they belong to.
         not_loaded: Option<(u64, u64)>,
     },
+}
+
+/// Entries that Prometheus does not serve as they were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AffectedEntries {
+    /// Samples and histograms.
+    pub samples: u64,
+    /// Other entries.
+    pub others: u64,
+    /// The times of the first and last sample, ms.
+    pub times: Option<(i64, i64)>,
+    /// The series that they belong to.
+    pub series: u64,
+    /// There are more series.
+    pub at_least: bool,
+}
+
+/// Why series are not defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhyUndefined {
+    /// Their records may be in what is damaged.
+    Damaged,
+    /// Their records may have been in what is missing.
+    Missing,
+    /// A checkpoint drops series before their samples.
+    DroppedByCheckpoint,
+}
+
+/// Why a head chunk cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeadChunkDamage {
+    /// It does not match its checksum.
+    Checksum,
+    /// The disk cannot read it.
+    Unreadable,
+    /// The file has a number that Prometheus does not expect.
+    Unexpected,
+    /// It is longer than the file.
+    TooLong,
+}
+
+/// Head chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldChunks {
+    /// How many.
+    pub chunks: u64,
+    /// Their samples.
+    pub samples: u64,
+    /// The first and last times, ms.
+    pub times: Option<(i64, i64)>,
 }
 
 /// What segments hold.
@@ -370,16 +527,4 @@ pub enum Deed {
     List,
     /// Make files in a directory.
     MakeFiles,
-}
-
-impl From<String> for Detail {
-    fn from(words: String) -> Self {
-        Self::Words(words)
-    }
-}
-
-impl From<&str> for Detail {
-    fn from(words: &str) -> Self {
-        Self::Words(words.to_owned())
-    }
 }

@@ -85,7 +85,7 @@ pub(super) fn of_file(
     segment: &SegmentFile,
     code: Code,
     severity: Severity,
-    detail: impl Into<Detail>,
+    detail: Detail,
     cause: Option<Cause>,
 ) -> Finding {
     Finding {
@@ -101,7 +101,7 @@ pub(crate) fn of_path(
     path: String,
     code: Code,
     severity: Severity,
-    detail: impl Into<Detail>,
+    detail: Detail,
 ) -> Finding {
     Finding {
         code,
@@ -111,7 +111,7 @@ pub(crate) fn of_path(
         segment: None,
         offset: None,
         end: None,
-        detail: detail.into(),
+        detail,
         cause: None,
         places: 1,
         lost: Lost::default(),

@@ -23,7 +23,6 @@ pub(crate) mod sequence;
 pub mod settled;
 mod stretches;
 mod walk;
-pub(crate) mod words;
 
 use std::io;
 use std::num::NonZeroUsize;

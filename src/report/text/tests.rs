@@ -109,7 +109,7 @@ fn as_many_as_are_shown_and_one_more() {
         [(10, ""), (11, "... and 1 more zeroed_pages in segment 7 of wal; --format json has all")]
     {
         let mut damage = samples::finding(Code::ZeroedPages, Severity::Damage, "wal/00000007");
-        damage.detail = "zeros".into();
+        damage.detail = crate::scan::detail::Detail::Words("zeros".into());
         let text = text(&samples::report(Vec::new(), vec![damage; all]), Style::default());
         assert_eq!(text.matches("zeroed_pages\n").count(), 10);
         assert_eq!(text.contains("more"), !more.is_empty());

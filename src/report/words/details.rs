@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use super::amounts::{count, span, time};
 use crate::scan::detail::{
-    BlockEffect, Deed, Detail, FailingRepair, GapEffect, Held, Lack, LostSegments, MisnamedEffect,
+    AffectedEntries, BlockEffect, Deed, Detail, FailingRepair, GapEffect, HeadChunkDamage, Held, HeldChunks,
+    Lack, LostSegments, MisnamedEffect, WhyUndefined,
 };
-use crate::scan::words::{count, span, time};
 use crate::wal::segments::segment_name;
 
 /// How a finding ends for which Prometheus does not start.
@@ -264,6 +265,168 @@ impl fmt::Display for Detail {
                 );
             }
 
+            Self::RefsNotJudged => {
+                "too many refs, too far apart, to say of each whether its series is defined"
+            }
+            Self::WblRefsUndefined { highest } => {
+                return write!(
+                    f,
+                    "entries have refs up to {highest} that no series record defines, and that Prometheus hands out again: the \
+                     start after that serves these samples under labels that are not theirs"
+                );
+            }
+            Self::RecordsOfAnotherLog { records, agent_refuses } => {
+                let of_type =
+                    |(number, kind): &(u64, &str)| format!("{} of type {kind}", count(*number, "record"));
+                let records: Vec<String> = records.iter().map(of_type).collect();
+                let then = if *agent_refuses {
+                    "Prometheus skips them, but an agent takes them for corruption and deletes what follows"
+                } else {
+                    "Prometheus skips them"
+                };
+                return write!(f, "{}, which belong in another log: {then}", records.join(", "));
+            }
+            Self::RefsUndefined { entries, why, in_wbl } => {
+                let (what, series) = (affected(*entries), series(*entries));
+                write!(
+                    f,
+                    "{what} of {series} that no series record before them defines: {}",
+                    drops(*in_wbl)
+                )?;
+                return f.write_str(match why {
+                    Some(WhyUndefined::Damaged) => "; their series records may be among what is damaged",
+                    Some(WhyUndefined::Missing) => "; their series records may have been in what is missing",
+                    Some(WhyUndefined::DroppedByCheckpoint) => {
+                        "; a checkpoint may keep samples of series that it has dropped"
+                    }
+                    None => "",
+                });
+            }
+            Self::RefsDefinedLater { entries, in_wbl } => {
+                let (what, series) = (affected(*entries), series(*entries));
+                return write!(f, "{what} of {series} come before the series record: {}", drops(*in_wbl));
+            }
+            Self::SeriesRepeated { entries } if entries.samples == 0 => {
+                return write!(
+                    f,
+                    "the series records of {} are repeated here, with no samples in between: this has no effect",
+                    series(*entries)
+                );
+            }
+            Self::SeriesRepeated { entries } => {
+                return write!(
+                    f,
+                    "the series records of {} are repeated here. At each, Prometheus discards what it has replayed for that series \
+                     before, unless chunks_head has it: up to {}",
+                    series(*entries),
+                    affected(*entries)
+                );
+            }
+            Self::RefsReissued { entries } => {
+                let refs = match (entries.series, entries.at_least) {
+                    (1, _) => "1 ref is".to_owned(),
+                    (refs, false) => format!("{refs} refs are"),
+                    (refs, true) => format!("at least {refs} refs are"),
+                };
+                return write!(
+                    f,
+                    "from here on {refs} for another series than before: Prometheus no longer finds what it has replayed for the \
+                     earlier one ({}), and what chunks_head has of that one appears under the name of the later",
+                    affected(*entries)
+                );
+            }
+
+            Self::HeadChunkFilesMissing { numbers } => {
+                let (first, last) = (numbers.start(), numbers.end());
+                return if first == last {
+                    write!(f, "file {first:06} before it is missing, {REFUSES}")
+                } else {
+                    write!(f, "files {first:06} to {last:06} before it are missing, {REFUSES}")
+                };
+            }
+            Self::HeadChunksMisnamed { name } => {
+                return write!(
+                    f,
+                    "Prometheus takes it for file {name}, and looks for that name to remove it when its chunks are in blocks: every \
+                     compaction fails from then on, and the WAL is not truncated any more"
+                );
+            }
+            Self::HeadChunksHeader { why } => return write!(f, "{why}, {REFUSES}"),
+            Self::HeadChunksNotOne { chunks, samples } => {
+                return write!(
+                    f,
+                    "it does not begin as a file of head chunks: the next start removes it without a word, with {} of {}",
+                    count(*chunks, "chunk"),
+                    count(*samples, "sample")
+                );
+            }
+            Self::HeadChunkDamaged { damage, has_later } => {
+                let what = match damage {
+                    HeadChunkDamage::Checksum => "a chunk does not match its checksum",
+                    HeadChunkDamage::Unreadable => "the disk cannot read these bytes",
+                    HeadChunkDamage::Unexpected => "Prometheus does not expect a file of this number",
+                    HeadChunkDamage::TooLong => "a chunk that is longer than the file",
+                };
+                let then = if *has_later {
+                    "the next start removes this file and all later ones"
+                } else {
+                    "the next start removes this file"
+                };
+                return write!(f, "{what}: {then}, and takes their samples from the WAL");
+            }
+            Self::HeadChunksOverlap { series_ref, chunks } => {
+                return write!(
+                    f,
+                    "a chunk of the series with ref {series_ref} begins before the one before it ends: the next start removes all \
+                     head chunks, and takes their samples from the WAL ({} such)",
+                    count(*chunks, "chunk")
+                );
+            }
+            Self::HeadChunksReissued { held } => {
+                return write!(
+                    f,
+                    "{} of {} have refs that mean other series by now ({}): Prometheus serves these samples under labels that are \
+                     not theirs. The log that said whose they are is lost; it was removed, or Prometheus has truncated it",
+                    count(held.chunks, "head chunk"),
+                    count(held.samples, "sample"),
+                    held_times(*held)
+                );
+            }
+            Self::HeadChunksUndefined { held } => {
+                return write!(
+                    f,
+                    "{} of {} have refs that no series record defines, and that Prometheus hands out again ({}): the start after \
+                     that serves these samples under labels that are not theirs",
+                    count(held.chunks, "head chunk"),
+                    count(held.samples, "sample"),
+                    held_times(*held)
+                );
+            }
+
+            Self::PagesMisplaced { pages, file, after } => {
+                let place = match after {
+                    Some(offset) => format!("after what is at {offset} of {file}"),
+                    None => format!("at the beginning of {file}"),
+                };
+                return write!(
+                    f,
+                    "{} of records that belong {place}: records that continue from page to page, and the times of samples show it; \
+                     replayed here they make Prometheus drop samples",
+                    count(*pages, "page")
+                );
+            }
+            Self::PagesCopied { pages, original } => {
+                let of = original
+                    .as_ref()
+                    .map_or_else(String::new, |(file, offset)| format!(" of those at {offset} of {file}"));
+                return write!(
+                    f,
+                    "{} of records, a copy{of}: replayed here they make Prometheus drop samples; what was here before is lost, \
+                     unless it is elsewhere",
+                    count(*pages, "page")
+                );
+            }
+
             Self::BlockFault { what, then } => {
                 let then = match then {
                     BlockEffect::RefusesForTombstones => {
@@ -327,6 +490,37 @@ impl fmt::Display for Detail {
         };
         f.write_str(words)
     }
+}
+
+/// `12 samples and 3 other entries (2026-11-21 19:24:15 to 19:30:31 UTC)`
+fn affected(entries: AffectedEntries) -> String {
+    let words = match (entries.samples, entries.others) {
+        (samples, 0) => count(samples, "sample"),
+        (0, others) => count(others, "entry"),
+        (samples, others) => format!("{} and {}", count(samples, "sample"), count(others, "other entry")),
+    };
+    match entries.times {
+        Some((from, to)) => format!("{words} ({})", span(from, to)),
+        None => words,
+    }
+}
+
+/// `at least 12 series`
+fn series(entries: AffectedEntries) -> String {
+    let least = if entries.at_least { "at least " } else { "" };
+    format!("{least}{}", count(entries.series, "series"))
+}
+
+fn drops(in_wbl: bool) -> &'static str {
+    if in_wbl {
+        "Prometheus drops them (it logs \"Unknown series references for ooo WAL replay\")"
+    } else {
+        "Prometheus drops them (it logs \"Unknown series references\")"
+    }
+}
+
+fn held_times(held: HeldChunks) -> String {
+    held.times.map_or_else(String::new, |(from, to)| span(from, to))
 }
 
 fn held_in_words(held: Held) -> String {

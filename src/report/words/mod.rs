@@ -1,5 +1,6 @@
 //! The sentences of values: what is wrong, how it is repaired, and why it is not.
 
+pub(super) mod amounts;
 mod defects;
 mod details;
 mod refusals;
