@@ -15,7 +15,8 @@ use crate::scan::misplaced::{Arrangement, PagePut};
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::Target;
 use crate::wal::arranged::Place;
-use crate::wal::{PAGE, PAGE_SIZE, ReadAt};
+use crate::wal::source::read_full;
+use crate::wal::{PAGE, PAGE_SIZE};
 
 /// Pages of other segments that one plan holds, at the most: each takes twice its bytes as text.
 const MOST_FOREIGN: usize = 4096;
@@ -165,13 +166,7 @@ fn runs(target: &Target, puts: &[PagePut]) -> io::Result<Option<Vec<PageRun>>> {
 
 fn page(file: &File, number: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; PAGE_SIZE];
-    let mut filled = 0;
-    while filled < PAGE_SIZE {
-        match ReadAt::read_at(file, &mut bytes[filled..], number * PAGE + filled as u64)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
+    let filled = read_full(file, &mut bytes, number * PAGE)?;
     bytes.truncate(filled);
     Ok(bytes)
 }

@@ -26,7 +26,7 @@ pub(super) fn plan(
 ) -> io::Result<bool> {
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
-    // RefBounds that mean several series are no sign of a run if each is defined once where the pages belong.
+    // Refs that mean several series are no sign of a run if each is defined once where the pages belong.
     let is_explained = report.misplaced.as_ref().is_some_and(|pages| pages.defines_once);
     let generations = match generations::find(target, &listing, report, options.assumed) {
         Ok(generations) => generations.filter(|_| !is_explained),

@@ -260,7 +260,7 @@ fn joined(parts: &[String]) -> String {
     }
 }
 
-/// What it says itself: the error with which it gives up, or the first; one that is about a finding is there.
+/// Its own error: the one with which it gives up, or the first. One that is about a finding is shown there.
 fn said(start: &Start) -> Option<&str> {
     start.fatal.as_deref().or(start.error.as_deref().filter(|_| start.error_place.is_none()))
 }

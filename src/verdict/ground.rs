@@ -43,7 +43,7 @@ pub(super) fn findings(
             WithFault::Skips => (Code::BlockSkipped, BlockEffect::Skipped),
             WithFault::FailsToQuery => (Code::BlockIncomplete, BlockEffect::FailsToQuery),
         };
-        damage(code, path, Detail::BlockFault { what: fault.what.to_string(), then })
+        damage(code, path, Detail::BlockFault { what: fault.what.clone(), then })
     }));
     findings.extend(blocks.iter().filter_map(|block| undeleted(data, block)));
     findings.extend(rights(target, &blocks, user));

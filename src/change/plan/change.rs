@@ -93,7 +93,7 @@ impl Change {
         }
     }
 
-    /// Where the records of a segment that is rewritten come from.
+    /// Where the records of a rewritten segment come from.
     #[must_use]
     pub fn source(&self) -> &str {
         match self {
@@ -102,7 +102,7 @@ impl Change {
         }
     }
 
-    /// The new bytes of a segment that is rewritten.
+    /// The new bytes of a rewritten segment.
     #[must_use]
     pub fn staged(&self) -> Option<&Staged> {
         match self {
@@ -111,7 +111,7 @@ impl Change {
         }
     }
 
-    /// Series with which a segment begins that is rewritten.
+    /// Series that a rewritten segment begins with.
     #[must_use]
     pub fn begins_with(&self) -> &[Series] {
         match self {
@@ -151,7 +151,7 @@ pub struct Staged {
     pub checksum: String,
 }
 
-/// Pages of 32 KiB that follow one another in a segment that is rewritten.
+/// Pages of 32 KiB that follow one another in a rewritten segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

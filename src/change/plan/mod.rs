@@ -81,7 +81,7 @@ pub struct Plan {
     pub lost_series_count: u64,
     /// Entries that stay in the logs and have lost their series record.
     pub orphans: Option<Orphans>,
-    /// Where the labels of series are whose records are lost.
+    /// Where the labels of series were found whose records are lost.
     #[serde(default)]
     pub labels: FoundLabels,
     /// The files that the plan was made from.

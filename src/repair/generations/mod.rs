@@ -1,4 +1,4 @@
-//! A WAL that Prometheus has restarted beside a checkpoint that covers its numbers.
+//! A WAL that Prometheus has restarted although a checkpoint covers its numbers.
 //!
 //! On damage in `checkpoint.N` it deletes the segments after that, counts from 0 again, and hands out refs from the highest on
 //! that it has read in the checkpoint (`tsdb/wlog/wlog.go`, `WL.Repair`; `lastSeriesID`, `tsdb/head_wal.go`). So refs up to

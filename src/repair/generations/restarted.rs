@@ -26,7 +26,7 @@ pub(in crate::repair) struct Generations {
     /// That of the WAL.
     pub(super) wal: String,
     pub(super) numbering: Numbering,
-    /// RefBounds that the newest generation has handed out.
+    /// Refs that the newest generation has handed out.
     pub(in crate::repair) defined: HashSet<u64>,
     /// The highest ref that means the same everywhere, if the newest generation has handed out higher ones.
     pub(in crate::repair) common: Option<u64>,

@@ -85,7 +85,7 @@ pub(super) fn cut(
 struct Kept {
     records: u64,
     entries: u64,
-    /// RefBounds that are defined.
+    /// Refs that are defined.
     defined: HashSet<u64>,
 }
 
