@@ -265,9 +265,10 @@ fn verify(
 
 fn plan(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<Planned, FixError> {
     let how = request.how;
-    let mut report = scan(target, &crate::scan::Options { threads: how.threads }, watch)?;
-    let forecast = forecast(target, &report, how.assumed)?;
-    let plan = repair::plan(target, &report, forecast.as_ref(), request.options())?;
+    let scan = scan(target, &crate::scan::Options { threads: how.threads }, watch)?;
+    let forecast = forecast(target, &scan, how.assumed)?;
+    let plan = repair::plan(target, &scan, forecast.as_ref(), request.options())?;
+    let mut report = scan.report;
     let around = verdict::around(target, &report, forecast.as_ref(), how.assumed, how.user);
     report.findings.extend(around);
     verdict::judge(target, &mut report, forecast.as_ref(), Some(&plan));

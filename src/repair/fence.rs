@@ -13,6 +13,7 @@ use super::refs::RefBounds;
 use super::segment::{RecordSink, SegmentRules, open, read_repaired};
 use crate::change::plan::{Change, Defect, PlanStep, RepairedFinding, Resolution};
 use crate::record::{self, SampleEntry, SnapshotRecord, encode_samples, encode_series};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
@@ -117,7 +118,7 @@ fn is_set_aside(steps: &[PlanStep], path: &str) -> bool {
 /// changes nothing of what is there.
 pub(super) fn step(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     refs: RefBounds,
     steps: &[PlanStep],
     path: Option<String>,

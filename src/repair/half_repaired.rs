@@ -10,9 +10,10 @@ use std::path::Path;
 use super::segment::{SalvagedSegment, SegmentChange, SegmentRules, needs_repair};
 use crate::change::input::checksum_of_bytes;
 use crate::change::plan::{Change, Defect, Loss, PlanStep, RepairedFinding, Resolution};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
-use crate::scan::report::{Dialect, Report, Segment};
+use crate::scan::report::{Dialect, Segment};
 use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::tsdb::{Listing, StrayKind, Target};
 use crate::wal::Record;
@@ -22,7 +23,7 @@ use crate::wal::segments::{segment_index, segment_name};
 pub(super) fn steps(
     target: &Target,
     listing: &Listing,
-    report: &Report,
+    report: &Scan,
     rules: SegmentRules<'_>,
 ) -> io::Result<Vec<PlanStep>> {
     let mut steps = Vec::new();

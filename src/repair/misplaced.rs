@@ -9,10 +9,11 @@ use super::refs::RefBounds;
 use super::segment::{SalvagedSegment, SegmentRules, needs_repair, places};
 use super::{Refusal, repaired};
 use crate::change::plan::{Change, Defect, Loss, PageRun, Plan, PlanStep, RepairedFinding, Resolution};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::misplaced::{Arrangement, PagePut};
-use crate::scan::report::{Finding, Report};
+use crate::scan::report::Finding;
 use crate::tsdb::Target;
 use crate::wal::arranged::Place;
 use crate::wal::source::read_full;
@@ -91,7 +92,7 @@ fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
 }
 
 /// Whether all pages are where they belong after these steps.
-fn arranged<'a>(report: &'a Report, steps: &[PlanStep]) -> Option<&'a Arrangement> {
+fn arranged<'a>(report: &'a Scan, steps: &[PlanStep]) -> Option<&'a Arrangement> {
     let arrangement = report.misplaced.as_ref()?;
     let is_done = |path: &String| {
         steps.iter().any(|step| {
@@ -103,18 +104,18 @@ fn arranged<'a>(report: &'a Report, steps: &[PlanStep]) -> Option<&'a Arrangemen
 
 /// The highest refs after these steps, if they put pages back: what was read before of pages that did not follow one another
 /// says nothing.
-pub(super) fn refs(report: &Report, steps: &[PlanStep]) -> Option<RefBounds> {
+pub(super) fn refs(report: &Scan, steps: &[PlanStep]) -> Option<RefBounds> {
     arranged(report, steps)
         .map(|Arrangement { refs: (defined, used), .. }| RefBounds { defined: *defined, used: *used })
 }
 
 /// The time of the newest record after these steps, ms, if they put pages back.
-pub(super) fn newest(report: &Report, steps: &[PlanStep]) -> Option<i64> {
+pub(super) fn newest(report: &Scan, steps: &[PlanStep]) -> Option<i64> {
     arranged(report, steps).and_then(|arrangement| arrangement.newest)
 }
 
 /// What is wrong with refs is corrected where all series are defined once afterwards.
-pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
+pub(super) fn settle(report: &Scan, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
     if !report.misplaced.as_ref().is_some_and(|pages| pages.defines_once) {
         return;
     }

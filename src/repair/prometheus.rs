@@ -22,14 +22,15 @@ use crate::change::plan::{
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
 use crate::forecast::report::{Forecast, Outcome, Start, Truncate};
+use crate::scan::Scan;
 use crate::scan::code::Code;
-use crate::scan::report::{Finding, LogKind, Report, Severity};
+use crate::scan::report::{Finding, LogKind, Severity};
 use crate::tsdb::{Listing, Target};
 
 /// Plans what Prometheus's next starts would do to the segments of `target`.
 pub(super) fn plan(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     forecast: Option<&Forecast>,
     options: Options,
     plan: &mut Plan,

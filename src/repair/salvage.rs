@@ -11,6 +11,7 @@ use super::{
 };
 use crate::change::plan::Plan;
 use crate::forecast::report::Forecast;
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::{Listing, Target};
@@ -19,7 +20,7 @@ use crate::tsdb::{Listing, Target};
 /// then.
 pub(super) fn plan(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     forecast: Option<&Forecast>,
     options: Options,
     plan: &mut Plan,

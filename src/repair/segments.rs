@@ -14,15 +14,16 @@ use super::{Refusal, is_about_bytes, is_to_be_repaired, misplaced, repaired, unr
 use crate::change::plan::{
     Change, Content, Defect, Loss, Method, Plan, PlanStep, Removal, RepairedFinding, Resolution, Series,
 };
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::deletions::{self, DeletionsLost};
-use crate::scan::report::{Dialect, Finding, LogKind, Report};
+use crate::scan::report::{Dialect, Finding, LogKind};
 use crate::tsdb::Target;
 
 /// What Prometheus comes to first is repaired last: until then it stops where it stopped before.
 pub(super) fn steps(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     rules: SegmentRules<'_>,
     generations: Option<&Generations>,
     put_back: &[String],
@@ -78,7 +79,7 @@ pub(super) fn steps(
 pub(super) fn rewritten(
     target: &Target,
     path: &str,
-    report: &Report,
+    report: &Scan,
     rules: SegmentRules<'_>,
     begins_with: Vec<Series>,
 ) -> Result<PlanStep, NoStep> {

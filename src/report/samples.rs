@@ -11,10 +11,9 @@ use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::detail::Detail;
 use crate::scan::report::{
-    Cause, Correction, Dialect, Entries, Finding, HeadChunkFacts, HighestRefs, Log, LogKind, Lost, Reason,
-    Report, SCHEMA, Segment, Severity, State, Times, Verdict,
+    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Reason, Report, SCHEMA,
+    Segment, Severity, State, Times, Verdict,
 };
-use crate::scan::settled::Settlements;
 
 /// 2026-11-21 19:24:15 UTC.
 pub(crate) const FROM: i64 = 1_795_289_055_000;
@@ -55,9 +54,6 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         logs,
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },
-        settled: Settlements::default(),
-        head_chunks: HeadChunkFacts::default(),
-        misplaced: None,
     }
 }
 

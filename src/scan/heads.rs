@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::code::Code;
 use super::detail::{Detail, HeadChunkDamage, HeldChunks};
 use super::findings::of_path;
-use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
+use super::report::{Cause, Finding, Lost, Severity, Times};
 use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{
     BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target,
@@ -25,6 +25,15 @@ use crate::tsdb::{
 
 /// By ref, when the first chunk in order begins and ends that a start loads, ms.
 pub(super) type Earliest = HashMap<u64, (i64, i64)>;
+
+/// What is known of head chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeadChunkFacts {
+    /// Those whose refs mean other series by now: where they are (`ChunkDiskMapperRef`), in order.
+    pub(crate) of_others: Vec<u64>,
+    /// The first of a series may begin after the first sample that the log has: it then hides those before it.
+    pub(crate) may_lack_first: bool,
+}
 
 /// The highest ref that a series record defines.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 use super::detail::Detail;
-use super::misplaced::Arrangement;
-use super::settled::Settlements;
 pub use crate::code::{Code, Severity};
 pub use crate::tsdb::LogKind;
 
@@ -38,24 +36,6 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How far refs go.
     pub refs: HighestRefs,
-    /// How what was in doubt was settled.
-    #[serde(skip)]
-    pub(crate) settled: Settlements,
-    /// What is known of head chunks.
-    #[serde(skip)]
-    pub(crate) head_chunks: HeadChunkFacts,
-    /// Where pages belong that are not there.
-    #[serde(skip)]
-    pub(crate) misplaced: Option<Arrangement>,
-}
-
-/// What is known of head chunks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HeadChunkFacts {
-    /// Those whose refs mean other series by now: where they are (`ChunkDiskMapperRef`), in order.
-    pub(crate) of_others: Vec<u64>,
-    /// The first of a series may begin after the first sample that the log has: it then hides those before it.
-    pub(crate) may_lack_first: bool,
 }
 
 /// The highest refs of series in the logs that are replayed.

@@ -10,7 +10,8 @@ use support::exporter::{Exporter, Shape};
 use support::fresh::{Checkpoint, Recipe, checkpoint};
 use support::server::{Error, Log, Options, Server, Servers, Started, copy_directory};
 use support::test;
-use walfix::scan::report::{Finding, Report, Severity, Verdict};
+use walfix::scan::Scan;
+use walfix::scan::report::{Finding, Severity, Verdict};
 use walfix::scan::{Options as ScanOptions, scan};
 use walfix::tsdb::Target;
 use walfix::wal::segments::{SegmentFile, list_segments, segment_name};
@@ -342,12 +343,12 @@ fn push_record(segment: &mut Vec<u8>, data: &[u8]) {
     segment.extend(data);
 }
 
-fn read(data: &Path) -> Report {
+fn read(data: &Path) -> Scan {
     scan(&Target::find(data).unwrap(), &ScanOptions::default(), &()).unwrap()
 }
 
 /// Codes and severities but those of empty segments, each once, in order.
-fn found(report: &Report) -> Vec<(&'static str, Severity)> {
+fn found(report: &Scan) -> Vec<(&'static str, Severity)> {
     let mut found: Vec<_> = report.findings.iter().map(|f| (f.code.name(), f.severity)).collect();
     found.retain(|&(code, _)| code != "empty_segment");
     found.sort_unstable();
@@ -356,7 +357,7 @@ fn found(report: &Report) -> Vec<(&'static str, Severity)> {
 }
 
 #[track_caller]
-fn finding<'a>(report: &'a Report, code: &str) -> &'a Finding {
+fn finding<'a>(report: &'a Scan, code: &str) -> &'a Finding {
     let found = report.findings.iter().find(|finding| finding.code.name() == code);
     found.unwrap_or_else(|| panic!("no {code}: {:?}", report.findings))
 }

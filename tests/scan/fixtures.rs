@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::test;
-use walfix::scan::report::{Cause, Finding, Report, Severity, Verdict};
+use walfix::scan::Scan;
+use walfix::scan::report::{Cause, Finding, Severity, Verdict};
 use walfix::scan::{Options, scan};
 use walfix::tsdb::Target;
 
@@ -14,7 +15,7 @@ fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 
-fn read(directory: &Path) -> Report {
+fn read(directory: &Path) -> Scan {
     scan(&Target::find(directory).unwrap(), &Options::default(), &()).unwrap()
 }
 

@@ -11,7 +11,8 @@ use walfix::record::{
     ExemplarEntry, Labels, MmapMarkerEntry, SampleEntry, TombstoneEntry, encode_exemplars,
     encode_mmap_markers, encode_samples, encode_series, encode_tombstones,
 };
-use walfix::scan::report::{Finding, Report, Severity};
+use walfix::scan::Scan;
+use walfix::scan::report::{Finding, Severity};
 use walfix::scan::{Options, scan};
 use walfix::tsdb::Target;
 
@@ -98,11 +99,11 @@ fn write(data: &Path, logs: &Logs) {
     }
 }
 
-fn read(path: &Path) -> Report {
+fn read(path: &Path) -> Scan {
     scan(&Target::find(path).unwrap(), &Options::default(), &()).unwrap()
 }
 
-fn scan_of(logs: &Logs) -> Report {
+fn scan_of(logs: &Logs) -> Scan {
     let data = tempfile::tempdir().unwrap();
     write(data.path(), logs);
     read(data.path())

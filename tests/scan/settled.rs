@@ -14,7 +14,8 @@ use support::test;
 use walfix::forecast::report::Forecast;
 use walfix::forecast::{Assumed, Version, forecast};
 use walfix::repair::{self, Lock, Mode, Plans};
-use walfix::scan::report::{Report, Severity};
+use walfix::scan::Scan;
+use walfix::scan::report::Severity;
 use walfix::scan::{Options, scan};
 use walfix::tsdb::Target;
 
@@ -52,7 +53,7 @@ fn damaged(logs: &[&Pristine], seed: u64, data: &Path) -> (PathBuf, String) {
 }
 
 /// What is foretold, and what would be done, but for the times of the files.
-fn foretold_and_planned(target: &Target, report: &Report, assumed: Assumed) -> (Option<Forecast>, Plans) {
+fn foretold_and_planned(target: &Target, report: &Scan, assumed: Assumed) -> (Option<Forecast>, Plans) {
     let forecast = forecast(target, report, assumed).unwrap();
     let mut plans = repair::plans(target, report, forecast.as_ref(), assumed).unwrap();
     plans.salvage.inputs.clear();

@@ -17,14 +17,14 @@ use super::Refusal;
 use super::no_step::NoStep;
 use super::segment::SegmentRules;
 use crate::forecast::Assumed;
-use crate::scan::report::Report;
+use crate::scan::Scan;
 use crate::tsdb::{Listing, LogKind, Target};
 
 /// What the finding about it comes to, if there is one; or why it is not repaired.
 pub(super) fn find(
     target: &Target,
     listing: &Listing,
-    report: &Report,
+    report: &Scan,
     assumed: Assumed,
 ) -> Result<Option<Generations>, NoStep> {
     let found = report.findings.iter().find(|finding| finding.is_of_generations());
