@@ -30,7 +30,7 @@ pub(crate) use self::record::{WithoutLabels, without_labels};
 use self::segment::{RewrittenSegments, SegmentRules};
 pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
-use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, UnrepairedFinding};
+use crate::change::plan::{Change, Defect, Loss, RepairedFinding, Resolution, UnrepairedFinding};
 use crate::change::{At as _, Execution, input};
 pub use crate::change::{
     Backup, Forced, Lock, Options, RepairError, Restored, Resumed, Undone, UnfinishedRepair, copy_logs,
@@ -84,7 +84,7 @@ fn repaired(finding: &Finding, resolution: Resolution) -> RepairedFinding {
         code: finding.code.into(),
         offset: finding.offset,
         end: finding.end,
-        diagnosis: Diagnosis::Words(finding.message.clone()),
+        defect: Defect::Words(finding.message()),
         resolution,
     }
 }

@@ -7,6 +7,7 @@ mod cause;
 pub use crate::code;
 pub(crate) mod context;
 pub mod deletions;
+pub mod detail;
 pub(crate) mod findings;
 pub mod frames;
 mod generations;
@@ -22,7 +23,6 @@ pub(crate) mod sequence;
 pub mod settled;
 mod stretches;
 mod walk;
-pub(crate) mod words;
 
 use std::io;
 use std::num::NonZeroUsize;

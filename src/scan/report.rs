@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::detail::Detail;
 pub use crate::code::{Code, Severity};
 pub use crate::tsdb::LogKind;
 
@@ -229,8 +230,9 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// Where they end.
     pub end: Option<u64>,
-    /// In words, for an operator.
-    pub message: String,
+    /// What is wrong there; in JSON the sentence, as `message`.
+    #[serde(rename = "message", serialize_with = "as_sentence")]
+    pub detail: Detail,
     /// The likely cause.
     pub cause: Option<Cause>,
     /// How many places in a row it is about.
@@ -249,7 +251,17 @@ pub struct Finding {
     pub gone: Option<Times>,
 }
 
+fn as_sentence<S: Serializer>(detail: &Detail, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(detail)
+}
+
 impl Finding {
+    /// What is wrong there, as a sentence.
+    #[must_use]
+    pub fn message(&self) -> String {
+        self.detail.to_string()
+    }
+
     /// Whether it says that the last checkpoint and the segments do not continue each other.
     pub(crate) fn is_of_generations(&self) -> bool {
         matches!(self.code, Code::CheckpointAhead | Code::RestartedGeneration)

@@ -39,6 +39,7 @@ pub struct Diagnosis {
 
 /// Why a directory cannot be looked at.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DiagnosisError {
     /// It cannot be read.
     #[error(transparent)]
@@ -75,7 +76,7 @@ pub fn diagnose(
             continue;
         }
         let (mut report, forecast) = (scan.report, forecast?);
-        let around = around(target, &report, forecast.as_ref(), (options.assumed, options.user));
+        let around = around(target, &report, forecast.as_ref(), options.assumed, options.user);
         report.findings.extend(around);
         judge(target, &mut report, forecast.as_ref(), plans.as_ref().map(|plans| &plans.salvage));
         // What it removed while this was going on is no damage.
@@ -99,9 +100,10 @@ pub fn around(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    (assumed, user): (Assumed, Option<User>),
+    assumed: Assumed,
+    user: Option<User>,
 ) -> Vec<Finding> {
-    if is_whole(target) { ground::findings(target, report, forecast, (assumed, user)) } else { Vec::new() }
+    if is_whole(target) { ground::findings(target, report, forecast, assumed, user) } else { Vec::new() }
 }
 
 /// Whether it is a data directory, and no part of one.

@@ -168,7 +168,7 @@ fn a_generation_that_was_begun_anew_is_named() {
     let (times, gone) = (restarted.times.unwrap(), restarted.gone.unwrap());
     assert_eq!((times.from, times.to), (wal.min_time, wal.max_time));
     assert_eq!((gone.from, gone.to), (checkpoint.max_time, wal.min_time));
-    assert!(restarted.message.contains("1110 samples"), "{}", restarted.message);
+    assert!(restarted.message().contains("1110 samples"), "{}", restarted.message());
 }
 
 /// The case that walfix comes from: Prometheus reports 275530, and the damage is the page before.

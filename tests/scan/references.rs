@@ -225,7 +225,7 @@ fn assert_as_replayed(logs: &Logs, what: &str) {
         assert_eq!((finding.severity, finding.lost.entries), (severity, entries), "{}", said());
         let samples =
             if expected.samples == 1 { "1 sample".into() } else { format!("{} samples", expected.samples) };
-        assert!(expected.samples == 0 || finding.message.contains(&samples), "{}", said());
+        assert!(expected.samples == 0 || finding.message().contains(&samples), "{}", said());
     }
 }
 
@@ -399,7 +399,7 @@ fn damage_is_named_as_the_reason() {
     let report = read(data.path());
     let codes: Vec<_> = report.findings.iter().map(|f| f.code.name()).collect();
     assert_eq!(codes, ["checksum_mismatch", "unknown_refs"], "{:?}", report.findings);
-    let message = &report.findings[1].message;
+    let message = &report.findings[1].message();
     assert!(message.starts_with("2 samples ") && message.contains("among what is damaged"), "{message}");
 }
 

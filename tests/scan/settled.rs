@@ -109,7 +109,7 @@ fn of_a_file_that_has_changed_nothing_is_settled() {
             fs::write(&segment, &healthy.bytes).unwrap();
             touch(&segment);
             let (_, plans) = foretold_and_planned(&target, &report, Assumed::default());
-            let is_about_it = |step: &&repair::plan::Step| data.join(step.change.path()) == segment;
+            let is_about_it = |step: &&repair::plan::PlanStep| data.join(step.change.path()) == segment;
             assert_eq!(plans.salvage.steps.iter().find(is_about_it), None, "{what}");
             seen += 1;
         }

@@ -26,12 +26,12 @@ use foldhash::HashMap;
 use self::arrange::{PageOrder, Put};
 use self::pages::ReplayedPages;
 use self::serves::{Served, served};
+use super::detail::Detail;
 use super::findings::of_file;
 use super::report::{Cause, Finding, Lost, Severity};
 use super::salvage::{Contents, Problem, ProblemKind, Visitor};
 use super::segment::SegmentScan;
 use super::settled::{FileStamp, Settlements};
-use super::words::count;
 use crate::record::each_use;
 use crate::scan::code::Code;
 use crate::tsdb::Listing;
@@ -439,29 +439,22 @@ fn findings(listing: &Listing, pages: &ReplayedPages, order: &PageOrder) -> Vec<
 fn finding(listing: &Listing, pages: &ReplayedPages, run: &Range<usize>, to: Option<Goal>) -> Finding {
     let first = &pages.all[run.start];
     let segment = &pages.segments[first.segment];
-    let many = count(run.len() as u64, "page");
-    let message = if let Some((other, behind)) = to {
-        let place = match behind {
+    let number_of_pages = run.len() as u64;
+    let detail = if let Some((other, before)) = to {
+        let (file, after) = match before {
             Some(page) => {
                 let of = &pages.all[page];
-                format!("after what is at {} of {}", of.number * PAGE, pages.segments[of.segment].relative)
+                (pages.segments[of.segment].relative.clone(), Some(of.number * PAGE))
             }
-            None => format!("at the beginning of {}", pages.segments[other].relative),
+            None => (pages.segments[other].relative.clone(), None),
         };
-        format!(
-            "{many} of records that belong {place}: records that go on from page to page, and the times of samples show it; \
-                 replayed here they make Prometheus drop samples"
-        )
+        Detail::PagesMisplaced { pages: number_of_pages, file, after }
     } else {
         let original =
             pages.all.iter().enumerate().find(|(at, page)| page.hash == first.hash && !run.contains(at));
-        let of = original.map_or_else(String::new, |(_, page)| {
-            format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
-        });
-        format!(
-            "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what was here before is lost, \
-                 unless it stands elsewhere"
-        )
+        let original =
+            original.map(|(_, page)| (pages.segments[page.segment].relative.clone(), page.number * PAGE));
+        Detail::PagesCopied { pages: number_of_pages, original }
     };
     let log = &listing.logs[segment.log];
     let file = log.segments.iter().find(|file| log.relative_of(file) == segment.relative);
@@ -477,7 +470,7 @@ fn finding(listing: &Listing, pages: &ReplayedPages, run: &Range<usize>, to: Opt
             file.unwrap_or(fallback),
             Code::MisplacedPages,
             Severity::Damage,
-            message,
+            detail,
             Some(Cause::Files),
         )
     }
