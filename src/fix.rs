@@ -187,7 +187,7 @@ pub fn fix(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<
     let resumed = repair::resume(target, &lock, request.options())?;
     watch.heard(Event::Resumed(&resumed));
     let finished = resumed.finished.clone();
-    fix_after(resumed, target, request, (&lock, watch)).map_err(|error| match (finished, error) {
+    fix_after(resumed, target, request, &lock, watch).map_err(|error| match (finished, error) {
         (Some(finished), error @ (FixError::Scan(_) | FixError::Forecast(_) | FixError::Repair(_))) => {
             FixError::AfterResume { finished, source: Box::new(error) }
         }
@@ -200,7 +200,8 @@ fn fix_after(
     resumed: Resumed,
     target: &Target,
     request: &Request<'_>,
-    (lock, watch): (&Lock, &dyn Watch),
+    lock: &Lock,
+    watch: &dyn Watch,
 ) -> Result<Fixed, FixError> {
     let planned = match plan(target, request, watch) {
         Err(FixError::Scan(ScanError::Cancelled)) => return Err(RepairError::Cancelled.into()),
@@ -264,10 +265,11 @@ fn verify(
 
 fn plan(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<Planned, FixError> {
     let how = request.how;
-    let mut report = scan(target, &crate::scan::Options { threads: how.threads }, watch)?;
-    let forecast = forecast(target, &report, how.assumed)?;
-    let plan = repair::plan(target, &report, forecast.as_ref(), request.options())?;
-    let around = verdict::around(target, &report, forecast.as_ref(), (how.assumed, how.user));
+    let scan = scan(target, &crate::scan::Options { threads: how.threads }, watch)?;
+    let forecast = forecast(target, &scan, how.assumed)?;
+    let plan = repair::plan(target, &scan, forecast.as_ref(), request.options())?;
+    let mut report = scan.report;
+    let around = verdict::around(target, &report, forecast.as_ref(), how.assumed, how.user);
     report.findings.extend(around);
     verdict::judge(target, &mut report, forecast.as_ref(), Some(&plan));
     Ok(Planned { report, forecast, plan })

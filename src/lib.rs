@@ -15,7 +15,7 @@
 //! let target = Target::find(Path::new("testdata/damaged/payload_bit_flip"))?;
 //! let found = diagnose(&target, &verdict::Options::default(), &())?;
 //! for finding in &found.report.findings {
-//!     println!("{} in {}: {}", finding.code, finding.path, finding.message);
+//!     println!("{} in {}: {}", finding.code, finding.path, finding.message());
 //! }
 //! let preview = preview(&target, &Request::default(), &())?;
 //! assert_eq!(preview.planned.plan.steps.len(), 1);

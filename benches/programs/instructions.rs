@@ -18,7 +18,7 @@ use input::records::{self, TARGET};
 use walfix::forecast::{Assumed, forecast};
 use walfix::record::{self, RecordType};
 use walfix::repair;
-use walfix::scan::report::Report;
+use walfix::scan::Scan;
 use walfix::scan::{self, Options};
 use walfix::tsdb::Target;
 use walfix::wal::walk::{Pages, Walker};
@@ -106,7 +106,7 @@ fn run(what: &Loop, rounds: u32) -> u64 {
 }
 
 /// Scans a data directory with these segments so many times.
-fn scan_all(segments: &[Vec<u8>], rounds: u32, then: impl Fn(&Target, Report)) {
+fn scan_all(segments: &[Vec<u8>], rounds: u32, then: impl Fn(&Target, Scan)) {
     let directory = tempfile::tempdir().expect("a directory");
     let wal = directory.path().join("wal");
     std::fs::create_dir(&wal).expect("room for it");

@@ -8,6 +8,7 @@ use crate::io::beneath::Place;
 
 /// Why a repair or an undo could not be done. Each says what has been changed by then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RepairError {
     /// A file cannot be read, written, renamed or listed.
     #[error("cannot {deed} {path}")]

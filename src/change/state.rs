@@ -9,7 +9,7 @@ use super::backup::{Backup, ChangedFile};
 use super::data::Data;
 use super::files::{STAGED, Splice, checksum_of, checksum_tree};
 use super::input;
-use super::plan::{Change, Method, Step};
+use super::plan::{Change, Method, PlanStep};
 use crate::io::beneath::Place;
 
 /// How far a step has come.
@@ -95,7 +95,7 @@ pub(super) fn progress(backup: &Backup, data: &Place, change: &Change) -> io::Re
             if !is_there(&path)? {
                 return if is_aside { Ok(Progress::After) } else { other("it is gone") };
             }
-            let takes_its_place = |step: &Step| makes(&step.change, below);
+            let takes_its_place = |step: &PlanStep| makes(&step.change, below);
             match (is_as_set_aside(backup, data, below)?, is_aside) {
                 (true, true) => Ok(Progress::Between),
                 (true, false) => Ok(Progress::Before),

@@ -14,6 +14,7 @@ use crate::tsdb::Target;
 
 /// An unfinished repair that was found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum UnfinishedRepair {
     /// Nothing has been changed yet: its backup is not whole.
     NotStarted {

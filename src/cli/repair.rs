@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use walfix::fix::{self, Fixed, Keep, Outcome, Planned, Request};
 use walfix::io::printable;
 use walfix::repair::{self, RepairError};
-use walfix::report::plan::{self, Answer, Done};
+use walfix::report::plan::{self, Done, RepairAnswer};
 use walfix::report::text;
 use walfix::report::unfinished;
 use walfix::scan::report::Verdict;
@@ -122,7 +122,7 @@ impl Repair {
             eprintln!("walfix: {text}");
         }
         let Planned { plan, forecast, .. } = &preview.planned;
-        show(&Answer { plan, forecast: forecast.as_ref(), done: None }, global)?;
+        show(&RepairAnswer { plan, forecast: forecast.as_ref(), done: None }, global)?;
         Ok(if preview.planned.is_clean() { Exit::Clean } else { Exit::Damaged })
     }
 
@@ -137,7 +137,7 @@ impl Repair {
                 if let Some(full) = &repaired.full {
                     eprintln!(
                         "walfix: free some space before Prometheus is started: {}",
-                        printable(&full.message)
+                        printable(&full.message())
                     );
                 }
                 let done = Done {
@@ -145,7 +145,7 @@ impl Repair {
                     finished: finished.is_some(),
                     after: &repaired.after,
                 };
-                show_done(&Answer { plan, forecast, done: Some(done) }, global);
+                show_done(&RepairAnswer { plan, forecast, done: Some(done) }, global);
                 Ok(match repaired.after.verdict {
                     Verdict::Clean if plan.left.is_empty() => Exit::Repaired,
                     Verdict::Clean | Verdict::Damaged => Exit::Damaged,
@@ -159,9 +159,9 @@ impl Repair {
                 match finished.as_deref() {
                     Some(backup) => {
                         let done = Done { backup: Some(backup), finished: true, after };
-                        show_done(&Answer { plan, forecast, done: Some(done) }, global);
+                        show_done(&RepairAnswer { plan, forecast, done: Some(done) }, global);
                     }
-                    None => show(&Answer { plan, forecast, done: None }, global)?,
+                    None => show(&RepairAnswer { plan, forecast, done: None }, global)?,
                 }
                 Ok(match (after.verdict, finished) {
                     (Verdict::Damaged, _) => Exit::Damaged,
@@ -184,7 +184,7 @@ impl Repair {
 }
 
 /// As [`show`]. The directory is changed, and that is not undone because nobody can read of it.
-fn show_done(answer: &Answer<'_>, global: &Global) {
+fn show_done(answer: &RepairAnswer<'_>, global: &Global) {
     let Err(error) = show(answer, global) else { return };
     let backup = answer.done.and_then(|done| done.backup);
     let kept = backup.map_or_else(String::new, |backup| {
@@ -197,7 +197,7 @@ fn show_done(answer: &Answer<'_>, global: &Global) {
     );
 }
 
-fn show(answer: &Answer<'_>, global: &Global) -> anyhow::Result<()> {
+fn show(answer: &RepairAnswer<'_>, global: &Global) -> anyhow::Result<()> {
     let style = text::Style { colour: global.colour(), quiet: global.quiet };
     print(|out| match global.format {
         Format::Json => plan::write_json(answer, out),

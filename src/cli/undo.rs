@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use walfix::io::printable;
 use walfix::repair;
-use walfix::report::undo::{self, Answer};
+use walfix::report::undo::{self, UndoAnswer};
 
 use super::{EXIT_STATUS, Exit, Format, Global, print};
 
@@ -29,7 +29,7 @@ pub(super) struct Undo {
 
 impl Undo {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<Exit> {
-        let answer = |answer: &Answer<'_>| {
+        let answer = |answer: &UndoAnswer<'_>| {
             let printed = print(|out| match global.format {
                 Format::Json => undo::write_json(answer, out),
                 Format::Text if global.quiet => Ok(()),
@@ -46,7 +46,7 @@ impl Undo {
         };
         if let Some(into) = &self.into {
             let restored = repair::restore_into(&self.backup, into)?;
-            answer(&Answer::Restored { restored: &restored, into });
+            answer(&UndoAnswer::Restored { restored: &restored, into });
             return Ok(if restored.missing.is_empty() { Exit::Clean } else { Exit::Damaged });
         }
         let (undone, moved_to) = if self.force {
@@ -55,7 +55,7 @@ impl Undo {
         } else {
             (repair::undo(&self.backup)?, None)
         };
-        answer(&Answer::PutBack { undone, moved_to: moved_to.as_deref() });
+        answer(&UndoAnswer::PutBack { undone, moved_to: moved_to.as_deref() });
         Ok(Exit::Clean)
     }
 }

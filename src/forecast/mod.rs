@@ -31,6 +31,7 @@ use self::report::{Forecast, Outcome, Place, Start, Truncate};
 pub use self::served::count_one_by_one;
 pub use self::served::{Counted, SnapshotReads, StartReads, Stretch, count, min_valid_time};
 use self::start::{End, Run, Stopped};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::deletions::{self, DeletionsLost};
 use crate::scan::report::{Dialect, Finding, Report, Segment, Severity};
@@ -59,11 +60,7 @@ pub struct ForecastError {
 ///
 /// # Errors
 /// If a file cannot be opened, or a directory not be listed.
-pub fn forecast(
-    target: &Target,
-    report: &Report,
-    assumed: Assumed,
-) -> Result<Option<Forecast>, ForecastError> {
+pub fn forecast(target: &Target, report: &Scan, assumed: Assumed) -> Result<Option<Forecast>, ForecastError> {
     let scanned = target;
     let Some(target) = scanned.data_directory() else { return Ok(None) };
     if report.logs.iter().any(|log| log.dialect == Dialect::Loki) {
@@ -130,7 +127,7 @@ pub fn refuses_until(data: &Path, listing: &Listing, report: &Report, version: V
 pub fn with_last_snapshot(
     target: &Target,
     listing: &Listing,
-    report: &Report,
+    report: &Scan,
     assumed: Assumed,
 ) -> io::Result<Option<Counted>> {
     let known = Known::of(target, report, listing);
@@ -180,7 +177,7 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     /// Of the scan of `scanned`.
-    fn of(scanned: &Target, report: &'a Report, listing: &Listing) -> Self {
+    fn of(scanned: &Target, report: &'a Scan, listing: &Listing) -> Self {
         let full = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         // Of a single file the paths of a report are no paths below it.
         let below = |relative: &str| full(&scanned.path().join(relative));

@@ -2,7 +2,7 @@
 //!
 //! Each answer names the version that brought it; all were found in Prometheus's own history (`tsdb/`).
 
-use crate::record::{Dialect, RecordType};
+use crate::record::{DecoderVersion, RecordType};
 use crate::tsdb::Version;
 
 impl Version {
@@ -40,17 +40,17 @@ impl Version {
 
     /// How it decodes records.
     #[must_use]
-    pub fn dialect(self) -> Dialect {
+    pub fn dialect(self) -> DecoderVersion {
         if self.since(3, 9) {
-            Dialect::V3_9
+            DecoderVersion::V3_9
         } else if self.since(3, 7) {
-            Dialect::V3_7
+            DecoderVersion::V3_7
         } else if self.since(3, 2) {
-            Dialect::V3_2
+            DecoderVersion::V3_2
         } else if self.since(2, 42) {
-            Dialect::V2_42
+            DecoderVersion::V2_42
         } else {
-            Dialect::V2_30
+            DecoderVersion::V2_30
         }
     }
 

@@ -5,12 +5,12 @@ use super::put;
 
 /// What the entries of types 2, 4, 7 to 10 count from.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Base {
+pub(crate) struct EntryBase {
     series_ref: u64,
     t: i64,
 }
 
-impl Base {
+impl EntryBase {
     /// BE64 ref, BE64 time. A record that ends after its type byte has no base and no entries. On failure at
     /// least one byte is left in the cursor, so that the entries begin with the error.
     pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, CutShort> {
@@ -36,7 +36,7 @@ impl Base {
     }
 }
 
-impl Base {
+impl EntryBase {
     pub(crate) fn encode(series_ref: u64, t: i64, out: &mut Vec<u8>) -> Self {
         put::be64(out, series_ref);
         put::be64(out, t.cast_unsigned());
@@ -52,14 +52,14 @@ impl Base {
 /// What the entries of types 11 to 13 count from: the previous entry's ref and start timestamp, the first one's
 /// time and start timestamp (`readSTMarker`, `tsdb/record/record.go`).
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Chain {
+pub(crate) struct EntryChain {
     pub(crate) first_t: i64,
     pub(crate) first_st: i64,
     pub(crate) prev_ref: u64,
     pub(crate) prev_st: i64,
 }
 
-impl Chain {
+impl EntryChain {
     /// The first entry's ref, time and start timestamp, all zigzag. On failure nothing is read.
     pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, CutShort> {
         let mut ahead = *cursor;

@@ -3,7 +3,7 @@
 /// The versions whose decoders differ, each of them up to the next. Newer layouts have record types of their own, and
 /// older decoders do not know these; here is what one type has meant at different times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dialect {
+pub enum DecoderVersion {
     /// 2.30 to 2.41. Room is made for as many labels as are claimed, and a claim of 2^63 or more is a panic. A histogram
     /// (from 2.40 on) begins with its schema.
     V2_30,
@@ -19,7 +19,7 @@ pub enum Dialect {
     V3_9,
 }
 
-impl Dialect {
+impl DecoderVersion {
     pub(crate) fn has_hints(self) -> bool {
         self >= Self::V2_42
     }

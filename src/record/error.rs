@@ -7,12 +7,12 @@ use super::cursor::CutShort;
 /// What Prometheus's decoder says of a record, word for word (`tsdb/record/record.go`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeError {
-    problem: Problem,
+    problem: DecodeProblem,
     crashes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Problem {
+enum DecodeProblem {
     InvalidSize,
     InvalidSizeAfter { entries: u64, plural: &'static str },
     BytesLeft(usize),
@@ -30,22 +30,22 @@ pub(crate) enum ResolutionProblem {
 impl DecodeError {
     /// `invalid size`
     pub(crate) const fn plain(cut: CutShort) -> Self {
-        Self { problem: Problem::InvalidSize, crashes: cut.crashes }
+        Self { problem: DecodeProblem::InvalidSize, crashes: cut.crashes }
     }
 
     /// `decode error after N <plural>: invalid size`
     pub(crate) const fn after(cut: CutShort, entries: u64, plural: &'static str) -> Self {
-        Self { problem: Problem::InvalidSizeAfter { entries, plural }, crashes: cut.crashes }
+        Self { problem: DecodeProblem::InvalidSizeAfter { entries, plural }, crashes: cut.crashes }
     }
 
     /// `unexpected N bytes left in entry`
     pub(crate) const fn bytes_left(bytes: usize) -> Self {
-        Self { problem: Problem::BytesLeft(bytes), crashes: false }
+        Self { problem: DecodeProblem::BytesLeft(bytes), crashes: false }
     }
 
     /// `error reducing resolution of histogram #N: ...`
     pub(crate) const fn resolution(number: u64, problem: ResolutionProblem) -> Self {
-        Self { problem: Problem::Resolution { number, problem }, crashes: false }
+        Self { problem: DecodeProblem::Resolution { number, problem }, crashes: false }
     }
 
     /// Whether Prometheus never says so, because it dies on these bytes first: it slices with a string length of
@@ -61,7 +61,7 @@ impl DecodeError {
     #[must_use]
     pub const fn entries(&self) -> Option<u64> {
         match self.problem {
-            Problem::InvalidSizeAfter { entries, .. } => Some(entries),
+            DecodeProblem::InvalidSizeAfter { entries, .. } => Some(entries),
             _ => None,
         }
     }
@@ -70,12 +70,12 @@ impl DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.problem {
-            Problem::InvalidSize => f.write_str("invalid size"),
-            Problem::InvalidSizeAfter { entries, plural } => {
+            DecodeProblem::InvalidSize => f.write_str("invalid size"),
+            DecodeProblem::InvalidSizeAfter { entries, plural } => {
                 write!(f, "decode error after {entries} {plural}: invalid size")
             }
-            Problem::BytesLeft(bytes) => write!(f, "unexpected {bytes} bytes left in entry"),
-            Problem::Resolution { number, problem } => {
+            DecodeProblem::BytesLeft(bytes) => write!(f, "unexpected {bytes} bytes left in entry"),
+            DecodeProblem::Resolution { number, problem } => {
                 write!(f, "error reducing resolution of histogram #{number}: {problem}")
             }
         }

@@ -1,15 +1,15 @@
 //! Type 4, exemplars: BE64 base ref; BE64 base time; repeat { zigzag ref; zigzag time; BE64 value; labels }.
 
-use super::base::Base;
+use super::base::EntryBase;
 use super::cursor::{AtCursor, Cursor, CutShort};
 use super::labels;
-use super::{DecodeError, Dialect, Labels, RecordType, put};
+use super::{DecodeError, DecoderVersion, Labels, RecordType, put};
 
 /// An exemplars record.
 #[derive(Clone, Copy, Debug)]
 pub struct ExemplarsRecord<'a> {
     pub(crate) body: Cursor<'a>,
-    pub(crate) dialect: Dialect,
+    pub(crate) dialect: DecoderVersion,
 }
 
 /// An exemplar.
@@ -38,7 +38,7 @@ impl<'a> ExemplarsRecord<'a> {
     #[must_use]
     pub fn entries(&self) -> ExemplarIter<'a> {
         let mut cursor = self.body;
-        let base = Base::decode(&mut cursor);
+        let base = EntryBase::decode(&mut cursor);
         ExemplarIter { cursor, base, count: 0, dialect: self.dialect }
     }
 }
@@ -47,9 +47,9 @@ impl<'a> ExemplarsRecord<'a> {
 #[derive(Clone, Debug)]
 pub struct ExemplarIter<'a> {
     cursor: Cursor<'a>,
-    base: Result<Base, CutShort>,
+    base: Result<EntryBase, CutShort>,
     count: u64,
-    dialect: Dialect,
+    dialect: DecoderVersion,
 }
 
 impl<'a> ExemplarIter<'a> {
@@ -92,7 +92,7 @@ pub fn encode_exemplars(exemplars: &[ExemplarEntry<'_>], out: &mut Vec<u8>) {
     let Some(first) = exemplars.first() else {
         return;
     };
-    let base = Base::encode(first.series_ref, first.t, out);
+    let base = EntryBase::encode(first.series_ref, first.t, out);
     for exemplar in exemplars {
         base.relative(exemplar.series_ref, exemplar.t, out);
         put::be64(out, exemplar.value_bits);

@@ -21,9 +21,9 @@ pub use self::encode::{
 pub use self::lists::{DeltaIter, Deltas, FloatBits, FloatBitsIter, Span, SpanIter, Spans};
 pub use self::owned::{FloatHistogramSample, HistogramSample, OwnedFloatHistogram, OwnedHistogram};
 
-use self::decode::Walk;
+use self::decode::HistogramWalk;
 use super::cursor::{AtCursor, Cursor};
-use super::{DecodeError, Dialect, EntryEncoding};
+use super::{DecodeError, DecoderVersion, EntryEncoding};
 
 /// The schema of histograms with custom bucket bounds (`model/histogram/generic.go`).
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -33,7 +33,7 @@ pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
 pub struct HistogramsRecord<'a> {
     pub(crate) body: Cursor<'a>,
     pub(crate) encoding: EntryEncoding,
-    pub(crate) dialect: Dialect,
+    pub(crate) dialect: DecoderVersion,
 }
 
 /// A record of float histograms, of any of its three types.
@@ -41,7 +41,7 @@ pub struct HistogramsRecord<'a> {
 pub struct FloatHistogramsRecord<'a> {
     pub(crate) body: Cursor<'a>,
     pub(crate) encoding: EntryEncoding,
-    pub(crate) dialect: Dialect,
+    pub(crate) dialect: DecoderVersion,
 }
 
 /// A sample that is a histogram with integer counts.
@@ -151,12 +151,12 @@ impl<'a> HistogramsRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub fn entries(&self) -> HistogramIter<'a> {
-        HistogramIter(Walk::new(self.body, self.encoding, self.dialect))
+        HistogramIter(HistogramWalk::new(self.body, self.encoding, self.dialect))
     }
 
     /// The same entries, by their refs, times, and whether Prometheus knows their schemas; and how their decoding ends.
     pub(crate) fn heads(&self, each: impl FnMut(u64, i64, bool)) -> (Cursor<'a>, Option<DecodeError>) {
-        Walk::new(self.body, self.encoding, self.dialect).heads::<Histogram<'_>>(each)
+        HistogramWalk::new(self.body, self.encoding, self.dialect).heads::<Histogram<'_>>(each)
     }
 }
 
@@ -164,22 +164,22 @@ impl<'a> FloatHistogramsRecord<'a> {
     /// Its entries, up to the first that cannot be decoded.
     #[must_use]
     pub fn entries(&self) -> FloatHistogramIter<'a> {
-        FloatHistogramIter(Walk::new(self.body, self.encoding, self.dialect))
+        FloatHistogramIter(HistogramWalk::new(self.body, self.encoding, self.dialect))
     }
 
     /// The same entries, by their refs, times, and whether Prometheus knows their schemas; and how their decoding ends.
     pub(crate) fn heads(&self, each: impl FnMut(u64, i64, bool)) -> (Cursor<'a>, Option<DecodeError>) {
-        Walk::new(self.body, self.encoding, self.dialect).heads::<FloatHistogram<'_>>(each)
+        HistogramWalk::new(self.body, self.encoding, self.dialect).heads::<FloatHistogram<'_>>(each)
     }
 }
 
 /// Walks over a [`HistogramsRecord`].
 #[derive(Clone, Debug)]
-pub struct HistogramIter<'a>(Walk<'a>);
+pub struct HistogramIter<'a>(HistogramWalk<'a>);
 
 /// Walks over a [`FloatHistogramsRecord`].
 #[derive(Clone, Debug)]
-pub struct FloatHistogramIter<'a>(Walk<'a>);
+pub struct FloatHistogramIter<'a>(HistogramWalk<'a>);
 
 impl AtCursor for HistogramIter<'_> {
     fn cursor(&self) -> &Cursor<'_> {

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use super::cursor::{Cursor, CutShort};
-use super::{Dialect, put};
+use super::{DecoderVersion, put};
 
 /// What one label costs Prometheus while it decodes: two string headers.
 const LABEL_BYTES: u64 = 32;
@@ -17,8 +17,8 @@ pub struct Labels<'a> {
 }
 
 impl<'a> Labels<'a> {
-    pub(crate) fn decode(cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<Self, CutShort> {
-        let declared = if dialect < Dialect::V2_42 { cursor.length()? } else { cursor.count()? };
+    pub(crate) fn decode(cursor: &mut Cursor<'a>, dialect: DecoderVersion) -> Result<Self, CutShort> {
+        let declared = if dialect < DecoderVersion::V2_42 { cursor.length()? } else { cursor.count()? };
         let absurd = cursor.is_absurd(declared, LABEL_BYTES);
         let start = *cursor;
         let mut count = 0;
@@ -153,5 +153,5 @@ pub(crate) fn encode<'a>(labels: impl LabelSet<'a>, out: &mut Vec<u8>) {
 
 /// What [`encode`] has made.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Labels<'_>> {
-    Labels::decode(&mut Cursor::new(bytes), Dialect::default()).ok()
+    Labels::decode(&mut Cursor::new(bytes), DecoderVersion::default()).ok()
 }

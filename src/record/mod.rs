@@ -29,7 +29,7 @@ mod tombstones;
 mod types;
 mod uses;
 
-pub use dialect::Dialect;
+pub use dialect::DecoderVersion;
 pub use error::DecodeError;
 pub use exemplars::{ExemplarEntry, ExemplarIter, ExemplarsRecord, encode_exemplars};
 pub use glued::glued;
@@ -94,12 +94,12 @@ impl<'a> Record<'a> {
     /// Looks at the first byte, and no further.
     #[must_use]
     pub fn parse(record: &'a [u8]) -> Self {
-        Self::parse_as(record, Dialect::default())
+        Self::parse_as(record, DecoderVersion::default())
     }
 
     /// The same for decoders of other versions. Which types they know is the caller's to say.
     #[must_use]
-    pub fn parse_as(record: &'a [u8], dialect: Dialect) -> Self {
+    pub fn parse_as(record: &'a [u8], dialect: DecoderVersion) -> Self {
         let body = Cursor::body_of(record);
         let Some(record_type) = RecordType::of(record) else {
             return Self::Unknown(record);

@@ -45,7 +45,7 @@ macro_rules! per_length {
 
 /// Entries that have been read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Done {
+pub(super) struct EntriesRead {
     pub(super) entries: u64,
     /// How many they have in all.
     pub(super) bytes: usize,
@@ -55,7 +55,7 @@ pub(super) struct Done {
 
 /// What precedes the value of an entry: two varints, in at most eight bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
+pub(super) struct EntryHead {
     /// The bytes, as a little-endian number.
     bytes: u64,
     /// How many those are.
@@ -64,7 +64,7 @@ pub(super) struct Head {
     ref_length: usize,
 }
 
-impl Head {
+impl EntryHead {
     /// Of the entry that begins with `from`, and is followed by `rest`.
     pub(super) fn of(from: &[u8], rest: &[u8]) -> Option<Self> {
         let length = from.len().checked_sub(rest.len() + VALUE)?;
@@ -77,9 +77,9 @@ impl Head {
     }
 
     /// So many entries of this shape.
-    pub(super) fn done(&self, entries: u64) -> Done {
+    pub(super) fn done(&self, entries: u64) -> EntriesRead {
         let bytes = usize::try_from(entries).unwrap_or(usize::MAX).saturating_mul(self.length + VALUE);
-        Done { entries, bytes, overlong: false }
+        EntriesRead { entries, bytes, overlong: false }
     }
 
     /// How many entries of `rest`, from its beginning on, are each of the next ref and of the same time.
@@ -90,7 +90,7 @@ impl Head {
     }
 
     /// Gives ref and time, relative to the base, of the next few entries of the same shape.
-    pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> Done {
+    pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> EntriesRead {
         per_length!(self, rest, alike, each)
     }
 
@@ -133,7 +133,7 @@ impl Head {
     }
 
     /// As [`Self::each_alike`], for entries of `STRIDE` bytes.
-    fn alike<const STRIDE: usize>(&self, rest: &[u8], mut each: impl FnMut(i64, i64)) -> Done {
+    fn alike<const STRIDE: usize>(&self, rest: &[u8], mut each: impl FnMut(i64, i64)) -> EntriesRead {
         let (entries, _) = rest.as_chunks::<STRIDE>();
         let (blocks, _) = entries.get(..entries.len().min(SCATTERED)).unwrap_or_default().as_chunks::<4>();
         let ends = GOES_ON & low_bytes(self.length);
@@ -154,13 +154,13 @@ impl Head {
             }
             count += 4;
         }
-        Done { overlong, ..self.done(count) }
+        EntriesRead { overlong, ..self.done(count) }
     }
 }
 
 /// Gives ref and time, relative to the base, of the next few entries, of whatever shape, as long as what precedes the
 /// value has at most eight bytes.
-pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> Done {
+pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> EntriesRead {
     let (mut left, mut count, mut overlong) = (rest, 0, false);
     while count < SCATTERED as u64
         && let Some(bytes) = left.first_chunk()
@@ -183,7 +183,7 @@ pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> Don
         each(unzigzag(squeeze(ref_bytes)), unzigzag(squeeze(t_bytes)));
         (left, count) = (after, count + 1);
     }
-    Done { entries: count, bytes: rest.len() - left.len(), overlong }
+    EntriesRead { entries: count, bytes: rest.len() - left.len(), overlong }
 }
 
 /// How many of the entries have the head that is expected, which is 2 higher for each.

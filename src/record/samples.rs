@@ -4,7 +4,7 @@
 //! Type 11: zigzag ref, time and start timestamp of the first, BE64 value; then repeat { zigzag ref from the previous;
 //! zigzag time from the first; start timestamp; BE64 value }.
 
-use super::base::{Base, Chain};
+use super::base::{EntryBase, EntryChain};
 use super::cursor::{AtCursor, Cursor, CutShort};
 use super::runs::{self, SampleRun};
 use super::{DecodeError, EntryEncoding, RecordType, put};
@@ -43,7 +43,7 @@ impl<'a> SamplesRecord<'a> {
     pub fn entries(&self) -> SampleIter<'a> {
         let mut cursor = self.body;
         let origin = match self.encoding {
-            EntryEncoding::V1 => SampleOrigin::V1(Base::decode(&mut cursor)),
+            EntryEncoding::V1 => SampleOrigin::V1(EntryBase::decode(&mut cursor)),
             EntryEncoding::V2 => SampleOrigin::V2(None),
         };
         SampleIter { cursor, origin, count: 0 }
@@ -74,8 +74,8 @@ pub struct SampleIter<'a> {
 /// What refs and times are relative to.
 #[derive(Clone, Copy, Debug)]
 enum SampleOrigin {
-    V1(Result<Base, CutShort>),
-    V2(Option<Chain>),
+    V1(Result<EntryBase, CutShort>),
+    V2(Option<EntryChain>),
 }
 
 impl SampleIter<'_> {
@@ -83,7 +83,7 @@ impl SampleIter<'_> {
     fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(SampleRun)) {
         let mut run = SampleRun { first_ref: first.series_ref, count: 1, t: first.t };
         let (SampleOrigin::V1(Ok(base)), Some(head)) =
-            (self.origin, runs::Head::of(from, self.cursor.rest()))
+            (self.origin, runs::EntryHead::of(from, self.cursor.rest()))
         else {
             each(run);
             return;
@@ -121,7 +121,7 @@ impl SampleIter<'_> {
                 if let Some(chain) = chain {
                     chain.advance(&mut self.cursor)?
                 } else {
-                    let first = Chain::decode(&mut self.cursor)?;
+                    let first = EntryChain::decode(&mut self.cursor)?;
                     *chain = Some(first);
                     (first.prev_ref, first.first_t, first.first_st)
                 }
@@ -165,7 +165,7 @@ pub fn encode_samples(samples: &[SampleEntry], out: &mut Vec<u8>) {
     let Some(first) = samples.first() else {
         return;
     };
-    let base = Base::encode(first.series_ref, first.t, out);
+    let base = EntryBase::encode(first.series_ref, first.t, out);
     for sample in samples {
         base.relative(sample.series_ref, sample.t, out);
         put::be64(out, sample.value_bits);
@@ -177,7 +177,7 @@ pub fn encode_samples_v2(samples: &[SampleEntry], out: &mut Vec<u8>) {
     out.push(RecordType::SamplesV2.byte());
     let mut chain = None;
     for sample in samples {
-        Chain::encode(&mut chain, sample.series_ref, sample.t, sample.st, out);
+        EntryChain::encode(&mut chain, sample.series_ref, sample.t, sample.st, out);
         put::be64(out, sample.value_bits);
     }
 }

@@ -2,13 +2,13 @@
 
 use super::cursor::{AtCursor, Cursor, CutShort};
 use super::labels::{self, LabelSet};
-use super::{DecodeError, Dialect, Labels, RecordType, put};
+use super::{DecodeError, DecoderVersion, Labels, RecordType, put};
 
 /// A series record.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesRecord<'a> {
     pub(crate) body: Cursor<'a>,
-    pub(crate) dialect: Dialect,
+    pub(crate) dialect: DecoderVersion,
 }
 
 /// A series and the ref by which other records name it.
@@ -32,7 +32,7 @@ impl<'a> SeriesRecord<'a> {
 #[derive(Clone, Debug)]
 pub struct SeriesIter<'a> {
     cursor: Cursor<'a>,
-    dialect: Dialect,
+    dialect: DecoderVersion,
 }
 
 impl<'a> SeriesIter<'a> {

@@ -9,7 +9,9 @@
 use std::fmt;
 
 use super::cursor::{Cursor, CutShort};
-use super::{DecodeError, Dialect, ExemplarsRecord, FloatHistogram, Histogram, Labels, TombstoneEntry};
+use super::{
+    DecodeError, DecoderVersion, ExemplarsRecord, FloatHistogram, Histogram, Labels, TombstoneEntry,
+};
 
 /// A record of a chunk snapshot, of which only the first byte has been read.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,7 @@ impl<'a> SnapshotRecord<'a> {
         match record.first() {
             Some(1) => Self::Series(SnapshotSeriesRecord(body)),
             Some(2) => Self::Tombstones(SnapshotTombstonesRecord(body)),
-            Some(3) => Self::Exemplars(ExemplarsRecord { body, dialect: Dialect::default() }),
+            Some(3) => Self::Exemplars(ExemplarsRecord { body, dialect: DecoderVersion::default() }),
             _ => Self::Unknown(record),
         }
     }
@@ -143,7 +145,7 @@ impl<'a> SnapshotSeriesRecord<'a> {
     }
 
     fn head(cursor: &mut Cursor<'a>) -> Result<(u64, Labels<'a>), CutShort> {
-        Ok((cursor.be64()?, Labels::decode(cursor, Dialect::default())?))
+        Ok((cursor.be64()?, Labels::decode(cursor, DecoderVersion::default())?))
     }
 
     /// All of the record. Bytes after its end are ignored, as Prometheus does.

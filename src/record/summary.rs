@@ -1,7 +1,7 @@
 //! One walk over a record, for what a scan wants to know of it.
 
 use super::cursor::{AtCursor, Cursor};
-use super::{DecodeError, Dialect, Record, RecordType, SampleRun};
+use super::{DecodeError, DecoderVersion, Record, RecordType, SampleRun};
 
 /// What one walk over a record finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,12 +31,12 @@ pub struct Summary {
 /// Decodes all of the record, once, without allocating.
 #[must_use]
 pub fn summarize(record: &[u8]) -> Summary {
-    walk(record, Dialect::default(), |_, _| {})
+    walk(record, DecoderVersion::default(), |_, _| {})
 }
 
 /// The same for decoders of other versions of Prometheus.
 #[must_use]
-pub fn summarize_as(record: &[u8], dialect: Dialect) -> Summary {
+pub fn summarize_as(record: &[u8], dialect: DecoderVersion) -> Summary {
     walk(record, dialect, |_, _| {})
 }
 
@@ -44,11 +44,11 @@ pub fn summarize_as(record: &[u8], dialect: Dialect) -> Summary {
 /// another, and how many there are. They never wrap around.
 #[must_use]
 pub fn summarize_refs(record: &[u8], each: impl FnMut(u64, u64)) -> Summary {
-    walk(record, Dialect::default(), each)
+    walk(record, DecoderVersion::default(), each)
 }
 
-fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64, u64)) -> Summary {
-    let mut seen = Seen::new(each);
+fn walk(record: &[u8], dialect: DecoderVersion, each: impl FnMut(u64, u64)) -> Summary {
+    let mut seen = Summing::new(each);
     let error = match Record::parse_as(record, dialect) {
         Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Samples(r) => {
@@ -89,7 +89,7 @@ fn walk(record: &[u8], dialect: Dialect, each: impl FnMut(u64, u64)) -> Summary 
 }
 
 /// Bounds kept bare while walking; low above high means that none was seen.
-struct Seen<F> {
+struct Summing<F> {
     each: F,
     entries: u64,
     unknown_schemas: u64,
@@ -104,7 +104,7 @@ struct Seen<F> {
     open: (u64, u64),
 }
 
-impl<F: FnMut(u64, u64)> Seen<F> {
+impl<F: FnMut(u64, u64)> Summing<F> {
     const fn new(each: F) -> Self {
         Self {
             each,

@@ -8,8 +8,7 @@ use super::{FloatHistogramEntry, HistogramEntry, Record, SampleRun};
 pub(crate) const STALE: u64 = 0x7ff0_0000_0000_0002;
 
 /// Calls `each` for the samples and histograms of a record, in order, up to the first that cannot be decoded: a run of them, and
-/// whether its value is a staleness marker. Histograms of a schema that Prometheus does not know are left out, as it skips
-/// them.
+/// whether its value is a staleness marker. Histograms of a schema that Prometheus does not know are skipped, as by it.
 pub(crate) fn each_timed(data: &[u8], mut each: impl FnMut(SampleRun, bool)) {
     let one = |series_ref, t| SampleRun { first_ref: series_ref, count: 1, t };
     // All layouts store values and sums in big-endian order. A record without these bytes has no marker, and its values need
@@ -48,6 +47,12 @@ pub(crate) fn each_timed(data: &[u8], mut each: impl FnMut(SampleRun, bool)) {
                 }
             });
         }
-        _ => {}
+        Record::Series(_)
+        | Record::Tombstones(_)
+        | Record::Exemplars(_)
+        | Record::MmapMarkers(_)
+        | Record::Metadata(_)
+        | Record::MinValidTime(_)
+        | Record::Unknown(_) => {}
     }
 }

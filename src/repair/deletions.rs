@@ -4,13 +4,14 @@ use std::io;
 
 use super::plan::{Change, Content, Mode, Plan};
 use super::segment::open;
+use crate::scan::Scan;
 use crate::scan::deletions::{self, DeletionsLost};
-use crate::scan::report::{Log, LogKind, Report};
+use crate::scan::report::{Log, LogKind};
 use crate::scan::settled::Settlements;
 use crate::tsdb::Target;
 
 /// Says in each step of `plan` that sets a log or segment aside, or cuts one as Prometheus would, whether deletions are lost.
-pub(super) fn note(target: &Target, report: &Report, plan: &mut Plan) -> io::Result<()> {
+pub(super) fn note(target: &Target, report: &Scan, plan: &mut Plan) -> io::Result<()> {
     if plan.agent {
         return Ok(());
     }
@@ -33,7 +34,7 @@ pub(super) fn note(target: &Target, report: &Report, plan: &mut Plan) -> io::Res
 }
 
 /// With a segment, or a whole log.
-fn with_file(target: &Target, report: &Report, path: &str) -> io::Result<DeletionsLost> {
+fn with_file(target: &Target, report: &Scan, path: &str) -> io::Result<DeletionsLost> {
     if let Some(log) = report.logs.iter().find(|log| log.path == path && log.kind == LogKind::ChunkSnapshot) {
         // What a snapshot has of them it has from the WAL, where they still are unless that has lost them.
         let in_wal: u64 = replayed(report).map(|log| log.entries.tombstones).sum();
@@ -50,12 +51,12 @@ fn with_file(target: &Target, report: &Report, path: &str) -> io::Result<Deletio
 }
 
 /// The WAL, and the last of its checkpoints: no other is read.
-fn replayed(report: &Report) -> impl Iterator<Item = &Log> {
+fn replayed(report: &Scan) -> impl Iterator<Item = &Log> {
     let of = move |kind| report.logs.iter().filter(move |log| log.kind == kind);
     of(LogKind::Wal).chain(of(LogKind::Checkpoint).next_back())
 }
 
-fn is_replayed(report: &Report, path: &str) -> bool {
+fn is_replayed(report: &Scan, path: &str) -> bool {
     replayed(report).any(|log| log.segments.iter().any(|segment| segment.path == path))
 }
 

@@ -11,8 +11,9 @@ use super::chunks::CHUNKS_HEAD;
 use super::misplaced;
 use super::refs::RefBounds;
 use super::segment::{RecordSink, SegmentRules, open, read_repaired};
-use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, PlanStep, RepairedFinding, Resolution};
 use crate::record::{self, SampleEntry, SnapshotRecord, encode_samples, encode_series};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::report::{LogKind, Report};
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
@@ -32,7 +33,7 @@ const NAME: &[u8] = b"walfix_fence";
 pub(super) const MOST: u64 = (1 << 40) - (1 << 32);
 
 /// The segment after the last one that the WAL has after `steps`.
-pub(super) fn next_segment(listing: &Listing, steps: &[Step]) -> Option<String> {
+pub(super) fn next_segment(listing: &Listing, steps: &[PlanStep]) -> Option<String> {
     let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal)?;
     let made = steps.iter().filter_map(|step| match &step.change {
         Change::Create { path, .. } | Change::Rename { to: path, .. } => {
@@ -59,7 +60,7 @@ impl RecordSink for Brought {
 }
 
 /// Of a segment that Prometheus was repairing when it died, the original comes back: it is read from there on.
-fn brought_by(target: &Target, steps: &[Step], rules: SegmentRules<'_>) -> io::Result<Brought> {
+fn brought_by(target: &Target, steps: &[PlanStep], rules: SegmentRules<'_>) -> io::Result<Brought> {
     let mut all = Brought::default();
     for step in steps {
         let source = match &step.change {
@@ -91,7 +92,7 @@ impl Visitor for InSnapshot {
     fn damage(&mut self, _: Problem) {}
 }
 
-fn in_snapshots(target: &Target, report: &Report, steps: &[Step]) -> io::Result<Option<u64>> {
+fn in_snapshots(target: &Target, report: &Report, steps: &[PlanStep]) -> io::Result<Option<u64>> {
     let mut highest = None;
     for log in report.logs.iter().filter(|log| log.kind == LogKind::ChunkSnapshot) {
         if is_set_aside(steps, &log.path) {
@@ -109,7 +110,7 @@ fn in_snapshots(target: &Target, report: &Report, steps: &[Step]) -> io::Result<
     Ok(highest)
 }
 
-fn is_set_aside(steps: &[Step], path: &str) -> bool {
+fn is_set_aside(steps: &[PlanStep], path: &str) -> bool {
     steps.iter().any(|step| matches!(&step.change, Change::SetAside { path: aside, .. } if aside == path))
 }
 
@@ -117,11 +118,12 @@ fn is_set_aside(steps: &[Step], path: &str) -> bool {
 /// changes nothing of what is there.
 pub(super) fn step(
     target: &Target,
-    report: &Report,
-    (refs, steps): (RefBounds, &[Step]),
+    report: &Scan,
+    refs: RefBounds,
+    steps: &[PlanStep],
     path: Option<String>,
     rules: SegmentRules<'_>,
-) -> io::Result<Option<Step>> {
+) -> io::Result<Option<PlanStep>> {
     let brought = brought_by(target, steps, rules)?;
     let mut refs = refs.and(brought.refs);
     refs.used = refs.used.max(in_snapshots(target, report, steps)?);
@@ -132,13 +134,13 @@ pub(super) fn step(
     let in_logs = || logs.filter_map(|log| log.max_time).max();
     let newest = misplaced::newest(report, steps).or_else(in_logs).max(brought.newest).or(newest_chunk);
     let change = Change::Create { path, bytes: segment(series_ref, newest.unwrap_or(0))? };
-    let diagnosis = Diagnosis::RefsAboveSeries { highest: series_ref - 1 };
-    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::RefsFenced);
-    Ok(Some(Step::of(change, repaired)))
+    let defect = Defect::RefsAboveSeries { highest: series_ref - 1 };
+    let repaired = RepairedFinding::new(Code::UnknownRefs, defect, Resolution::RefsFenced);
+    Ok(Some(PlanStep::of(change, repaired)))
 }
 
 /// The highest ref in head chunks that stay, and the time of the last of their samples.
-fn in_head_chunks(target: &Target, steps: &[Step]) -> io::Result<(Option<u64>, Option<i64>)> {
+fn in_head_chunks(target: &Target, steps: &[PlanStep]) -> io::Result<(Option<u64>, Option<i64>)> {
     let chunks = list_head_chunks(&target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
     let (mut highest, mut newest) = (None, None);
     for file in

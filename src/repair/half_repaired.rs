@@ -9,10 +9,11 @@ use std::path::Path;
 
 use super::segment::{SalvagedSegment, SegmentChange, SegmentRules, needs_repair};
 use crate::change::input::checksum_of_bytes;
-use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Loss, PlanStep, RepairedFinding, Resolution};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
-use crate::scan::report::{Dialect, Report, Segment};
+use crate::scan::report::{Dialect, Segment};
 use crate::scan::salvage::{Contents, Problem, Visitor};
 use crate::tsdb::{Listing, StrayKind, Target};
 use crate::wal::Record;
@@ -22,9 +23,9 @@ use crate::wal::segments::{segment_index, segment_name};
 pub(super) fn steps(
     target: &Target,
     listing: &Listing,
-    report: &Report,
+    report: &Scan,
     rules: SegmentRules<'_>,
-) -> io::Result<Vec<Step>> {
+) -> io::Result<Vec<PlanStep>> {
     let mut steps = Vec::new();
     for stray in listing.strays.iter().filter(|stray| stray.kind == StrayKind::Repair) {
         let Some((directory, name)) = stray.relative.rsplit_once('/') else { continue };
@@ -65,7 +66,7 @@ pub(super) fn steps(
             staged: None,
         };
         let more_records = (original.len() - now.len()) as u64;
-        steps.push(Step { lost, ..step(change, Resolution::OriginalRestored { more_records }) });
+        steps.push(PlanStep { lost, ..step(change, Resolution::OriginalRestored { more_records }) });
         let bytes = target.path_of(&stray.relative).metadata()?.len();
         let aside = Change::SetAside { path: stray.relative.clone(), bytes };
         steps.push(step(aside, Resolution::OriginalNotNeeded));
@@ -84,7 +85,7 @@ fn renamed_back(
     original: &str,
     path: String,
     rules: SegmentRules<'_>,
-) -> io::Result<Vec<Step>> {
+) -> io::Result<Vec<PlanStep>> {
     let full = target.path_of(original);
     if !is_file(&full) {
         return Ok(Vec::new());
@@ -115,14 +116,14 @@ fn renamed_back(
     };
     let damaged = salvaged.problems.iter().any(needs_repair);
     let lost = if damaged { Loss::default().with(DeletionsLost::Possible) } else { Loss::NOTHING };
-    let corrected = change.map(|change| Step { lost, ..step(change, Resolution::OriginalRepaired) });
+    let corrected = change.map(|change| PlanStep { lost, ..step(change, Resolution::OriginalRepaired) });
     let back = Change::Rename { from: original.to_owned(), to: path };
     Ok(corrected.into_iter().chain([step(back, Resolution::OriginalRenamed)]).collect())
 }
 
-fn step(change: Change, resolution: Resolution) -> Step {
+fn step(change: Change, resolution: Resolution) -> PlanStep {
     let code = Code::InterruptedRepair;
-    Step::of(change, RepairedFinding::new(code, Diagnosis::RepairInterrupted, resolution))
+    PlanStep::of(change, RepairedFinding::new(code, Defect::RepairInterrupted, resolution))
 }
 
 /// What tells the records of a segment apart: the compression may have changed.

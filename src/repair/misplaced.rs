@@ -8,14 +8,16 @@ use super::no_step::NoStep;
 use super::refs::RefBounds;
 use super::segment::{SalvagedSegment, SegmentRules, needs_repair, places};
 use super::{Refusal, repaired};
-use crate::change::plan::{Change, Diagnosis, Loss, PageRun, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Loss, PageRun, Plan, PlanStep, RepairedFinding, Resolution};
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::misplaced::{Arrangement, PagePut};
-use crate::scan::report::{Finding, Report};
+use crate::scan::report::Finding;
 use crate::tsdb::Target;
 use crate::wal::arranged::Place;
-use crate::wal::{PAGE, PAGE_SIZE, ReadAt};
+use crate::wal::source::read_full;
+use crate::wal::{PAGE, PAGE_SIZE};
 
 /// Pages of other segments that one plan holds, at the most: each takes twice its bytes as text.
 const MOST_FOREIGN: usize = 4096;
@@ -26,8 +28,9 @@ pub(super) fn step(
     path: &str,
     rules: SegmentRules<'_>,
     findings: &[&Finding],
-    (puts, arrangement): (&[PagePut], &Arrangement),
-) -> Result<(Option<Step>, RefBounds), NoStep> {
+    puts: &[PagePut],
+    arrangement: &Arrangement,
+) -> Result<(Option<PlanStep>, RefBounds), NoStep> {
     let full = target.path_of(path);
     if full.is_symlink() {
         return Err(Refusal::LinkToSegment.into());
@@ -71,12 +74,12 @@ pub(super) fn step(
         })
         .collect();
     if repairs.is_empty() {
-        let (diagnosis, resolution) = (Diagnosis::PagesElsewhere, Resolution::PagesMovedBack);
-        repairs.push(RepairedFinding::new(Code::MisplacedPages, diagnosis, resolution));
+        let (defect, resolution) = (Defect::PagesElsewhere, Resolution::PagesMovedBack);
+        repairs.push(RepairedFinding::new(Code::MisplacedPages, defect, resolution));
     }
     let (bytes, _) = rules.bytes(&file, length);
     let refs = salvaged.corrected_refs(&bytes)?;
-    Ok((Some(Step { change, repairs, lost }), refs))
+    Ok((Some(PlanStep { change, repairs, lost }), refs))
 }
 
 fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
@@ -89,7 +92,7 @@ fn resolution(finding: &Finding, is_copy: bool, is_whole: bool) -> Resolution {
 }
 
 /// Whether all pages are where they belong after these steps.
-fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
+fn arranged<'a>(report: &'a Scan, steps: &[PlanStep]) -> Option<&'a Arrangement> {
     let arrangement = report.misplaced.as_ref()?;
     let is_done = |path: &String| {
         steps.iter().any(|step| {
@@ -101,23 +104,23 @@ fn arranged<'a>(report: &'a Report, steps: &[Step]) -> Option<&'a Arrangement> {
 
 /// The highest refs after these steps, if they put pages back: what was read before of pages that did not follow one another
 /// says nothing.
-pub(super) fn refs(report: &Report, steps: &[Step]) -> Option<RefBounds> {
+pub(super) fn refs(report: &Scan, steps: &[PlanStep]) -> Option<RefBounds> {
     arranged(report, steps)
         .map(|Arrangement { refs: (defined, used), .. }| RefBounds { defined: *defined, used: *used })
 }
 
 /// The time of the newest record after these steps, ms, if they put pages back.
-pub(super) fn newest(report: &Report, steps: &[Step]) -> Option<i64> {
+pub(super) fn newest(report: &Scan, steps: &[PlanStep]) -> Option<i64> {
     arranged(report, steps).and_then(|arrangement| arrangement.newest)
 }
 
 /// What is wrong with refs is corrected where all series are defined once afterwards.
-pub(super) fn settle(report: &Report, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
+pub(super) fn settle(report: &Scan, findings: &mut BTreeMap<&str, Vec<&Finding>>, plan: &mut Plan) {
     if !report.misplaced.as_ref().is_some_and(|pages| pages.defines_once) {
         return;
     }
     let is_arranged =
-        |step: &&mut Step| matches!(&step.change, Change::Rewrite { pages, .. } if !pages.is_empty());
+        |step: &&mut PlanStep| matches!(&step.change, Change::Rewrite { pages, .. } if !pages.is_empty());
     let Some(step) = plan.steps.iter_mut().find(is_arranged) else { return };
     for of_path in findings.values_mut() {
         let is_settled = |finding: &mut &Finding| {
@@ -164,13 +167,7 @@ fn runs(target: &Target, puts: &[PagePut]) -> io::Result<Option<Vec<PageRun>>> {
 
 fn page(file: &File, number: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; PAGE_SIZE];
-    let mut filled = 0;
-    while filled < PAGE_SIZE {
-        match ReadAt::read_at(file, &mut bytes[filled..], number * PAGE + filled as u64)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
+    let filled = read_full(file, &mut bytes, number * PAGE)?;
     bytes.truncate(filled);
     Ok(bytes)
 }

@@ -30,7 +30,7 @@ pub(crate) use self::record::{WithoutLabels, without_labels};
 use self::segment::{RewrittenSegments, SegmentRules};
 pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
-use crate::change::plan::{Change, Diagnosis, Loss, RepairedFinding, Resolution, UnrepairedFinding};
+use crate::change::plan::{Change, Defect, Loss, RepairedFinding, Resolution, UnrepairedFinding};
 use crate::change::{At as _, Execution, input};
 pub use crate::change::{
     Backup, Forced, Lock, Options, RepairError, Restored, Resumed, Undone, UnfinishedRepair, copy_logs,
@@ -40,8 +40,9 @@ use crate::forecast::Assumed;
 use crate::forecast::report::Forecast;
 use crate::io::Cancel;
 use crate::io::beneath::Place;
+use crate::scan::Scan;
 use crate::scan::code::Code;
-use crate::scan::report::{Finding, Report, Severity};
+use crate::scan::report::{Finding, Severity};
 use crate::tsdb::{Listing, Target};
 pub use crate::wal::Corrections;
 pub use crate::wal::fill;
@@ -51,7 +52,7 @@ pub use crate::wal::fill;
 struct Scanned<'a> {
     target: &'a Target,
     listing: &'a Listing,
-    report: &'a Report,
+    report: &'a Scan,
     options: Options,
 }
 
@@ -83,7 +84,7 @@ fn repaired(finding: &Finding, resolution: Resolution) -> RepairedFinding {
         code: finding.code.into(),
         offset: finding.offset,
         end: finding.end,
-        diagnosis: Diagnosis::Words(finding.message.clone()),
+        defect: Defect::Words(finding.message()),
         resolution,
     }
 }
@@ -105,7 +106,7 @@ fn unrepaired(finding: &Finding, refusal: Refusal) -> UnrepairedFinding {
 /// If files cannot be read.
 pub fn plan(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     forecast: Option<&Forecast>,
     options: Options,
 ) -> Result<Plan, RepairError> {
@@ -117,7 +118,7 @@ pub fn plan(
 /// As [`plan()`], without the bytes of files that are written as a whole: what it comes to, and nothing that can be executed.
 fn sketch(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     forecast: Option<&Forecast>,
     options: Options,
 ) -> Result<Plan, RepairError> {
@@ -154,7 +155,7 @@ fn sketch(
 }
 
 /// Settles the bytes of the files that the plan writes as a whole.
-fn stage(target: &Target, report: &Report, plan: &mut Plan) -> Result<(), RepairError> {
+fn stage(target: &Target, report: &Scan, plan: &mut Plan) -> Result<(), RepairError> {
     let contents = RewrittenSegments { settled: &report.settled };
     for step in &mut plan.steps {
         let source = target.path_of(step.change.source());
@@ -187,7 +188,7 @@ pub struct Plans {
 /// As of [`plan()`].
 pub fn plans(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     forecast: Option<&Forecast>,
     assumed: Assumed,
 ) -> Result<Plans, RepairError> {

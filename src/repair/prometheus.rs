@@ -16,20 +16,21 @@ use super::refs::RefBounds;
 use super::segment::SegmentRules;
 use super::{Options, Refusal, Scanned, labels, unrepaired};
 use crate::change::plan::{
-    Change, Content, Diagnosis, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step,
+    Change, Content, Defect, Loss, Method, Patch, Plan, PlanStep, RepairedFinding, Resolution,
     UnrepairedFinding,
 };
 use crate::forecast::Assumed;
 use crate::forecast::replay::{Part, Reader, read};
 use crate::forecast::report::{Forecast, Outcome, Start, Truncate};
+use crate::scan::Scan;
 use crate::scan::code::Code;
-use crate::scan::report::{Finding, LogKind, Report, Severity};
+use crate::scan::report::{Finding, LogKind, Severity};
 use crate::tsdb::{Listing, Target};
 
 /// Plans what Prometheus's next starts would do to the segments of `target`.
 pub(super) fn plan(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     forecast: Option<&Forecast>,
     options: Options,
     plan: &mut Plan,
@@ -57,7 +58,7 @@ pub(super) fn plan(
         let refs = RefBounds { defined: None, used: used.max(defined) }.and(cut.refs);
         let path = fence::next_segment(&listing, &cut.steps);
         let rules = scanned.rules();
-        plan.steps.extend(fence::step(target, report, (refs, &cut.steps), path, rules)?);
+        plan.steps.extend(fence::step(target, report, refs, &cut.steps, path, rules)?);
         plan.steps.extend(cut.steps);
         (plan.lost_series, plan.lost_series_count) = (cut.lost_series, cut.lost_refs.len() as u64);
         let rest = report.findings.iter().filter(|finding| finding.severity == Severity::Damage);
@@ -122,7 +123,12 @@ fn is_mended(plan: &Plan, finding: &Finding) -> bool {
 }
 
 /// Cuts a segment after the last record that Prometheus's reader reads before the first fault.
-fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) -> io::Result<Option<Step>> {
+fn cut_step(
+    listing: &Listing,
+    cut: &Truncate,
+    assumed: Assumed,
+    start: &Start,
+) -> io::Result<Option<PlanStep>> {
     let mut logs = listing.logs.iter();
     let found = logs.find_map(|log| {
         Some((log, log.segments.iter().find(|segment| log.relative_of(segment) == cut.path)?))
@@ -143,8 +149,8 @@ fn cut_step(listing: &Listing, cut: &Truncate, assumed: Assumed, start: &Start) 
     Ok((keeps < length).then(|| step(change, start, Resolution::TruncatedAtFault)))
 }
 
-pub(super) fn step(change: Change, start: &Start, resolution: Resolution) -> Step {
-    let diagnosis = Diagnosis::PrometheusRepairs { error: start.error.clone().unwrap_or_default() };
-    let repaired = RepairedFinding::new(Code::PrometheusRepair, diagnosis, resolution);
-    Step { lost: Loss::default(), ..Step::of(change, repaired) }
+pub(super) fn step(change: Change, start: &Start, resolution: Resolution) -> PlanStep {
+    let defect = Defect::PrometheusRepairs { error: start.error.clone().unwrap_or_default() };
+    let repaired = RepairedFinding::new(Code::PrometheusRepair, defect, resolution);
+    PlanStep { lost: Loss::default(), ..PlanStep::of(change, repaired) }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::change::plan::{Change, Diagnosis, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Plan, PlanStep, RepairedFinding, Resolution};
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, LogKind, Report, Severity};
 use crate::tsdb::Target;
@@ -10,7 +10,12 @@ use crate::tsdb::losses::{self, LostLabels};
 
 /// The step that records what stays without labels once the steps of `plan` are done, if anything does and no earlier
 /// repair has recorded it. None if damage stays: what comes of that is not known. `counted` says whether the plan counts what stays.
-pub(super) fn step(target: &Target, report: &Report, plan: &Plan, counted: bool) -> io::Result<Option<Step>> {
+pub(super) fn step(
+    target: &Target,
+    report: &Report,
+    plan: &Plan,
+    counted: bool,
+) -> io::Result<Option<PlanStep>> {
     // Without a WAL nothing is replayed, and the labels are where that is.
     let has_wal = report.logs.iter().any(|log| log.kind == LogKind::Wal);
     let Some(lost) = lost(report, plan, counted).filter(|_| has_wal && plan.left.is_empty()) else {
@@ -23,8 +28,8 @@ pub(super) fn step(target: &Target, report: &Report, plan: &Plan, counted: bool)
     }
     let change =
         Change::Create { path: losses::next_name(target.path())?, bytes: serde_json::to_vec(&lost)? };
-    let (code, diagnosis) = (Code::UnknownRefs, Diagnosis::LabelsNotFound);
-    Ok(Some(Step::of(change, RepairedFinding::new(code, diagnosis, Resolution::LossRecorded))))
+    let (code, defect) = (Code::UnknownRefs, Defect::LabelsNotFound);
+    Ok(Some(PlanStep::of(change, RepairedFinding::new(code, defect, Resolution::LossRecorded))))
 }
 
 /// What stays without labels; without counts where these are not known.

@@ -10,11 +10,11 @@ use std::io;
 use super::chunks::{CHUNKS_HEAD, UNKNOWN, neutral, start_of};
 use super::generations::Generations;
 use super::segment::{RecordSink, SegmentRules, open, read_repaired};
-use crate::change::plan::{Change, Loss, Method, Resolution, Step};
+use crate::change::plan::{Change, Loss, Method, PlanStep, Resolution};
 use crate::record::Record;
 use crate::tsdb::{HeadChunk, Target, list_head_chunks};
 /// The steps after which no chunk is taken for one of another series.
-pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Vec<Step>> {
+pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Vec<PlanStep>> {
     let own = marked(target, generations)?;
     let directory = target.path().join(CHUNKS_HEAD);
     let files = list_head_chunks(&directory, CHUNKS_HEAD)?.files;
@@ -46,7 +46,7 @@ pub(super) fn steps(target: &Target, generations: &Generations) -> io::Result<Ve
         let change =
             Change::Patch { path: format!("{CHUNKS_HEAD}/{}", file.name), method: Method::Replace, patches };
         let lost = Loss::new(Some(0), Some(lost));
-        steps.push(Step { change, repairs: vec![generations.repaired(resolution)], lost });
+        steps.push(PlanStep { change, repairs: vec![generations.repaired(resolution)], lost });
     }
     Ok(steps)
 }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::change::plan::Plan;
 use crate::forecast::report::Forecast;
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, Report};
 use crate::tsdb::{Listing, Target};
@@ -19,14 +20,14 @@ use crate::tsdb::{Listing, Target};
 /// then.
 pub(super) fn plan(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     forecast: Option<&Forecast>,
     options: Options,
     plan: &mut Plan,
 ) -> io::Result<bool> {
     let listing = target.list()?;
     let scanned = Scanned { target, listing: &listing, report, options };
-    // RefBounds that mean several series are no sign of a run if each is defined once where the pages belong.
+    // Refs that mean several series are no sign of a run if each is defined once where the pages belong.
     let is_explained = report.misplaced.as_ref().is_some_and(|pages| pages.defines_once);
     let generations = match generations::find(target, &listing, report, options.assumed) {
         Ok(generations) => generations.filter(|_| !is_explained),
@@ -69,11 +70,10 @@ pub(super) fn plan(
             return Ok(false);
         }
     }
-    let mut corrected =
-        segments::steps(target, report, rules, (generations, &put_back), &mut findings, plan)?;
+    let mut corrected = segments::steps(target, report, rules, generations, &put_back, &mut findings, plan)?;
     let before = plan.steps.len();
     plan.steps.extend(half_repaired);
-    let heads = head_chunk_files::steps(&scanned, (generations.is_some(), forecast), &mut findings, plan)?;
+    let heads = head_chunk_files::steps(&scanned, generations.is_some(), forecast, &mut findings, plan)?;
     let mut of_names = of_names;
     let mut takes_snapshots = heads.takes_chunks;
     if let Some(ahead) = of_names.iter().find(|finding| finding.code == Code::SnapshotAhead) {
@@ -86,7 +86,7 @@ pub(super) fn plan(
             of_names.retain(|finding| finding.code != Code::SnapshotAhead);
         }
     }
-    let kept = snapshots::steps(report, forecast, (generations, takes_snapshots), &mut findings, plan);
+    let kept = snapshots::steps(report, forecast, generations, takes_snapshots, &mut findings, plan);
     plan.steps.extend_from_slice(&heads.first);
     let (wants_fence, is_emptied) = (heads.wants_fence, heads.is_emptied);
     misplaced::settle(report, &mut findings, plan);
@@ -118,7 +118,7 @@ pub(super) fn plan(
         let refs =
             misplaced::refs(report, &plan.steps).unwrap_or_else(|| RefBounds::in_logs(report)).and(corrected);
         let path = fence::next_segment(&listing, &plan.steps);
-        let fence = fence::step(target, report, (refs, &plan.steps), path, rules)?;
+        let fence = fence::step(target, report, refs, &plan.steps, path, rules)?;
         plan.steps.splice(..0, fence);
     }
     Ok(recovered.is_some())
@@ -141,7 +141,7 @@ fn renumber(
     let refs = generations.refs.and(corrected);
     let (target, report) = (scanned.target, scanned.report);
     let next = Some(generations.next());
-    let fence = fence::step(target, report, (refs, &plan.steps), next, scanned.rules())?;
+    let fence = fence::step(target, report, refs, &plan.steps, next, scanned.rules())?;
     let is_made = fence.is_some();
     plan.steps.splice(..0, fence.or_else(|| generations.gap()));
     plan.steps.extend(generations.last(is_made));

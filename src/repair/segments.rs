@@ -12,19 +12,21 @@ use super::refs::RefBounds;
 use super::segment::{DroppedEntries, SalvagedSegment, SegmentChange, SegmentRules};
 use super::{Refusal, is_about_bytes, is_to_be_repaired, misplaced, repaired, unrepaired};
 use crate::change::plan::{
-    Change, Content, Diagnosis, Loss, Method, Plan, Removal, RepairedFinding, Resolution, Series, Step,
+    Change, Content, Defect, Loss, Method, Plan, PlanStep, Removal, RepairedFinding, Resolution, Series,
 };
+use crate::scan::Scan;
 use crate::scan::code::Code;
 use crate::scan::deletions::{self, DeletionsLost};
-use crate::scan::report::{Dialect, Finding, LogKind, Report};
+use crate::scan::report::{Dialect, Finding, LogKind};
 use crate::tsdb::Target;
 
 /// What Prometheus comes to first is repaired last: until then it stops where it stopped before.
 pub(super) fn steps(
     target: &Target,
-    report: &Report,
+    report: &Scan,
     rules: SegmentRules<'_>,
-    (generations, put_back): (Option<&Generations>, &[String]),
+    generations: Option<&Generations>,
+    put_back: &[String],
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> io::Result<RefBounds> {
@@ -53,7 +55,7 @@ pub(super) fn steps(
             let agent = rules.agent.filter(|_| kind != LogKind::Wbl);
             let rules = SegmentRules { agent, refs_up_to, ..rules };
             let step = match arranged {
-                Some(puts) => misplaced::step(target, &segment.path, rules, &of_bytes, puts),
+                Some((puts, pages)) => misplaced::step(target, &segment.path, rules, &of_bytes, puts, pages),
                 None => segment_step(target, &segment.path, rules, &of_bytes, Vec::new()),
             };
             match step {
@@ -77,10 +79,10 @@ pub(super) fn steps(
 pub(super) fn rewritten(
     target: &Target,
     path: &str,
-    report: &Report,
+    report: &Scan,
     rules: SegmentRules<'_>,
     begins_with: Vec<Series>,
-) -> Result<Step, NoStep> {
+) -> Result<PlanStep, NoStep> {
     let findings: Vec<&Finding> = report
         .findings
         .iter()
@@ -97,7 +99,7 @@ fn segment_step(
     rules: SegmentRules<'_>,
     findings: &[&Finding],
     begins_with: Vec<Series>,
-) -> Result<(Option<Step>, RefBounds), NoStep> {
+) -> Result<(Option<PlanStep>, RefBounds), NoStep> {
     let full = target.path_of(path);
     if full.is_symlink() {
         return Err(Refusal::LinkToSegment.into());
@@ -145,14 +147,14 @@ fn segment_step(
     let repaired = |finding: &&Finding| repaired(finding, resolution(&file, &salvaged, &change, finding));
     let mut repairs: Vec<RepairedFinding> = findings.iter().map(repaired).collect();
     repairs.extend(salvaged.refused().map(|(range, error)| {
-        let diagnosis = Diagnosis::RefusedByAgent { error: error.to_owned() };
+        let defect = Defect::RefusedByAgent { error: error.to_owned() };
         let resolution = Resolution::Removed { removal: Removal::Overwritten, deletions: false };
-        let repaired = RepairedFinding::new(Code::AgentRefuses, diagnosis, resolution);
+        let repaired = RepairedFinding::new(Code::AgentRefuses, defect, resolution);
         RepairedFinding { offset: Some(range.start), end: Some(range.end), ..repaired }
     }));
     if let (entries @ 1.., Some(above)) = (dropped.entries, rules.refs_up_to) {
-        let diagnosis = Diagnosis::ReissuedRefs { entries, above };
-        repairs.push(RepairedFinding::new(Code::ReissuedRefs, diagnosis, Resolution::EntriesDropped));
+        let defect = Defect::ReissuedRefs { entries, above };
+        repairs.push(RepairedFinding::new(Code::ReissuedRefs, defect, Resolution::EntriesDropped));
     }
     let lost = salvaged.lost_to_agent().and(dropped.lost());
     let has_deletions = rules.agent.is_none() && !path.starts_with("wbl/");
@@ -164,7 +166,7 @@ fn segment_step(
         if is_lost { lost.with(deletions(&file, finding)) } else { lost }
     };
     let lost = findings.iter().fold(lost, |sum, finding| sum.and(of_finding(finding)));
-    Ok((Some(Step { change, repairs, lost }), salvaged.corrected_refs(&file)?))
+    Ok((Some(PlanStep { change, repairs, lost }), salvaged.corrected_refs(&file)?))
 }
 
 /// Whether deletions are lost with what is damaged.

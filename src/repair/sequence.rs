@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Refusal, repaired};
-use crate::change::plan::{Change, Resolution, Step};
+use crate::change::plan::{Change, PlanStep, Resolution};
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
 use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
@@ -34,7 +34,11 @@ fn logs(listing: &Listing) -> impl Iterator<Item = &LogDirectory> {
 
 /// The steps that repair these findings, or why some cannot be repaired: then none is, since each of them keeps Prometheus from
 /// starting.
-pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -> Result<Vec<Step>, Refusal> {
+pub(super) fn steps(
+    target: &Target,
+    listing: &Listing,
+    findings: &[&Finding],
+) -> Result<Vec<PlanStep>, Refusal> {
     let mut steps = Vec::new();
     for log in logs(listing) {
         let (names, numbers): (Vec<&Finding>, Vec<&Finding>) = findings
@@ -85,7 +89,7 @@ pub(super) fn steps(target: &Target, listing: &Listing, findings: &[&Finding]) -
 
 /// Empty segments up to the one up to which a chunk snapshot covers the WAL: so it is loaded, and what is written from now on is
 /// after it. `None` where these would be too many.
-pub(super) fn up_to_snapshot(listing: &Listing, finding: &Finding) -> Option<Vec<Step>> {
+pub(super) fn up_to_snapshot(listing: &Listing, finding: &Finding) -> Option<Vec<PlanStep>> {
     let log = listing.logs.iter().find(|log| log.relative == finding.path);
     let (index, _) = log.and_then(LogDirectory::snapshot_position)?;
     let wal = listing.logs.iter().find(|log| log.kind == LogKind::Wal);
@@ -112,7 +116,7 @@ fn empty_checkpoint(
     log: &LogDirectory,
     finding: &Finding,
     first: i64,
-) -> Result<[Step; 2], Refusal> {
+) -> Result<[PlanStep; 2], Refusal> {
     if log.kind != LogKind::Wal
         || finding.code != Code::FirstSegmentMissing
         || listing.last_checkpoint().is_some()
@@ -148,6 +152,6 @@ fn missing(
     Some(numbers)
 }
 
-fn step(change: Change, finding: &Finding, resolution: Resolution) -> Step {
-    Step::of(change, repaired(finding, resolution))
+fn step(change: Change, finding: &Finding, resolution: Resolution) -> PlanStep {
+    PlanStep::of(change, repaired(finding, resolution))
 }

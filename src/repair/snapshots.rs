@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::generations::Generations;
 use super::{Refusal, repaired};
 use crate::change::plan::{
-    Change, Diagnosis, Loss, Plan, RepairedFinding, Resolution, Step, UnrepairedFinding,
+    Change, Defect, Loss, Plan, PlanStep, RepairedFinding, Resolution, UnrepairedFinding,
 };
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
@@ -17,7 +17,8 @@ use crate::scan::report::{Finding, LogKind, Report, Severity};
 pub(super) fn steps(
     report: &Report,
     forecast: Option<&Forecast>,
-    (generations, takes_chunks): (Option<&Generations>, bool),
+    generations: Option<&Generations>,
+    takes_chunks: bool,
     findings: &mut BTreeMap<&str, Vec<&Finding>>,
     plan: &mut Plan,
 ) -> Option<UnrepairedFinding> {
@@ -29,7 +30,7 @@ pub(super) fn steps(
             }
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
             let repaired = generations.repaired(Resolution::SnapshotOfAnotherRunSetAside);
-            plan.steps.push(Step::of(change, repaired));
+            plan.steps.push(PlanStep::of(change, repaired));
         }
         return None;
     }
@@ -38,10 +39,10 @@ pub(super) fn steps(
     let (hidden, only) =
         hides.map_or((0, 0), |start| (start.hidden_by_snapshot.samples, start.only_in_snapshot.samples));
     if takes_chunks || hidden > only {
-        let diagnosis = if hidden > 0 {
-            Diagnosis::SnapshotHidesSamples { samples: hidden }
+        let defect = if hidden > 0 {
+            Defect::SnapshotHidesSamples { samples: hidden }
         } else {
-            Diagnosis::SnapshotDoesNotFit
+            Defect::SnapshotDoesNotFit
         };
         for log in snapshots() {
             for findings in findings.values_mut() {
@@ -49,7 +50,7 @@ pub(super) fn steps(
             }
             let (code, resolution) = (Code::SnapshotHidesSamples, Resolution::SnapshotSetAside);
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
-            plan.steps.push(Step::of(change, RepairedFinding::new(code, diagnosis.clone(), resolution)));
+            plan.steps.push(PlanStep::of(change, RepairedFinding::new(code, defect.clone(), resolution)));
         }
         return None;
     }
@@ -70,7 +71,7 @@ pub(super) fn steps(
         if of_log.iter().any(|finding| finding.severity == Severity::Damage) {
             let change = Change::SetAside { path: log.path.clone(), bytes: log.bytes };
             let repairs = of_log.iter().map(|finding| repaired(finding, Resolution::SnapshotSetAside));
-            plan.steps.push(Step { change, repairs: repairs.collect(), lost: Loss::NOTHING });
+            plan.steps.push(PlanStep { change, repairs: repairs.collect(), lost: Loss::NOTHING });
         }
     }
     kept

@@ -11,7 +11,7 @@ use crate::scan::report::Report;
 
 /// What is printed: the report, and beside its keys what is forecast.
 #[derive(Serialize)]
-struct Document<'a> {
+struct ScanDocument<'a> {
     #[serde(flatten)]
     report: &'a Report,
     prometheus: Option<&'a Forecast>,
@@ -58,7 +58,7 @@ pub fn write(
         salvage: Outlook::of(&plans.salvage),
         prometheus: Outlook::of(&plans.prometheus),
     });
-    serde_json::to_writer(&mut *out, &Document { report, prometheus: forecast, repair })?;
+    serde_json::to_writer(&mut *out, &ScanDocument { report, prometheus: forecast, repair })?;
     out.write_all(b"\n")
 }
 

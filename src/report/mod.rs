@@ -1,7 +1,7 @@
 //! One [`Report`](crate::scan::report::Report), many faces: [`text`] for an operator, [`json`] for machines.
 
 pub mod explain;
-mod foretold;
+mod forecast;
 pub mod frames;
 pub mod json;
 mod page;

@@ -2,10 +2,19 @@
 
 use std::io::{self, Write};
 
-use crate::scan::words::day_and_time;
+use super::words::amounts::day_and_time;
 
 /// The most columns that a line has.
 pub const WIDTH: usize = 100;
+
+/// How the text looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// Whether to colour it with ANSI escapes.
+    pub colour: bool,
+    /// Whether to write nothing if there is no damage, and only the verdict if there is.
+    pub quiet: bool,
+}
 
 /// A space at which no line is broken. Texts from outside cannot have it: [`clean`] escapes it.
 pub(super) const GLUE: char = '\u{1f}';

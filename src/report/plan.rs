@@ -6,14 +6,13 @@ use std::path::Path;
 use anstyle::AnsiColor;
 use serde::Serialize;
 
-use super::foretold;
-use super::page::{GLUE, Page, clean, count, number, path, range, size, times};
-use super::text::{Style, state_in_words};
+use super::forecast as forecast_text;
+use super::page::{GLUE, Page, Style, clean, count, number, path, range, size, times};
+use super::words;
 use crate::forecast::report::Forecast;
 use crate::repair::Plan;
-use crate::repair::plan::{Change, FoundLabels, Loss, Method, Mode, Orphans, RepairedFinding, Step};
+use crate::repair::plan::{Change, FoundLabels, Loss, Method, Mode, Orphans, PlanStep, RepairedFinding};
 use crate::scan::code::Code;
-use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::{Report, Severity, State, Verdict};
 
 /// Findings of one step that are shown one by one.
@@ -26,7 +25,7 @@ const SERIES_SHOWN: usize = 20;
 
 /// What is reported of a repair.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct RepairAnswer<'a> {
     /// What is done, or would be.
     pub plan: &'a Plan,
     /// What Prometheus would do instead.
@@ -48,7 +47,7 @@ pub struct Done<'a> {
 
 /// The keys of the JSON.
 #[derive(Serialize)]
-struct Document<'a> {
+struct PlanDocument<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
     backup_bytes: u64,
@@ -70,7 +69,7 @@ struct Applied {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_json(answer: &RepairAnswer<'_>, out: &mut dyn Write) -> io::Result<()> {
     let applied = answer.done.map(|done| Applied {
         backup: done.backup.map(|path| path.display().to_string()),
         finished_interrupted: done.finished,
@@ -78,7 +77,7 @@ pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
         state: done.after.state,
         damage: done.after.of_severity(Severity::Damage).map(|finding| finding.code).collect(),
     });
-    let document = Document {
+    let document = PlanDocument {
         plan: answer.plan,
         backup_bytes: answer.plan.backup_bytes(),
         needs_accept_orphans: answer.plan.needs_accept_orphans(),
@@ -93,7 +92,7 @@ pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(answer: &Answer<'_>, out: &mut dyn Write, style: Style) -> io::Result<()> {
+pub fn write(answer: &RepairAnswer<'_>, out: &mut dyn Write, style: Style) -> io::Result<()> {
     let mut page = Page { out, colour: style.colour };
     verdict(&mut page, answer)?;
     if style.quiet {
@@ -156,7 +155,7 @@ fn lost_series(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
     page.indented(4, &format!("and {}; --format=json names {which}", count(more, "more", "more")))
 }
 
-fn is_rename(step: &Step) -> bool {
+fn is_rename(step: &PlanStep) -> bool {
     matches!(step.change, Change::Rename { .. })
 }
 
@@ -182,12 +181,12 @@ pub(super) fn outlook(page: &mut Page<'_>, plan: &Plan) -> io::Result<()> {
     page.indented(2, &words)
 }
 
-fn verdict(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
+fn verdict(page: &mut Page<'_>, answer: &RepairAnswer<'_>) -> io::Result<()> {
     let (green, red) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default().bold());
     let plan = answer.plan;
     let (word, style) = match &answer.done {
         Some(done) if is_damaged(done) => ("STILL DAMAGED", red),
-        Some(done) if done.after.verdict == Verdict::Damaged => (state_in_words(done.after.state), red),
+        Some(done) if done.after.verdict == Verdict::Damaged => (words::state(done.after.state), red),
         Some(_) => ("REPAIRED", green),
         None if !plan.left.is_empty() && plan.steps.is_empty() => ("CANNOT BE REPAIRED", red),
         None if !plan.left.is_empty() => ("CAN BE REPAIRED IN PART", red),
@@ -210,7 +209,7 @@ fn is_damaged(done: &Done<'_>) -> bool {
     done.after.of_severity(Severity::Damage).next().is_some()
 }
 
-fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
+fn step(page: &mut Page<'_>, step: &PlanStep) -> io::Result<()> {
     let deed = match &step.change {
         Change::Patch { method, patches, .. } => {
             let bytes =
@@ -241,7 +240,7 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
             .zip(repaired.end)
             .map_or_else(String::new, |(from, to)| format!("{}  ", range(from, to)));
         page.indented(4, &format!("{place}{}", repaired.code))?;
-        page.indented(6, &words(repaired))?;
+        page.indented(6, &in_words(repaired))?;
     }
     let more = step.repairs.len().saturating_sub(SHOWN) as u64;
     if more > 0 {
@@ -250,8 +249,8 @@ fn step(page: &mut Page<'_>, step: &Step) -> io::Result<()> {
     page.indented(4, &format!("lost: {}", loss(step.lost)))
 }
 
-fn words(repaired: &RepairedFinding) -> String {
-    let message = repaired.diagnosis.to_string();
+fn in_words(repaired: &RepairedFinding) -> String {
+    let message = repaired.defect.to_string();
     let message = clean(&message);
     // A whole sentence, or the name of what is wrong.
     let colon = if message.ends_with('.') { "" } else { ":" };
@@ -283,7 +282,7 @@ fn loss(loss: Loss) -> String {
 const UNKNOWN: &str = "the contents of the damaged bytes";
 
 /// What is lost by this repair, and by Prometheus's own.
-fn comparison(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
+fn comparison(page: &mut Page<'_>, answer: &RepairAnswer<'_>) -> io::Result<()> {
     let plan = answer.plan;
     page.line("  lost")?;
     let lead = match plan.mode {
@@ -297,29 +296,16 @@ fn comparison(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
     page.paragraph(lead, lead, lead.len(), &own)?;
     if let Some(forecast) = answer.forecast {
         let lead = "    by Prometheus, without it ";
-        page.paragraph(lead, lead, lead.len(), &foretold::cost(forecast))?;
+        page.paragraph(lead, lead, lead.len(), &forecast_text::cost(forecast))?;
     }
     labels(page, &plan.labels)?;
     if let Some(orphans) = &plan.orphans {
         page.indented(2, &without_labels(orphans))?;
     }
-    if let Some(words) = deletions_in_words(plan.lost.deletions) {
+    if let Some(words) = words::deletions(plan.lost.deletions) {
         page.indented(2, words)?;
     }
     Ok(())
-}
-
-/// What becomes of samples whose deletion is lost.
-pub(super) fn deletions_in_words(lost: DeletionsLost) -> Option<&'static str> {
-    match lost {
-        DeletionsLost::None => None,
-        DeletionsLost::Possible => {
-            Some("what is lost may have held deletions: samples that they had deleted would be served again")
-        }
-        DeletionsLost::Certain => Some(
-            "deletions are lost: samples that they had deleted, and that are still there, are served again",
-        ),
-    }
 }
 
 /// Where lost labels were looked for, and what came of it.
@@ -377,7 +363,7 @@ fn without_labels(orphans: &Orphans) -> String {
     )
 }
 
-fn end(page: &mut Page<'_>, answer: &Answer<'_>) -> io::Result<()> {
+fn end(page: &mut Page<'_>, answer: &RepairAnswer<'_>) -> io::Result<()> {
     let plan = answer.plan;
     match &answer.done {
         None if plan.steps.is_empty() => Ok(()),

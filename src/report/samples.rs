@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::repair::plan::{
-    Change, Content, Diagnosis, Loss, Method, Patch, Removal, RepairedFinding, Resolution, Step,
+    Change, Content, Defect, Loss, Method, Patch, PlanStep, Removal, RepairedFinding, Resolution,
 };
 use crate::repair::{self, Mode, Plan, Plans};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
+use crate::scan::detail::Detail;
 use crate::scan::report::{
-    Cause, Correction, Dialect, Entries, Finding, HeadChunkFacts, HighestRefs, Log, LogKind, Lost, Reason,
-    Report, SCHEMA, Segment, Severity, State, Times, Verdict,
+    Cause, Correction, Dialect, Entries, Finding, HighestRefs, Log, LogKind, Lost, Reason, Report, SCHEMA,
+    Segment, Severity, State, Times, Verdict,
 };
-use crate::scan::settled::Settlements;
 
 /// 2026-11-21 19:24:15 UTC.
 pub(crate) const FROM: i64 = 1_795_289_055_000;
@@ -54,9 +54,6 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         logs,
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },
-        settled: Settlements::default(),
-        head_chunks: HeadChunkFacts::default(),
-        misplaced: None,
     }
 }
 
@@ -69,7 +66,7 @@ pub(crate) fn finding(code: Code, severity: Severity, path: &str) -> Finding {
         segment: path.rsplit_once('/').and_then(|(_, name)| name.parse().ok()),
         offset: None,
         end: None,
-        message: String::new(),
+        detail: Detail::Words(String::new()),
         cause: None,
         places: 1,
         lost: Lost::default(),
@@ -103,7 +100,7 @@ pub(crate) fn one_damage() -> Report {
     let damage = Finding {
         offset: Some(19_934),
         end: Some(32_768),
-        message: "the data do not have the checksum that their header says".into(),
+        detail: Detail::Words("the data do not have the checksum that their header says".into()),
         cause: Some(Cause::OneFlippedBit),
         lost: Lost { records: Some(1), entries: Some(778) },
         orphans: vec![(32_768, 40_000)],
@@ -126,13 +123,13 @@ pub(crate) fn many() -> Report {
     let mut findings = Vec::new();
     for index in 3..=17 {
         findings.push(Finding {
-            message: "no series record defines this ref".into(),
+            detail: Detail::Words("no series record defines this ref".into()),
             ..finding(Code::UnknownRefs, Severity::Warning, &format!("wal/{index:08}"))
         });
         findings.push(Finding {
             offset: Some(32_768),
             end: Some(98_304),
-            message: "pages of zeros with something behind them".into(),
+            detail: Detail::Words("pages of zeros with something behind them".into()),
             cause: Some(Cause::NeverWritten),
             places: 2,
             ..finding(Code::ZeroedPages, Severity::Damage, &format!("wal/{index:08}"))
@@ -157,7 +154,7 @@ pub(crate) fn huge() -> Report {
         offset: Some(u64::MAX - 1),
         end: Some(u64::MAX),
         segment: Some(i64::MAX),
-        message: "x".repeat(250),
+        detail: Detail::Words("x".repeat(250)),
         cause: Some(Cause::WrittenWrong),
         places: u64::MAX,
         lost: Lost { records: Some(u64::MAX), entries: None },
@@ -182,7 +179,7 @@ pub(crate) fn strange_path() -> Report {
         log: Some(String::new()),
         offset: Some(0),
         end: Some(5),
-        message: "the file ends within a fragment".into(),
+        detail: Detail::Words("the file ends within a fragment".into()),
         cause: Some(Cause::TornByCrash),
         lost: Lost { records: Some(1), entries: None },
         ..finding(Code::TornRecord, Severity::Note, "00000000")
@@ -364,7 +361,7 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
                 segment: number(rng).map(u64::cast_signed),
                 offset: number(rng),
                 end: number(rng),
-                message: text(rng, 300),
+                detail: Detail::Words(text(rng, 300)),
                 cause: causes.get(rng.usize(..12)).copied(),
                 places: number(rng).unwrap_or(1).max(1),
                 lost: Lost { records: number(rng), entries: number(rng) },
@@ -390,7 +387,7 @@ pub(crate) fn random(rng: &mut fastrand::Rng) -> Report {
 pub(crate) fn plans() -> Plans {
     let options = repair::Options::default();
     let mut salvage = Plan::empty("/prometheus".to_owned(), options);
-    salvage.steps.push(Step {
+    salvage.steps.push(PlanStep {
         change: Change::Patch {
             path: "wal/00000003".into(),
             method: Method::InPlace,
@@ -403,14 +400,14 @@ pub(crate) fn plans() -> Plans {
             code: Code::ChecksumMismatch.into(),
             offset: Some(19_934),
             end: Some(32_768),
-            diagnosis: Diagnosis::Words("checksum mismatch".into()),
+            defect: Defect::Words("checksum mismatch".into()),
             resolution: Resolution::Removed { removal: Removal::Overwritten, deletions: false },
         }],
         lost: Loss::new(Some(1), None),
     });
     let mut prometheus = salvage.clone();
     prometheus.mode = Mode::Prometheus;
-    prometheus.steps.push(Step {
+    prometheus.steps.push(PlanStep {
         change: Change::SetAside { path: "wal/00000004".into(), bytes: 32_768 },
         repairs: Vec::new(),
         lost: Loss::default(),

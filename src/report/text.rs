@@ -8,16 +8,17 @@ use std::io::{self, Write};
 
 use anstyle::AnsiColor;
 
-use super::{foretold, plan};
+use super::forecast as forecast_text;
+use super::{plan, words};
 use crate::forecast::report::Forecast;
 use crate::repair::Plans;
 use crate::scan::code::Code;
 use crate::scan::report::{
-    Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, State, Verdict,
+    Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, Verdict,
 };
 
-pub use super::page::WIDTH;
 use super::page::{GLUE, Page, clean, columns, count, number, path, range, size, times};
+pub use super::page::{Style, WIDTH};
 
 /// Findings of one code and one log that are shown one by one.
 const SHOWN: usize = 10;
@@ -27,15 +28,6 @@ const ORPHANS_SHOWN: usize = 3;
 
 /// Where the lines of a finding begin, after the column of severities.
 const BODY: usize = 11;
-
-/// How the text looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Style {
-    /// Whether to colour it with ANSI escapes.
-    pub colour: bool,
-    /// Whether to write nothing if there is no damage, and only the verdict if there is.
-    pub quiet: bool,
-}
 
 /// Writes the report as text.
 ///
@@ -57,7 +49,7 @@ pub fn write(
     }
     verdict(&mut page, report, totals(report))?;
     if let Some(forecast) = forecast {
-        foretold::write(&mut page, forecast, report)?;
+        forecast_text::write(&mut page, forecast, report)?;
     }
     if let Some(plans) = plans {
         plan::outlook(&mut page, &plans.salvage)?;
@@ -72,7 +64,7 @@ pub fn write(
 fn verdict(page: &mut Page<'_>, report: &Report, totals: Option<String>) -> io::Result<()> {
     let (word, style) = match report.verdict {
         Verdict::Clean => ("clean", AnsiColor::Green.on_default()),
-        Verdict::Damaged => (state_in_words(report.state), AnsiColor::Red.on_default().bold()),
+        Verdict::Damaged => (words::state(report.state), AnsiColor::Red.on_default().bold()),
     };
     let segments = report.logs.iter().map(|log| log.segments.len() as u64).sum();
     let places = |severity| {
@@ -111,17 +103,6 @@ fn verdict(page: &mut Page<'_>, report: &Report, totals: Option<String>) -> io::
             page.paragraph("  ", "  ", 2, &totals)
         }
         None => page.paragraph(&lead, &painted, 2, &tally),
-    }
-}
-
-/// The headline's word.
-pub(super) fn state_in_words(state: State) -> &'static str {
-    match state {
-        State::Clean => "clean",
-        State::Damaged => "DAMAGED",
-        State::WillNotStart => "WILL NOT START",
-        State::WillLoseData => "WILL LOSE DATA",
-        State::TakesNoSamples => "TAKES NO SAMPLES",
     }
 }
 
@@ -168,7 +149,7 @@ fn findings(page: &mut Page<'_>, report: &Report, forecast: Option<&Forecast>) -
         }
         page.line("")?;
         self::finding(page, finding)?;
-        if let Some(error) = forecast.and_then(|forecast| foretold::said_of(forecast, finding)) {
+        if let Some(error) = forecast.and_then(|forecast| forecast_text::said_of(forecast, finding)) {
             page.indented(BODY, &format!("Prometheus says: {}", clean(error)))?;
         }
         if *shown == SHOWN
@@ -268,7 +249,7 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
     }
     page.paragraph(&lead, &painted, BODY, &head)?;
 
-    page.indented(BODY, &clean(&finding.message))?;
+    page.indented(BODY, &clean(&finding.message()))?;
     if let Some(cause) = finding.cause {
         page.indented(BODY, &format!("likely cause: {}", in_words(cause)))?;
     }

@@ -13,7 +13,7 @@ pub const SCHEMA: &str = "walfix.undo/1";
 
 /// What is reported of an undo.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer<'a> {
+pub enum UndoAnswer<'a> {
     /// What the repair changed was put back.
     PutBack {
         /// What was done.
@@ -32,7 +32,7 @@ pub enum Answer<'a> {
 
 /// The keys of the JSON.
 #[derive(Default, Serialize)]
-struct Document<'a> {
+struct UndoDocument<'a> {
     schema: &'a str,
     undone: usize,
     unchanged: usize,
@@ -46,22 +46,22 @@ struct Document<'a> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_json(answer: &UndoAnswer<'_>, out: &mut dyn Write) -> io::Result<()> {
     let text = |path: &Path| path.display().to_string();
     let document = match answer {
-        Answer::PutBack { undone, moved_to } => Document {
+        UndoAnswer::PutBack { undone, moved_to } => UndoDocument {
             schema: SCHEMA,
             undone: undone.steps,
             unchanged: undone.left,
             moved_to: moved_to.map(text),
-            ..Document::default()
+            ..UndoDocument::default()
         },
-        Answer::Restored { restored, into } => Document {
+        UndoAnswer::Restored { restored, into } => UndoDocument {
             schema: SCHEMA,
             into: Some(text(into)),
             files: restored.files,
             missing: &restored.missing,
-            ..Document::default()
+            ..UndoDocument::default()
         },
     };
     serde_json::to_writer(&mut *out, &document)?;
@@ -72,20 +72,20 @@ pub fn write_json(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(answer: &Answer<'_>, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(answer: &UndoAnswer<'_>, out: &mut dyn Write) -> io::Result<()> {
     let mut page = Page { out, colour: false };
     let shown = |place: &Path| path(&place.display().to_string(), 90);
     match answer {
-        Answer::PutBack { undone: Undone { steps: 0, .. }, .. } => {
+        UndoAnswer::PutBack { undone: Undone { steps: 0, .. }, .. } => {
             page.line("nothing to undo: all is as it was before the repair")
         }
-        Answer::PutBack { undone, moved_to } => {
+        UndoAnswer::PutBack { undone, moved_to } => {
             let steps = count(undone.steps as u64, "change", "changes");
             page.indented(0, &format!("{steps} undone: all is as it was before the repair"))?;
             let Some(moved_to) = moved_to else { return Ok(()) };
             page.indented(0, &format!("the previous contents were moved to {}", shown(moved_to)))
         }
-        Answer::Restored { restored, into } => {
+        UndoAnswer::Restored { restored, into } => {
             let files = count(restored.files as u64, "file", "files");
             page.indented(0, &format!("{files} as before the repair: {}", shown(into)))?;
             for missing in &restored.missing {

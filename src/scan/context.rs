@@ -134,7 +134,7 @@ impl Context {
             return None;
         }
         let joints = entries_at_joints(record, &uses);
-        let steps = Steps::of(&uses, &joints);
+        let steps = EntrySteps::of(&uses, &joints);
         let broken = joints.iter().any(|&entry| self.joint_contradicts(&uses, &steps, entry));
         broken.then_some("the series or times change where two of its fragments meet")
     }
@@ -158,7 +158,7 @@ impl Context {
 
     /// Whether at a joint a step is none that one would expect. `entry` is the first that does not lie before the joint as
     /// a whole.
-    fn joint_contradicts(&self, uses: &[SeriesUse], steps: &Steps, entry: usize) -> bool {
+    fn joint_contradicts(&self, uses: &[SeriesUse], steps: &EntrySteps, entry: usize) -> bool {
         around(uses, entry).windows(2).any(|pair| {
             let (a, b) = (pair[0], pair[1]);
             let known = self.pairs.knows(a, b);
@@ -295,7 +295,7 @@ pub(super) fn pages_are_exchanged(record: &Record<'_>) -> bool {
     if !at_joints(&back) {
         return false;
     }
-    let steps = Steps::of(&uses, &joints);
+    let steps = EntrySteps::of(&uses, &joints);
     let ahead = |pair: &[SeriesUse]| steps.is_far(pair[0], pair[1]) && pair[1].time == pair[0].time;
     at_joints(&ahead) && !steps.kinds.contains_key(&(Ordering::Greater, Ordering::Equal))
 }
@@ -353,7 +353,7 @@ impl Pairs {
 
 /// How a record goes from one entry to the next where no fragments meet.
 #[derive(Debug, Default)]
-struct Steps {
+struct EntrySteps {
     total: usize,
     /// Of those, steps within one time.
     same_time: usize,
@@ -367,7 +367,7 @@ struct Steps {
     long: u64,
 }
 
-impl Steps {
+impl EntrySteps {
     fn of(uses: &[SeriesUse], joints: &[usize]) -> Self {
         let mut steps = Self::default();
         let mut lengths = Vec::with_capacity(uses.len());

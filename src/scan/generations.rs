@@ -6,15 +6,14 @@
 //! the series after the damage were not read.
 
 use super::code::Code;
+use super::detail::{Detail, Held, LostSegments};
 use super::findings::of_path;
 use super::references::References;
 use super::report::{Cause, Finding, Severity, Times};
 use super::segment::{SegmentScan, Tally};
 use super::sequence::{Numbers, numbers};
-use super::words::{count, span, time};
 use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory};
-use crate::wal::segments::segment_name;
 
 /// What is found here.
 pub(super) const CODES: [Code; 3] = [Code::CheckpointAhead, Code::RestartedGeneration, Code::StaleSegments];
@@ -114,32 +113,18 @@ impl State<'_> {
 
     fn restarted(&self) -> Finding {
         let first = self.covered.first().map_or(0, |covered| covered.index);
-        let begun = format!(
-            "restarted at segment {} after {} was made",
-            segment_name(first),
-            self.checkpoint.relative
-        );
-        let message = if self.checkpoint_is_whole {
-            format!(
-                "{begun}, which covers all numbers up to {}: at each start Prometheus skips them, without a \
-                 word: {}. {}",
-                segment_name(self.number),
-                self.held(),
-                self.gone()
-            )
-        } else {
-            format!(
-                "{begun}: Prometheus cannot read that, and at each start deletes what it has written since the previous one. Copy \
-                 it before the next: {}. {}",
-                self.held(),
-                self.gone()
-            )
+        let detail = Detail::Restarted {
+            first,
+            checkpoint: self.checkpoint.relative.clone(),
+            covers: self.checkpoint_is_whole.then_some(self.number),
+            held: self.held(),
+            lost: self.lost(),
         };
         Finding {
             segment: Some(first),
             times: self.times(),
             gone: self.time_gone(),
-            ..self.finding(Code::RestartedGeneration, Severity::Damage, message)
+            ..self.finding(Code::RestartedGeneration, Severity::Damage, detail)
         }
     }
 
@@ -148,26 +133,17 @@ impl State<'_> {
     }
 
     /// What the covered segments hold.
-    fn held(&self) -> String {
-        match self.all.times() {
-            Some((from, to)) => format!("{}, {}", count(self.all.samples(), "sample"), span(from, to)),
-            None => "no samples".into(),
-        }
+    fn held(&self) -> Held {
+        Held { samples: self.all.samples(), times: self.all.times() }
     }
 
-    /// What stood after the checkpoint.
-    fn gone(&self) -> String {
-        let next = segment_name(self.number.saturating_add(1));
-        let times = match (self.before.max_time, self.all.min_time) {
-            (Some(from), Some(to)) if from <= to => format!(", with samples of {}", span(from, to)),
-            (Some(from), _) => format!(", with the samples since {}", time(from)),
-            (None, Some(to)) => format!(", with samples of before {}", time(to)),
-            (None, None) => String::new(),
-        };
-        format!(
-            "The segments from {next} on{times} are lost, unless blocks or chunks_head \
-             have them."
-        )
+    /// What followed the checkpoint.
+    fn lost(&self) -> LostSegments {
+        LostSegments {
+            first: self.number.saturating_add(1),
+            from: self.before.max_time,
+            to: self.all.min_time,
+        }
     }
 
     fn time_gone(&self) -> Option<Times> {
@@ -179,52 +155,36 @@ impl State<'_> {
 
     /// No segment is left at all.
     fn deleted(&self) -> Finding {
-        let why = if self.checkpoint_is_whole {
-            "If Prometheus is started now, it begins with segment 00000000, which this checkpoint covers: the start after that \
-             passes over what it writes."
-        } else {
-            "Prometheus deletes them at a start at which it cannot read the checkpoint, and gives up that once. From the next \
-             start on it runs, counts from 0, and deletes at each start what it has written since the one before."
-        };
-        let message = format!("no segment follows this checkpoint. {why} {}", self.gone());
+        let detail = Detail::SegmentsDeleted { is_intact: self.checkpoint_is_whole, lost: self.lost() };
         Finding {
             cause: self.checkpoint_is_whole.then_some(Cause::Files),
             gone: self.time_gone(),
-            ..self.finding(Code::CheckpointAhead, Severity::Damage, message)
+            ..self.finding(Code::CheckpointAhead, Severity::Damage, detail)
         }
     }
 
     /// Nothing shows that they are newer than the checkpoint.
     fn ahead(&self) -> Finding {
-        let message = format!(
-            "this checkpoint covers the numbers up to {}, and no segment has a higher one: Prometheus skips all of them, \
-             without a word ({}), and over what it writes, until its numbers are higher",
-            segment_name(self.number),
-            self.held(),
-        );
+        let detail = Detail::CheckpointAhead { covers: self.number, held: self.held() };
         Finding {
             cause: Some(Cause::Files),
             times: self.times(),
-            ..self.finding(Code::CheckpointAhead, Severity::Damage, message)
+            ..self.finding(Code::CheckpointAhead, Severity::Damage, detail)
         }
     }
 
     fn stale(&self) -> Finding {
         let first = self.covered.first().map_or(0, |covered| covered.index);
         let holds = self.covered.iter().any(|covered| covered.scan.bytes > 0);
-        let message = format!(
-            "left over when the checkpoint was made, which covers the numbers up to {}: Prometheus skips {} and \
-             removes them after one of the next checkpoints",
-            segment_name(self.number),
-            count(self.covered.len() as u64, "segment"),
-        );
+        let segments = self.covered.len() as u64;
+        let detail = Detail::StaleSegments { covers: self.number, segments };
         let severity = if holds { Severity::Warning } else { Severity::Note };
-        Finding { segment: Some(first), ..self.finding(Code::StaleSegments, severity, message) }
+        Finding { segment: Some(first), ..self.finding(Code::StaleSegments, severity, detail) }
     }
 
-    fn finding(&self, code: Code, severity: Severity, message: String) -> Finding {
+    fn finding(&self, code: Code, severity: Severity, detail: Detail) -> Finding {
         let log = if code == Code::CheckpointAhead { self.checkpoint } else { self.wal };
-        of_path(Some(log), log.relative.clone(), code, severity, message)
+        of_path(Some(log), log.relative.clone(), code, severity, detail)
     }
 }
 

@@ -14,9 +14,9 @@ use foldhash::HashMap;
 use rayon::prelude::*;
 
 use super::code::Code;
+use super::detail::{Detail, HeadChunkDamage, HeldChunks};
 use super::findings::of_path;
-use super::report::{Cause, Finding, HeadChunkFacts, Lost, Severity, Times};
-use super::words::{count, span};
+use super::report::{Cause, Finding, Lost, Severity, Times};
 use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{
     BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target,
@@ -26,15 +26,24 @@ use crate::tsdb::{
 /// By ref, when the first chunk in order begins and ends that a start loads, ms.
 pub(super) type Earliest = HashMap<u64, (i64, i64)>;
 
+/// What is known of head chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeadChunkFacts {
+    /// Those whose refs mean other series by now: where they are (`ChunkDiskMapperRef`), in order.
+    pub(crate) of_others: Vec<u64>,
+    /// The first of a series may begin after the first sample that the log has: it then hides those before it.
+    pub(crate) may_lack_first: bool,
+}
+
 /// The highest ref that a series record defines.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Defined {
+pub(super) enum HighestDefined {
     NotKnown,
     None,
     UpTo(u64),
 }
 
-impl Defined {
+impl HighestDefined {
     fn is_below(self, series_ref: u64) -> bool {
         match self {
             Self::NotKnown => false,
@@ -46,7 +55,7 @@ impl Defined {
 
 /// What is in the files.
 #[derive(Default)]
-pub(super) struct HeadChunks {
+pub(super) struct ScannedHeadChunks {
     listed: HeadChunkFiles,
     /// What is older than this in order is in blocks, and no start loads it.
     in_blocks: i64,
@@ -57,7 +66,7 @@ pub(super) struct HeadChunks {
 
 /// What one file has.
 #[derive(Default)]
-struct Seen {
+struct ChunksSeen {
     chunks: Vec<Short>,
     damage: Vec<(u64, u64, HeadChunkError)>,
     /// Where its last complete chunk ends.
@@ -92,7 +101,7 @@ impl From<HeadChunk> for Short {
     }
 }
 
-impl HeadChunks {
+impl ScannedHeadChunks {
     /// Of a data directory; nothing of others.
     pub(super) fn read(
         target: &Target,
@@ -107,7 +116,7 @@ impl HeadChunks {
         let data = target.path();
         let Ok(listed) = listed(&data.join(CHUNKS_HEAD)) else { return nothing };
         let mut heads = Self { in_blocks: in_blocks(data), listed, ..Self::default() };
-        let seen: Vec<Seen> = heads.listed.files.par_iter().map(see).collect();
+        let seen: Vec<ChunksSeen> = heads.listed.files.par_iter().map(see).collect();
         let wal = order.wal.map(|at| &listing.logs[at].segments);
         let is_whole = order.checkpoint.is_none()
             && wal.is_some_and(|wal| wal.first().is_some_and(|first| first.index == 0));
@@ -144,7 +153,6 @@ impl HeadChunks {
 
     /// Numbers that are missing, and what is at the beginning of each file (`openMMapFiles`).
     fn of_names(&mut self) {
-        const REFUSES: &str = "so Prometheus refuses to start";
         let mut findings = Vec::new();
         for pair in self.listed.files.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
@@ -152,52 +160,38 @@ impl HeadChunks {
             if first == after.index {
                 continue;
             }
-            let missing = if first == last {
-                format!("file {first:06} before it is missing")
-            } else {
-                format!("files {first:06} to {last:06} before it are missing")
-            };
-            let message = format!("{missing}, {REFUSES}");
+            let detail = Detail::HeadChunkFilesMissing { numbers: first..=last };
             let finding =
-                of_path(None, Self::path_of(after), Code::HeadChunksNotSequential, Severity::Damage, message);
+                of_path(None, Self::path_of(after), Code::HeadChunksNotSequential, Severity::Damage, detail);
             findings.push(Finding { cause: Some(Cause::Files), ..finding });
         }
         for file in &self.listed.misnamed {
-            let message = format!(
-                "Prometheus takes it for file {}, and looks for that name to remove it when its chunks are in blocks: every \
-                 compaction fails from then on, and the WAL is not cut any more",
-                file.right_name()
-            );
+            let detail = Detail::HeadChunksMisnamed { name: file.right_name() };
             let finding =
-                of_path(None, Self::path_of(file), Code::MisnamedHeadChunks, Severity::Damage, message);
+                of_path(None, Self::path_of(file), Code::MisnamedHeadChunks, Severity::Damage, detail);
             findings.push(Finding { cause: Some(Cause::Files), ..finding });
         }
         for file in &self.listed.files {
             let Some(why) = file.header_error() else { continue };
-            let message = format!("{why}, {REFUSES}");
             findings.push(of_path(
                 None,
                 Self::path_of(file),
                 Code::HeadChunksHeader,
                 Severity::Damage,
-                message,
+                Detail::HeadChunksHeader { why },
             ));
         }
         if let Some(file) = &self.listed.unwritten {
             let held = see(file).chunks;
             if !held.is_empty() {
                 let samples = held.iter().map(|chunk| u64::from(chunk.samples)).sum();
-                let message = format!(
-                    "it does not begin as a file of head chunks: the next start removes it without a word, with {} of {}",
-                    count(held.len() as u64, "chunk"),
-                    count(samples, "sample")
-                );
+                let detail = Detail::HeadChunksNotOne { chunks: held.len() as u64, samples };
                 findings.push(of_path(
                     None,
                     Self::path_of(file),
                     Code::HeadChunksHeader,
                     Severity::Damage,
-                    message,
+                    detail,
                 ));
             }
         }
@@ -205,7 +199,12 @@ impl HeadChunks {
     }
 
     /// Chunks that cannot be read, or follow each other in the wrong order.
-    fn of_bytes(&mut self, seen: &[Seen], out_of_sequence: &[(usize, Short)], is_written: &dyn Fn() -> bool) {
+    fn of_bytes(
+        &mut self,
+        seen: &[ChunksSeen],
+        out_of_sequence: &[(usize, Short)],
+        is_written: &dyn Fn() -> bool,
+    ) {
         let last = seen.len().saturating_sub(1);
         for (at, (file, seen)) in self.listed.files.iter().zip(seen).enumerate() {
             if file.header_error().is_some() {
@@ -217,34 +216,26 @@ impl HeadChunks {
                 if is_torn && is_written() {
                     continue;
                 }
-                let then = if self.listed.files.len() - at == 1 {
-                    "the next start removes this file"
-                } else {
-                    "the next start removes this file and all later ones"
+                let damage = match error {
+                    HeadChunkError::Checksum { .. } => HeadChunkDamage::Checksum,
+                    HeadChunkError::Unreadable(_) => HeadChunkDamage::Unreadable,
+                    HeadChunkError::Zero => HeadChunkDamage::Unexpected,
+                    _ => HeadChunkDamage::TooLong,
                 };
-                let what = match error {
-                    HeadChunkError::Checksum { .. } => "a chunk does not match its checksum",
-                    HeadChunkError::Unreadable(_) => "the disk cannot read these bytes",
-                    HeadChunkError::Zero => "Prometheus does not expect a file of this number",
-                    _ => "a chunk that is longer than the file",
-                };
-                let message = format!("{what}: {then}, and takes their samples from the WAL");
+                let has_later = self.listed.files.len() - at > 1;
+                let detail = Detail::HeadChunkDamaged { damage, has_later };
                 let severity = if is_torn { Severity::Note } else { Severity::Damage };
-                let finding = of_path(None, Self::path_of(file), Code::DamagedHeadChunk, severity, message);
+                let finding = of_path(None, Self::path_of(file), Code::DamagedHeadChunk, severity, detail);
                 let cause = is_torn.then_some(Cause::TornByCrash);
                 self.findings.push(Finding { offset: Some(*offset), end: Some(*end), cause, ..finding });
             }
         }
         for &(at, chunk) in out_of_sequence.iter().take(1) {
             let Some(file) = self.listed.files.get(at) else { continue };
-            let message = format!(
-                "a chunk of the series with ref {} begins before the one before it ends: the next start removes all head chunks, \
-                 and takes from the WAL what stands there ({} such)",
-                chunk.series_ref,
-                count(out_of_sequence.len() as u64, "chunk"),
-            );
+            let chunks = out_of_sequence.len() as u64;
+            let detail = Detail::HeadChunksOverlap { series_ref: chunk.series_ref, chunks };
             let finding =
-                of_path(None, Self::path_of(file), Code::HeadChunksOutOfSequence, Severity::Damage, message);
+                of_path(None, Self::path_of(file), Code::HeadChunksOutOfSequence, Severity::Damage, detail);
             let offset = Some(chunk.chunk_ref & u64::from(u32::MAX));
             self.findings.push(Finding { offset, ..finding });
         }
@@ -255,7 +246,7 @@ impl HeadChunks {
     pub(super) fn findings(
         self,
         others: &HashMap<u64, i64>,
-        defined: Defined,
+        defined: HighestDefined,
     ) -> (Vec<Finding>, HeadChunkFacts) {
         let files = &self.listed.files;
         let each = || files.iter().flat_map(|file| see(file).chunks).filter(|chunk| self.loads(chunk));
@@ -273,19 +264,13 @@ impl HeadChunks {
             let of_others: Vec<Short> =
                 each().filter(|chunk| chunk.chunk_ref <= last && chunk.series_ref >= lowest).collect();
             let times = times(&of_others);
-            let message = format!(
-                "{} of {} have refs that mean other series by now ({}): Prometheus serves these samples under labels that are not \
-                 theirs. The log that said whose they are is gone; it was removed, or Prometheus has cut it",
-                count(of_others.len() as u64, "head chunk"),
-                count(samples(&of_others), "sample"),
-                words(times),
-            );
+            let detail = Detail::HeadChunksReissued { held: held(&of_others, times) };
             let finding = of_path(
                 None,
                 CHUNKS_HEAD.to_owned(),
                 Code::HeadChunksOfOtherSeries,
                 Severity::Damage,
-                message,
+                detail,
             );
             findings.push(Finding {
                 cause: Some(Cause::Files),
@@ -304,19 +289,13 @@ impl HeadChunks {
         let above: Vec<Short> = each().filter(is_above).collect();
         if !above.is_empty() {
             let times = times(&above);
-            let message = format!(
-                "{} of {} have refs that no series record defines, and that Prometheus hands out again ({}): the start after that \
-                 serves these samples under labels that are not theirs",
-                count(above.len() as u64, "head chunk"),
-                count(samples(&above), "sample"),
-                words(times),
-            );
+            let detail = Detail::HeadChunksUndefined { held: held(&above, times) };
             let finding = of_path(
                 None,
                 CHUNKS_HEAD.to_owned(),
                 Code::HeadChunksWithoutSeries,
                 Severity::Damage,
-                message,
+                detail,
             );
             findings.push(Finding {
                 series: Some(distinct(&above)),
@@ -360,13 +339,13 @@ fn times(chunks: &[Short]) -> Option<Times> {
     Some(Times { from: Some(from), to: Some(to) })
 }
 
-fn words(times: Option<Times>) -> String {
+fn held(chunks: &[Short], times: Option<Times>) -> HeldChunks {
     let times = times.and_then(|times| times.from.zip(times.to));
-    times.map_or_else(String::new, |(from, to)| span(from, to))
+    HeldChunks { chunks: chunks.len() as u64, samples: samples(chunks), times }
 }
 
-fn see(file: &HeadChunkFile) -> Seen {
-    let mut seen = Seen::default();
+fn see(file: &HeadChunkFile) -> ChunksSeen {
+    let mut seen = ChunksSeen::default();
     let Ok(mut chunks) = file.chunks() else { return seen };
     loop {
         let from = chunks.at();

@@ -7,6 +7,7 @@ mod cause;
 pub use crate::code;
 pub(crate) mod context;
 pub mod deletions;
+pub mod detail;
 pub(crate) mod findings;
 pub mod frames;
 mod generations;
@@ -22,19 +23,18 @@ pub(crate) mod sequence;
 pub mod settled;
 mod stretches;
 mod walk;
-pub(crate) mod words;
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::heads::{Defined, HeadChunks};
+use self::heads::{HeadChunkFacts, HighestDefined, ScannedHeadChunks};
+use self::misplaced::Arrangement;
 use self::references::{References, SegmentRefs};
-use self::report::{
-    Dialect, Finding, HeadChunkFacts, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict,
-};
+use self::report::{Dialect, Finding, Log, Reason, Report, SCHEMA, Segment, Severity, State, Verdict};
 use self::segment::{SegmentScan, Tally};
 use self::settled::Settlements;
 use self::stretches::Task;
@@ -89,6 +89,29 @@ pub enum ScanError {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
+/// A report, and what a scan knows besides, so that whoever reads the directory next need not find it out again.
+///
+/// It can be used as its [`Report`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scan {
+    /// What was found.
+    pub report: Report,
+    /// How what was in doubt was decided.
+    pub(crate) settled: Settlements,
+    /// What is known of head chunks.
+    pub(crate) head_chunks: HeadChunkFacts,
+    /// Where pages belong that are not there.
+    pub(crate) misplaced: Option<Arrangement>,
+}
+
+impl Deref for Scan {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.report
+    }
+}
+
 /// Reads all of `target`, and changes nothing.
 ///
 /// Bytes that cannot be read are findings, no errors. A segment that vanishes between listing and opening has been
@@ -96,7 +119,7 @@ pub enum ScanError {
 ///
 /// # Errors
 /// If a directory cannot be listed, or a segment not be opened.
-pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Result<Report, ScanError> {
+pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Result<Scan, ScanError> {
     let listing =
         target.list().map_err(|source| ScanError::List { path: target.path().to_owned(), source })?;
     let threads = rayon::ThreadPoolBuilder::new().num_threads(threads(options.threads)).build()?;
@@ -113,14 +136,14 @@ pub fn threads(asked: Option<NonZeroUsize>) -> usize {
     asked.map_or(0, |asked| asked.get().min(THREADS * processors))
 }
 
-fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<Report, ScanError> {
+fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<Scan, ScanError> {
     let dialects: Vec<Dialect> = listing.logs.par_iter().map(segment::dialect).collect();
     let order = order_of(listing, &dialects);
     let steps = order.segments(listing);
     let mut references = References::default();
     // Label sets are only asked for where segments have numbers that the checkpoint covers.
     let hasher = steps.iter().any(|step| step.role == Role::Below).then(|| references.hasher());
-    let heads = HeadChunks::read(target, listing, &order, &|| live::is_written(target));
+    let heads = ScannedHeadChunks::read(target, listing, &order, &|| live::is_written(target));
     let mut scans: Vec<Vec<Option<SegmentScan>>> =
         listing.logs.iter().map(|log| log.segments.iter().map(|_| None).collect()).collect();
     let tasks: Vec<Task<'_>> = steps
@@ -147,16 +170,14 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         logs: Vec::new(),
         findings: Vec::new(),
         refs: references.highest(),
-        settled: Settlements::default(),
-        head_chunks: HeadChunkFacts::default(),
-        misplaced: None,
     };
+    let mut settled = Settlements::default();
     for (task, &step) in tasks.iter().zip(&steps) {
         if let Some(scan) = &mut scans[step.log][step.segment]
             && let Some(state) = scan.state
         {
             let (decisions, facts) = (scan.decisions.take(), std::mem::take(&mut scan.facts));
-            report.settled.add(state, scan.bytes, task.reading, decisions, facts);
+            settled.add(state, scan.bytes, task.reading, decisions, facts);
         }
     }
     let of_logs: Vec<Vec<Finding>> =
@@ -164,7 +185,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     let is_intact = |log: Option<usize>| {
         log.is_none_or(|log| of_logs[log].iter().all(|finding| finding.severity != Severity::Damage))
     };
-    let troubles = references::troubles((target, listing), &steps, &scans, &references, &report.settled);
+    let troubles = references::troubles((target, listing), &steps, &scans, &references, &settled);
     let mut of_state = sequence::of_names(listing, &order);
     let of_numbers =
         generations::of_numbers(listing, &order, &scans, &references, is_intact(order.checkpoint));
@@ -184,13 +205,13 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     of_refs.extend(references.not_judged(listing, &order));
     of_refs.extend(references.above_in_wbl(listing, &order));
     sequence::weigh(&mut of_state, &of_refs);
-    let mut of_pages = Vec::new();
+    let (mut of_pages, mut arrangement) = (Vec::new(), None);
     // A place that cannot be read has findings of its own.
     if misplaced::is_suspected(&steps, &scans, &of_refs)
         && !of_state.iter().any(Finding::is_of_generations)
-        && let Ok(Some((arrangement, found))) = misplaced::find(listing, &steps, &report.settled)
+        && let Ok(Some((pages, found))) = misplaced::find(listing, &steps, &settled)
     {
-        report.misplaced = Some(arrangement);
+        arrangement = Some(pages);
         of_pages = found;
     }
 
@@ -205,13 +226,13 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
         report.logs.push(log);
     }
     let defined = match report.refs.defined {
-        _ if !references.are_all_known() => Defined::NotKnown,
-        None => Defined::None,
-        Some(highest) => Defined::UpTo(highest),
+        _ if !references.are_all_known() => HighestDefined::NotKnown,
+        None => HighestDefined::None,
+        Some(highest) => HighestDefined::UpTo(highest),
     };
     let (of_heads, facts) = heads.findings(&references.of_other_chunks, defined);
     report.findings.extend(of_heads);
-    report.head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };
+    let head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };
     report.findings.extend(findings::of_strays(&listing.strays));
     debug_assert!(
         report.findings.iter().all(Finding::has_a_severity_of_its_code),
@@ -220,7 +241,7 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<R
     if report.of_severity(Severity::Damage).next().is_some() {
         report.judge(State::Damaged, vec![Reason::Damage]);
     }
-    Ok(report)
+    Ok(Scan { report, settled, head_chunks, misplaced: arrangement })
 }
 
 /// The logs that Prometheus replays, and none where Loki reads them by rules of its own.

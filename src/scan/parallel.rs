@@ -13,7 +13,7 @@ pub(super) fn in_order<W, T: Send, E: Send>(
     work: impl Fn(&mut W, usize) -> Result<T, E> + Sync,
     then: impl FnMut(usize, T) + Send,
 ) -> Result<(), E> {
-    struct Turns<T, E, F> {
+    struct WaitingTurns<T, E, F> {
         next: usize,
         waiting: BTreeMap<usize, T>,
         then: F,
@@ -36,7 +36,8 @@ pub(super) fn in_order<W, T: Send, E: Send>(
     }
     let ahead = 4 * rayon::current_num_threads();
     let started = AtomicUsize::new(0);
-    let state = Mutex::new(Turns { next: 0, waiting: BTreeMap::new(), then, failed: None, stopped: false });
+    let state =
+        Mutex::new(WaitingTurns { next: 0, waiting: BTreeMap::new(), then, failed: None, stopped: false });
     let turned = Condvar::new();
     rayon::broadcast(|_| {
         let _stop = StopOnPanic { state: &state, turned: &turned, set: |state| state.stopped = true };

@@ -19,9 +19,9 @@ pub(super) use self::segment::SegmentRefs;
 use self::joined::unknown;
 use self::misfits::{Affected, Misfit, Trouble, Troubles};
 use super::code::Code;
+use super::detail::{AffectedEntries, Detail, WhyUndefined};
 use super::findings::{of_file, of_path};
 use super::report::{Cause, Dialect, Finding, Log, Lost, Severity, Times};
-use super::words::{count, span};
 use crate::record::{RecordType, ReplayedFrom};
 use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{Listing, LogDirectory, LogKind};
@@ -30,10 +30,8 @@ impl References {
     /// That nothing is said of refs is said.
     pub(super) fn not_judged(&self, listing: &Listing, order: &ReplayOrder) -> Option<Finding> {
         let log = &listing.logs[order.wal.or(order.checkpoint).or(order.wbl)?];
-        let message = "too many refs, too far apart, to say of each whether its series is defined";
-        self.have_overflowed().then(|| {
-            of_path(Some(log), log.relative.clone(), Code::RefsNotJudged, Severity::Note, message.into())
-        })
+        let (code, detail) = (Code::RefsNotJudged, Detail::RefsNotJudged);
+        self.have_overflowed().then(|| of_path(Some(log), log.relative.clone(), code, Severity::Note, detail))
     }
 
     /// Samples in the WBL have refs that Prometheus will hand out again: it reads these after all series records.
@@ -45,11 +43,8 @@ impl References {
         if self.refs.highest(|block| block.defined).is_some_and(|defined| highest <= defined) {
             return None;
         }
-        let message = format!(
-            "entries have refs up to {highest} that no series record defines, and that Prometheus hands out again: the start after \
-             that serves these samples under labels that are not theirs"
-        );
-        Some(of_path(Some(log), log.relative.clone(), Code::WblWithoutSeries, Severity::Warning, message))
+        let detail = Detail::WblRefsUndefined { highest };
+        Some(of_path(Some(log), log.relative.clone(), Code::WblWithoutSeries, Severity::Warning, detail))
     }
 }
 
@@ -70,35 +65,28 @@ pub(super) fn findings(listing: &Listing, troubles: &Troubles, why: Why) -> Vec<
         .collect()
 }
 
-/// Records that a replay of that log passes over, since they belong into another one.
+/// Records that a replay of that log passes over, since they belong in another one.
 pub(super) fn misplaced(directory: &LogDirectory, log: &Log) -> Option<Finding> {
-    let (belong_into, then) = match log.kind {
+    let (belong_in, agent_refuses) = match log.kind {
         _ if log.dialect == Dialect::Loki => return None,
-        LogKind::Wal | LogKind::Checkpoint => (
-            ReplayedFrom::Wbl,
-            "Prometheus skips them, but an agent takes them for corruption and deletes what follows",
-        ),
-        LogKind::Wbl => (ReplayedFrom::Wal, "Prometheus skips them"),
+        LogKind::Wal | LogKind::Checkpoint => (ReplayedFrom::Wbl, true),
+        LogKind::Wbl => (ReplayedFrom::Wal, false),
         LogKind::ChunkSnapshot => return None,
     };
-    let found: Vec<String> = RecordType::ALL
+    let records: Vec<(u64, &str)> = RecordType::ALL
         .into_iter()
-        .filter(|record_type| record_type.kind().replayed_from() == belong_into)
-        .filter_map(|record_type| {
-            let records = count(*log.records.get(record_type.name())?, "record");
-            Some(format!("{records} of type {record_type}"))
-        })
+        .filter(|record_type| record_type.kind().replayed_from() == belong_in)
+        .filter_map(|record_type| Some((*log.records.get(record_type.name())?, record_type.name())))
         .collect();
-    if found.is_empty() {
+    if records.is_empty() {
         return None;
     }
-    let message = format!("{}, which belong into another log: {then}", found.join(", "));
     let finding = of_path(
         Some(directory),
         directory.relative.clone(),
         Code::MisplacedRecords,
         Severity::Warning,
-        message,
+        Detail::RecordsOfAnotherLog { records, agent_refuses },
     );
     Some(Finding { cause: Some(Cause::Files), ..finding })
 }
@@ -111,74 +99,39 @@ impl Trouble {
             // Metadata is written next to each series record; exemplars are kept elsewhere.
             affected.others = 0;
         }
-        let what = affected.in_words();
-        let least = if self.more { "at least " } else { "" };
-        let series = format!("{least}{}", count(refs, "series"));
-        let drops = match log.kind {
-            LogKind::Wbl => {
-                "Prometheus drops them (it logs \"Unknown series references for ooo WAL replay\")"
-            }
-            _ => "Prometheus drops them (it logs \"Unknown series references\")",
-        };
-        let (code, severity, message) = match misfit {
+        let entries = affected.in_finding(refs, self.more);
+        let in_wbl = log.kind == LogKind::Wbl;
+        let (code, severity, detail) = match misfit {
             Misfit::Undefined => {
                 let (severity, why) = match why {
-                    Why { damage: true, .. } => {
-                        (Severity::Warning, "; their series records may be among what is damaged")
-                    }
-                    Why { files: true, .. } => {
-                        (Severity::Warning, "; their series records may have been in what is missing")
-                    }
+                    Why { damage: true, .. } => (Severity::Warning, Some(WhyUndefined::Damaged)),
+                    Why { files: true, .. } => (Severity::Warning, Some(WhyUndefined::Missing)),
                     // Samples are kept by their time, series records by what the head holds (`wlog/checkpoint.go`).
                     _ if log.kind == LogKind::Checkpoint => {
-                        (Severity::Note, "; a checkpoint may keep samples of series that it has dropped")
+                        (Severity::Note, Some(WhyUndefined::DroppedByCheckpoint))
                     }
-                    _ => (Severity::Warning, ""),
+                    _ => (Severity::Warning, None),
                 };
-                (
-                    Code::UnknownRefs,
-                    severity,
-                    format!("{what} of {series} that no series record before them defines: {drops}{why}"),
-                )
+                (Code::UnknownRefs, severity, Detail::RefsUndefined { entries, why, in_wbl })
             }
-            Misfit::DefinedLater => (
-                Code::SeriesAfterUse,
-                Severity::Warning,
-                format!("{what} of {series} come before the series record: {drops}"),
-            ),
-            Misfit::Repeated if affected.samples == 0 => (
-                Code::RepeatedSeries,
-                Severity::Warning,
-                format!(
-                    "the series records of {series} are repeated here, with no samples in between: this has no effect"
-                ),
-            ),
-            Misfit::Repeated => (
-                Code::RepeatedSeries,
-                Severity::Damage,
-                format!(
-                    "the series records of {series} are repeated here. At each, Prometheus discards what it has replayed for \
-                     that series before, unless chunks_head has it: up to {what}"
-                ),
-            ),
-            Misfit::Reissued => (
-                Code::ReissuedRefs,
-                Severity::Damage,
-                format!(
-                    "from here on {} for another series than before: Prometheus no longer finds what it has replayed for the \
-                     earlier one ({what}), and what chunks_head has of that one appears under the name of the later",
-                    if refs == 1 { "1 ref is".into() } else { format!("{least}{refs} refs are") }
-                ),
-            ),
+            Misfit::DefinedLater => {
+                (Code::SeriesAfterUse, Severity::Warning, Detail::RefsDefinedLater { entries, in_wbl })
+            }
+            Misfit::Repeated => {
+                let has_effect = affected.samples > 0;
+                let severity = if has_effect { Severity::Damage } else { Severity::Warning };
+                (Code::RepeatedSeries, severity, Detail::SeriesRepeated { entries })
+            }
+            Misfit::Reissued => (Code::ReissuedRefs, Severity::Damage, Detail::RefsReissued { entries }),
         };
         let entries = affected.samples + affected.others;
         let base = match &self.place {
             Some((segment, offset, end)) => Finding {
                 offset: Some(*offset),
                 end: Some(*end),
-                ..of_file(log, segment, code, severity, message, None)
+                ..of_file(log, segment, code, severity, detail, None)
             },
-            None => of_path(Some(log), log.relative.clone(), code, severity, message),
+            None => of_path(Some(log), log.relative.clone(), code, severity, detail),
         };
         // Of what is thrown away, the records behind may bring back a part.
         let lost = match misfit {
@@ -195,16 +148,9 @@ impl Trouble {
 }
 
 impl Affected {
-    /// `12 samples and 3 other entries, 2026-11-21 19:24:15 to 19:30:31 UTC,`
-    fn in_words(&self) -> String {
-        let mut words = match (self.samples, self.others) {
-            (samples, 0) => count(samples, "sample"),
-            (0, others) => count(others, "entry"),
-            (samples, others) => format!("{} and {}", count(samples, "sample"), count(others, "other entry")),
-        };
-        if let Some((from, to)) = self.times {
-            words = format!("{words} ({})", span(from, to));
-        }
-        words
+    /// As a finding has them, of so many series.
+    fn in_finding(&self, series: u64, at_least: bool) -> AffectedEntries {
+        let Self { samples, others, times } = *self;
+        AffectedEntries { samples, others, times, series, at_least }
     }
 }

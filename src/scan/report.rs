@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::misplaced::Arrangement;
-use super::settled::Settlements;
+use super::detail::Detail;
 pub use crate::code::{Code, Severity};
 pub use crate::tsdb::LogKind;
 
@@ -37,24 +36,6 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How far refs go.
     pub refs: HighestRefs,
-    /// How what was in doubt was settled.
-    #[serde(skip)]
-    pub(crate) settled: Settlements,
-    /// What is known of head chunks.
-    #[serde(skip)]
-    pub(crate) head_chunks: HeadChunkFacts,
-    /// Where pages belong that are not there.
-    #[serde(skip)]
-    pub(crate) misplaced: Option<Arrangement>,
-}
-
-/// What is known of head chunks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HeadChunkFacts {
-    /// Those whose refs mean other series by now: where they are (`ChunkDiskMapperRef`), in order.
-    pub(crate) of_others: Vec<u64>,
-    /// The first of a series may begin after the first sample that the log has: it then hides those before it.
-    pub(crate) may_lack_first: bool,
 }
 
 /// The highest refs of series in the logs that are replayed.
@@ -249,8 +230,9 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// Where they end.
     pub end: Option<u64>,
-    /// In words, for an operator.
-    pub message: String,
+    /// What is wrong there; in JSON the sentence, as `message`.
+    #[serde(rename = "message", serialize_with = "as_sentence")]
+    pub detail: Detail,
     /// The likely cause.
     pub cause: Option<Cause>,
     /// How many places in a row it is about.
@@ -269,7 +251,17 @@ pub struct Finding {
     pub gone: Option<Times>,
 }
 
+fn as_sentence<S: Serializer>(detail: &Detail, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(detail)
+}
+
 impl Finding {
+    /// What is wrong there, as a sentence.
+    #[must_use]
+    pub fn message(&self) -> String {
+        self.detail.to_string()
+    }
+
     /// Whether it says that the last checkpoint and the segments do not continue each other.
     pub(crate) fn is_of_generations(&self) -> bool {
         matches!(self.code, Code::CheckpointAhead | Code::RestartedGeneration)

@@ -12,7 +12,7 @@ use super::misplaced;
 use super::references::SegmentRefs;
 use super::report::{Dialect, Entries};
 use super::salvage::{Contents, Decisions, Problem, ProblemKind, Reading, Salvage, Visitor};
-use super::settled::{FileState, SegmentFacts};
+use super::settled::{FileStamp, SegmentFacts};
 use super::walk::walk;
 use super::{Progress, ScanError};
 use crate::io::open_if_file;
@@ -38,7 +38,7 @@ pub(super) struct SegmentScan {
     /// What it says of refs, if that was asked for; taken out when it is put together with the others'.
     pub(super) refs: Option<SegmentRefs>,
     /// The state of the file when it was opened.
-    pub(super) state: Option<FileState>,
+    pub(super) state: Option<FileStamp>,
     /// Where the last record ends that can be read.
     pub(super) data_end: u64,
     /// How its doubts were decided, if it could not be walked.
@@ -52,7 +52,7 @@ pub(super) struct SegmentScan {
 impl SegmentScan {
     /// When it was last written to, ms since 1970.
     pub(super) fn modified(&self) -> Option<i64> {
-        self.state.as_ref().map(FileState::modified)
+        self.state.as_ref().map(FileStamp::modified)
     }
 
     /// Adds what comes after it in the same segment.
@@ -226,7 +226,7 @@ pub(super) fn walk_stretch(
         bytes,
         tally: found.tally,
         refs: found.refs,
-        state: Some(FileState::of(looked_at)),
+        state: Some(FileStamp::of(looked_at)),
         data_end: found.data_end,
         is_odd: found.is_odd,
         facts: found.facts,
@@ -251,8 +251,8 @@ pub(super) fn scan(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
-    let state = file.metadata().ok().as_ref().map(FileState::of);
-    let source = Counted { file: &file, progress };
+    let state = file.metadata().ok().as_ref().map(FileStamp::of);
+    let source = CountedFile { file: &file, progress };
     let visitor = || SegmentVisitor { refs: refs.cloned(), ..SegmentVisitor::default() };
     let salvage = Salvage::new(&source, bytes, reading).correcting(Corrections::Sure).doubtful();
     let (mut found, decisions) = salvage.read_deciding(visitor);
@@ -350,12 +350,12 @@ impl<'a> Reached<'a> {
 }
 
 /// A file that reports how far it has been read.
-struct Counted<'a> {
+struct CountedFile<'a> {
     file: &'a File,
     progress: &'a Reached<'a>,
 }
 
-impl ReadAt for Counted<'_> {
+impl ReadAt for CountedFile<'_> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let count = ReadAt::read_at(self.file, buffer, offset)?;
         self.progress.reach(offset + count as u64);

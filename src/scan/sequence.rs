@@ -4,6 +4,7 @@
 //! `tsdb/head.go` (`Head.Init`).
 
 use super::code::Code;
+use super::detail::{Detail, GapEffect, MisnamedEffect};
 use super::findings::{of_file, of_path};
 use super::report::{Cause, Finding, Severity};
 use crate::tsdb::replay_order::ReplayOrder;
@@ -58,31 +59,17 @@ pub(super) fn numbers(listing: &Listing, order: &ReplayOrder) -> Numbers {
 pub(super) fn of_names(listing: &Listing, order: &ReplayOrder) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, log) in listing.logs.iter().enumerate() {
-        let passed_over = log.kind == LogKind::Checkpoint && order.checkpoint.is_some_and(|last| last != at);
-        gaps(log, passed_over, &mut findings);
-        misnamed(log, passed_over, order, &mut findings);
+        let skipped = log.kind == LogKind::Checkpoint && order.checkpoint.is_some_and(|last| last != at);
+        gaps(log, skipped, &mut findings);
+        misnamed(log, skipped, order, &mut findings);
     }
     if let (Numbers::FirstMissing { wanted, first }, Some(wal)) = (numbers(listing, order), order.wal) {
         let log = &listing.logs[wal];
-        let because = match order.number {
-            Some(number) => format!("the checkpoint ends with segment {}", segment_name(number)),
-            None => "there is no checkpoint".into(),
-        };
-        let message = format!(
-            "{because}, and the first segment is {}: Prometheus looks for {} and refuses to start",
-            segment_name(first),
-            segment_name(wanted)
-        );
+        let detail = Detail::FirstSegmentMissing { covers: order.number, first, wanted };
         findings.push(Finding {
             cause: Some(Cause::Files),
             segment: Some(wanted),
-            ..of_path(
-                Some(log),
-                of_segment(log, wanted),
-                Code::FirstSegmentMissing,
-                Severity::Damage,
-                message,
-            )
+            ..of_path(Some(log), of_segment(log, wanted), Code::FirstSegmentMissing, Severity::Damage, detail)
         });
     }
     if let Some(checkpoint) = order.checkpoint {
@@ -108,103 +95,64 @@ fn snapshot_ahead(listing: &Listing, order: &ReplayOrder) -> Option<Finding> {
     let last = order.wal.and_then(|wal| listing.logs[wal].segments.last()).map(|segment| segment.index);
     let last = last.max(order.number).unwrap_or(-1);
     let (index, _) = position;
-    let then = if last.saturating_add(1) < index {
-        "the next start removes it, and what it has and the log has not"
-    } else {
-        "the next start loads it, and later starts skip what is written until then"
-    };
-    let message = format!(
-        "it stands for the WAL up to segment {}, and there is none of so high a number: with chunk snapshots on {then}",
-        segment_name(index)
-    );
+    let detail = Detail::SnapshotAhead { covers: index, is_removed: last.saturating_add(1) < index };
     (last < index).then(|| Finding {
         cause: Some(Cause::Files),
-        ..of_path(Some(log), log.relative.clone(), Code::SnapshotAhead, Severity::Damage, message)
+        ..of_path(Some(log), log.relative.clone(), Code::SnapshotAhead, Severity::Damage, detail)
     })
 }
 
-const REFUSES: &str = "so Prometheus refuses to start";
-
-fn gaps(log: &LogDirectory, passed_over: bool, findings: &mut Vec<Finding>) {
-    let (severity, so) = match log.kind {
-        LogKind::ChunkSnapshot => (Severity::Warning, "so Prometheus does not load this snapshot"),
-        _ if passed_over => (Severity::Warning, "and Prometheus skips this checkpoint anyway"),
-        _ => (Severity::Damage, REFUSES),
+fn gaps(log: &LogDirectory, skipped: bool, findings: &mut Vec<Finding>) {
+    let (severity, then) = match log.kind {
+        LogKind::ChunkSnapshot => (Severity::Warning, GapEffect::SnapshotNotLoaded),
+        _ if skipped => (Severity::Warning, GapEffect::CheckpointSkipped),
+        _ => (Severity::Damage, GapEffect::RefusesToStart),
     };
     for pair in log.segments.windows(2) {
         let (before, after) = (&pair[0], &pair[1]);
         let (first, last) = (before.index.saturating_add(1), after.index.saturating_sub(1));
-        let message = if before.index == after.index {
-            format!("{} and {} have the same number, {so}", before.name, after.name)
+        let detail = if before.index == after.index {
+            Detail::SameNumber { first: before.name.clone(), second: after.name.clone(), then }
         } else if first == after.index {
             continue;
-        } else if first == last {
-            format!("segment {} before it is missing, {so}", segment_name(first))
         } else {
-            format!("segments {} to {} before it are missing, {so}", segment_name(first), segment_name(last))
+            Detail::SegmentsMissing { numbers: first..=last, then }
         };
-        findings.push(of_file(
-            log,
-            after,
-            Code::SegmentsNotSequential,
-            severity,
-            message,
-            Some(Cause::Files),
-        ));
+        findings.push(of_file(log, after, Code::SegmentsNotSequential, severity, detail, Some(Cause::Files)));
     }
 }
 
 /// A segment given by its own path is read under whatever name it has.
-fn misnamed(log: &LogDirectory, passed_over: bool, order: &ReplayOrder, findings: &mut Vec<Finding>) {
+fn misnamed(log: &LogDirectory, skipped: bool, order: &ReplayOrder, findings: &mut Vec<Finding>) {
     for segment in log.segments.iter().filter(|segment| !segment.has_canonical_name()) {
-        let looked_for = segment_name(segment.index);
-        let counts = format!("Prometheus counts it as segment {}", segment.index);
         let covered = log.kind == LogKind::Wal && order.number.is_some_and(|number| segment.index <= number);
-        let (severity, message) = match log.kind {
-            LogKind::Checkpoint if passed_over => {
-                (Severity::Warning, format!("{counts}, and skips this checkpoint anyway"))
-            }
+        let (severity, then) = match log.kind {
+            LogKind::Checkpoint if skipped => (Severity::Warning, MisnamedEffect::CheckpointSkipped),
             // Opened by the names that are there (`NewSegmentsRangeReader`), but for remote write (`wlog/watcher.go`,
             // `readCheckpoint`).
-            LogKind::Checkpoint => (
-                Severity::Damage,
-                format!("{counts} and reads it; but remote write looks for {looked_for}, and sends nothing"),
-            ),
-            LogKind::ChunkSnapshot => (Severity::Warning, format!("{counts} and reads it")),
-            LogKind::Wal if covered => {
-                (Severity::Warning, format!("{counts} and skips it: the checkpoint covers that number"))
-            }
-            LogKind::Wal | LogKind::Wbl => {
-                (Severity::Damage, format!("{counts} and then looks for {looked_for}, {REFUSES}"))
-            }
+            LogKind::Checkpoint => (Severity::Damage, MisnamedEffect::NotSent),
+            LogKind::ChunkSnapshot => (Severity::Warning, MisnamedEffect::IsRead),
+            LogKind::Wal if covered => (Severity::Warning, MisnamedEffect::Covered),
+            LogKind::Wal | LogKind::Wbl => (Severity::Damage, MisnamedEffect::RefusesToStart),
         };
-        findings.push(of_file(log, segment, Code::MisnamedSegment, severity, message, Some(Cause::Files)));
+        let detail = Detail::Misnamed { index: segment.index, then };
+        findings.push(of_file(log, segment, Code::MisnamedSegment, severity, detail, Some(Cause::Files)));
     }
 }
 
 /// A checkpoint begins with segment 0 (`wlog.New`), and Prometheus does not mind if it does not.
 fn incomplete_checkpoint(log: &LogDirectory, findings: &mut Vec<Finding>) {
-    let (path, code, message) = match log.segments.first() {
-        None => (
-            log.relative.clone(),
-            Code::EmptyCheckpoint,
-            "no segment is in it: Prometheus starts, and does not know the series that were defined here"
-                .into(),
-        ),
-        Some(first) if first.index > 0 => (
-            of_segment(log, 0),
-            Code::FirstSegmentMissing,
-            format!(
-                "the checkpoint begins with segment {}: Prometheus starts without a word, and does not know the series \
-                 that were defined before that",
-                segment_name(first.index)
-            ),
-        ),
+    let (path, code, detail) = match log.segments.first() {
+        None => (log.relative.clone(), Code::EmptyCheckpoint, Detail::EmptyCheckpoint),
+        Some(first) if first.index > 0 => {
+            let detail = Detail::CheckpointBeginsLate { first: first.index };
+            (of_segment(log, 0), Code::FirstSegmentMissing, detail)
+        }
         Some(_) => return,
     };
     findings.push(Finding {
         cause: Some(Cause::Files),
-        ..of_path(Some(log), path, code, Severity::Warning, message)
+        ..of_path(Some(log), path, code, Severity::Warning, detail)
     });
 }
 
@@ -224,20 +172,14 @@ fn older_checkpoints(listing: &Listing, last: usize, findings: &mut Vec<Finding>
     let winner = &listing.logs[last].relative;
     for log in listing.logs.iter().filter(|log| log.checkpoint_number().is_some() && log.relative != *winner)
     {
-        let wins = if log.checkpoint_number() == listing.logs[last].checkpoint_number() {
-            "has the same number and the later name"
-        } else {
-            "has the higher number"
-        };
-        let message = format!(
-            "Prometheus skips it: {winner} {wins}. If that one is damaged, keep this one: it may have what is lost there"
-        );
+        let same_number = log.checkpoint_number() == listing.logs[last].checkpoint_number();
+        let detail = Detail::OlderCheckpoint { newest: winner.clone(), same_number };
         findings.push(of_path(
             Some(log),
             log.relative.clone(),
             Code::OlderCheckpoint,
             Severity::Note,
-            message,
+            detail,
         ));
     }
 }

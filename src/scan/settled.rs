@@ -11,7 +11,7 @@ use crate::wal::{Compression, Corrections, Record};
 
 /// A file, and the state in which it was read: whoever writes to it leaves it in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FileState {
+pub(crate) struct FileStamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -21,7 +21,7 @@ pub(crate) struct FileState {
     changed: (i64, i64),
 }
 
-impl FileState {
+impl FileStamp {
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -86,7 +86,7 @@ impl SegmentFacts {
 
 /// What is known of the segments of Prometheus's that were scanned, by their states.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settlements(BTreeMap<FileState, Settled>);
+pub struct Settlements(BTreeMap<FileStamp, Settled>);
 
 /// What is known of one.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +108,7 @@ impl Settlements {
     /// Adds how the `length` bytes of a file in that state were settled, as a log of that reading, and what was seen there.
     pub(super) fn add(
         &mut self,
-        state: FileState,
+        state: FileStamp,
         length: u64,
         reading: Reading,
         decisions: Option<Decisions>,
@@ -126,7 +126,7 @@ impl Settlements {
         if self.0.is_empty() {
             return None;
         }
-        let state = FileState::of(&file.metadata().ok()?);
+        let state = FileStamp::of(&file.metadata().ok()?);
         self.0.get(&state).filter(|_| state.bytes == length)
     }
 
@@ -165,7 +165,7 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(b"some bytes").expect("room for it");
         let mut settled = Settlements::default();
-        let state = FileState::of(&file.metadata().expect("it is there"));
+        let state = FileStamp::of(&file.metadata().expect("it is there"));
         settled.add(state, 10, Reading::Prometheus, Some(Decisions::default()), SegmentFacts::default());
         (file, settled)
     }
@@ -193,7 +193,7 @@ mod tests {
     fn of_other_readings_and_shrunken_files_nothing_is_kept() {
         let (file, _) = settled();
         let mut settled = Settlements::default();
-        let state = FileState::of(&file.metadata().expect("it is there"));
+        let state = FileStamp::of(&file.metadata().expect("it is there"));
         settled.add(state, 10, Reading::Snapshot, Some(Decisions::default()), SegmentFacts::default());
         settled.add(state, 12, Reading::Prometheus, Some(Decisions::default()), SegmentFacts::default());
         assert!(settled.of(&file, 10).is_none() && settled.of(&file, 12).is_none());

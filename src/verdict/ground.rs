@@ -8,9 +8,9 @@ use std::path::Path;
 use crate::forecast::report::{Forecast, NoRoom};
 use crate::forecast::{Assumed, refuses_until};
 use crate::scan::code::Code;
+use crate::scan::detail::{BlockEffect, Deed, Detail, FailingRepair, Lack};
 use crate::scan::findings::of_path;
-use crate::scan::report::{Cause, Finding, Report, Severity, Times};
-use crate::scan::words;
+use crate::scan::report::{Finding, Report, Severity, Times};
 use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, WithFault, faults, list_blocks};
 
 /// Findings with which Prometheus does not start.
@@ -25,7 +25,8 @@ pub(super) fn findings(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    (assumed, user): (Assumed, Option<User>),
+    assumed: Assumed,
+    user: Option<User>,
 ) -> Vec<Finding> {
     let data = target.path();
     let no_room = forecast.and_then(|forecast| forecast.no_room.as_ref());
@@ -36,17 +37,13 @@ pub(super) fn findings(
         let path = format!("{}/{}", block.ulid, fault.name);
         let (code, then) = match fault.then {
             WithFault::Refuses if fault.name == "tombstones" => {
-                let then = "Prometheus does not start with such a block; without the file it does, and samples that had been deleted \
-                            are served again";
-                (Code::BlockUnusable, then)
+                (Code::BlockUnusable, BlockEffect::RefusesForTombstones)
             }
-            WithFault::Refuses => (Code::BlockUnusable, "Prometheus does not start with such a block"),
-            WithFault::Skips => (Code::BlockSkipped, "Prometheus starts without this block and its samples"),
-            WithFault::FailsToQuery => {
-                (Code::BlockIncomplete, "Prometheus starts, and queries and compactions of this block fail")
-            }
+            WithFault::Refuses => (Code::BlockUnusable, BlockEffect::RefusesToStart),
+            WithFault::Skips => (Code::BlockSkipped, BlockEffect::Skipped),
+            WithFault::FailsToQuery => (Code::BlockIncomplete, BlockEffect::FailsToQuery),
         };
-        damage(code, path, format!("{}; {then}", fault.what), None)
+        damage(code, path, Detail::BlockFault { what: fault.what.clone(), then })
     }));
     findings.extend(blocks.iter().filter_map(|block| undeleted(data, block)));
     findings.extend(rights(target, &blocks, user));
@@ -60,16 +57,12 @@ pub(super) fn findings(
 fn future(target: &Target, report: &Report, assumed: Assumed) -> Option<Finding> {
     let listing = target.list().ok()?;
     let until = refuses_until(target.path(), &listing, report, assumed.version)?;
-    let message = format!(
-        "samples or blocks are from the future: Prometheus starts, and refuses every sample before {} (\"out of bounds\")",
-        words::time(until),
-    );
-    let finding = damage(Code::FutureSamples, String::new(), message, None);
+    let finding = damage(Code::FutureSamples, String::new(), Detail::FromTheFuture { until });
     Some(Finding { times: Some(Times { from: Some(until), to: None }), ..finding })
 }
 
-fn damage(code: Code, path: String, message: String, cause: Option<Cause>) -> Finding {
-    Finding { cause, ..of_path(None, path, code, Severity::Damage, message) }
+fn damage(code: Code, path: String, detail: Detail) -> Finding {
+    of_path(None, path, code, Severity::Damage, detail)
 }
 
 /// A block whose tombstones are gone: `meta.json` says how many there were (`Block.Delete`, `tsdb/block.go`).
@@ -78,47 +71,35 @@ fn undeleted(data: &Path, block: &Block) -> Option<Finding> {
     let path = format!("{}/tombstones", block.ulid);
     let is_missing =
         data.join(&path).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let message = format!(
-        "it is missing, and meta.json says that the block had {}: samples that had been deleted are served again",
-        words::count(tombstones, "deletion")
-    );
+    let detail = Detail::TombstonesMissing { tombstones };
     (tombstones > 0 && is_missing)
-        .then(|| of_path(None, path, Code::DeletionsLost, Severity::Warning, message))
+        .then(|| of_path(None, path, Code::DeletionsLost, Severity::Warning, detail))
 }
 
 /// Space and mount of the volume.
 fn volume(data: &Path, no_room: Option<&NoRoom>) -> Option<Finding> {
     let about = rustix::fs::statvfs(data).ok()?;
     if about.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        let message = "the directory is mounted read-only: Prometheus does not start".to_owned();
-        return Some(damage(Code::ReadOnly, String::new(), message, None));
+        return Some(damage(Code::ReadOnly, String::new(), Detail::ReadOnly));
     }
     let free = about.f_bavail.saturating_mul(about.f_frsize);
     // Some file systems do not say how large they are.
-    let what = if about.f_blocks > 0 && free < NEEDED {
-        format!("{} KiB are free on its volume, and a start needs {} KiB", free / 1024, NEEDED / 1024)
+    let lack = if about.f_blocks > 0 && free < NEEDED {
+        Lack::Space { free, needed: NEEDED }
     } else if about.f_files > 0 && about.f_favail == 0 {
-        "its volume has no free inode".to_owned()
+        Lack::Inodes
     } else if let Some(room) = no_room {
-        format!("{} KiB are free on its volume", room.free / 1024)
+        Lack::SpaceForRepair { free: room.free }
     } else {
         return None;
     };
-    let message = match no_room {
-        None => format!(
-            "{what}: Prometheus crashes where it makes a file of head chunks (\"preallocate: no space left on device\"), at every \
-             start until there is room; that deletes nothing"
-        ),
-        Some(room) => format!(
-            "{what}, and its repair of {} writes up to {} KiB: start {} fails there, if none crashes before for a file of head \
-             chunks, and leaves the original in {}; the start after it deletes that or never reads it, and loses what had no room",
-            room.path,
-            room.needed / 1024,
-            room.failing_start,
-            room.destroys
-        ),
-    };
-    Some(damage(Code::NoSpace, String::new(), message, None))
+    let repair = no_room.map(|room| FailingRepair {
+        path: room.path.clone(),
+        needed: room.needed,
+        failing_start: room.failing_start,
+        destroys: room.destroys.clone(),
+    });
+    Some(damage(Code::NoSpace, String::new(), Detail::NoSpace { lack, repair }))
 }
 
 /// As whom Prometheus runs.
@@ -152,14 +133,13 @@ fn rights(target: &Target, blocks: &[Block], user: Option<User>) -> Option<Findi
     let data = target.path();
     let needed = needed(target, blocks);
     let own = User::of_this_process();
-    let (who, said) = match user {
-        Some(user) => (Who::User(user), format!("user {}:{}", user.uid, user.gid)),
+    let (who, named, owns) = match user {
+        Some(user) => (Who::User(user), user, None),
         None if own.is_root() => {
             let (owner, of) = owner(data, &needed)?;
-            let said = format!("user {}:{}, the owner of {of},", owner.uid, owner.gid);
-            (Who::User(owner), said)
+            (Who::User(owner), owner, Some(of))
         }
-        None => (Who::Own, format!("user {}:{}", own.uid, own.gid)),
+        None => (Who::Own, own, None),
     };
     let forbidden: Vec<(&String, Right)> = needed
         .iter()
@@ -171,14 +151,13 @@ fn rights(target: &Target, blocks: &[Block], user: Option<User>) -> Option<Findi
         .collect();
     let (first, right) = *forbidden.first()?;
     let deed = match right {
-        Right::Read => "read it",
-        Right::Write => "write to it",
-        Right::List => "list it",
-        Right::Change => "make files in it",
+        Right::Read => Deed::Read,
+        Right::Write => Deed::Write,
+        Right::List => Deed::List,
+        Right::Change => Deed::MakeFiles,
     };
-    let message =
-        format!("{said} is not allowed to {deed}: Prometheus does not start, or does not find its data");
-    let finding = damage(Code::NoPermission, first.clone(), message, None);
+    let detail = Detail::NoPermission { uid: named.uid, gid: named.gid, owns, deed };
+    let finding = damage(Code::NoPermission, first.clone(), detail);
     Some(Finding { places: forbidden.len() as u64, ..finding })
 }
 

@@ -1,12 +1,12 @@
 //! From findings, forecast and plan to a state, and why.
 
 use crate::forecast::report::{Forecast, Outcome, Samples, Start};
-use crate::repair::plan::{Change, PlanCode, Step};
+use crate::repair::plan::{Change, PlanCode, PlanStep};
 use crate::repair::{Mode, Plan, WithoutLabels, without_labels};
 use crate::scan::code::Code;
+use crate::scan::detail::Detail;
 use crate::scan::findings::of_path;
 use crate::scan::report::{Finding, Reason, Report, Severity, State};
-use crate::scan::words;
 use crate::tsdb::Target;
 use crate::tsdb::losses;
 
@@ -100,22 +100,17 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
 }
 
 fn lost(unlabelled: Option<WithoutLabels>, left_out: Option<Samples>, at: i64) -> Finding {
-    let mut words = Vec::new();
-    if let Some(now) = unlabelled {
-        let (entries, series) = (words::count(now.entries, "entry"), words::count(now.series, "series"));
-        words.push(format!("{entries} of {series} have had no labels, and Prometheus drops them"));
-    }
-    if let Some(left_out) = left_out {
-        let samples = words::count(left_out.samples, "sample");
-        words.push(format!("{samples} of {} are not loaded", words::count(left_out.series, "series")));
-    }
-    let message = format!("since the repair of {}: {}", words::time(at), words.join("; "));
+    let detail = Detail::RecordedLoss {
+        at,
+        unlabelled: unlabelled.map(|now| (now.entries, now.series)),
+        not_loaded: left_out.map(|left_out| (left_out.samples, left_out.series)),
+    };
     let series = unlabelled.map(|now| now.series);
-    Finding { series, ..of_path(None, String::new(), Code::LostLabels, Severity::Warning, message) }
+    Finding { series, ..of_path(None, String::new(), Code::LostLabels, Severity::Warning, detail) }
 }
 
 /// Whether a step does more than tidy up what is normal after a crash, as a torn tail.
-fn is_needed(step: &Step, findings: &[Finding]) -> bool {
+fn is_needed(step: &PlanStep, findings: &[Finding]) -> bool {
     let is_fence =
         |code: &PlanCode| *code == Code::UnknownRefs && matches!(step.change, Change::Create { .. });
     let is_note = |code: &PlanCode, offset| {

@@ -39,6 +39,7 @@ pub struct Diagnosis {
 
 /// Why a directory cannot be looked at.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DiagnosisError {
     /// It cannot be read.
     #[error(transparent)]
@@ -62,20 +63,20 @@ pub fn diagnose(
 ) -> Result<Diagnosis, DiagnosisError> {
     let mut tries = 1;
     loop {
-        let mut report = scan::scan(target, &scan::Options { threads: options.threads }, progress)?;
-        let forecast = forecast(target, &report, options.assumed);
+        let scan = scan::scan(target, &scan::Options { threads: options.threads }, progress)?;
+        let forecast = forecast(target, &scan, options.assumed);
         let plans = forecast.as_ref().ok().and_then(|forecast| {
-            is_whole(target)
-                .then(|| repair::plans(target, &report, forecast.as_ref(), options.assumed).ok())?
+            is_whole(target).then(|| repair::plans(target, &scan, forecast.as_ref(), options.assumed).ok())?
         });
         // A running server removes segments and checkpoints.
-        let changes = is_whole(target) && !report.logs.is_empty() && (forecast.is_err() || plans.is_none());
+        let changes =
+            is_whole(target) && !scan.report.logs.is_empty() && (forecast.is_err() || plans.is_none());
         if changes && tries < TRIES {
             tries += 1;
             continue;
         }
-        let forecast = forecast?;
-        let around = around(target, &report, forecast.as_ref(), (options.assumed, options.user));
+        let (mut report, forecast) = (scan.report, forecast?);
+        let around = around(target, &report, forecast.as_ref(), options.assumed, options.user);
         report.findings.extend(around);
         judge(target, &mut report, forecast.as_ref(), plans.as_ref().map(|plans| &plans.salvage));
         // What it removed while this was going on is no damage.
@@ -99,9 +100,10 @@ pub fn around(
     target: &Target,
     report: &Report,
     forecast: Option<&Forecast>,
-    (assumed, user): (Assumed, Option<User>),
+    assumed: Assumed,
+    user: Option<User>,
 ) -> Vec<Finding> {
-    if is_whole(target) { ground::findings(target, report, forecast, (assumed, user)) } else { Vec::new() }
+    if is_whole(target) { ground::findings(target, report, forecast, assumed, user) } else { Vec::new() }
 }
 
 /// Whether it is a data directory, and no part of one.

@@ -55,7 +55,7 @@ func runIncident(args []string, out io.Writer) error {
 	}
 	x := &fixture{
 		What: "A checkpoint in which a page was never written: it held the end of a tombstones record and the beginning of a samples " +
-			"record, whose fragments before and after it are read as one record. The segments behind it are healthy.",
+			"record, whose fragments before and after it are read as one record. The segments after it are healthy.",
 		Damage:  []span{{name, incidentHole, incidentHole + pageSize}},
 		Records: hit(healthy[name], name, incidentHole, incidentHole+pageSize),
 	}
@@ -264,7 +264,7 @@ func incidentText(x *fixture, f, healthy tree) []byte {
 	}
 	p("\nAll else is healthy. The checkpoint held %d samples, %d of them staleness markers (now lost), %d of\n",
 		inCheckpoint, incidentDeleted, incidentDeleted)
-	p("them deleted by the tombstones (now not deleted); the segments behind it hold %d.\n\n", inSegments)
+	p("them deleted by the tombstones (now not deleted); the segments after it hold %d.\n\n", inSegments)
 	p("## What Prometheus makes of it\n\n")
 	p("Samples that can be queried, staleness markers aside: %d before the damage, %d if nothing but the two records were\n",
 		x.HealthySamples, inCheckpoint-incidentDeleted+inSegments)
@@ -295,7 +295,7 @@ func incidentText(x *fixture, f, healthy tree) []byte {
 		map[bool]string{true: "starts", false: "fails"}[o.Started], map[bool]string{true: "starts", false: "fails"}[o.Again.Started],
 		o.Again.Samples)
 	p("What is left are the samples before the tombstones in the checkpoint, deleted ones included; segments that the\n")
-	p("server begins anew count from 0, below the checkpoint's number, and are never replayed.\n")
+	p("server starts again count from 0, below the checkpoint's number, and are never replayed.\n")
 	for _, version := range versions {
 		for i, s := range x.Prometheus[version] {
 			p("\nServer %s, start %d:\n\n", version, i+1)

@@ -11,7 +11,7 @@ use support::repairs::{Place, temporary};
 use support::strace::{self, Call};
 use support::test;
 use support::tree::{contents, difference, tree};
-use walfix::repair::plan::{Change, Content, Loss, Method, Patch, Step};
+use walfix::repair::plan::{Change, Content, Loss, Method, Patch, PlanStep};
 use walfix::repair::{self, Lock, Plan, UnfinishedRepair};
 use walfix::scan::{self, scan};
 use walfix::tsdb::Target;
@@ -25,7 +25,8 @@ fn plan_of(data: &Path, changes: &[Change]) -> Plan {
     let report = scan(&target, &scan::Options::default(), &()).unwrap();
     let mut plan = repair::plan(&target, &report, None, repair::Options::default()).unwrap();
     // What they are made from is not checked by content here.
-    let step = |change: &Change| Step { change: change.clone(), repairs: Vec::new(), lost: Loss::NOTHING };
+    let step =
+        |change: &Change| PlanStep { change: change.clone(), repairs: Vec::new(), lost: Loss::NOTHING };
     plan.steps = changes.iter().map(step).collect();
     plan
 }

@@ -10,7 +10,8 @@ use support::exporter::{Exporter, Shape};
 use support::fresh::{Checkpoint, Recipe, checkpoint};
 use support::server::{Error, Log, Options, Server, Servers, Started, copy_directory};
 use support::test;
-use walfix::scan::report::{Finding, Report, Severity, Verdict};
+use walfix::scan::Scan;
+use walfix::scan::report::{Finding, Severity, Verdict};
 use walfix::scan::{Options as ScanOptions, scan};
 use walfix::tsdb::Target;
 use walfix::wal::segments::{SegmentFile, list_segments, segment_name};
@@ -342,12 +343,12 @@ fn push_record(segment: &mut Vec<u8>, data: &[u8]) {
     segment.extend(data);
 }
 
-fn read(data: &Path) -> Report {
+fn read(data: &Path) -> Scan {
     scan(&Target::find(data).unwrap(), &ScanOptions::default(), &()).unwrap()
 }
 
 /// Codes and severities but those of empty segments, each once, in order.
-fn found(report: &Report) -> Vec<(&'static str, Severity)> {
+fn found(report: &Scan) -> Vec<(&'static str, Severity)> {
     let mut found: Vec<_> = report.findings.iter().map(|f| (f.code.name(), f.severity)).collect();
     found.retain(|&(code, _)| code != "empty_segment");
     found.sort_unstable();
@@ -356,7 +357,7 @@ fn found(report: &Report) -> Vec<(&'static str, Severity)> {
 }
 
 #[track_caller]
-fn finding<'a>(report: &'a Report, code: &str) -> &'a Finding {
+fn finding<'a>(report: &'a Scan, code: &str) -> &'a Finding {
     let found = report.findings.iter().find(|finding| finding.code.name() == code);
     found.unwrap_or_else(|| panic!("no {code}: {:?}", report.findings))
 }
@@ -525,7 +526,7 @@ fn generations(server: &Server, base: &Path) -> Result {
     let twice = read(data);
     let restarted = finding(&twice, "restarted_generation");
     assert_eq!((restarted.severity, restarted.path.as_str(), restarted.segment), (Damage, "wal", Some(0)));
-    assert!(restarted.message.contains("cannot read that"), "{what}: {}", restarted.message);
+    assert!(restarted.message().contains("cannot read that"), "{what}: {}", restarted.message());
     let times = restarted.times.expect("samples");
     let (from, to) = (times.from.expect("a time"), times.to.expect("a time"));
     // The exporter's late samples go back by a minute and some.
@@ -534,9 +535,9 @@ fn generations(server: &Server, base: &Path) -> Result {
     assert!(gone.from.expect("a time") <= last && gone.to.is_none_or(|to| to == from), "{what}: {gone:?}");
     let wal = twice.logs.iter().find(|log| log.path == "wal").expect("a WAL");
     let samples = wal.entries.samples + wal.entries.histograms;
-    assert!(restarted.message.contains(&format!("{samples} samples")), "{what}: {}", restarted.message);
+    assert!(restarted.message().contains(&format!("{samples} samples")), "{what}: {}", restarted.message());
     assert!(wal.segments[0].bytes == 32768 && wal.segments[0].records == 0, "{what}: {:?}", wal.segments);
-    assert!(finding(&twice, "trailing_zeros").message.contains("own repair"), "{what}");
+    assert!(finding(&twice, "trailing_zeros").message().contains("own repair"), "{what}");
 
     // The whole checkpoint, put back now, does not help: what came later is passed over.
     {
@@ -549,7 +550,7 @@ fn generations(server: &Server, base: &Path) -> Result {
             "{what}: {:?}",
             report.findings
         );
-        assert!(finding(&report, "restarted_generation").message.contains("without a word"), "{what}");
+        assert!(finding(&report, "restarted_generation").message().contains("without a word"), "{what}");
         let (samples, log) = served(server, &repaired.0)?;
         assert_eq!(log.complaint(), None, "{what}");
         assert!(total(&samples) > 0 && samples.values().flatten().all(|&(t, _)| t < began), "{what}");
@@ -584,7 +585,7 @@ fn generations(server: &Server, base: &Path) -> Result {
     run(server, &directory.0, false, shape())?;
     let report = read(&directory.0);
     let restarted = finding(&report, "restarted_generation");
-    assert!(restarted.message.contains("without a word"), "{what}: {}", restarted.message);
+    assert!(restarted.message().contains("without a word"), "{what}: {}", restarted.message());
     let (samples, log) = served(server, &directory.0)?;
     // The WBL went on with refs of new series, whose records stand in segments that are passed over.
     let dropped: u64 = log
@@ -596,7 +597,7 @@ fn generations(server: &Server, base: &Path) -> Result {
     let unknown = finding(&report, "unknown_refs");
     assert_eq!(unknown.path, "wbl", "{what}");
     assert!(
-        dropped > 0 && unknown.message.starts_with(&format!("{dropped} samples ")),
+        dropped > 0 && unknown.message().starts_with(&format!("{dropped} samples ")),
         "{what}: {unknown:?}"
     );
     assert!(total(&samples) > 0 && samples.values().flatten().all(|&(t, _)| t < began), "{what}");

@@ -8,7 +8,8 @@ use std::collections::HashSet;
 
 use support::test;
 use walfix::record::{SampleEntry, encode_samples};
-use walfix::scan::report::{Report, Verdict};
+use walfix::scan::Scan;
+use walfix::scan::report::Verdict;
 use walfix::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use walfix::wal::Record;
 
@@ -390,7 +391,7 @@ fn a_long_record_behind_an_abandoned_one() {
     segment.assert_records(&found, "behind an abandoned record");
 }
 
-fn scan(segment: &[u8]) -> Report {
+fn scan(segment: &[u8]) -> Scan {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("wal")).unwrap();
     std::fs::write(directory.path().join("wal/00000000"), segment).unwrap();

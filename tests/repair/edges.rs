@@ -11,7 +11,8 @@ use walfix::forecast::{Assumed, Version, forecast};
 use walfix::record::{Record, SampleEntry, encode_samples, encode_series};
 use walfix::repair::plan::Change;
 use walfix::repair::{self, Lock, Options, Plan};
-use walfix::scan::report::{Report, Verdict};
+use walfix::scan::Scan;
+use walfix::scan::report::Verdict;
 use walfix::scan::{self, scan};
 use walfix::tsdb::Target;
 
@@ -44,7 +45,7 @@ fn directory(segments: &[(&str, Vec<u8>)]) -> TempDir {
     directory
 }
 
-fn look(directory: &Path, assumed: Assumed) -> (Target, Report, Plan) {
+fn look(directory: &Path, assumed: Assumed) -> (Target, Scan, Plan) {
     let target = Target::find(directory).unwrap();
     let report = scan(&target, &scan::Options::default(), &()).unwrap();
     let forecast = forecast(&target, &report, assumed).unwrap();
@@ -54,7 +55,7 @@ fn look(directory: &Path, assumed: Assumed) -> (Target, Report, Plan) {
 }
 
 /// Repairs; what is there afterwards.
-fn mend(directory: &Path, assumed: Assumed) -> Report {
+fn mend(directory: &Path, assumed: Assumed) -> Scan {
     let (target, _, plan) = look(directory, assumed);
     let backup = directory.join("walfix-backup-test");
     repair::apply(&target, &plan, &backup, &Lock::take(directory).unwrap()).unwrap();

@@ -14,7 +14,8 @@ use walfix::forecast::report::{Forecast, Outcome};
 use walfix::forecast::{Assumed, forecast};
 use walfix::record::{SampleEntry, encode_samples, encode_series};
 use walfix::repair::{self, Lock, Plan};
-use walfix::scan::report::{Report, Severity};
+use walfix::scan::Scan;
+use walfix::scan::report::Severity;
 use walfix::scan::scan;
 use walfix::tsdb::Target;
 use walfix::wal::Compression;
@@ -78,7 +79,7 @@ fn write(data: &Path, files: &Files) {
 }
 
 struct Look {
-    report: Report,
+    report: Scan,
     forecast: Option<Forecast>,
     plan: Plan,
 }

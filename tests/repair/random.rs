@@ -20,7 +20,8 @@ use walfix::record::{Record, RecordType, encode_samples, encode_series};
 use walfix::repair::fill::fill;
 use walfix::repair::plan::{Change, Content, Method, Patch, Removal, Resolution};
 use walfix::repair::{self, Lock, Options, Plan};
-use walfix::scan::report::{Report, Severity};
+use walfix::scan::Scan;
+use walfix::scan::report::Severity;
 use walfix::scan::scan;
 use walfix::tsdb::Target;
 use walfix::wal::segments::{list_segments, segment_name};
@@ -108,11 +109,11 @@ impl<'a> Case<'a> {
         Target::find(&self.data()).unwrap()
     }
 
-    fn plan(&self) -> (Report, Plan) {
+    fn plan(&self) -> (Scan, Plan) {
         self.plan_for(Assumed::default())
     }
 
-    fn plan_for(&self, assumed: Assumed) -> (Report, Plan) {
+    fn plan_for(&self, assumed: Assumed) -> (Scan, Plan) {
         let target = self.target();
         let report = scan(&target, &walfix::scan::Options::default(), &()).unwrap();
         let options = Options { assumed, ..Options::default() };

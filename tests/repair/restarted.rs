@@ -1,4 +1,4 @@
-//! A WAL that was begun anew beside a damaged checkpoint, in states of which the repair must not make too much.
+//! A WAL that was restarted beside a damaged checkpoint, in states of which the repair must not make too much.
 //!
 //! The directory is that of `support::repairs`: the checkpoint defines series 1 to 37 before the damage, 38 to 65 are lost in it; a
 //! later run has given 38 to 44 to others.
@@ -22,7 +22,7 @@ use walfix::repair::plan::Loss;
 /// When the later run took its samples, ms.
 const T: i64 = 1_749_990_000_000;
 
-fn begun_anew() -> Place {
+fn restarted() -> Place {
     place("a WAL begun anew")
 }
 
@@ -89,8 +89,8 @@ fn served(oracle: Oracle, data: &Path) -> BTreeMap<String, Vec<i64>> {
 /// With nothing lost but the rest of the checkpoint, what has been written since is served, and nothing else at that time.
 #[test]
 fn the_newest_run_is_served() {
-    let oracle = oracle::judge("a WAL begun anew");
-    let place = begun_anew();
+    let oracle = oracle::judge("a WAL that was restarted");
+    let place = restarted();
     repair(&place.data(), &[], &[1]);
     let served = served(oracle, &place.data());
     let new = |n: u64| format!(r#"[["__name__","new_{n}"]]"#);
@@ -105,9 +105,9 @@ fn the_newest_run_is_served() {
 /// The records of its first series are damaged as well: their samples belong to nobody who is known.
 #[test]
 fn its_first_series_are_lost() {
-    let oracle = oracle::judge("a WAL begun anew whose series are lost");
+    let oracle = oracle::judge("a WAL that was restarted whose series are lost");
     for lost in [&["wal/00000001"][..], &["wal/00000001", "wal/00000002"]] {
-        let place = begun_anew();
+        let place = restarted();
         for segment in lost {
             // In the first record, which is one of series.
             overwrite(&place.data().join(segment), 20, &[0x5A; 8]);
@@ -120,10 +120,10 @@ fn its_first_series_are_lost() {
     }
 }
 
-/// A gap in the WBL is another matter, and mended too.
+/// A gap in the WBL is another matter, and is repaired too.
 #[test]
 fn a_gap_in_the_wbl_beside() {
-    let place = begun_anew();
+    let place = restarted();
     write_log(&place.data().join("wbl/00000002"), &[samples_record(1..=5, T - 5_000)]);
     repair(&place.data(), &[], &[1]);
     walfix_exits(&[0], &["scan", place.data().to_str().expect("a path")], "scan");
@@ -133,7 +133,7 @@ fn a_gap_in_the_wbl_beside() {
 #[test]
 fn segments_that_were_put_back() {
     for index in [4, 6] {
-        let place = begun_anew();
+        let place = restarted();
         let older = [series_record(38..=40, "old"), samples_record(38..=40, T - 600_000)];
         write_log(&place.data().join(format!("wal/{index:08}")), &older);
         let before = tree(&place.data());
@@ -164,7 +164,7 @@ fn a_checkpoint_that_is_cut_takes_no_ref() {
 #[test]
 fn a_pipe_among_them() {
     for path in ["wal/00000009", "wal/checkpoint.00000002/00000001", "wbl/00000001"] {
-        let place = begun_anew();
+        let place = restarted();
         let made = Command::new("mkfifo").arg(place.data().join(path)).status().expect("mkfifo runs");
         assert!(made.success());
         let before = tree(&place.data());
@@ -211,7 +211,7 @@ fn what_loses_its_labels_is_counted_first() {
 /// So it is where the newest run has lost its own series; what the checkpoint has under these refs goes.
 #[test]
 fn lost_series_of_the_newest_run_are_counted() {
-    let place = begun_anew();
+    let place = restarted();
     // The record of 38 to 43.
     overwrite(&place.data().join("wal/00000001"), 20, &[0x5A; 8]);
     let orphans = &plan(&place.data(), &[])["orphans"];
@@ -228,7 +228,7 @@ fn lost_series_of_the_newest_run_are_counted() {
 
 /// Nothing is damaged but the numbers; and one series has no record.
 #[test]
-fn what_has_no_labels_is_counted_where_numbers_alone_are_mended() {
+fn what_has_no_labels_is_counted_where_numbers_alone_are_repaired() {
     let root = support::repairs::temporary();
     let records = [series_record(1..=3, "a"), samples_record(1..=4, T)];
     write_log(&root.path().join(CHECKPOINT).join("00000000"), &records);
@@ -238,8 +238,8 @@ fn what_has_no_labels_is_counted_where_numbers_alone_are_mended() {
 
 /// All segments are gone, and with them nothing that could have handed out a ref again.
 #[test]
-fn labels_come_back_where_nothing_has_begun_anew() {
-    let oracle = oracle::judge("labels behind a checkpoint that is ahead");
+fn labels_come_back_where_nothing_has_restarted() {
+    let oracle = oracle::judge("labels after a checkpoint that is ahead");
     let place = place("a damaged checkpoint behind");
     let data = place.data();
     let healthy = support::repairs::temporary();
@@ -257,7 +257,7 @@ fn labels_come_back_where_nothing_has_begun_anew() {
 #[test]
 fn the_newest_run_gets_no_labels_of_before() {
     let oracle = oracle::judge("labels of before");
-    let place = begun_anew();
+    let place = restarted();
     whole_checkpoint(&place.data(), "wal/checkpoint.00000001");
     overwrite(&place.data().join("wal/00000001"), 20, &[0x5A; 8]);
     repair(&place.data(), &[], &[1]);
@@ -308,7 +308,7 @@ fn labels_that_both_runs_share_come_back() {
 /// Up to 2.38 Prometheus asks for no encoding of a head chunk, and gives it to the series with its ref.
 #[test]
 fn a_version_that_does_not_pass_over_head_chunks() {
-    let place = begun_anew();
+    let place = restarted();
     let before = tree(&place.data());
     for version in ["2.37.0", "2.38.0"] {
         let said = repair(&place.data(), &["--prometheus", version], &[4]);
@@ -319,7 +319,7 @@ fn a_version_that_does_not_pass_over_head_chunks() {
     // Without such a chunk it need not.
     fs::remove_dir_all(place.data().join("chunks_head")).expect("it is there");
     repair(&place.data(), &["--prometheus", "2.37.0"], &[1]);
-    let place = begun_anew();
+    let place = restarted();
     repair(&place.data(), &["--prometheus", "2.39.0"], &[1]);
 }
 
@@ -327,7 +327,7 @@ fn a_version_that_does_not_pass_over_head_chunks() {
 #[test]
 fn what_is_known_of_a_loss_is_said() {
     let oracle = oracle::judge("a loss of which a part is known");
-    let place = begun_anew();
+    let place = restarted();
     let whole = support::repairs::temporary();
     whole_checkpoint(whole.path(), "wal");
     // The headers of the record that defines 38 to 65, and of what follows.
@@ -349,14 +349,14 @@ fn what_is_known_of_a_loss_is_said() {
     assert_eq!((loss.records, loss.entries), (Some(2), None));
 }
 
-/// A segment that is written anew for the entries that go says nothing of holes.
+/// A segment that is rewritten for the entries that go says nothing of holes.
 #[test]
-fn why_a_segment_is_written_anew() {
-    let place = begun_anew();
+fn why_a_segment_is_rewritten() {
+    let place = restarted();
     let planned = plan(&place.data(), &[]);
     let mut steps = planned["steps"].as_array().into_iter().flatten();
     let first = format!("{CHECKPOINT}/00000000");
-    let step = steps.find(|step| step["change"]["path"] == first).expect("the checkpoint is written anew");
+    let step = steps.find(|step| step["change"]["path"] == first).expect("the checkpoint is rewritten");
     assert_eq!(step["change"]["kind"], "rewrite");
     let damage =
         step["mends"].as_array().into_iter().flatten().find(|mends| mends["code"] == "checksum_mismatch");

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::test;
-use walfix::scan::report::{Cause, Finding, Report, Severity, Verdict};
+use walfix::scan::Scan;
+use walfix::scan::report::{Cause, Finding, Severity, Verdict};
 use walfix::scan::{Options, scan};
 use walfix::tsdb::Target;
 
@@ -14,7 +15,7 @@ fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
 }
 
-fn read(directory: &Path) -> Report {
+fn read(directory: &Path) -> Scan {
     scan(&Target::find(directory).unwrap(), &Options::default(), &()).unwrap()
 }
 
@@ -167,7 +168,7 @@ fn a_generation_that_was_begun_anew_is_named() {
     let (times, gone) = (restarted.times.unwrap(), restarted.gone.unwrap());
     assert_eq!((times.from, times.to), (wal.min_time, wal.max_time));
     assert_eq!((gone.from, gone.to), (checkpoint.max_time, wal.min_time));
-    assert!(restarted.message.contains("1110 samples"), "{}", restarted.message);
+    assert!(restarted.message().contains("1110 samples"), "{}", restarted.message());
 }
 
 /// The case that walfix comes from: Prometheus reports 275530, and the damage is the page before.

@@ -11,7 +11,8 @@ use walfix::record::{
     ExemplarEntry, Labels, MmapMarkerEntry, SampleEntry, TombstoneEntry, encode_exemplars,
     encode_mmap_markers, encode_samples, encode_series, encode_tombstones,
 };
-use walfix::scan::report::{Finding, Report, Severity};
+use walfix::scan::Scan;
+use walfix::scan::report::{Finding, Severity};
 use walfix::scan::{Options, scan};
 use walfix::tsdb::Target;
 
@@ -98,11 +99,11 @@ fn write(data: &Path, logs: &Logs) {
     }
 }
 
-fn read(path: &Path) -> Report {
+fn read(path: &Path) -> Scan {
     scan(&Target::find(path).unwrap(), &Options::default(), &()).unwrap()
 }
 
-fn scan_of(logs: &Logs) -> Report {
+fn scan_of(logs: &Logs) -> Scan {
     let data = tempfile::tempdir().unwrap();
     write(data.path(), logs);
     read(data.path())
@@ -224,7 +225,7 @@ fn assert_as_replayed(logs: &Logs, what: &str) {
         assert_eq!((finding.severity, finding.lost.entries), (severity, entries), "{}", said());
         let samples =
             if expected.samples == 1 { "1 sample".into() } else { format!("{} samples", expected.samples) };
-        assert!(expected.samples == 0 || finding.message.contains(&samples), "{}", said());
+        assert!(expected.samples == 0 || finding.message().contains(&samples), "{}", said());
     }
 }
 
@@ -398,7 +399,7 @@ fn damage_is_named_as_the_reason() {
     let report = read(data.path());
     let codes: Vec<_> = report.findings.iter().map(|f| f.code.name()).collect();
     assert_eq!(codes, ["checksum_mismatch", "unknown_refs"], "{:?}", report.findings);
-    let message = &report.findings[1].message;
+    let message = &report.findings[1].message();
     assert!(message.starts_with("2 samples ") && message.contains("among what is damaged"), "{message}");
 }
 

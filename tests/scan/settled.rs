@@ -14,7 +14,8 @@ use support::test;
 use walfix::forecast::report::Forecast;
 use walfix::forecast::{Assumed, Version, forecast};
 use walfix::repair::{self, Lock, Mode, Plans};
-use walfix::scan::report::{Report, Severity};
+use walfix::scan::Scan;
+use walfix::scan::report::Severity;
 use walfix::scan::{Options, scan};
 use walfix::tsdb::Target;
 
@@ -52,7 +53,7 @@ fn damaged(logs: &[&Pristine], seed: u64, data: &Path) -> (PathBuf, String) {
 }
 
 /// What is foretold, and what would be done, but for the times of the files.
-fn foretold_and_planned(target: &Target, report: &Report, assumed: Assumed) -> (Option<Forecast>, Plans) {
+fn foretold_and_planned(target: &Target, report: &Scan, assumed: Assumed) -> (Option<Forecast>, Plans) {
     let forecast = forecast(target, report, assumed).unwrap();
     let mut plans = repair::plans(target, report, forecast.as_ref(), assumed).unwrap();
     plans.salvage.inputs.clear();
@@ -108,7 +109,7 @@ fn of_a_file_that_has_changed_nothing_is_settled() {
             fs::write(&segment, &healthy.bytes).unwrap();
             touch(&segment);
             let (_, plans) = foretold_and_planned(&target, &report, Assumed::default());
-            let is_about_it = |step: &&repair::plan::Step| data.join(step.change.path()) == segment;
+            let is_about_it = |step: &&repair::plan::PlanStep| data.join(step.change.path()) == segment;
             assert_eq!(plans.salvage.steps.iter().find(is_about_it), None, "{what}");
             seen += 1;
         }

@@ -124,7 +124,7 @@ pub fn patched(base: &Base, file: &str, patch: impl FnOnce(&mut Vec<u8>)) -> Dam
 /// Every kind of damage.
 pub const ROWS: &[Row] = &[
     row("0 healthy", "nothing is damaged", At::Directory, |s| Some(s.untouched())),
-    row("0 zero pages", "two pages of zeros behind the last one", At::Segment, |s| {
+    row("0 zero pages", "two pages of zeros after the last one", At::Segment, |s| {
         s.patched(|bytes| bytes.resize(bytes.len().next_multiple_of(PAGE) + 2 * PAGE, 0))
     }),
     row("1 payload", "one bit of the payload of a samples record", At::Segment, |s| {
@@ -172,7 +172,7 @@ pub const ROWS: &[Row] = &[
     }),
     row(
         "4 abandoned",
-        "a record was given up after its first fragment; whole ones follow",
+        "a record was given up after its first fragment; intact ones follow",
         At::Segment,
         |s| {
             let mut f = Framer::default();
@@ -200,7 +200,7 @@ pub const ROWS: &[Row] = &[
     }),
     row(
         "6 torn at a page end",
-        "the segment ends behind the first fragment of a record, at a page end",
+        "the segment ends after the first fragment of a record, at a page end",
         At::Segment,
         |s| {
             let mut f = Framer::default();
@@ -211,7 +211,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "7 dangling first",
-        "the segment ends behind the first fragment of a record and a page of zeros",
+        "the segment ends after the first fragment of a record and a page of zeros",
         At::Segment,
         |s| {
             let mut f = Framer::default();
@@ -221,7 +221,7 @@ pub const ROWS: &[Row] = &[
             Some(Damaged { abandoned: Some((s.file.to_owned(), offset)), ..s.rewritten(f.done()) })
         },
     ),
-    row("8 zero page between", "a page of whole records is zeros", At::Segment, |s| {
+    row("8 zero page between", "a page of records is zeros", At::Segment, |s| {
         let (mut f, k) = (Framer::default(), s.index_of_samples()?);
         f.keep(s.segment, 0..k);
         f.pad();
@@ -271,18 +271,13 @@ pub const ROWS: &[Row] = &[
             bytes[end + 20..end + 60].fill(0x77);
         })
     }),
-    row(
-        "11 garbage appended",
-        "a page of bytes that mean nothing behind the last record",
-        At::Segment,
-        |s| {
-            let end = s.segment.records.last()?.end();
-            s.patched(|bytes| {
-                bytes.truncate(end);
-                bytes.extend((0..PAGE).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[5] | 1));
-            })
-        },
-    ),
+    row("11 garbage appended", "a page of meaningless bytes after the last record", At::Segment, |s| {
+        let end = s.segment.records.last()?.end();
+        s.patched(|bytes| {
+            bytes.truncate(end);
+            bytes.extend((0..PAGE).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[5] | 1));
+        })
+    }),
     row(
         "12 cannot be unpacked",
         "a compressed record does not unpack, under a right checksum",
@@ -385,7 +380,7 @@ pub const ROWS: &[Row] = &[
     }),
     row(
         "19 one too high",
-        "the checkpoint has the number of the first segment behind it",
+        "the checkpoint has the number of the first segment after it",
         At::Directory,
         |s| {
             let number: u32 = s.base.checkpoint()?.rsplit_once('.')?.1.parse().ok()?;
@@ -425,7 +420,7 @@ pub const ROWS: &[Row] = &[
     row("32 empty, two", "two records of no bytes", At::Segment, |s| Some(s.inserted(&[], 2))),
     row(
         "32 unknown and damage",
-        "two records of unknown type, and a flipped bit behind them",
+        "two records of unknown type, and a flipped bit after them",
         At::Segment,
         |s| {
             let two = s.framed(&[200], 2);

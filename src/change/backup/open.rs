@@ -11,7 +11,7 @@ use super::place::is_trusted;
 use crate::change::data::owner_of;
 use crate::change::error::RepairError;
 use crate::change::files::{self, Bytes, MODE, Owner, Splice, checksum_tree};
-use crate::change::plan::{self, Change, Patch, Plan, Step};
+use crate::change::plan::{self, Change, Patch, Plan, PlanStep};
 use crate::io::beneath::{Place, is_privileged};
 
 /// A backup on the disk.
@@ -144,7 +144,7 @@ impl Backup {
     }
 
     /// What the repair has done.
-    pub(crate) fn steps(&self) -> &[Step] {
+    pub(crate) fn steps(&self) -> &[PlanStep] {
         &self.plan.steps
     }
 

@@ -10,6 +10,7 @@ use crate::wal::fill::{fill, fill_to_page_end};
 /// What is done to files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Change {
     /// Some bytes of a file become others.
     Patch {
@@ -92,7 +93,7 @@ impl Change {
         }
     }
 
-    /// Where the records of a segment that is rewritten come from.
+    /// Where the records of a rewritten segment come from.
     #[must_use]
     pub fn source(&self) -> &str {
         match self {
@@ -101,7 +102,7 @@ impl Change {
         }
     }
 
-    /// The new bytes of a segment that is rewritten.
+    /// The new bytes of a rewritten segment.
     #[must_use]
     pub fn staged(&self) -> Option<&Staged> {
         match self {
@@ -110,7 +111,7 @@ impl Change {
         }
     }
 
-    /// Series with which a segment begins that is rewritten.
+    /// Series that a rewritten segment begins with.
     #[must_use]
     pub fn begins_with(&self) -> &[Series] {
         match self {
@@ -150,9 +151,10 @@ pub struct Staged {
     pub checksum: String,
 }
 
-/// Pages of 32 KiB that follow one another in a segment that is rewritten.
+/// Pages of 32 KiB that follow one another in a rewritten segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PageRun {
     /// Its own.
     Own {
@@ -201,6 +203,7 @@ impl Patch {
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Content {
     /// Nothing: the file ends here.
     End,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::value::{Worded as _, if_known};
-use super::{Diagnosis, PlanCode, Refusal, Resolution};
+use super::{Defect, PlanCode, Refusal, Resolution};
 use crate::code::Code;
 
 /// A finding that is repaired.
@@ -17,15 +17,15 @@ pub struct RepairedFinding {
     /// Where they end.
     pub end: Option<u64>,
     /// What is wrong.
-    pub diagnosis: Diagnosis,
+    pub defect: Defect,
     /// How it is repaired.
     pub resolution: Resolution,
 }
 
 impl RepairedFinding {
     /// One that is not about certain bytes.
-    pub(crate) fn new(code: Code, diagnosis: Diagnosis, resolution: Resolution) -> Self {
-        Self { code: code.into(), offset: None, end: None, diagnosis, resolution }
+    pub(crate) fn new(code: Code, defect: Defect, resolution: Resolution) -> Self {
+        Self { code: code.into(), offset: None, end: None, defect, resolution }
     }
 }
 
@@ -37,7 +37,7 @@ struct RepairedAsJson {
     end: Option<u64>,
     message: String,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
-    diagnosis: Option<Diagnosis>,
+    defect: Option<Defect>,
     how: String,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
     resolution: Option<Resolution>,
@@ -45,13 +45,13 @@ struct RepairedAsJson {
 
 impl From<RepairedFinding> for RepairedAsJson {
     fn from(repaired: RepairedFinding) -> Self {
-        let RepairedFinding { code, offset, end, diagnosis, resolution } = repaired;
+        let RepairedFinding { code, offset, end, defect, resolution } = repaired;
         Self {
             code,
             offset,
             end,
-            message: diagnosis.to_string(),
-            diagnosis: diagnosis.value(),
+            message: defect.to_string(),
+            defect: defect.value(),
             how: resolution.to_string(),
             resolution: resolution.value(),
         }
@@ -60,9 +60,9 @@ impl From<RepairedFinding> for RepairedAsJson {
 
 impl From<RepairedAsJson> for RepairedFinding {
     fn from(json: RepairedAsJson) -> Self {
-        let RepairedAsJson { code, offset, end, message, diagnosis, how, resolution } = json;
-        let (diagnosis, resolution) = (Diagnosis::of(diagnosis, message), Resolution::of(resolution, how));
-        Self { code, offset, end, diagnosis, resolution }
+        let RepairedAsJson { code, offset, end, message, defect, how, resolution } = json;
+        let (defect, resolution) = (Defect::of(defect, message), Resolution::of(resolution, how));
+        Self { code, offset, end, defect, resolution }
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
 
     fn repaired() -> RepairedFinding {
         let resolution = Resolution::Removed { removal: Removal::Overwritten, deletions: false };
-        RepairedFinding::new(Code::AgentRefuses, Diagnosis::RepairInterrupted, resolution)
+        RepairedFinding::new(Code::AgentRefuses, Defect::RepairInterrupted, resolution)
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         };
         for resolution in [Value::Null, json!({ "kind": "of_tomorrow" }), json!("of_tomorrow")] {
             let read = read(resolution);
-            assert_eq!(read.diagnosis, Diagnosis::Words("torn".to_owned()));
+            assert_eq!(read.defect, Defect::Words("torn".to_owned()));
             assert_eq!(read.resolution, Resolution::Words("sewn up".to_owned()));
             let written = serde_json::to_value(&read).unwrap();
             assert_eq!((&written["how"], written.get("resolution")), (&json!("sewn up"), None));

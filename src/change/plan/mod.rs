@@ -5,7 +5,7 @@
 
 mod change;
 mod code;
-mod diagnosis;
+mod defect;
 mod finding;
 pub(crate) mod hex;
 mod input;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::change::{Change, Content, Method, PageRun, Patch, Staged};
 pub use self::code::PlanCode;
-pub use self::diagnosis::{Diagnosis, LaterRun};
+pub use self::defect::{Defect, LaterRun};
 pub use self::finding::{RepairedFinding, UnrepairedFinding};
 pub use self::input::Input;
 pub use self::labels::{FoundLabels, LabelsFound, LabelsRefused, Orphans};
@@ -68,7 +68,7 @@ pub struct Plan {
     /// In the order in which they are done. What Prometheus stops at first, or does not start for, is repaired last. No two
     /// are about the same name, but for what is renamed after it was made, and what takes the place of something that was
     /// set aside.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlanStep>,
     /// Damage that stays.
     pub left: Vec<UnrepairedFinding>,
     /// What is lost with the damaged bytes, as far as it is known.
@@ -81,7 +81,7 @@ pub struct Plan {
     pub lost_series_count: u64,
     /// Entries that stay in the logs and have lost their series record.
     pub orphans: Option<Orphans>,
-    /// Where the labels of series are whose records are lost.
+    /// Where the labels of series were found whose records are lost.
     #[serde(default)]
     pub labels: FoundLabels,
     /// The files that the plan was made from.
@@ -130,7 +130,7 @@ impl Plan {
 
 /// One change, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct PlanStep {
     /// What is done.
     pub change: Change,
     /// The findings that it repairs.
@@ -140,7 +140,7 @@ pub struct Step {
     pub lost: Loss,
 }
 
-impl Step {
+impl PlanStep {
     /// A change that repairs one finding, and loses nothing.
     pub(crate) fn of(change: Change, repaired: RepairedFinding) -> Self {
         Self { change, repairs: vec![repaired], lost: Loss::NOTHING }

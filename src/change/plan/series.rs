@@ -25,7 +25,7 @@ pub struct Series {
     pub labels: SeriesLabels,
 }
 
-/// A label set, as it is in a record. In JSON pairs of name and value; `{"hex": ...}` for what is not UTF-8.
+/// A label set, as a record has it. In JSON pairs of name and value; `{"hex": ...}` for what is not UTF-8.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SeriesLabels(Vec<u8>);
 

@@ -1,15 +1,15 @@
 //! Decodes records of histograms: both kinds, in both encodings.
 
 use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, is_known_schema};
-use crate::record::base::{Base, Chain};
+use crate::record::base::{EntryBase, EntryChain};
 use crate::record::cursor::{Cursor, CutShort};
 use crate::record::error::ResolutionProblem;
-use crate::record::{DecodeError, Dialect, EntryEncoding};
+use crate::record::{DecodeError, DecoderVersion, EntryEncoding};
 
 /// What the two kinds of histogram have in common.
 pub(super) trait Body<'a>: Default {
     /// Fills in as much as can be read.
-    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort>;
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: DecoderVersion) -> Result<(), CutShort>;
     fn schema(&self) -> i32;
     fn resolution_problem(&self) -> Option<ResolutionProblem>;
     /// Whether the spans of one side speak of more buckets than it has.
@@ -20,7 +20,7 @@ impl<'a> Histogram<'a> {
     /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
     pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, CutShort> {
         let mut histogram = Self::default();
-        histogram.decode(cursor, Dialect::default())?;
+        histogram.decode(cursor, DecoderVersion::default())?;
         Ok(histogram)
     }
 }
@@ -29,14 +29,14 @@ impl<'a> FloatHistogram<'a> {
     /// Decodes one from the front of `cursor`, as chunk snapshots hold it.
     pub(in crate::record) fn decode_from(cursor: &mut Cursor<'a>) -> Result<Self, CutShort> {
         let mut histogram = Self::default();
-        histogram.decode(cursor, Dialect::default())?;
+        histogram.decode(cursor, DecoderVersion::default())?;
         Ok(histogram)
     }
 }
 
 impl<'a> Body<'a> for Histogram<'a> {
     #[inline]
-    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: DecoderVersion) -> Result<(), CutShort> {
         if dialect.has_hints() {
             self.hint = cursor.byte()?;
         }
@@ -71,7 +71,7 @@ impl<'a> Body<'a> for Histogram<'a> {
 
 impl<'a> Body<'a> for FloatHistogram<'a> {
     #[inline]
-    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: Dialect) -> Result<(), CutShort> {
+    fn decode(&mut self, cursor: &mut Cursor<'a>, dialect: DecoderVersion) -> Result<(), CutShort> {
         if dialect.has_hints() {
             self.hint = cursor.byte()?;
         }
@@ -106,10 +106,10 @@ impl<'a> Body<'a> for FloatHistogram<'a> {
 
 /// Walks over either kind of record.
 #[derive(Clone, Debug)]
-pub(super) struct Walk<'a> {
+pub(super) struct HistogramWalk<'a> {
     pub(super) cursor: Cursor<'a>,
     origin: Result<HistogramOrigin, CutShort>,
-    dialect: Dialect,
+    dialect: DecoderVersion,
     /// The histograms Prometheus has kept, which are those of known schemas.
     kept: u64,
 }
@@ -117,17 +117,17 @@ pub(super) struct Walk<'a> {
 /// What refs and times are relative to.
 #[derive(Clone, Copy, Debug)]
 enum HistogramOrigin {
-    V1(Base),
-    V2 { chain: Chain, started: bool },
+    V1(EntryBase),
+    V2 { chain: EntryChain, started: bool },
 }
 
-impl<'a> Walk<'a> {
-    pub(super) fn new(mut cursor: Cursor<'a>, encoding: EntryEncoding, dialect: Dialect) -> Self {
+impl<'a> HistogramWalk<'a> {
+    pub(super) fn new(mut cursor: Cursor<'a>, encoding: EntryEncoding, dialect: DecoderVersion) -> Self {
         let origin = match encoding {
-            EntryEncoding::V1 => Base::decode(&mut cursor).map(HistogramOrigin::V1),
+            EntryEncoding::V1 => EntryBase::decode(&mut cursor).map(HistogramOrigin::V1),
             EntryEncoding::V2 if cursor.is_empty() => Err(CutShort::SHORT),
             EntryEncoding::V2 => {
-                Chain::decode(&mut cursor).map(|chain| HistogramOrigin::V2 { chain, started: false })
+                EntryChain::decode(&mut cursor).map(|chain| HistogramOrigin::V2 { chain, started: false })
             }
         };
         Self { cursor, origin, dialect, kept: 0 }
@@ -190,11 +190,13 @@ impl<'a> Walk<'a> {
     /// Fails where Prometheus fails to make a resolution of 8 out of a higher one.
     fn lower_resolution<B: Body<'a>>(&self, body: &B) -> Result<(), DecodeError> {
         match self.dialect {
-            Dialect::V3_7 if body.needs_more_buckets() => {
+            DecoderVersion::V3_7 if body.needs_more_buckets() => {
                 Err(DecodeError::after(CutShort::ABSURD, self.kept, "histograms"))
             }
-            Dialect::V2_30 | Dialect::V2_42 | Dialect::V3_2 | Dialect::V3_7 => Ok(()),
-            Dialect::V3_9 => match body.resolution_problem() {
+            DecoderVersion::V2_30 | DecoderVersion::V2_42 | DecoderVersion::V3_2 | DecoderVersion::V3_7 => {
+                Ok(())
+            }
+            DecoderVersion::V3_9 => match body.resolution_problem() {
                 Some(problem) => Err(DecodeError::resolution(self.kept + 1, problem)),
                 None => Ok(()),
             },

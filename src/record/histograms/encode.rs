@@ -3,7 +3,7 @@
 use super::{
     CUSTOM_BUCKETS_SCHEMA, FloatHistogramSample, HistogramSample, OwnedFloatHistogram, OwnedHistogram, Span,
 };
-use crate::record::base::{Base, Chain};
+use crate::record::base::{EntryBase, EntryChain};
 use crate::record::{RecordType, put};
 
 /// What the encoders need to know of either kind of sample.
@@ -102,7 +102,7 @@ fn encode_v1<S: Sample>(record_type: RecordType, samples: &[S], take: fn(&S) -> 
     };
     // Also if the first one is dropped.
     let (series_ref, t, _) = first.head();
-    let base = Base::encode(series_ref, t, out);
+    let base = EntryBase::encode(series_ref, t, out);
     for sample in samples.iter().filter(|sample| take(sample)) {
         let (series_ref, t, _) = sample.head();
         base.relative(series_ref, t, out);
@@ -115,7 +115,7 @@ fn encode_v2<S: Sample>(record_type: RecordType, samples: &[S], out: &mut Vec<u8
     let mut chain = None;
     for sample in samples {
         let (series_ref, t, st) = sample.head();
-        Chain::encode(&mut chain, series_ref, t, st, out);
+        EntryChain::encode(&mut chain, series_ref, t, st, out);
         sample.encode_body(out);
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn newest(segments: &[Definitions]) -> usize {
     begins
 }
 
-/// Whether segments of several runs are among each other, as where some have been put back by hand.
+/// Whether segments of several runs are mixed, as where some have been put back by hand.
 pub(super) fn are_mixed(segments: &[SegmentFile], contents: &[Definitions]) -> Option<Refusal> {
     let mut known: HashMap<u64, u64> = HashMap::new();
     for (series_ref, labels) in contents.iter().flat_map(|one| &one.labels) {

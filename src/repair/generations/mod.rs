@@ -1,4 +1,4 @@
-//! A WAL that Prometheus has restarted beside a checkpoint that covers its numbers.
+//! A WAL that Prometheus has restarted although a checkpoint covers its numbers.
 //!
 //! On damage in `checkpoint.N` it deletes the segments after that, counts from 0 again, and hands out refs from the highest on
 //! that it has read in the checkpoint (`tsdb/wlog/wlog.go`, `WL.Repair`; `lastSeriesID`, `tsdb/head_wal.go`). So refs up to
@@ -17,14 +17,14 @@ use super::Refusal;
 use super::no_step::NoStep;
 use super::segment::SegmentRules;
 use crate::forecast::Assumed;
-use crate::scan::report::Report;
+use crate::scan::Scan;
 use crate::tsdb::{Listing, LogKind, Target};
 
 /// What the finding about it comes to, if there is one; or why it is not repaired.
 pub(super) fn find(
     target: &Target,
     listing: &Listing,
-    report: &Report,
+    report: &Scan,
     assumed: Assumed,
 ) -> Result<Option<Generations>, NoStep> {
     let found = report.findings.iter().find(|finding| finding.is_of_generations());
@@ -39,7 +39,7 @@ pub(super) fn find(
     if found.is_none() && stop.is_none() {
         return Ok(None);
     }
-    let state = CheckpointAndWal::read(listing, (checkpoint, number), wal, stop, SegmentRules::of(report))?;
+    let state = CheckpointAndWal::read(listing, checkpoint, number, wal, stop, SegmentRules::of(report))?;
     let newest = state.newest(found);
     let found = if let Some(finding) = found {
         Some(state.numbered(finding)?)

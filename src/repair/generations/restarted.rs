@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 
 use super::fault::modified;
-use crate::change::plan::{Change, Diagnosis, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, PlanStep, RepairedFinding, Resolution};
 use crate::repair::refs::RefBounds;
 use crate::scan::code::Code;
 use crate::scan::report::Finding;
@@ -18,15 +18,15 @@ const OF_NUMBERS: [Code; 2] = [Code::SegmentsNotSequential, Code::MisnamedSegmen
 #[derive(Debug)]
 pub(in crate::repair) struct Generations {
     pub(super) code: Code,
-    pub(super) diagnosis: Diagnosis,
+    pub(super) defect: Defect,
     /// How the numbers go together.
-    pub(super) numbers: Diagnosis,
+    pub(super) numbers: Defect,
     /// The directory of the last checkpoint.
     pub(super) checkpoint: String,
     /// That of the WAL.
     pub(super) wal: String,
     pub(super) numbering: Numbering,
-    /// RefBounds that the newest generation has handed out.
+    /// Refs that the newest generation has handed out.
     pub(in crate::repair) defined: HashSet<u64>,
     /// The highest ref that means the same everywhere, if the newest generation has handed out higher ones.
     pub(in crate::repair) common: Option<u64>,
@@ -137,14 +137,14 @@ impl Generations {
     }
 
     /// What is done before all else: a segment after a gap, for which Prometheus does not start, and so deletes nothing.
-    pub(in crate::repair) fn gap(&self) -> Option<Step> {
+    pub(in crate::repair) fn gap(&self) -> Option<PlanStep> {
         let Numbering::Renumber { next, .. } = &self.numbering else { return None };
         let change = Change::Create { path: next.clone(), bytes: Vec::new() };
-        Some(Step::of(change, self.repaired(Resolution::GapMade)))
+        Some(PlanStep::of(change, self.repaired(Resolution::GapMade)))
     }
 
     /// What is done after all else. `next` is there already if it is so said.
-    pub(in crate::repair) fn last(&self, next_is_made: bool) -> Vec<Step> {
+    pub(in crate::repair) fn last(&self, next_is_made: bool) -> Vec<PlanStep> {
         match &self.numbering {
             Numbering::Extend { missing } => {
                 let end = missing.end() - i64::from(next_is_made);
@@ -176,13 +176,13 @@ impl Generations {
         }
     }
 
-    fn step(&self, change: Change, resolution: Resolution) -> Step {
+    fn step(&self, change: Change, resolution: Resolution) -> PlanStep {
         // What was found is said once; here it is the number that matters.
-        Step::of(change, RepairedFinding::new(self.code, self.numbers.clone(), resolution))
+        PlanStep::of(change, RepairedFinding::new(self.code, self.numbers.clone(), resolution))
     }
 
     /// The finding, repaired so.
     pub(in crate::repair) fn repaired(&self, resolution: Resolution) -> RepairedFinding {
-        RepairedFinding::new(self.code, self.diagnosis.clone(), resolution)
+        RepairedFinding::new(self.code, self.defect.clone(), resolution)
     }
 }

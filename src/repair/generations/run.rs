@@ -6,7 +6,7 @@ use std::io;
 use super::definitions::{Definitions, are_mixed, newest};
 use super::fault::{CheckpointFault, restart_time};
 use super::restarted::{Generations, Numbering};
-use crate::change::plan::{Diagnosis, LaterRun};
+use crate::change::plan::{Defect, LaterRun};
 use crate::repair::no_step::NoStep;
 use crate::repair::refs::RefBounds;
 use crate::repair::segment::SegmentRules;
@@ -20,7 +20,7 @@ use crate::wal::segments::segment_name;
 /// A finding, and what is done about it.
 pub(super) struct NumberingFound {
     code: Code,
-    diagnosis: Diagnosis,
+    defect: Defect,
     numbering: Numbering,
 }
 
@@ -42,7 +42,8 @@ pub(super) struct CheckpointAndWal<'a> {
 impl<'a> CheckpointAndWal<'a> {
     pub(super) fn read(
         listing: &'a Listing,
-        (checkpoint, number): (&'a LogDirectory, i64),
+        checkpoint: &'a LogDirectory,
+        number: i64,
         wal: &'a LogDirectory,
         stop: Option<CheckpointFault>,
         rules: SegmentRules<'_>,
@@ -81,11 +82,7 @@ impl<'a> CheckpointAndWal<'a> {
         }
         let reason = Refusal::NumbersAndContents;
         let numbering = self.numbering(finding).ok_or(reason)?;
-        Ok(NumberingFound {
-            code: finding.code,
-            diagnosis: Diagnosis::Words(finding.message.clone()),
-            numbering,
-        })
+        Ok(NumberingFound { code: finding.code, defect: Defect::Words(finding.message()), numbering })
     }
 
     /// Segments after the checkpoint that Prometheus has started without it: what shows them is that refs that are seen in it, or in
@@ -102,14 +99,9 @@ impl<'a> CheckpointAndWal<'a> {
         } else {
             LaterRun::ReissuedRefs(again as u64)
         };
-        let diagnosis =
-            Diagnosis::RunWithoutCheckpoint { checkpoint: self.checkpoint.relative.clone(), sign };
+        let defect = Defect::RunWithoutCheckpoint { checkpoint: self.checkpoint.relative.clone(), sign };
         let next = format!("{}/{}", self.wal.relative, segment_name(last.index.checked_add(1)?));
-        Some(NumberingFound {
-            code: Code::RestartedGeneration,
-            diagnosis,
-            numbering: Numbering::Keep { next },
-        })
+        Some(NumberingFound { code: Code::RestartedGeneration, defect, numbering: Numbering::Keep { next } })
     }
 
     /// How many head chunks with refs that a start may have handed out again lie as a whole between the segments that every
@@ -150,7 +142,7 @@ impl<'a> CheckpointAndWal<'a> {
     /// What is done about it; or why it is not repaired.
     pub(super) fn generations(
         mut self,
-        NumberingFound { code, diagnosis, numbering }: NumberingFound,
+        NumberingFound { code, defect, numbering }: NumberingFound,
         newest: usize,
         report: &Report,
     ) -> Result<Generations, NoStep> {
@@ -168,11 +160,8 @@ impl<'a> CheckpointAndWal<'a> {
         };
         let mut generations = Generations {
             code,
-            diagnosis,
-            numbers: Diagnosis::NumbersCovered {
-                checkpoint: checkpoint.relative.clone(),
-                number: self.number,
-            },
+            defect,
+            numbers: Defect::NumbersCovered { checkpoint: checkpoint.relative.clone(), number: self.number },
             checkpoint: checkpoint.relative.clone(),
             wal: wal.relative.clone(),
             numbering,

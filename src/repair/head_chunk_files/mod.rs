@@ -16,7 +16,7 @@ use self::planned::{HeadChunkSteps, aside, path_of};
 use self::walk::Walk;
 use super::chunks::CHUNKS_HEAD;
 use super::{Refusal, Scanned, repaired, unrepaired};
-use crate::change::plan::{Change, Diagnosis, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{Change, Defect, Plan, PlanStep, RepairedFinding, Resolution};
 use crate::forecast::report::Forecast;
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, Severity};
@@ -36,7 +36,8 @@ const CODES: [Code; 7] = [
 /// The steps that repair what has been found of head chunks; takes these findings out of `findings`.
 pub(super) fn steps<'a>(
     scanned: &Scanned<'a>,
-    (has_generations, forecast): (bool, Option<&Forecast>),
+    has_generations: bool,
+    forecast: Option<&Forecast>,
     findings: &mut BTreeMap<&str, Vec<&'a Finding>>,
     plan: &mut Plan,
 ) -> io::Result<HeadChunkSteps> {
@@ -45,7 +46,7 @@ pub(super) fn steps<'a>(
         found.extend(findings.extract_if(.., |finding| CODES.contains(&finding.code)));
         misnamed.extend(findings.extract_if(.., |finding| finding.code == Code::MisnamedHeadChunks));
     }
-    let mut steps = steps_of_chunks(scanned, (has_generations, forecast), found, plan)?;
+    let mut steps = steps_of_chunks(scanned, has_generations, forecast, found, plan)?;
     if has_generations || !(steps.first.is_empty() && steps.last.is_empty()) {
         let refused = misnamed.into_iter().map(|finding| unrepaired(finding, Refusal::OtherHeadChunksFirst));
         plan.left.extend(refused);
@@ -56,7 +57,7 @@ pub(super) fn steps<'a>(
 }
 
 /// Files get the names by which Prometheus looks for them; of two for one name, that which has it stays.
-fn names(scanned: &Scanned<'_>, misnamed: &[&Finding]) -> io::Result<Vec<Step>> {
+fn names(scanned: &Scanned<'_>, misnamed: &[&Finding]) -> io::Result<Vec<PlanStep>> {
     if misnamed.is_empty() {
         return Ok(Vec::new());
     }
@@ -74,7 +75,7 @@ fn names(scanned: &Scanned<'_>, misnamed: &[&Finding]) -> io::Result<Vec<Step>> 
         } else {
             let to = format!("{CHUNKS_HEAD}/{right}");
             let repaired = repaired(finding, Resolution::HeadChunksRenamed { name: right });
-            steps.push(Step::of(Change::Rename { from: path, to }, repaired));
+            steps.push(PlanStep::of(Change::Rename { from: path, to }, repaired));
         }
     }
     Ok(steps)
@@ -82,7 +83,8 @@ fn names(scanned: &Scanned<'_>, misnamed: &[&Finding]) -> io::Result<Vec<Step>> 
 
 fn steps_of_chunks<'a>(
     scanned: &Scanned<'a>,
-    (has_generations, forecast): (bool, Option<&Forecast>),
+    has_generations: bool,
+    forecast: Option<&Forecast>,
     mut found: Vec<&'a Finding>,
     plan: &mut Plan,
 ) -> io::Result<HeadChunkSteps> {
@@ -141,7 +143,7 @@ fn all_that_hide(
     scanned: &Scanned<'_>,
     forecast: Option<&Forecast>,
     found: &[&Finding],
-) -> io::Result<Option<Vec<Step>>> {
+) -> io::Result<Option<Vec<PlanStep>>> {
     let forecasts =
         forecast.into_iter().chain(forecast.and_then(|forecast| forecast.without_snapshots.as_deref()));
     let starts = forecasts.flat_map(|forecast| forecast.starts.iter().filter(|start| start.fatal.is_none()));
@@ -156,12 +158,12 @@ fn all_that_hide(
     }
     let repaired = RepairedFinding::new(
         Code::HeadChunksHideSamples,
-        Diagnosis::HeadChunksHideSamples { samples: hidden },
+        Defect::HeadChunksHideSamples { samples: hidden },
         Resolution::AllHeadChunksSetAside,
     );
     let listed = list_head_chunks(&scanned.target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
     let step = |file: &HeadChunkFile| {
-        Step::of(Change::SetAside { path: path_of(file), bytes: file.length }, repaired.clone())
+        PlanStep::of(Change::SetAside { path: path_of(file), bytes: file.length }, repaired.clone())
     };
     Ok(Some(listed.files.iter().rev().map(step).collect()))
 }

@@ -1,6 +1,6 @@
 //! What is planned for files of head chunks.
 
-use crate::change::plan::{Change, Plan, Resolution, Step, UnrepairedFinding};
+use crate::change::plan::{Change, Plan, PlanStep, Resolution, UnrepairedFinding};
 use crate::repair::chunks::CHUNKS_HEAD;
 use crate::repair::repaired;
 use crate::scan::report::Finding;
@@ -10,9 +10,9 @@ use crate::tsdb::HeadChunkFile;
 #[derive(Default)]
 pub(in crate::repair) struct HeadChunkSteps {
     /// What makes nobody start who did not start before.
-    pub(in crate::repair) first: Vec<Step>,
+    pub(in crate::repair) first: Vec<PlanStep>,
     /// What Prometheus does not start for, and its findings: lifted last, if nothing is left.
-    pub(in crate::repair) last: Vec<Step>,
+    pub(in crate::repair) last: Vec<PlanStep>,
     pub(super) lifted: Vec<UnrepairedFinding>,
     /// Whether refs are left that a fence keeps from being handed out again.
     pub(in crate::repair) wants_fence: bool,
@@ -37,7 +37,7 @@ pub(super) fn path_of(file: &HeadChunkFile) -> String {
     format!("{CHUNKS_HEAD}/{}", file.name)
 }
 
-pub(super) fn aside(path: &str, bytes: u64, finding: &Finding, resolution: Resolution) -> Step {
+pub(super) fn aside(path: &str, bytes: u64, finding: &Finding, resolution: Resolution) -> PlanStep {
     let change = Change::SetAside { path: path.to_owned(), bytes };
-    Step::of(change, repaired(finding, resolution))
+    PlanStep::of(change, repaired(finding, resolution))
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::planned::{HeadChunkSteps, aside, path_of};
-use crate::change::plan::{Change, Content, Loss, Method, Patch, Plan, RepairedFinding, Resolution, Step};
+use crate::change::plan::{
+    Change, Content, Loss, Method, Patch, Plan, PlanStep, RepairedFinding, Resolution,
+};
 use crate::repair::chunks::{CHUNKS_HEAD, neutral};
 use crate::repair::no_step::NoStep;
 use crate::repair::{Refusal, Scanned, repaired, unrepaired};
@@ -53,7 +55,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Sets aside the files at the beginning in which all chunks are of other series.
-    pub(super) fn of_others(&mut self) -> Vec<Step> {
+    pub(super) fn of_others(&mut self) -> Vec<PlanStep> {
         let Some(finding) = self.find(Code::HeadChunksOfOtherSeries) else { return Vec::new() };
         let is_whole = |file: &&HeadChunkFile| {
             let Ok(mut chunks) = file.chunks() else { return false };
@@ -71,7 +73,7 @@ impl<'a> Walk<'a> {
 
     /// Where no log says whose chunks, or samples in the WBL, are, and none comes back, they go into the backup: new series get
     /// their refs.
-    pub(super) fn nothing_is_left(&self, steps: &mut Vec<Step>, plan: &Plan) -> bool {
+    pub(super) fn nothing_is_left(&self, steps: &mut Vec<PlanStep>, plan: &Plan) -> bool {
         let Some(finding) =
             self.find(Code::HeadChunksWithoutSeries).or_else(|| self.find(Code::WblWithoutSeries))
         else {
@@ -105,7 +107,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes through the files up to the first fault; or why nothing is done.
-    pub(super) fn files(&self, rest: &mut Vec<Step>, steps: &mut HeadChunkSteps) -> Result<(), NoStep> {
+    pub(super) fn files(&self, rest: &mut Vec<PlanStep>, steps: &mut HeadChunkSteps) -> Result<(), NoStep> {
         let mut last: HashMap<u64, (i64, i64, u16)> = HashMap::new();
         let mut before: Option<i64> = None;
         for (at, file) in self.files.iter().enumerate() {
@@ -197,12 +199,12 @@ impl<'a> Walk<'a> {
         method: Method,
         mut patches: Vec<Patch>,
         repairs: Vec<RepairedFinding>,
-    ) -> io::Result<Step> {
+    ) -> io::Result<PlanStep> {
         patches.sort_by_key(|patch| patch.offset);
         // Who else has this file by another name keeps it as it is.
         let has_names = self.scanned.target.path_of(path).metadata()?.nlink() > 1;
         let method = if has_names { Method::Replace } else { method };
-        Ok(Step {
+        Ok(PlanStep {
             change: Change::Patch { path: path.to_owned(), method, patches },
             repairs,
             lost: Loss::NOTHING,

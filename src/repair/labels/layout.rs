@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::change::is_at_or_below;
-use crate::change::plan::{Change, Content, Patch, Step};
+use crate::change::plan::{Change, Content, Patch, PlanStep};
 use crate::record::Selected;
 use crate::repair::chunks::CHUNKS_HEAD;
 use crate::repair::segment::{RecordSink, SegmentRules, places, read_repaired_before};
@@ -106,7 +106,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn after<'a>(listing: &Listing, steps: impl Iterator<Item = &'a Step>) -> Self {
+    pub(super) fn after<'a>(listing: &Listing, steps: impl Iterator<Item = &'a PlanStep>) -> Self {
         let mut names: BTreeMap<String, Option<String>> = BTreeMap::new();
         let mut checkpoints: BTreeSet<String> = BTreeSet::new();
         for log in listing.logs.iter().filter(|log| log.kind != LogKind::ChunkSnapshot) {

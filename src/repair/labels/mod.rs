@@ -45,8 +45,8 @@ use super::segment::{RecordSink, SegmentRules};
 use super::segments::rewritten;
 use super::{Scanned, fence};
 use crate::change::plan::{
-    Change, Diagnosis, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal,
-    RepairedFinding, Resolution, Series,
+    Change, Defect, FoundLabels, LabelsFound, LabelsRefused, Loss, Orphans, Plan, Refusal, RepairedFinding,
+    Resolution, Series,
 };
 use crate::change::segment_of_series;
 use crate::forecast::min_valid_time;
@@ -103,7 +103,7 @@ pub(super) fn recover(
         let series = search.series(&Wanted { refs: &wanted, most })?;
         let mut labels = search.labels;
         let refs: HashSet<u64> = series.iter().map(|series| series.series_ref).collect();
-        match write(scanned, (&layout, before), (series, &labels.found), plan) {
+        match write(scanned, &layout, before, series, &labels.found, plan) {
             Ok(()) => written = refs,
             Err(no_step) => {
                 let reason = no_step.refusal()?;
@@ -157,6 +157,14 @@ fn without_labels(survivors: &Survivors, written: &HashSet<u64>) -> Option<Orpha
     (all.series > 0).then_some(all)
 }
 
+/// A source of labels that is believed.
+struct Believed<'a> {
+    source: &'a Source,
+    table: &'a Table,
+    /// The highest ref for which it is.
+    up_to: u64,
+}
+
 /// A search for labels.
 struct Search<'a> {
     scanned: Scanned<'a>,
@@ -186,7 +194,7 @@ impl Search<'_> {
         };
         let asked: Vec<HashMap<u64, (i64, u64)>> = tables.iter().map(ask).collect();
         let witnesses = self.witnesses(&asked)?;
-        let mut believed: Vec<(&Source, &Table, u64)> = Vec::new();
+        let mut believed: Vec<Believed<'_>> = Vec::new();
         for ((source, table), witness) in tables.iter().zip(&witnesses) {
             match judge(source, table, witness) {
                 Ok(up_to) => {
@@ -194,7 +202,7 @@ impl Search<'_> {
                     if beyond > 0 {
                         self.refuse(source, beyond, Refusal::NotShownAbove { series_ref: up_to });
                     }
-                    believed.push((source, table, up_to));
+                    believed.push(Believed { source, table, up_to });
                 }
                 Err(refusal) => self.refuse(source, table.labels.len() as u64, refusal),
             }
@@ -210,7 +218,7 @@ impl Search<'_> {
         }
         let found = believed.iter().zip(from).filter(|(_, series)| *series > 0);
         self.labels.found =
-            found.map(|((source, ..), series)| LabelsFound { path: source.path.clone(), series }).collect();
+            found.map(|(one, series)| LabelsFound { path: one.source.path.clone(), series }).collect();
         Ok(series)
     }
 
@@ -219,20 +227,15 @@ impl Search<'_> {
     }
 
     /// For each ref the hash of its labels, and the first source that has them; none where sources differ.
-    fn choose(
-        &mut self,
-        believed: &[(&Source, &Table, u64)],
-        wanted: &HashSet<u64>,
-    ) -> BTreeMap<u64, (u64, usize)> {
+    fn choose(&mut self, believed: &[Believed<'_>], wanted: &HashSet<u64>) -> BTreeMap<u64, (u64, usize)> {
         let mut chosen = BTreeMap::new();
         let mut differ = 0;
         for &series_ref in wanted {
-            let says = |&(at, (_, table, up_to)): &(usize, &(&Source, &Table, u64))| {
-                (series_ref <= *up_to)
-                    .then(|| table.labels.get(&series_ref).map(|&labels| (labels, at)))
-                    .flatten()
+            let says = |(at, one): (usize, &Believed<'_>)| {
+                let labels = one.table.labels.get(&series_ref).filter(|_| series_ref <= one.up_to);
+                labels.map(|&labels| (labels, at))
             };
-            let mut said = believed.iter().enumerate().filter_map(|entry| says(&entry));
+            let mut said = believed.iter().enumerate().filter_map(says);
             let Some(first) = said.next() else { continue };
             if said.all(|(labels, _)| labels == first.0) {
                 chosen.insert(series_ref, first);
@@ -241,7 +244,7 @@ impl Search<'_> {
             }
         }
         if differ > 0 {
-            let paths: Vec<&str> = believed.iter().map(|(source, ..)| source.path.as_str()).collect();
+            let paths: Vec<&str> = believed.iter().map(|one| one.source.path.as_str()).collect();
             self.labels.refused.push(LabelsRefused {
                 path: paths.join(", "),
                 series: differ,
@@ -255,7 +258,7 @@ impl Search<'_> {
     fn writable(
         &mut self,
         chosen: BTreeMap<u64, (u64, usize)>,
-        believed: &[(&Source, &Table, u64)],
+        believed: &[Believed<'_>],
     ) -> BTreeMap<u64, (u64, usize)> {
         // Of several refs with the same labels, what the lower ones have is wiped at the record of the highest.
         let mut highest: HashMap<u64, u64> = HashMap::default();
@@ -279,7 +282,7 @@ impl Search<'_> {
             *by_source.entry(source).or_default() += 1;
         }
         for (source, series) in by_source {
-            self.refuse(believed[source].0, series, Refusal::SameLabels);
+            self.refuse(believed[source].source, series, Refusal::SameLabels);
         }
         writable
     }
@@ -355,8 +358,10 @@ fn judge(source: &Source, table: &Table, witness: &Witness) -> Result<u64, Refus
 /// Has the first segment that is replayed begin with these series; or says why it cannot.
 fn write(
     scanned: &Scanned<'_>,
-    (layout, before): (&Layout, usize),
-    (series, found): (Vec<Series>, &[LabelsFound]),
+    layout: &Layout,
+    before: usize,
+    series: Vec<Series>,
+    found: &[LabelsFound],
     plan: &mut Plan,
 ) -> Result<(), NoStep> {
     if series.is_empty() {
@@ -371,9 +376,9 @@ fn write(
     if first.kind == LogKind::Wal && places.any(|(number, offset)| number == first.number && offset > 0) {
         return Err(Refusal::SnapshotInFirst.into());
     }
-    let diagnosis = Diagnosis::SeriesRecordsLost { series: series.len() as u64 };
+    let defect = Defect::SeriesRecordsLost { series: series.len() as u64 };
     let sources = found.iter().map(|found| found.path.clone()).collect();
-    let repaired = RepairedFinding::new(Code::UnknownRefs, diagnosis, Resolution::LabelsWritten { sources });
+    let repaired = RepairedFinding::new(Code::UnknownRefs, defect, Resolution::LabelsWritten { sources });
     let Some(path) = &first.from else {
         let made = plan.steps.iter_mut().find(|step| matches!(&step.change, Change::Create { path, bytes } if *path == first.path && bytes.is_empty()));
         let Some(step) = made else { return Err(Refusal::FirstIsMade.into()) };

@@ -1,4 +1,4 @@
-//! Where labels are besides the logs that are replayed, and what each place has.
+//! Where labels can be found besides the logs that are replayed, and what each place has.
 //!
 //! In the order in which they are believed: segments that the checkpoint covers, older checkpoints, originals of segments
 //! that Prometheus was repairing, chunk snapshots, backups of earlier repairs.
@@ -184,7 +184,7 @@ pub(super) struct Table {
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
-    /// RefBounds that have lost their labels.
+    /// Refs that have lost their labels.
     pub(super) refs: &'a HashSet<u64>,
     /// The highest ref that may mean the same in a source: what it says of higher ones is neither believed nor held against
     /// it.

@@ -150,7 +150,7 @@ struct Chapter<'a> {
     before: &'a Survivors,
     kind: LogKind,
     found: Found,
-    /// RefBounds of the record at hand: the first of those that follow one another, and how many.
+    /// Refs of the record at hand: the first of those that follow one another, and how many.
     runs: Vec<(u64, u64)>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::super::plan::{Change, Content, Loss, Method, Patch, Resolution, Step};
+use super::super::plan::{Change, Content, Loss, Method, Patch, PlanStep, Resolution};
 use super::super::prefix;
 use super::super::refs::RefBounds;
 use super::super::segment::{RecordSink, SegmentRules, open, read_repaired};
@@ -20,7 +20,7 @@ const MOST_NAMES: usize = 100_000;
 pub(super) struct Cut {
     /// The checkpoint's directory.
     pub(super) path: String,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<PlanStep>,
     /// Series that are defined only after the fault: their names, but for those that are too many, and their refs.
     pub(super) lost_series: Vec<String>,
     pub(super) lost_refs: HashSet<u64>,
@@ -85,7 +85,7 @@ pub(super) fn cut(
 struct Kept {
     records: u64,
     entries: u64,
-    /// RefBounds that are defined.
+    /// Refs that are defined.
     defined: HashSet<u64>,
 }
 

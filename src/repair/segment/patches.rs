@@ -17,7 +17,7 @@ use crate::wal::{ReadAt, crc};
 pub(in crate::repair) enum SegmentChange {
     /// There is nothing to be done.
     Nothing,
-    /// SegmentBytes become others.
+    /// Bytes become others.
     Patch { method: Method, patches: Vec<Patch> },
     /// It is rewritten.
     Rewrite { records: u64 },

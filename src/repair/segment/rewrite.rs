@@ -131,7 +131,7 @@ fn records_to_write(source: &File, length: u64, rules: SegmentRules<'_>) -> Vec<
         fn damage(&mut self, damage: Problem) {
             match damage.correction {
                 Some(corrected) => {
-                    self.places.push((corrected.offset..corrected.end, KeptRecord::Corrected(corrected)))
+                    self.places.push((corrected.offset..corrected.end, KeptRecord::Corrected(corrected)));
                 }
                 None => self.undecodable |= matches!(damage.kind, ProblemKind::Decode(_)),
             }

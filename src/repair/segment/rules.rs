@@ -5,7 +5,7 @@ use std::fs::File;
 use super::bytes::SegmentBytes;
 use crate::change::plan::Change;
 use crate::record::{Selected, select};
-use crate::scan::report::Report;
+use crate::scan::Scan;
 use crate::scan::salvage::{Reading, Salvage, Visitor};
 use crate::scan::settled::Settlements;
 use crate::tsdb::Version;
@@ -67,7 +67,7 @@ impl<'a> SegmentRules<'a> {
     }
 
     /// As a server is to read it, with what `report` has settled.
-    pub(in crate::repair) fn of(report: &'a Report) -> Self {
+    pub(in crate::repair) fn of(report: &'a Scan) -> Self {
         Self { settled: &report.settled, ..Self::default() }
     }
 

@@ -32,7 +32,7 @@ pub(in crate::repair) struct SalvagedSegment {
     pub(in crate::repair) problems: Vec<Problem>,
     /// Where those begin that are one flipped bit, which is flipped back.
     corrected: HashSet<u64>,
-    /// SegmentBytes of the segment.
+    /// Bytes of the segment.
     pub(super) length: u64,
     /// The version of the agent that is to read it, if one is.
     agent: Option<Version>,

@@ -7,6 +7,7 @@ use super::ranges::length_of;
 use crate::scan::salvage::AgreedCorrection;
 use crate::wal::ReadAt;
 use crate::wal::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, page_end};
+use crate::wal::source::read_full;
 
 /// The data of the fragments that are in `range`, corrected; and the last one's first byte.
 pub(super) fn stored_record<S: ReadAt + ?Sized>(
@@ -52,14 +53,6 @@ pub(in crate::repair) fn read_exact<S: ReadAt + ?Sized>(
     buffer: &mut [u8],
     offset: u64,
 ) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match source.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    let filled = read_full(source, buffer, offset)?;
+    if filled == buffer.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -109,7 +109,7 @@ fn as_many_as_are_shown_and_one_more() {
         [(10, ""), (11, "... and 1 more zeroed_pages in segment 7 of wal; --format json has all")]
     {
         let mut damage = samples::finding(Code::ZeroedPages, Severity::Damage, "wal/00000007");
-        damage.message = "zeros".into();
+        damage.detail = crate::scan::detail::Detail::Words("zeros".into());
         let text = text(&samples::report(Vec::new(), vec![damage; all]), Style::default());
         assert_eq!(text.matches("zeroed_pages\n").count(), 10);
         assert_eq!(text.contains("more"), !more.is_empty());
@@ -285,19 +285,19 @@ fn times_are_utc_or_milliseconds() {
 
 /// The lines between the verdict and the findings.
 #[track_caller]
-fn assert_foretold(forecast: &Forecast, expected: &str) {
+fn assert_forecast_lines(forecast: &Forecast, expected: &str) {
     let mut bytes = Vec::new();
     write(&samples::clean(), Some(forecast), None, &mut bytes, Style::default()).expect("a Vec takes all");
     let text = String::from_utf8(bytes).expect("text");
     assert!(text.lines().all(|line| columns(line) <= WIDTH), "{text}");
-    let foretold = text.split("\n\n").nth(1).expect("it is there");
+    let forecast_lines = text.split("\n\n").nth(1).expect("it is there");
     let expected = expected.trim_matches('\n');
-    assert!(foretold == expected, "got:\n{foretold}\nexpected:\n{expected}");
+    assert!(forecast_lines == expected, "got:\n{forecast_lines}\nexpected:\n{expected}");
 }
 
 #[test]
-fn foretold_of_a_damaged_checkpoint() {
-    assert_foretold(
+fn forecast_lines_of_a_damaged_checkpoint() {
+    assert_forecast_lines(
         &samples::checkpoint_damaged(),
         "
   If Prometheus 3.14 starts here:
@@ -316,8 +316,8 @@ fn foretold_of_a_damaged_checkpoint() {
 }
 
 #[test]
-fn foretold_of_a_damaged_segment() {
-    assert_foretold(
+fn forecast_lines_of_a_damaged_segment() {
+    assert_forecast_lines(
         &samples::cut(),
         "
   If Prometheus 3.14 starts here:
@@ -331,8 +331,8 @@ fn foretold_of_a_damaged_segment() {
 }
 
 #[test]
-fn foretold_of_silent_damage() {
-    assert_foretold(
+fn forecast_lines_of_silent_damage() {
+    assert_forecast_lines(
         &samples::silent(),
         "
   If Prometheus 3.14 starts here:
@@ -346,8 +346,8 @@ fn foretold_of_silent_damage() {
 }
 
 #[test]
-fn foretold_of_samples_without_labels() {
-    assert_foretold(
+fn forecast_lines_of_samples_without_labels() {
+    assert_forecast_lines(
         &samples::without_labels(),
         "
   If Prometheus 3.14 starts here:
@@ -359,8 +359,8 @@ fn foretold_of_samples_without_labels() {
 }
 
 #[test]
-fn foretold_of_an_agent() {
-    assert_foretold(
+fn forecast_lines_of_an_agent() {
+    assert_forecast_lines(
         &samples::hanging_agent(),
         "
   If Prometheus (agent) 3.14 starts here:

@@ -1,5 +1,34 @@
 //! The sentences of values: what is wrong, how it is repaired, and why it is not.
 
-mod diagnoses;
+pub(super) mod amounts;
+mod defects;
+mod details;
 mod refusals;
 mod resolutions;
+
+use crate::scan::deletions::DeletionsLost;
+use crate::scan::report::State;
+
+/// The headline's word.
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Clean => "clean",
+        State::Damaged => "DAMAGED",
+        State::WillNotStart => "WILL NOT START",
+        State::WillLoseData => "WILL LOSE DATA",
+        State::TakesNoSamples => "TAKES NO SAMPLES",
+    }
+}
+
+/// What becomes of samples whose deletion is lost.
+pub(super) fn deletions(lost: DeletionsLost) -> Option<&'static str> {
+    match lost {
+        DeletionsLost::None => None,
+        DeletionsLost::Possible => {
+            Some("what is lost may have held deletions: samples that they had deleted would be served again")
+        }
+        DeletionsLost::Certain => Some(
+            "deletions are lost: samples that they had deleted, and that are still there, are served again",
+        ),
+    }
+}

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 
 use super::chain::{UNBELIEVABLE, verify};
-use super::pages::{Joint, Pages, Side};
+use super::pages::{Joint, ReplayedPages, Side};
 use crate::wal::compress::Unpacker;
 use crate::wal::layout::HeadByte;
 use crate::wal::{Compression, FragmentType, HEADER_SIZE};
@@ -25,7 +25,7 @@ const MOST_CHAINS: usize = 4096;
 /// What a page becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
-    /// This page, by its place in [`Pages::all`].
+    /// This page, by its place in [`ReplayedPages::all`].
     Page(usize),
     /// Nothing, and no record continues across it.
     Blank,
@@ -43,13 +43,13 @@ pub(super) struct Twins {
 
 impl Twins {
     /// How much better the first fits where it is than the second.
-    fn lead(&self, pages: &Pages, pace: Pace) -> i32 {
+    fn lead(&self, pages: &ReplayedPages, pace: Pace) -> i32 {
         fit(pages, &self.first, pace) - fit(pages, &self.second, pace)
     }
 }
 
 /// How well a run of pages fits what is around it.
-fn fit(pages: &Pages, run: &Range<usize>, pace: Pace) -> i32 {
+fn fit(pages: &ReplayedPages, run: &Range<usize>, pace: Pace) -> i32 {
     let segment = &pages.segments[pages.all[run.start].segment].pages;
     let timed = |page: &usize| pages.all[*page].times.0 <= pages.all[*page].times.1;
     let gap = |last: Option<usize>, next: Option<usize>| {
@@ -77,7 +77,7 @@ fn fit(pages: &Pages, run: &Range<usize>, pace: Pace) -> i32 {
 }
 
 /// Runs of pages that are there twice.
-pub(super) fn twins(pages: &Pages) -> Vec<Twins> {
+pub(super) fn twins(pages: &ReplayedPages) -> Vec<Twins> {
     let mut first: HashMap<u64, usize> = HashMap::new();
     let mut all: Vec<Twins> = Vec::new();
     for (at, page) in pages.all.iter().enumerate() {
@@ -119,7 +119,7 @@ pub(super) fn twins(pages: &Pages) -> Vec<Twins> {
 }
 
 /// The copies among twins, as far as the pages around them show it; and twins of which that is not known.
-pub(super) fn copies(pages: &Pages) -> (Vec<Range<usize>>, Vec<Twins>) {
+pub(super) fn copies(pages: &ReplayedPages) -> (Vec<Range<usize>>, Vec<Twins>) {
     let (mut copies, mut open) = (Vec::new(), Vec::new());
     let pace = Pace::of(pages);
     for twins in twins(pages) {
@@ -134,7 +134,7 @@ pub(super) fn copies(pages: &Pages) -> (Vec<Range<usize>>, Vec<Twins>) {
 
 /// The pages as they are, but that no record continues from these copies to what is beside them, or to them; and how many
 /// records do otherwise.
-pub(super) fn as_they_are(pages: &Pages, copies: &[Range<usize>]) -> (PageOrder, usize) {
+pub(super) fn as_they_are(pages: &ReplayedPages, copies: &[Range<usize>]) -> (PageOrder, usize) {
     let is_edge = |page: usize| copies.iter().any(|copy| copy.start == page || copy.end == page);
     let mut cuts = 0;
     let of_segment = |segment: &super::pages::SegmentPages| {
@@ -157,7 +157,7 @@ pub(super) fn as_they_are(pages: &Pages, copies: &[Range<usize>]) -> (PageOrder,
 }
 
 /// Damaged pages that have been the same as another one, which is intact: they have a fragment in common, at the same place.
-pub(super) fn damaged_copies(pages: &Pages) -> Vec<Range<usize>> {
+pub(super) fn damaged_copies(pages: &ReplayedPages) -> Vec<Range<usize>> {
     let mut intact: HashMap<u64, usize> = HashMap::new();
     for (at, page) in pages.all.iter().enumerate().filter(|(_, page)| !page.is_damaged) {
         intact.extend(page.marks.into_iter().flatten().map(|mark| (mark, at)));
@@ -181,13 +181,13 @@ struct PageBlock {
 }
 
 /// The order in which pages belong, without these copies.
-pub(super) fn order(pages: &Pages, copies: &[Range<usize>]) -> io::Result<PageOrder> {
+pub(super) fn order(pages: &ReplayedPages, copies: &[Range<usize>]) -> io::Result<PageOrder> {
     let mut blocks = blocks(pages, copies);
     link(pages, &mut blocks)?;
     Ok(put_in_order(pages, &blocks))
 }
 
-fn blocks(pages: &Pages, copies: &[Range<usize>]) -> Vec<PageBlock> {
+fn blocks(pages: &ReplayedPages, copies: &[Range<usize>]) -> Vec<PageBlock> {
     let is_copy = |page: usize| copies.iter().any(|copy| copy.contains(&page));
     let slack = slack(pages);
     let pace = Pace::of(pages);
@@ -259,7 +259,7 @@ fn compression_across(page: &super::pages::PageFacts) -> Compression {
 }
 
 /// Whether times are so regular that a gap says something: otherwise nearly every page would be alone.
-fn is_regular(pages: &Pages, pace: Pace) -> bool {
+fn is_regular(pages: &ReplayedPages, pace: Pace) -> bool {
     const MOST: usize = 64;
     let timed = |page: &super::pages::PageFacts| page.times.0 <= page.times.1;
     let pairs = pages.all.windows(2).filter(|pair| {
@@ -274,7 +274,7 @@ fn is_regular(pages: &Pages, pace: Pace) -> bool {
 }
 
 /// By how much times go back where pages follow one another as they should, ms.
-fn slack(pages: &Pages) -> i64 {
+fn slack(pages: &ReplayedPages) -> i64 {
     let backs = pages
         .all
         .windows(2)
@@ -300,7 +300,7 @@ struct Pace {
 }
 
 impl Pace {
-    fn of(pages: &Pages) -> Self {
+    fn of(pages: &ReplayedPages) -> Self {
         let timed = |page: &super::pages::PageFacts| page.times.0 <= page.times.1;
         let pairs = pages.all.windows(2).filter(|pair| {
             pair[1].before == Joint::Sound
@@ -334,7 +334,7 @@ impl Pace {
 }
 
 /// Finds which blocks continue which.
-fn link(pages: &Pages, blocks: &mut [PageBlock]) -> io::Result<()> {
+fn link(pages: &ReplayedPages, blocks: &mut [PageBlock]) -> io::Result<()> {
     let part = |side: Side| match side {
         Side::Part(edge) => Some(edge),
         _ => None,
@@ -382,7 +382,7 @@ fn link(pages: &Pages, blocks: &mut [PageBlock]) -> io::Result<()> {
         let next = to.pages.clone().find(timed)?;
         Some(pages.all[next].times.0.saturating_sub(pages.all[last].times.1))
     };
-    let mut search = Search {
+    let mut search = LinkSearch {
         blocks,
         middles: &middles,
         tails: &tails,
@@ -483,7 +483,7 @@ fn choose(mut found: Vec<Link>, blocks: usize) -> Vec<Link> {
     chosen.into_iter().map(|at| found[at].clone()).collect()
 }
 
-struct Search<'a> {
+struct LinkSearch<'a> {
     blocks: &'a [PageBlock],
     middles: &'a [usize],
     tails: &'a [usize],
@@ -496,7 +496,7 @@ struct Search<'a> {
     is_crowded: bool,
 }
 
-impl Search<'_> {
+impl LinkSearch<'_> {
     /// Whether a way is sure. All ways to end the record that `parts` begin: how odd each is, and by how much it leaves the order of blocks.
     fn extend<'b>(
         &mut self,
@@ -612,7 +612,7 @@ fn chain(blocks: &[PageBlock], of: Vec<usize>) -> Option<Chain> {
     })
 }
 
-fn put_in_order(pages: &Pages, blocks: &[PageBlock]) -> PageOrder {
+fn put_in_order(pages: &ReplayedPages, blocks: &[PageBlock]) -> PageOrder {
     let mut chains = chains(blocks);
     chains.sort_by_key(|chain| (chain.segment, chain.place));
     let slack = slack(pages);
@@ -673,7 +673,7 @@ fn put_in_order(pages: &Pages, blocks: &[PageBlock]) -> PageOrder {
 }
 
 /// Whether something must be between two pages, so that no record is put together of parts of both.
-fn needs_blank(pages: &Pages, last: Option<usize>, next: usize) -> bool {
+fn needs_blank(pages: &ReplayedPages, last: Option<usize>, next: usize) -> bool {
     let ends = last.map_or(Side::Whole, |last| pages.all[last].ends);
     let begins = pages.all[next].begins;
     let follows =

@@ -24,14 +24,14 @@ use crc_fast::{CrcAlgorithm, Digest};
 use foldhash::HashMap;
 
 use self::arrange::{PageOrder, Put};
-use self::pages::Pages;
+use self::pages::ReplayedPages;
 use self::serves::{Served, served};
+use super::detail::Detail;
 use super::findings::of_file;
 use super::report::{Cause, Finding, Lost, Severity};
 use super::salvage::{Contents, Problem, ProblemKind, Visitor};
 use super::segment::SegmentScan;
-use super::settled::{FileState, Settlements};
-use super::words::count;
+use super::settled::{FileStamp, Settlements};
 use crate::record::each_use;
 use crate::scan::code::Code;
 use crate::tsdb::Listing;
@@ -60,7 +60,7 @@ pub(crate) struct Arrangement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SegmentState {
     path: PathBuf,
-    file: FileState,
+    file: FileStamp,
     /// CRC-64/NVME of its bytes.
     checksum: u64,
 }
@@ -68,7 +68,7 @@ struct SegmentState {
 impl SegmentState {
     fn of(path: &Path) -> io::Result<Self> {
         let mut file = crate::io::open(path)?;
-        let state = FileState::of(&file.metadata()?);
+        let state = FileStamp::of(&file.metadata()?);
         let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
         let mut buffer = vec![0; 256 * 1024];
         loop {
@@ -84,7 +84,7 @@ impl SegmentState {
 
     /// Whether it has the same bytes still.
     fn is_current(&self) -> bool {
-        let is_same = |metadata: &Metadata| FileState::of(metadata) == self.file;
+        let is_same = |metadata: &Metadata| FileStamp::of(metadata) == self.file;
         self.path.symlink_metadata().as_ref().is_ok_and(is_same)
             || Self::of(&self.path).is_ok_and(|now| now.checksum == self.checksum)
     }
@@ -172,7 +172,7 @@ pub(super) fn find(
     steps: &[ReplaySegment],
     settled: &Settlements,
 ) -> io::Result<Option<(Arrangement, Vec<Finding>)>> {
-    let mut pages = Pages::default();
+    let mut pages = ReplayedPages::default();
     let mut states = Vec::new();
     for step in steps.iter().filter(|step| matches!(step.role, Role::Checkpoint | Role::Wal)) {
         let log = &listing.logs[step.log];
@@ -187,7 +187,7 @@ pub(super) fn find(
     }
     let most = if bytes > MANY { 4 } else { MOST_TRIALS };
     let (copies, open) = arrange::copies(&pages);
-    let mut search = Search { pages: &pages, settled, before: None, best: None, trials: 0 };
+    let mut search = OrderSearch { pages: &pages, settled, before: None, best: None, trials: 0 };
     let mut without = copies;
     let damaged = arrange::damaged_copies(&pages);
     if !damaged.is_empty() {
@@ -230,8 +230,8 @@ impl Visitor for UsedRefs {
     fn damage(&mut self, _: Problem) {}
 }
 
-struct Search<'a> {
-    pages: &'a Pages,
+struct OrderSearch<'a> {
+    pages: &'a ReplayedPages,
     settled: &'a Settlements,
     /// What is served of the pages as they are.
     before: Option<Served>,
@@ -239,7 +239,7 @@ struct Search<'a> {
     trials: usize,
 }
 
-impl Search<'_> {
+impl OrderSearch<'_> {
     /// Tries the best orders that there are without these copies or those. Without which ones most is served, if that is more
     /// than of any order before.
     fn try_without(&mut self, ways: Vec<Vec<Range<usize>>>) -> io::Result<Option<Vec<Range<usize>>>> {
@@ -302,7 +302,7 @@ impl Search<'_> {
 }
 
 /// What the segments that change get.
-fn places(pages: &Pages, order: &PageOrder) -> io::Result<HashMap<usize, Vec<Place>>> {
+fn places(pages: &ReplayedPages, order: &PageOrder) -> io::Result<HashMap<usize, Vec<Place>>> {
     let mut all = HashMap::default();
     for (at, puts) in order.iter().enumerate() {
         if is_as_it_was(pages, at, puts) {
@@ -321,7 +321,7 @@ fn places(pages: &Pages, order: &PageOrder) -> io::Result<HashMap<usize, Vec<Pla
     Ok(all)
 }
 
-fn is_as_it_was(pages: &Pages, at: usize, puts: &[Put]) -> bool {
+fn is_as_it_was(pages: &ReplayedPages, at: usize, puts: &[Put]) -> bool {
     let mut range = pages.segments[at].pages.clone();
     // Zeros at the end say nothing.
     while range.end > range.start && pages.all[range.end - 1].is_zero {
@@ -331,7 +331,7 @@ fn is_as_it_was(pages: &Pages, at: usize, puts: &[Put]) -> bool {
     puts.len() == range.len() && puts.iter().zip(range).all(is_same)
 }
 
-fn arrangement(pages: &Pages, order: &PageOrder, served: Served) -> Arrangement {
+fn arrangement(pages: &ReplayedPages, order: &PageOrder, served: Served) -> Arrangement {
     let mut segments = BTreeMap::new();
     for (at, puts) in order.iter().enumerate().filter(|(at, puts)| !is_as_it_was(pages, *at, puts)) {
         let put = |put: &Put| match *put {
@@ -363,7 +363,7 @@ fn arrangement(pages: &Pages, order: &PageOrder, served: Served) -> Arrangement 
 }
 
 /// Pages that are elsewhere in an order: where it has them, and after which page; none for those that are copies.
-fn displaced(pages: &Pages, order: &PageOrder) -> BTreeMap<usize, Option<Goal>> {
+fn displaced(pages: &ReplayedPages, order: &PageOrder) -> BTreeMap<usize, Option<Goal>> {
     let mut displaced = BTreeMap::new();
     let mut put: HashSet<usize> = HashSet::new();
     for (segment, puts) in order.iter().enumerate() {
@@ -416,7 +416,7 @@ fn rising(numbers: &[usize]) -> Vec<usize> {
     all
 }
 
-fn findings(listing: &Listing, pages: &Pages, order: &PageOrder) -> Vec<Finding> {
+fn findings(listing: &Listing, pages: &ReplayedPages, order: &PageOrder) -> Vec<Finding> {
     let displaced = displaced(pages, order);
     let mut runs: Vec<(Range<usize>, Option<Goal>)> = Vec::new();
     for (page, to) in displaced {
@@ -436,32 +436,25 @@ fn findings(listing: &Listing, pages: &Pages, order: &PageOrder) -> Vec<Finding>
     runs.into_iter().map(|(run, to)| finding(listing, pages, &run, to)).collect()
 }
 
-fn finding(listing: &Listing, pages: &Pages, run: &Range<usize>, to: Option<Goal>) -> Finding {
+fn finding(listing: &Listing, pages: &ReplayedPages, run: &Range<usize>, to: Option<Goal>) -> Finding {
     let first = &pages.all[run.start];
     let segment = &pages.segments[first.segment];
-    let many = count(run.len() as u64, "page");
-    let message = if let Some((other, behind)) = to {
-        let place = match behind {
+    let number_of_pages = run.len() as u64;
+    let detail = if let Some((other, before)) = to {
+        let (file, after) = match before {
             Some(page) => {
                 let of = &pages.all[page];
-                format!("after what is at {} of {}", of.number * PAGE, pages.segments[of.segment].relative)
+                (pages.segments[of.segment].relative.clone(), Some(of.number * PAGE))
             }
-            None => format!("at the beginning of {}", pages.segments[other].relative),
+            None => (pages.segments[other].relative.clone(), None),
         };
-        format!(
-            "{many} of records that belong {place}: records that go on from page to page, and the times of samples show it; \
-                 replayed here they make Prometheus drop samples"
-        )
+        Detail::PagesMisplaced { pages: number_of_pages, file, after }
     } else {
         let original =
             pages.all.iter().enumerate().find(|(at, page)| page.hash == first.hash && !run.contains(at));
-        let of = original.map_or_else(String::new, |(_, page)| {
-            format!(" of those at {} of {}", page.number * PAGE, pages.segments[page.segment].relative)
-        });
-        format!(
-            "{many} of records, a copy{of}: replayed here they make Prometheus drop samples; what was here before is lost, \
-                 unless it stands elsewhere"
-        )
+        let original =
+            original.map(|(_, page)| (pages.segments[page.segment].relative.clone(), page.number * PAGE));
+        Detail::PagesCopied { pages: number_of_pages, original }
     };
     let log = &listing.logs[segment.log];
     let file = log.segments.iter().find(|file| log.relative_of(file) == segment.relative);
@@ -477,7 +470,7 @@ fn finding(listing: &Listing, pages: &Pages, run: &Range<usize>, to: Option<Goal
             file.unwrap_or(fallback),
             Code::MisplacedPages,
             Severity::Damage,
-            message,
+            detail,
             Some(Cause::Files),
         )
     }

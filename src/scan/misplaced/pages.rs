@@ -31,7 +31,7 @@ pub(super) struct SegmentPages {
     /// Which log of the listing.
     pub(super) log: usize,
     pub(super) length: u64,
-    /// Its pages in [`Pages::all`].
+    /// Its pages in [`ReplayedPages::all`].
     pub(super) pages: Range<usize>,
 }
 
@@ -95,14 +95,14 @@ pub(super) struct PageFacts {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Pages {
+pub(super) struct ReplayedPages {
     pub(super) segments: Vec<SegmentPages>,
     pub(super) all: Vec<PageFacts>,
     /// Bytes that all records unpack to.
     pub(super) unpacked: u64,
 }
 
-impl Pages {
+impl ReplayedPages {
     pub(super) fn add(
         &mut self,
         (relative, log): (String, usize),
@@ -118,7 +118,7 @@ impl Pages {
             self.all.push(look(&page[..size], at, number));
         }
         let pages = first..self.all.len();
-        let new = || Records { pages: vec![OfPage::default(); pages.len()], unpacked: 0 };
+        let new = || PageRecords { pages: vec![OfPage::default(); pages.len()], unpacked: 0 };
         let records = settled.segment(&source, length, Corrections::Sure).read(new);
         self.unpacked += records.unpacked;
         for (page, of) in self.all[pages.clone()].iter_mut().zip(records.pages) {
@@ -256,12 +256,12 @@ impl Default for OfPage {
     }
 }
 
-struct Records {
+struct PageRecords {
     pages: Vec<OfPage>,
     unpacked: u64,
 }
 
-impl Visitor for Records {
+impl Visitor for PageRecords {
     fn decode(&mut self, record: &[u8]) -> Summary {
         record::summarize(record)
     }

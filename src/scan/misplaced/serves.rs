@@ -6,7 +6,7 @@ use std::io;
 
 use foldhash::HashMap;
 
-use super::pages::Pages;
+use super::pages::ReplayedPages;
 use crate::record::{FloatHistogramEntry, HistogramEntry, Record as Decoded, each_use};
 use crate::scan::salvage::{Contents, Problem, Reading, Salvage, Visitor};
 use crate::scan::settled::Settlements;
@@ -33,11 +33,11 @@ pub(super) struct Served {
 
 /// What is served if the segments have these pages; those of which nothing is said have their own.
 pub(super) fn served(
-    pages: &Pages,
+    pages: &ReplayedPages,
     arranged: &HashMap<usize, Vec<Place>>,
     settled: &Settlements,
 ) -> io::Result<Served> {
-    let mut head = Head::default();
+    let mut head = ReplayedHead::default();
     for (at, segment) in pages.segments.iter().enumerate() {
         let file = crate::io::open(&segment.path)?;
         match arranged.get(&at) {
@@ -57,7 +57,7 @@ pub(super) fn served(
     Ok(head.finish())
 }
 
-impl Visitor for Head {
+impl Visitor for ReplayedHead {
     fn record(&mut self, record: &Record<'_>, contents: &Contents) {
         self.newest = self.newest.max(contents.max_time);
         match Decoded::parse(record.data) {
@@ -93,7 +93,7 @@ impl Visitor for Head {
 }
 
 #[derive(Default)]
-struct Head {
+struct ReplayedHead {
     refs: HashMap<u64, usize>,
     labels: HashMap<u64, usize>,
     /// Of each series the time of its last sample, and how many it has.
@@ -106,7 +106,7 @@ struct Head {
     newest: Option<i64>,
 }
 
-impl Head {
+impl ReplayedHead {
     fn series(&mut self, series_ref: u64, labels: u64) {
         self.defined = self.defined.max(Some(series_ref));
         if let Some(&known) = self.labels.get(&labels) {

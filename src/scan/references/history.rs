@@ -1,19 +1,17 @@
 //! What segments say of refs that do not fit, read a second time.
 
-use std::hash::BuildHasher;
-
 use foldhash::HashMap;
 
 use super::bits::RefSets;
 use super::joined::References;
 use super::misfits::{Affected, Histories, Troubles};
-use super::segment::LabelHasher;
+use super::segment::{LabelHash, LabelHasher};
 use crate::io::open_if_file;
 use crate::record::{self, EntryKind, RecordType, each_use};
 use crate::scan::parallel::in_order;
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use crate::scan::segment::SegmentScan;
-use crate::scan::settled::{FileState, Settlements};
+use crate::scan::settled::{FileStamp, Settlements};
 use crate::tsdb::replay_order::{ReplaySegment, Role};
 use crate::tsdb::{Listing, LogDirectory, Target};
 use crate::wal::segments::SegmentFile;
@@ -47,7 +45,7 @@ pub(in crate::scan) fn troubles(
     }
     let mut suspects = Suspects::of(references);
     if let Some(last) = replayed.iter().rfind(|step| step.role == Role::Wal) {
-        let known: Vec<FileState> = scans[last.log].iter().flatten().filter_map(|scan| scan.state).collect();
+        let known: Vec<FileStamp> = scans[last.log].iter().flatten().filter_map(|scan| scan.state).collect();
         suspects.look_for_new_definitions(&listing.logs[last.log], file(last).index, &now, &known);
     }
 
@@ -120,12 +118,12 @@ impl Suspects {
         wal: &LogDirectory,
         last: i64,
         now: &Listing,
-        known: &[FileState],
+        known: &[FileStamp],
     ) {
         let Some(now) = now.logs.iter().find(|log| log.relative == wal.relative) else { return };
         for segment in now.segments.iter().filter(|segment| segment.index >= last) {
             let Ok(Some((file, bytes))) = open_if_file(&segment.path) else { continue };
-            if file.metadata().is_ok_and(|metadata| known.contains(&FileState::of(&metadata))) {
+            if file.metadata().is_ok_and(|metadata| known.contains(&FileStamp::of(&metadata))) {
                 continue;
             }
             let RefsDefined(defined) = salvage(&file, bytes, Reading::Prometheus);
@@ -176,6 +174,13 @@ impl Visitor for RefsDefined {
     fn damage(&mut self, _: Problem) {}
 }
 
+/// Where a record is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RecordPlace {
+    pub(super) offset: u64,
+    pub(super) end: u64,
+}
+
 /// What one segment adds to the histories of refs.
 #[derive(Default)]
 pub(super) struct SegmentHistory {
@@ -184,8 +189,8 @@ pub(super) struct SegmentHistory {
     /// Of these refs.
     pub(super) undefined_refs: RefSets,
     pub(super) histories: HashMap<u64, RefHistory>,
-    pub(super) repeated: Option<(u64, u64)>,
-    pub(super) reissued: Option<(u64, u64)>,
+    pub(super) repeated: Option<RecordPlace>,
+    pub(super) reissued: Option<RecordPlace>,
 }
 
 /// What happens to one ref in a segment, or up to it.
@@ -194,8 +199,8 @@ pub(super) struct RefHistory {
     /// Before the first definition.
     pub(super) before: Affected,
     /// The first label set and the last one, and where the first definition is.
-    pub(super) labels: Option<(u64, u64)>,
-    pub(super) place: (u64, u64),
+    pub(super) labels: Option<(LabelHash, LabelHash)>,
+    pub(super) place: RecordPlace,
     /// Since the last definition.
     pub(super) since: Affected,
     /// What a repeated definition wipes out.
@@ -265,8 +270,8 @@ impl HistoryReader<'_> {
             if !self.suspects.defined.is_used(entry.series_ref) {
                 continue;
             }
-            let labels = self.labels.hash_one(entry.labels.encoded());
-            let place = (record.offset, record.end);
+            let labels = LabelHash::of(&entry.labels, self.labels);
+            let place = RecordPlace { offset: record.offset, end: record.end };
             let history = self.history.histories.entry(entry.series_ref).or_default();
             let Some((first, last)) = history.labels else {
                 history.labels = Some((labels, labels));

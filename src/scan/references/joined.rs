@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use foldhash::HashMap;
 
 use super::bits::RefSets;
-use super::segment::{LabelHasher, SegmentRefs};
+use super::segment::{LabelHash, LabelHasher, SegmentRefs};
 use crate::scan::report::HighestRefs;
 use crate::tsdb::replay_order::Role;
 
@@ -19,7 +19,7 @@ pub(in crate::scan) struct References {
     /// Segments that use what has not been defined up to there: their places in the work.
     pub(super) concerned: BTreeSet<usize>,
     /// Label sets in the checkpoint, if they are asked for.
-    checkpoint: HashMap<u64, u64>,
+    checkpoint: HashMap<u64, LabelHash>,
     /// Refs of the checkpoint that mean other series in segments which Prometheus skips for their number.
     pub(in crate::scan) reissued_below: u64,
     /// A segment that belongs to the replay was removed while it was read.
@@ -56,9 +56,9 @@ impl References {
             Role::Checkpoint | Role::Wal => {
                 self.checkpoint.extend(labels);
                 self.chunks_lack |= refs.chunks_lack;
-                for (series_ref, first, _) in refs.others {
-                    if !self.refs.is_seen(series_ref) {
-                        self.of_other_chunks.insert(series_ref, first);
+                for other in refs.others {
+                    if !self.refs.is_seen(other.series_ref) {
+                        self.of_other_chunks.insert(other.series_ref, other.time);
                     }
                 }
                 for block in &refs.refs.blocks {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use foldhash::{HashMap, HashSet};
 
 use super::bits::RefSets;
-use super::history::SegmentHistory;
+use super::history::{RecordPlace, SegmentHistory};
+use super::segment::LabelHash;
 use crate::tsdb::replay_order::ReplaySegment;
 use crate::wal::segments::SegmentFile;
 
@@ -82,7 +83,7 @@ pub(super) struct Histories {
     /// Refs that are defined nowhere, by log.
     undefined: HashMap<usize, RefSets>,
     /// The last label set, and what was used since.
-    open: HashMap<u64, (u64, Affected)>,
+    open: HashMap<u64, (LabelHash, Affected)>,
 }
 
 impl Histories {
@@ -102,12 +103,12 @@ impl Histories {
             }
             trouble.undefined = all.count(|block| block.used);
         }
-        let mut trouble = |misfit, series_ref, affected: &Affected, place: Option<(u64, u64)>| {
+        let mut trouble = |misfit, series_ref, affected: &Affected, place: Option<RecordPlace>| {
             let trouble = self.troubles.entry((log, misfit)).or_default();
             trouble.more = self.more;
             trouble.refs.insert(series_ref);
             trouble.affected.add(affected);
-            let place = place.map(|(offset, end)| (segment.clone(), offset, end));
+            let place = place.map(|RecordPlace { offset, end }| (segment.clone(), offset, end));
             let earlier = |place: &(SegmentFile, u64, u64)| {
                 trouble.place.as_ref().is_none_or(|known| (known.0.index, known.1) > (place.0.index, place.1))
             };

@@ -13,11 +13,31 @@ use crate::tsdb::replay_order::Role;
 /// Makes a number of a label set; a clone makes the same ones.
 pub(in crate::scan) type LabelHasher = foldhash::quality::RandomState;
 
-/// Label sets of refs, as hashes.
+/// A label set, as a number that equal sets have in common within one scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LabelHash(u64);
+
+impl LabelHash {
+    pub(super) fn of(labels: &Labels<'_>, hasher: &LabelHasher) -> Self {
+        Self(hasher.hash_one(labels.encoded()))
+    }
+}
+
+/// The first sample of a series, in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FirstSample {
+    pub(super) series_ref: u64,
+    /// ms.
+    pub(super) time: i64,
+    /// Where its record ends.
+    pub(super) end: u64,
+}
+
+/// Label sets of refs.
 #[derive(Clone, Debug)]
 pub(super) struct LabelSets {
     hasher: LabelHasher,
-    pub(super) hashes: HashMap<u64, u64>,
+    pub(super) hashes: HashMap<u64, LabelHash>,
 }
 
 impl LabelSets {
@@ -26,7 +46,7 @@ impl LabelSets {
 
     fn insert(&mut self, series_ref: u64, labels: Labels<'_>) {
         if self.hashes.len() < Self::MOST {
-            self.hashes.insert(series_ref, self.hasher.hash_one(labels.encoded()));
+            self.hashes.insert(series_ref, LabelHash::of(&labels, &self.hasher));
         }
     }
 }
@@ -48,8 +68,8 @@ pub(in crate::scan) struct SegmentRefs {
     sampled: Vec<(usize, u64)>,
     /// Blocks that have fresh refs.
     fresh: Vec<usize>,
-    /// Refs of which a head chunk ends before the first sample, that sample's time, and where its record ends.
-    pub(super) others: Vec<(u64, i64, u64)>,
+    /// Those of which a head chunk ends before.
+    pub(super) others: Vec<FirstSample>,
     /// The first head chunk of a series may begin after the first sample.
     pub(super) chunks_lack: bool,
 }
@@ -161,7 +181,9 @@ impl SegmentRefs {
             let refs = (0..BLOCK).filter(|bit| bits >> bit & 1 == 1).map(|bit| block.number * BLOCK + bit);
             for series_ref in refs {
                 match heads.get(&series_ref) {
-                    Some(&(_, ends)) if ends < first => self.others.push((series_ref, first, end)),
+                    Some(&(_, ends)) if ends < first => {
+                        self.others.push(FirstSample { series_ref, time: first, end });
+                    }
                     Some(&(begins, _)) => self.chunks_lack |= begins > first,
                     None => {}
                 }
@@ -171,7 +193,7 @@ impl SegmentRefs {
 
     /// Nothing is known of what comes after that place.
     pub(in crate::scan) fn doubt_from(&mut self, offset: u64) {
-        self.others.retain(|&(.., end)| end <= offset);
+        self.others.retain(|other| other.end <= offset);
     }
 
     /// Gives up what only helps to find refs: this one waits for its turn.
@@ -186,9 +208,8 @@ impl SegmentRefs {
         after.forget();
         self.refs.find_places_again();
         self.refs.overflowed |= after.refs.overflowed;
-        let is_new = |series_ref: &u64| !self.refs.is_seen(*series_ref);
-        let others: Vec<_> =
-            after.others.iter().copied().filter(|(series_ref, ..)| is_new(series_ref)).collect();
+        let is_new = |other: &FirstSample| !self.refs.is_seen(other.series_ref);
+        let others: Vec<_> = after.others.iter().copied().filter(is_new).collect();
         self.others.extend(others);
         self.chunks_lack |= after.chunks_lack;
         for block in &after.refs.blocks {
@@ -196,7 +217,7 @@ impl SegmentRefs {
         }
         if let (Some(labels), Some(after)) = (&mut self.labels, after.labels) {
             let room = LabelSets::MOST.saturating_sub(labels.hashes.len());
-            let mut after: Vec<(u64, u64)> = after.hashes.into_iter().collect();
+            let mut after: Vec<(u64, LabelHash)> = after.hashes.into_iter().collect();
             if after.len() > room {
                 // The same ones in each scan.
                 after.sort_unstable();

@@ -270,7 +270,13 @@ impl Heads<'_> {
                     self.sample(entry.series_ref, entry.t, stale, true, reads);
                 }
             }
-            _ => {}
+            Record::Series(_)
+            | Record::Tombstones(_)
+            | Record::Exemplars(_)
+            | Record::MmapMarkers(_)
+            | Record::Metadata(_)
+            | Record::MinValidTime(_)
+            | Record::Unknown(_) => {}
         }
     }
 }

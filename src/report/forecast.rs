@@ -3,7 +3,7 @@
 use std::io;
 
 use super::page::{GLUE, Page, clean, count, number, path, size, times};
-use super::plan::deletions_in_words;
+use super::words;
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::scan::report::{Finding, Reason, Report};
 use crate::verdict;
@@ -42,7 +42,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
     let who = if forecast.agent { "Prometheus (agent)" } else { "Prometheus" };
     let prevented = verdict::prevents_a_start(report);
     if let Some(finding) = prevented {
-        let words = format!("{who} {} does not start here: {}", forecast.version, clean(&finding.message));
+        let words = format!("{who} {} does not start here: {}", forecast.version, clean(&finding.message()));
         page.indented(2, &words)?;
     }
     if let [start] = &*forecast.starts
@@ -68,7 +68,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         return page.indented(2, &words);
     }
     match prevented {
-        Some(_) => page.line("  If that is put right and it starts:")?,
+        Some(_) => page.line("  If that is repaired and it starts:")?,
         None => page.line(&format!("  If {who} {} starts here{with}:", forecast.version))?,
     }
     let body = " ".repeat(BODY);
@@ -105,7 +105,7 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
             page.indented(LATER, &format!("{}, are served under labels that are not theirs", amount(wrong)))?;
         }
         if before.is_none_or(|before| before.deletions_lost != start.deletions_lost)
-            && let Some(words) = deletions_in_words(start.deletions_lost)
+            && let Some(words) = words::deletions(start.deletions_lost)
         {
             page.indented(LATER, words)?;
         }
@@ -260,7 +260,7 @@ fn joined(parts: &[String]) -> String {
     }
 }
 
-/// What it says itself: the error with which it gives up, or the first; one that is about a finding is there.
+/// Its own error: the one with which it gives up, or the first. One that is about a finding is shown there.
 fn said(start: &Start) -> Option<&str> {
     start.fatal.as_deref().or(start.error.as_deref().filter(|_| start.error_place.is_none()))
 }

@@ -8,7 +8,7 @@ use super::value::Worded;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Diagnosis {
+pub enum Defect {
     /// In the words of a scan, or of another version of walfix.
     #[serde(skip)]
     Words(String),
@@ -84,7 +84,7 @@ pub enum LaterRun {
     ReissuedRefs(u64),
 }
 
-impl Worded for Diagnosis {
+impl Worded for Defect {
     fn of_words(words: String) -> Self {
         Self::Words(words)
     }

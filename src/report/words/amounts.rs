@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 
 /// `1 record`, `1022 records`.
-pub(crate) fn count(count: u64, one: &str) -> String {
+pub(in crate::report) fn count(count: u64, one: &str) -> String {
     match count {
         1 => format!("1 {one}"),
         // An entry, a series.
@@ -15,12 +15,12 @@ pub(crate) fn count(count: u64, one: &str) -> String {
 }
 
 /// `2026-11-21 19:24:15 UTC`, or the number where it is none that a clock shows.
-pub(crate) fn time(ms: i64) -> String {
+pub(in crate::report) fn time(ms: i64) -> String {
     day_and_time(ms).map_or_else(|| format!("{ms} ms"), |(day, time)| format!("{day} {time} UTC"))
 }
 
 /// `2026-11-21 19:24:15 to 19:30:31 UTC`.
-pub(super) fn span(from: i64, to: i64) -> String {
+pub(in crate::report) fn span(from: i64, to: i64) -> String {
     match (day_and_time(from), day_and_time(to)) {
         (Some((day, first)), Some((other, last))) if day == other && first == last => {
             format!("{day} {first} UTC")
@@ -32,7 +32,7 @@ pub(super) fn span(from: i64, to: i64) -> String {
 }
 
 /// Day and time, in UTC, if the year has four digits and is not before 1970: any other time is a number gone wrong.
-pub(crate) fn day_and_time(ms: i64) -> Option<(String, String)> {
+pub(in crate::report) fn day_and_time(ms: i64) -> Option<(String, String)> {
     let time = Offset::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
     (1970..=9999)
         .contains(&time.year())

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::change::plan::{Diagnosis, LaterRun};
+use crate::change::plan::{Defect, LaterRun};
 
-impl fmt::Display for Diagnosis {
+impl fmt::Display for Defect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self {
             Self::Words(words) => words,
