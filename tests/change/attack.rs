@@ -327,42 +327,42 @@ fn attacked(work: Work, case: &str) {
     assert!(planted > SAMPLED / 2 && missed <= all.len() / every / 10, "{planted} planted, {missed} missed");
 }
 
-#[test]
+#[test(long)]
 fn a_repair_is_attacked() {
     attacked(Work::Repair, "a WAL begun anew beside a damaged checkpoint");
 }
 
-#[test]
+#[test(long)]
 fn a_repair_in_place_is_attacked() {
     attacked(Work::Repair, "several segments");
 }
 
-#[test]
+#[test(long)]
 fn a_repair_that_sets_aside_is_attacked() {
     attacked(Work::Repair, "a file in the place of a checkpoint");
 }
 
-#[test]
+#[test(long)]
 fn a_repair_that_is_taken_up_again_is_attacked() {
     attacked(Work::Resume, "a WAL begun anew beside a damaged checkpoint");
 }
 
-#[test]
+#[test(long)]
 fn an_undo_is_attacked() {
     attacked(Work::Undo, "a WAL begun anew beside a damaged checkpoint");
 }
 
-#[test]
+#[test(long)]
 fn an_undo_in_place_is_attacked() {
     attacked(Work::Undo, "several segments");
 }
 
-#[test]
+#[test(long)]
 fn a_copy_is_attacked() {
     attacked(Work::RepairInto, "a zeroed page inside a record");
 }
 
-#[test]
+#[test(long)]
 fn a_copy_from_a_backup_is_attacked() {
     attacked(Work::UndoInto, "a zeroed page inside a record");
 }

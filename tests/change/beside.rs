@@ -145,12 +145,12 @@ fn backups(data: &Path) -> Vec<PathBuf> {
 
 // ---- a running Prometheus
 
-#[test]
+#[test(long)]
 fn a_server() -> Result {
     beside(false)
 }
 
-#[test]
+#[test(long)]
 fn an_agent() -> Result {
     beside(true)
 }
@@ -232,7 +232,7 @@ fn repairs(data: &Path, what: &str) {
     exits(walfix(&["scan"], data), CLEAN);
 }
 
-#[test]
+#[test(long)]
 fn a_server_in_a_namespace_of_its_own() -> Result {
     let unshare = must_unshare();
     Servers::each("repairs beside a server in another PID namespace", |server| {

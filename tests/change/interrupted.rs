@@ -145,7 +145,7 @@ fn each_case(what: &str, test: impl Fn(&Case, &Keeps) + Sync) {
     });
 }
 
-#[test]
+#[test(long)]
 fn killed_at_each_change() {
     if let Some(case) = cases().iter().find(|case| case.is_elsewhere)
         && device(&case.place().data()) == device(&std::env::temp_dir())
@@ -171,7 +171,7 @@ fn killed_at_each_change() {
 }
 
 /// The same with an undo: it is done again, or the directory repaired again.
-#[test]
+#[test(long)]
 fn an_undo_killed_at_each_change() {
     each_case("an undo that is killed", |case, keeps| {
         let repaired = case.place();
@@ -233,7 +233,7 @@ fn write_checksums(backup: &Path) {
 }
 
 /// A disk that is full at one call, and has room again when the next repair comes.
-#[test]
+#[test(long)]
 fn disk_full_at_each_change() {
     each_case("a disk that is full", |case, keeps| {
         let pristine = case.place();
@@ -431,7 +431,7 @@ fn a_second_repair_in_the_midst_of_the_first() {
 }
 
 /// What the oracle says is so, said by a real server: at one state of each repair, or, with `WALFIX_ALL_STATES=1`, at each.
-#[test]
+#[test(long)]
 fn a_real_server_keeps_no_less() {
     const WHAT: &str = "a real server on a repair that was killed";
     let servers = Servers::judges(WHAT);

@@ -112,7 +112,7 @@ fn cut(case: &Case, keeps: &Keeps, seed: u64) -> usize {
     known.len()
 }
 
-#[test]
+#[test(long)]
 fn power_cut_after_each_call() {
     const WHAT: &str = "a repair whose power is cut";
     let oracle = support::oracle::judge(WHAT);

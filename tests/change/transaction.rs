@@ -179,12 +179,12 @@ fn killed_at_each_change(is_elsewhere: bool) {
     }
 }
 
-#[test]
+#[test(long)]
 fn every_kind_of_change_killed() {
     killed_at_each_change(false);
 }
 
-#[test]
+#[test(long)]
 fn every_kind_of_change_killed_with_a_backup_elsewhere() {
     killed_at_each_change(true);
 }

@@ -145,7 +145,7 @@ fn a_plan_out_of_date() {
 }
 
 /// A server starts on the repaired directory, and stops.
-#[test]
+#[test(long)]
 fn after_prometheus() {
     for server in Servers::judges("undo after Prometheus has run").iter().rev().take(1) {
         let (place, before, backup) = repaired("overwritten_range");

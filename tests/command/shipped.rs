@@ -238,7 +238,7 @@ fn but_for_the_mount(scan: &str) -> serde_json::Value {
     scan
 }
 
-#[test]
+#[test(long)]
 fn a_pod_that_has_nothing_else() {
     let pod = Pod::new("a scan in a pod");
     let before = tree(&pod.data());
@@ -251,7 +251,7 @@ fn a_pod_that_has_nothing_else() {
     assert_eq!(difference(&before, &tree(&pod.data())), None, "a scan changes nothing");
 }
 
-#[test]
+#[test(long)]
 fn a_repair_in_a_pod_and_its_undo() {
     let pod = Pod::new("a repair in a pod");
     let before = tree(&pod.data());
@@ -277,7 +277,7 @@ fn files(tree: &Tree) -> Vec<(&String, &tree::Entry)> {
     tree.iter().filter(|(path, _)| !path.is_empty()).collect()
 }
 
-#[test]
+#[test(long)]
 fn a_volume_that_cannot_be_written_to() {
     let pod = Pod::new("a read-only volume");
     let before = tree(&pod.data());
@@ -288,7 +288,7 @@ fn a_volume_that_cannot_be_written_to() {
 }
 
 /// As `kubectl cp` puts it: in the only place that can be written to, and run from there.
-#[test]
+#[test(long)]
 fn the_binary_in_the_data_directory() {
     let pod = Pod::new("the binary in the data directory");
     // By another process: while this one had it open for writing, nobody could execute it.
@@ -333,7 +333,7 @@ fn everything_to_scan() -> Vec<PathBuf> {
 
 /// What somebody would notice of an instruction that the processor lacks, or of another way to sum up bytes that is taken
 /// there and is wrong.
-#[test]
+#[test(long)]
 fn the_same_answers_on_older_processors() {
     const WHAT: &str = "older processors";
     let walfix = shipped(WHAT);

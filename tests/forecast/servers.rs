@@ -10,7 +10,7 @@ use support::test;
 
 type Result<T = ()> = std::result::Result<T, Error>;
 
-#[test]
+#[test(long)]
 fn empty_directory() -> Result {
     Servers::each("start on an empty directory", |server| {
         let data = temporary()?;
@@ -41,7 +41,7 @@ fn plain(version: &str) -> String {
     version.split(['+', '~', '-']).next().unwrap_or_default().to_owned()
 }
 
-#[test]
+#[test(long)]
 fn agent() -> Result {
     Servers::each("agent mode", |server| {
         let data = temporary()?;
@@ -62,7 +62,7 @@ fn agent() -> Result {
     })
 }
 
-#[test]
+#[test(long)]
 fn lock_file() -> Result {
     Servers::each("the lock file", |server| {
         for lock in [true, false] {
@@ -75,7 +75,7 @@ fn lock_file() -> Result {
     })
 }
 
-#[test]
+#[test(long)]
 fn scraped_samples_survive_a_kill() -> Result {
     Servers::each("samples of a scraping run", |server| {
         let data = temporary()?;
@@ -121,7 +121,7 @@ fn named<'a>(
 }
 
 /// What Prometheus itself does about a flipped byte is in its log, on every version in the same words.
-#[test]
+#[test(long)]
 fn log_of_a_repair_and_of_a_refusal() -> Result {
     Servers::each("logs of damaged directories", |server| {
         let data = temporary()?;
@@ -166,7 +166,7 @@ fn log_of_a_repair_and_of_a_refusal() -> Result {
     })
 }
 
-#[test]
+#[test(long)]
 fn log_lines() {
     let v2 = LogLine::parse(
         r#"ts=2026-01-02T03:04:05.006Z caller=db.go:974 level=warn component=tsdb msg="Encountered WAL read error, attempting repair" err="read records: corruption in segment /d/wal/00000003 at 20364: unexpected checksum \"e0\", \\ \u00fc\x41\n""#,
@@ -199,7 +199,7 @@ fn log_lines() {
     assert_eq!((empty.msg(), empty.err()), ("", Some("")));
 }
 
-#[test]
+#[test(long)]
 fn versions() {
     assert!("2.53.3".parse::<Version>().is_ok_and(|v| v == Version(2, 53, 3) && v > Version(2, 9, 9)));
     for wrong in ["", "2.53", "2.53.3.1", "apt", "2.53.x"] {

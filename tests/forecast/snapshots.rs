@@ -358,7 +358,7 @@ fn count() -> u64 {
     std::env::var("WALFIX_SNAPSHOTS").map_or(4, |count| count.parse().expect("WALFIX_SNAPSHOTS"))
 }
 
-#[test]
+#[test(long)]
 fn damages_under_a_snapshot() {
     Servers::each("damages under a chunk snapshot", |server| {
         if server.version < Version(2, 53, 0) {
@@ -381,7 +381,7 @@ fn damages_under_a_snapshot() {
 }
 
 /// Each of these hides, or loses, what can be had; and a repair prevents that, with the feature on and off.
-#[test]
+#[test(long)]
 fn repairs_of_what_a_snapshot_hides() {
     type Damage = fn(&Path);
     let states: [(&str, Damage); 4] = [

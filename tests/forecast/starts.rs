@@ -67,7 +67,7 @@ fn truth(case: &Case<'_>, oracle: Oracle, directory: &Path, starts: usize) -> (T
     (truth, states)
 }
 
-#[test]
+#[test(long)]
 fn what_is_foretold_happens() {
     let what = "the forecast";
     let oracle = oracle::judge(what);
@@ -153,7 +153,7 @@ fn write_table(lines: &[Line<'_>], bases: &[Base], path: &Path) {
 
 /// A record that was given up, and zeros behind it: no start notices, and every checkpoint that takes in what follows
 /// fails and blames that. walfix names the segment that Prometheus will blame, and the one that is damaged.
-#[test]
+#[test(long)]
 fn the_next_checkpoint_fails_where_it_is_foretold_to() {
     let what = "checkpoints that fail";
     let oracle = oracle::judge(what);

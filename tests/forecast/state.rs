@@ -400,7 +400,7 @@ fn copy_of(data: &Path) -> Result<(tempfile::TempDir, Directory)> {
     Ok((place, directory))
 }
 
-#[test]
+#[test(long)]
 fn states_of_a_server() -> Result {
     Servers::each("states of directories", |server| {
         let base = temporary()?;
@@ -623,7 +623,7 @@ fn foreign_segments(server: &Server, base: &Path, all: &Served) -> Result {
     Ok(())
 }
 
-#[test]
+#[test(long)]
 fn states_of_an_agent() -> Result {
     Servers::each("states of an agent's directories", |server| {
         let what = server.version;

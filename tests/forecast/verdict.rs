@@ -287,7 +287,7 @@ fn judge(
     Some((is_clean, judged))
 }
 
-#[test]
+#[test(long)]
 fn clean_is_what_prometheus_takes_without_a_loss() {
     let oracle = oracle::judge("verdicts");
     let all = Healthy::all(oracle);

@@ -158,7 +158,7 @@ fn prometheus_passes_over_fillings() {
     assert!(opened["checkpoint"].is_string(), "no checkpoint was made");
 }
 
-#[test]
+#[test(long)]
 fn servers_pass_over_fillings() {
     let filled = Filled::new();
     Servers::each("fillings", |server| {

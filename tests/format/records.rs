@@ -11,7 +11,7 @@ use support::oracle;
 use support::{note, test};
 use walfix::tsdb::LogKind;
 
-#[test]
+#[test(long)]
 fn logs_that_the_oracle_writes() {
     let oracle = oracle::judge("records against Prometheus's own decoder");
     let scratch = tempfile::tempdir().unwrap();

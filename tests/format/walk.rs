@@ -138,7 +138,7 @@ fn scan(directory: &Path, threads: &str) -> Value {
 }
 
 /// Segments that are larger than a stretch: what stretches say is put together rightly.
-#[test]
+#[test(long)]
 fn large_segments_say_what_small_ones_say() {
     let oracle = oracle::judge("segments of several stretches");
     let [small, large] = ["1048576", "134217728"].map(|bytes| {

@@ -190,7 +190,7 @@ fn left_by(server: &Server, fixture: &Fixture, oracle: Oracle) -> Left {
     }
 }
 
-#[test]
+#[test(long)]
 fn what_a_server_leaves_is_left() {
     let oracle = oracle::judge("--mode prometheus against servers");
     Servers::each("--mode prometheus", |server| {

@@ -151,7 +151,7 @@ fn judge(combination: &Combination, base: &Base, judges: &[Judge], oracle: Oracl
     wrong
 }
 
-#[test]
+#[test(long)]
 fn what_several_damages_leave_is_served() {
     let what = "repairs of several damages";
     let oracle = oracle::judge(what);
@@ -167,7 +167,7 @@ fn what_several_damages_leave_is_served() {
 /// Prometheus deletes what stands behind damage, and a gap is what keeps it from starting: whenever the repair is killed,
 /// a start finds the gap and changes nothing, or all is done.
 #[cfg(target_os = "linux")]
-#[test]
+#[test(long)]
 fn nothing_is_deleted_between_the_changes() {
     use std::ffi::OsStr;
     use support::strace;

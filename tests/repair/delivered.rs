@@ -291,14 +291,14 @@ fn servers(what: &str) -> (Server, Option<Server>) {
     (newest, older)
 }
 
-#[test]
+#[test(long)]
 fn what_a_server_scrapes_is_delivered() -> Result {
     let what = "remote write of a repaired directory";
     let (oracle, (server, _)) = (oracle::judge(what), servers(what));
     both_places(|place| deliver(&server, &server, false, place, oracle))
 }
 
-#[test]
+#[test(long)]
 fn what_an_agent_scrapes_is_delivered() -> Result {
     let what = "remote write of an agent's repaired directory";
     let (oracle, (server, older)) = (oracle::judge(what), servers(what));

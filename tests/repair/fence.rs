@@ -264,7 +264,7 @@ fn a_fence_is_above_a_chunk_snapshot() {
     assert_eq!(fences(&plan), [("wal/00000001".to_owned(), 8)]);
 }
 
-#[test]
+#[test(long)]
 fn a_server_counts_on_from_the_fence() {
     let oracle = oracle::judge("the fence with servers");
     Servers::each("the fence", |server| {

@@ -242,7 +242,7 @@ fn live(story: &mut Story<'_>, state: u64, rng: &mut Rng) {
 /// Seeds for which a repair once was wrong: a fault in a segment of the checkpoint whose number is above the checkpoint's.
 const ONCE_WRONG: [u64; 2] = [236, 5068];
 
-#[test]
+#[test(long)]
 fn somewhere_in_the_checkpoint() {
     let oracle = oracle::judge("generations");
     let directories = directories(oracle);
@@ -270,7 +270,7 @@ fn somewhere_in_the_checkpoint() {
 }
 
 /// Every way of damaging a checkpoint: rows 1 to 13, 16 to 20.
-#[test]
+#[test(long)]
 fn in_every_way() {
     let oracle = oracle::judge("generations, every way");
     let directories = directories(oracle);
@@ -317,7 +317,7 @@ fn in_every_way() {
 }
 
 /// The same, with real servers: the one who makes the directory, who runs since, and who starts after the repair.
-#[test]
+#[test(long)]
 fn with_real_servers() {
     let what = "generations with real servers";
     let (oracle, mut servers) = (oracle::judge(what), Servers::judges(what));

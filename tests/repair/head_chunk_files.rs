@@ -258,7 +258,7 @@ fn chunks_of_a_run_that_is_gone() {
     }
 }
 
-#[test]
+#[test(long)]
 fn servers_serve_nothing_under_wrong_labels() {
     Servers::each("head chunks of a run that is gone", |server| {
         for (what, files, ..) in of_other_series() {

@@ -372,7 +372,7 @@ fn an_older_checkpoint_has_them() {
     }
 }
 
-#[test]
+#[test(long)]
 fn servers_serve_them() {
     let oracle = oracle::judge("labels with servers");
     let base = &bases(oracle)[0];

@@ -144,7 +144,7 @@ fn unknown_to(case: &Case<'_>) -> u64 {
     records.filter(|record| is_newer(&record.kind)).map(|record| record.stands_for.samples.len() as u64).sum()
 }
 
-#[test]
+#[test(long)]
 fn what_is_left_is_served() {
     let what = "repairs";
     let oracle = oracle::judge(what);

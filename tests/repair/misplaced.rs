@@ -327,7 +327,7 @@ fn judge((base, before): (&Base, &Values), case: &Case, oracle: Oracle) -> Outco
 /// Samples that are lost, of so many, and both by seed.
 type Totals = (usize, usize, HashMap<u64, (usize, usize)>);
 
-#[test]
+#[test(long)]
 fn pages_that_were_swapped_copied_or_moved_are_put_right() {
     let oracle = oracle::judge("misplaced pages");
     let bases: Vec<Base> =

@@ -195,7 +195,7 @@ fn judge(
     judged
 }
 
-#[test]
+#[test(long)]
 fn several_damages_at_once() {
     let oracle = oracle::judge("whole directories");
     let directories: Vec<_> = SORTS

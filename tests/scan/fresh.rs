@@ -23,7 +23,7 @@ use walfix::tsdb::LogKind;
 
 type Lane = Vec<(String, Recipe)>;
 
-#[test]
+#[test(long)]
 fn fresh_directories_read_the_same() -> Result<(), Error> {
     const WHAT: &str = "fresh directories of real servers";
     let oracle = oracle::judge(WHAT);

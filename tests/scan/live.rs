@@ -31,7 +31,7 @@ struct Figures {
     longest: Duration,
 }
 
-#[test]
+#[test(long)]
 fn scans_beside_a_running_server_are_clean() -> Result {
     let scans: u64 = std::env::var("WALFIX_LIVE_SCANS").map_or(20, |n| n.parse().expect("a number"));
     let lanes = (Servers::find()?.len() as u64 * 2).max(1);

@@ -336,7 +336,7 @@ impl ReadAt for Endless {
     }
 }
 
-#[test]
+#[test(long)]
 fn a_record_beyond_all_measure_is_told_and_what_follows_is_read() {
     // More than 256 MiB.
     let endless = Endless { pages: (256 << 20) / Endless::DATA + 2 };
@@ -349,7 +349,7 @@ fn a_record_beyond_all_measure_is_told_and_what_follows_is_read() {
 }
 
 /// Prometheus may read it: it is no damage, and where something else is, nothing is changed.
-#[test]
+#[test(long)]
 fn a_segment_with_a_record_beyond_all_measure_is_left_as_it_is() {
     let endless = Endless { pages: (256 << 20) / Endless::DATA + 2 };
     let data = support::scratch();
@@ -644,7 +644,7 @@ fn files_without_permission() {
     }
 }
 
-#[test]
+#[test(long)]
 fn more_segments_than_descriptors() {
     let log = log("small-none");
     let bytes = &log.bytes[..log.records[0].end()];
