@@ -90,16 +90,18 @@ impl<'a, S: ReadAt + ?Sized> Salvage<'a, S> {
 
     /// Reads it. A reading that leaves doubts starts again with another visitor.
     pub fn read<V: Visitor>(&self, visitor_for: impl Fn() -> V) -> V {
-        self.read_deciding(visitor_for).0
+        let Some(decided) = self.decided else { return self.read_deciding(visitor_for).0 };
+        let mut visitor = visitor_for();
+        self.read_with(decided, &mut visitor);
+        visitor
     }
 
     /// As [`Self::read`]; and how the doubts were decided.
     pub fn read_deciding<V: Visitor>(&self, visitor_for: impl Fn() -> V) -> (V, Decisions) {
-        let mut visitor = visitor_for();
         if let Some(decided) = self.decided {
-            self.read_with(decided, &mut visitor);
-            return (visitor, decided.clone());
+            return (self.read(visitor_for), decided.clone());
         }
+        let mut visitor = visitor_for();
         if !self.is_doubtful && self.reading == Reading::Prometheus {
             let (mut walker, mut pages) = (Walker::default(), Pages::default());
             let all = 0..self.length;
