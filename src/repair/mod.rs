@@ -45,6 +45,7 @@ use crate::scan::code::Code;
 use crate::scan::report::{Finding, Severity};
 use crate::tsdb::{Listing, Target};
 pub use crate::wal::Corrections;
+#[doc(hidden)]
 pub use crate::wal::fill;
 
 /// A data directory that is to be repaired, and what has been found in it.

@@ -17,9 +17,11 @@ pub(crate) mod misplaced;
 mod parallel;
 mod references;
 pub mod report;
+#[doc(hidden)]
 pub mod salvage;
 mod segment;
 pub(crate) mod sequence;
+#[doc(hidden)]
 pub mod settled;
 mod stretches;
 mod walk;
