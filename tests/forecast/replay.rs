@@ -221,7 +221,7 @@ fn damages_are_read_as_prometheus_reads_them() {
         for ((at, (what, case)), dir) in cases.iter_mut().enumerate().zip(&wals) {
             let reader = if case.is_wbl { Reader::Wbl } else { Reader::Wal };
             let start = Verdict::of_start(&case.checkpoint, &case.segments, reader);
-            case.segments.iter_mut().for_each(|part| part.dir = dir.to_str().unwrap().to_owned());
+            case.segments.iter_mut().for_each(|part| dir.to_str().unwrap().clone_into(&mut part.dir));
             let checkpoint = Verdict::of_checkpoint(&case.checkpoint, &case.segments);
             for (ours, theirs, of) in
                 [(&start, &starts[at], "start"), (&checkpoint, &checkpoints[at], "checkpoint")]

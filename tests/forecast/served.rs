@@ -496,7 +496,7 @@ fn write(oracle: Oracle, seed: u64, data: &Path) {
     }
 }
 
-#[test]
+#[test(long)]
 fn logs_of_all_kinds() {
     let oracle = oracle::judge("what is served");
     for seed in seeds(20) {

@@ -3,7 +3,15 @@
 use serde_json::{Value, json};
 use support::canonical;
 use support::{note, test};
-use walfix::record::*;
+use walfix::record::{
+    CUSTOM_BUCKETS_SCHEMA, ExemplarEntry, FloatHistogramSample, HistogramSample, MetadataEntry,
+    MmapMarkerEntry, OwnedFloatHistogram, OwnedHistogram, Record, RecordType, SampleEntry, SnapshotRecord,
+    Span, Summary, TombstoneEntry, decode_context, encode_custom_buckets_float_histogram_samples,
+    encode_custom_buckets_histogram_samples, encode_exemplars, encode_float_histogram_samples,
+    encode_float_histogram_samples_v2, encode_histogram_samples, encode_histogram_samples_v2,
+    encode_metadata, encode_min_valid_time, encode_mmap_markers, encode_samples, encode_samples_v2,
+    encode_series, encode_tombstones, is_loki, summarize,
+};
 
 fn hex(text: &str) -> Vec<u8> {
     text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()

@@ -387,7 +387,7 @@ fn servers_serve_them() {
     .unwrap();
 }
 
-#[test]
+#[test(long)]
 fn segments_below_the_checkpoint_have_them() {
     let oracle = oracle::judge("labels from segments below the checkpoint");
     for base in bases(oracle) {
@@ -398,7 +398,7 @@ fn segments_below_the_checkpoint_have_them() {
     }
 }
 
-#[test]
+#[test(long)]
 fn an_original_of_a_segment_has_them() {
     let oracle = oracle::judge("labels from .repair");
     for base in bases(oracle) {
@@ -427,7 +427,7 @@ fn snapshot(base: &Base, oracle: Oracle) -> (String, Vec<(String, Vec<u8>)>) {
     (name, files.into_iter().map(|(path, bytes)| (path, bytes.unwrap())).collect())
 }
 
-#[test]
+#[test(long)]
 fn a_chunk_snapshot_has_them() {
     let oracle = oracle::judge("labels from a chunk snapshot");
     for base in bases(oracle) {
@@ -460,7 +460,7 @@ fn destroyed(what: &str, base: &Base) -> Case {
     case
 }
 
-#[test]
+#[test(long)]
 fn nothing_is_left_of_the_checkpoint() {
     let oracle = oracle::judge("labels without a checkpoint");
     for base in bases(oracle) {
@@ -495,7 +495,7 @@ fn nothing_is_left_of_the_checkpoint() {
 }
 
 /// Somebody has removed the checkpoint.
-#[test]
+#[test(long)]
 fn there_is_no_checkpoint() {
     let oracle = oracle::judge("labels for a checkpoint that is gone");
     let base = &bases(oracle)[0];
@@ -595,7 +595,7 @@ fn a_backup_of_an_earlier_repair_has_them() {
 }
 
 /// The same refs mean other series there.
-#[test]
+#[test(long)]
 fn what_is_of_another_time_is_not_believed() {
     let oracle = oracle::judge("labels of another time");
     let base = &bases(oracle)[1];
@@ -644,7 +644,7 @@ fn what_is_of_another_time_is_not_believed() {
 }
 
 /// Nothing is left that could contradict labels, or prove them, but samples.
-#[test]
+#[test(long)]
 fn samples_prove_labels() {
     let oracle = oracle::judge("labels proved by samples");
     let base = &bases(oracle)[1];

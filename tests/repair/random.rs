@@ -590,7 +590,7 @@ fn lost_tombstones_are_named() {
     let all: Vec<_> =
         plan.steps.iter().flat_map(|step| &step.repairs).map(|repaired| &repaired.resolution).collect();
     let are_back = |how: &&Resolution| matches!(how, Resolution::Removed { deletions: true, .. });
-    assert!(all.iter().any(|how| are_back(how)), "{all:?}");
+    assert!(all.iter().any(are_back), "{all:?}");
 }
 
 /// What an agent takes for corruption goes too, and nothing else.

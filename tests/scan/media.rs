@@ -673,7 +673,10 @@ mod fuse {
     use support::fuse::{Change, Mounted, Node};
     use support::{note, test};
 
-    use super::*;
+    use super::{
+        CLEAN, DAMAGED, PAGE, Range, SECTOR, Written, damages, finish, long, overlap, records, report, scan,
+        sectors,
+    };
 
     /// A few places, and what a scan must say of them; on a file system that fails a read as a whole, and on one that cuts
     /// it short.

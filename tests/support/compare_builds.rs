@@ -210,7 +210,7 @@ fn compare(old: &Effects, new: &Effects) -> String {
             match (old.get(path), new.get(path)) {
                 (Some(a), Some(b)) if a.bytes == b.bytes => {}
                 (Some(_), Some(_)) if TEXTS.iter().any(|text| path.ends_with(text)) => {}
-                (Some(a), Some(b)) if path.ends_with(".json") => {
+                (Some(a), Some(b)) if Path::new(path).extension().is_some_and(|end| end == "json") => {
                     let [a, b] = [a, b].map(|entry| {
                         serde_json::from_slice(entry.bytes.as_deref().unwrap_or_default()).unwrap_or_default()
                     });
