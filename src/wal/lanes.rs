@@ -223,7 +223,7 @@ impl Lane<'_> {
     #[inline(never)]
     unsafe fn take_other(&mut self) {
         // SAFETY: as the caller says.
-        match unsafe { self.with_block(|block, at, to| block.element(at, to)) } {
+        match unsafe { self.with_block(Block::element) } {
             Some((at, to)) => {
                 self.from = self.stored.as_ptr().wrapping_add(at);
                 self.to = self.room.wrapping_add(to);
@@ -237,6 +237,7 @@ impl Lane<'_> {
 macro_rules! step {
     ($from:ident, $to:ident, $before:ident, $strayed:ident, $other:ident) => {{
         let tag = *$from;
+        let is_literal = tag % 4 == 0;
         let Tag { length, stored, mask, offset } = TAGS[tag as usize];
         let following = $from.add(1);
         let offset = usize::from(following.cast::<u16>().read_unaligned() & mask | offset);
@@ -244,7 +245,7 @@ macro_rules! step {
             $other = true;
         } else {
             let copied = $to.wrapping_sub(offset).cast_const();
-            let source = std::hint::select_unpredictable(tag & 3 == 0, following, copied);
+            let source = std::hint::select_unpredictable(is_literal, following, copied);
             $strayed |= ($to as usize) < $before + offset;
             $to.cast::<[u8; MOVED]>().write_unaligned(source.cast::<[u8; MOVED]>().read_unaligned());
             $to = $to.add(usize::from(length));

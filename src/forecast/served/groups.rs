@@ -44,6 +44,17 @@ pub(super) struct Cover {
     pub(super) pile: usize,
 }
 
+/// In which pile samples of a stretch of time are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Throughout {
+    /// All of them in that one.
+    In(usize),
+    /// None of them in any.
+    Nowhere,
+    /// Not the same for all of them.
+    Differs,
+}
+
 impl Group {
     pub(super) fn piles(&self) -> impl Iterator<Item = &Pile> {
         [&self.kept].into_iter().chain(&self.deleted)
@@ -64,20 +75,22 @@ impl Group {
         self.deleted.get(at).filter(|pile| pile.stock.covers(time)).map(|_| at + 1)
     }
 
-    /// As [`Self::find`] for all times from the one to the other; `None` if it is not the same for all of them.
-    pub(super) fn find_all(&self, first: i64, last: i64) -> Option<Option<usize>> {
+    /// As [`Self::find`] for all times from the one to the other.
+    pub(super) fn find_all(&self, first: i64, last: i64) -> Throughout {
         let found = self.find(first);
-        if self.find(last) != found {
-            return None;
-        }
         let within = |min: i64, max: i64| min <= last && first <= max;
-        let is_same = match found {
-            Some(0) => !self.gaps.iter().any(|&(from, to)| within(from, to)),
-            // One chunk, as long as the kept ones do not overlap it.
-            Some(_) => !self.kept.stock.overlaps(first, last),
-            None => !self.piles().any(|pile| pile.stock.overlaps(first, last)),
-        };
-        is_same.then_some(found)
+        let is_same = self.find(last) == found
+            && match found {
+                Some(0) => !self.gaps.iter().any(|&(from, to)| within(from, to)),
+                // One chunk, as long as the kept ones do not overlap it.
+                Some(_) => !self.kept.stock.overlaps(first, last),
+                None => !self.piles().any(|pile| pile.stock.overlaps(first, last)),
+            };
+        match found {
+            _ if !is_same => Throughout::Differs,
+            Some(pile) => Throughout::In(pile),
+            None => Throughout::Nowhere,
+        }
     }
 
     /// The WAL has so many samples of a pile, the first of that time.
@@ -144,7 +157,10 @@ impl<'a> Chunks<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Attached {
     first: u32,
-    /// Boxed twice: there is one for each series and start.
+    #[expect(
+        clippy::box_collection,
+        reason = "8 bytes: there is one for each series and start, nearly always empty"
+    )]
     more: Option<Box<Vec<u32>>>,
 }
 

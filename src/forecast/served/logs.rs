@@ -151,7 +151,7 @@ impl Logs<'_> {
 
     fn pieces(&self, unit: &Unit, making: Making<'_>) -> io::Result<Vec<pieces::Part>> {
         // Nothing else is read of it.
-        if making.reads.iter().any(|reads| reads.is_read_one_by_one()) {
+        if making.reads.iter().any(Reads::is_read_one_by_one) {
             return Ok(vec![pieces::Part::Rest { from: 0 }]);
         }
         let there = self.there(unit);

@@ -66,13 +66,12 @@ pub(super) type Survey = Vec<Vec<Option<Surveyed>>>;
 pub(super) fn survey(listing: &Listing, known: &Settlements, version: Version) -> io::Result<Survey> {
     let survey = |path: &PathBuf| -> io::Result<Option<Surveyed>> {
         let Some((file, length)) = open(path)? else { return Ok(None) };
-        let (facts, mut decisions) = match known.facts(&file, length) {
-            Some(facts) => (facts.clone(), known.of(&file, length).cloned().unwrap_or_default()),
-            None => {
-                let segment = known.segment(&file, length, Corrections::Sure);
-                let (FirstLook(facts), decisions) = segment.read_deciding(FirstLook::default);
-                (facts, decisions)
-            }
+        let (facts, mut decisions) = if let Some(facts) = known.facts(&file, length) {
+            (facts.clone(), known.of(&file, length).cloned().unwrap_or_default())
+        } else {
+            let segment = known.segment(&file, length, Corrections::Sure);
+            let (FirstLook(facts), decisions) = segment.read_deciding(FirstLook::default);
+            (facts, decisions)
         };
         let SegmentFacts { times, corrections, has_zstd, is_odd } = facts;
         if !corrections.is_empty() {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::groups::Cover;
+use super::super::groups::{Cover, Throughout};
 use super::super::pieces::{Definition, Piece, Place};
 use super::super::reads::Reads;
 use super::super::runs::{OfRef, Samples};
@@ -26,10 +26,20 @@ pub(in crate::forecast::served) enum Left {
 /// What a start makes of a run.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    is_taken: bool,
+    /// Its head takes all of it, or nothing.
+    is_replayed: bool,
+    /// What it leaves has all of it, or nothing.
     is_left: bool,
     /// The samples that it does not take are older than a chunk that it has.
     has_later_chunk: bool,
+}
+
+/// The chunks that the samples of a run are in.
+enum CoverOfAll {
+    None,
+    One(Cover),
+    /// Not the same for all of them.
+    Differs,
 }
 
 /// What all heads make of a run of a series.
@@ -137,7 +147,11 @@ impl Heads<'_> {
         if !is_new && last > self.base.series[s].last {
             return None;
         }
-        let cover = if is_new { self.cover_all(series, first, last)? } else { None };
+        let cover = match is_new.then(|| self.cover_all(series, first, last)) {
+            Some(CoverOfAll::One(cover)) => Some(cover),
+            Some(CoverOfAll::Differs) => return None,
+            Some(CoverOfAll::None) | None => None,
+        };
         let mut by_start = Vec::new();
         for (start, &(is_replayed, is_left)) in self.starts.iter().zip(&self.turns.takes) {
             if start.wiped.contains(&series) {
@@ -165,24 +179,26 @@ impl Heads<'_> {
                 has_later
             };
             if is_new {
-                by_start.push(Taken { is_taken, is_left, has_later_chunk });
+                by_start.push(Taken { is_replayed: is_taken, is_left, has_later_chunk });
             }
         }
         Some(if is_new { Whole::New { cover, by_start } } else { Whole::Known })
     }
 
-    /// The chunks that all samples from the one time to the other are in; `None` if that is not the same for all of them.
-    fn cover_all(&self, series: u32, first: i64, last: i64) -> Option<Option<Cover>> {
+    /// The chunks that samples from the one time to the other are in.
+    fn cover_all(&self, series: u32, first: i64, last: i64) -> CoverOfAll {
         for group in self.base.series[series as usize].groups.each() {
             let of = &self.chunks.groups[group as usize];
             if self.base.refs[of.series_ref as usize] != series {
                 continue;
             }
-            if let Some(pile) = of.find_all(first, last)? {
-                return Some(Some(Cover { group, pile }));
+            match of.find_all(first, last) {
+                Throughout::In(pile) => return CoverOfAll::One(Cover { group, pile }),
+                Throughout::Nowhere => {}
+                Throughout::Differs => return CoverOfAll::Differs,
             }
         }
-        Some(None)
+        CoverOfAll::None
     }
 
     /// As [`Heads::sample_in_order`], for a run that is new to the base.
@@ -207,7 +223,7 @@ impl Heads<'_> {
         for (i, (start, taken)) in self.starts.iter_mut().zip(by_start).enumerate() {
             if start.serves {
                 let of_series = &mut start.series[s];
-                if taken.is_taken {
+                if taken.is_replayed {
                     of_series.last = samples.last;
                     of_series.filled = true;
                     of_series.taken.join(&counted);
