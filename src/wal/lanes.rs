@@ -206,24 +206,26 @@ impl Lane<'_> {
         self.has_strayed |= has_strayed;
     }
 
+    /// The block and its room.
+    ///
     /// # Safety
-    /// `room` must be the room of this lane, of `length` bytes, and nothing else may use these while it runs.
-    unsafe fn with_block<T>(&mut self, take: impl FnOnce(&mut Block<'_>, usize, usize) -> T) -> T {
+    /// `room` must be the room of this lane, of `length` bytes, and nothing else may use these as long as the block is there.
+    unsafe fn block(&mut self) -> Block<'_> {
         // SAFETY: as the caller says; the arena is initialized.
         let out = unsafe { std::slice::from_raw_parts_mut(self.room, self.length) };
-        let (at, to) = (self.read(), self.written());
-        take(&mut Block { stored: self.stored, out }, at, to)
+        Block { stored: self.stored, out }
     }
 
     /// Takes one element that does not fit into a step.
     ///
     /// # Safety
-    /// As of [`Self::with_block`].
+    /// As of [`Self::block`].
     #[cold]
     #[inline(never)]
     unsafe fn take_other(&mut self) {
+        let (at, to) = (self.read(), self.written());
         // SAFETY: as the caller says.
-        match unsafe { self.with_block(Block::element) } {
+        match unsafe { self.block() }.element(at, to) {
             Some((at, to)) => {
                 self.from = self.stored.as_ptr().wrapping_add(at);
                 self.to = self.room.wrapping_add(to);
@@ -404,8 +406,9 @@ impl<'a, 'b> Waiting<'a, 'b> {
         if lane.has_strayed {
             return;
         }
+        let (at, to) = (lane.read(), lane.written());
         // SAFETY: as the caller says.
-        let is_done = unsafe { lane.with_block(|block, at, to| block.finish(at, to)) };
+        let is_done = unsafe { lane.block() }.finish(at, to);
         if let Some(unpacked) = self.unpacked.get_mut(lane.block) {
             unpacked.is_done = is_done;
         }
