@@ -56,7 +56,6 @@ impl Tag {
     /// It does not fit into a step: no offset is as high as that length, which has no bits.
     const OTHER: Self = Self { length: u8::MAX, stored: 0, mask: 0, offset: 0 };
 
-    #[expect(clippy::cast_possible_truncation, reason = "lengths are at most 64")]
     const fn of(tag: u8) -> Self {
         let length = (tag >> 2) + 1;
         match tag & 3 {
