@@ -20,7 +20,7 @@ use support::tree::{Entry, Tree, copy, tree};
 use walfix_support as support;
 
 /// Keys whose values are sentences, or differ between any two builds or runs.
-const NOT_COMPARED: [&str; 6] = ["message", "how", "reason", "walfix", "time", "created"];
+const NOT_COMPARED: [&str; 7] = ["message", "how", "reason", "walfix", "time", "created", "inode"];
 
 /// Files of a backup that are sentences, or checksums of files with sentences.
 const TEXTS: [&str; 2] = ["README.txt", "checksums"];
