@@ -338,7 +338,7 @@ fn harmless(random: &mut Rng, data: &Path, segments: &[PathBuf]) -> Option<State
     Some(match random.u32(..7) {
         0 => State::of("nothing"),
         1 => {
-            fs::create_dir(data.join("wal/checkpoint.00000077.tmp")).unwrap();
+            fs::create_dir_all(data.join("wal/checkpoint.00000077.tmp")).unwrap();
             State::of("a temporary checkpoint")
         }
         2 => {
@@ -347,7 +347,7 @@ fn harmless(random: &mut Rng, data: &Path, segments: &[PathBuf]) -> Option<State
         }
         3 => {
             fs::write(data.join("notes.txt"), "of an operator").unwrap();
-            fs::create_dir(data.join("lost+found")).unwrap();
+            fs::create_dir_all(data.join("lost+found")).unwrap();
             State::of("files of others")
         }
         4 => {
