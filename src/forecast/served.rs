@@ -67,7 +67,7 @@ use crate::tsdb::Listing;
 pub struct Stretch {
     /// Which of [`Listing::logs`].
     pub log: usize,
-    /// Which of [`LogDirectory::segments`].
+    /// Which of [`LogDirectory::segments`](crate::tsdb::LogDirectory::segments).
     pub segment: usize,
     /// An offset in the segment; `None` for all of it.
     pub upto: Option<u64>,

@@ -105,7 +105,7 @@ pub enum Fault {
         /// Where the earlier one begins.
         original: u64,
     },
-    /// From here on nothing is read: the records before unpack to too much, see [`compress::allowance`].
+    /// From here on nothing is read: the records before unpack to too much, see [`allowance`](super::compress::allowance).
     NotRead,
     /// The medium does not give these bytes, and what the system says about the first of them.
     Unreadable(String),

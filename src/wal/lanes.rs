@@ -2,7 +2,7 @@
 //!
 //! Decoding one block is a chain: the next tag is found only when the length of the one before is known, and a copy waits for the
 //! bytes that it copies. So a processor mostly waits. Three blocks side by side are three chains, and it waits for none of
-//! them. Format: <https://github.com/google/snappy/blob/main/format_description.txt>.
+//! them. Format: `format_description.txt` of the repository `google/snappy`.
 //!
 //! [`snap`] is the authority. What is decoded here is taken only where everything was regular to the last byte; every other block is
 //! decoded again by [`snap`], whose verdict and whose words hold.

@@ -6,7 +6,7 @@
 //! there, and joins what does not belong together.
 //!
 //! What a record says is not known here. Where only that can decide, the reader says what it has:
-//! a [`CandidateCorrection`] is a candidate, and a record of several fragments says where these are, since no
+//! a [`CandidateCorrection`](super::event::CandidateCorrection) is a candidate, and a record of several fragments says where these are, since no
 //! checksum covers their order.
 
 mod copies;

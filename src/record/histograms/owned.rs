@@ -7,7 +7,7 @@ use super::{FloatHistogram, FloatHistogramEntry, Histogram, HistogramEntry, Span
 pub struct OwnedHistogram {
     /// Counter reset hint: 0 unknown, 1 reset, 2 no reset, 3 gauge.
     pub hint: u8,
-    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`].
+    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`](super::CUSTOM_BUCKETS_SCHEMA).
     pub schema: i32,
     /// The bits of the zero bucket's width, a 64-bit float.
     pub zero_threshold_bits: u64,
@@ -34,7 +34,7 @@ pub struct OwnedHistogram {
 pub struct OwnedFloatHistogram {
     /// Counter reset hint: 0 unknown, 1 reset, 2 no reset, 3 gauge.
     pub hint: u8,
-    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`].
+    /// Resolution: -4 to 8, 9 to 52 and -9 to -5 reserved, or [`CUSTOM_BUCKETS_SCHEMA`](super::CUSTOM_BUCKETS_SCHEMA).
     pub schema: i32,
     /// The bits of the zero bucket's width, a 64-bit float.
     pub zero_threshold_bits: u64,
