@@ -121,7 +121,7 @@ fn fixtures() -> Vec<PathBuf> {
     found
 }
 
-/// Makes a directory of Prometheus and damages it, once or twice. In words what was done.
+/// Makes a directory of Prometheus and damages it. In words what was done.
 fn damaged(healthy: &[Healthy], oracle: Oracle, seed: u64, data: &Path) -> String {
     let mut random = Rng::with_seed(seed);
     loop {
@@ -129,14 +129,7 @@ fn damaged(healthy: &[Healthy], oracle: Oracle, seed: u64, data: &Path) -> Strin
         write_tree(&healthy.base.tree, data);
         let class = CLASSES[random.usize(..CLASSES.len())];
         if let Some(state) = bring(&mut random, class, healthy, oracle, data) {
-            let mut words = format!("{}: {}", healthy.base.name, state.words);
-            let class = CLASSES[random.usize(..CLASSES.len())];
-            if random.usize(..3) == 0
-                && let Some(state) = bring(&mut random, class, healthy, oracle, data)
-            {
-                let _ = write!(words, "; {}", state.words);
-            }
-            return words;
+            return format!("{}: {}", healthy.base.name, state.words);
         }
         std::fs::remove_dir_all(data).expect("it was made here");
     }
