@@ -48,7 +48,7 @@ pub(super) struct Segment {
 pub(super) enum Holds {
     /// All of it; `segment` is its place in the listing of its log.
     Original { segment: usize },
-    /// Its records up to an offset, written anew.
+    /// Its records up to an offset, rewritten.
     Cut { segment: usize, upto: u64 },
     /// No records: a start has made it.
     Nothing,

@@ -448,7 +448,7 @@ fn changes(before: &Log, after: &Log, listing: &Listing, deletes: &mut Vec<Strin
     }
 }
 
-/// The segments that are written anew without all that they had.
+/// The segments that are rewritten without all that they had.
 fn cuts(before: &Log, after: &Log, listing: &Listing, known: &Known<'_>) -> Vec<Truncate> {
     let (now, mut cuts) = (after.by_name(), Vec::new());
     for segment in &before.segments {

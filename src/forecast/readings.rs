@@ -188,7 +188,7 @@ impl<'a> Readings<'a> {
         let first = if self.listing.logs[stretches[first].log].kind == LogKind::Wal { first } else { 0 };
         let (mut parts, mut places) = (Vec::new(), Vec::new());
         for (at, stretch) in stretches.iter().enumerate().skip(first) {
-            // Of what is written anew without a record, the old file is not read.
+            // Where a segment is rewritten without a record, the old file is not read.
             if stretch.upto == Some(0) {
                 continue;
             }

@@ -31,14 +31,14 @@ pub struct Forecast {
     pub no_room: Option<NoRoom>,
 }
 
-/// A repair of Prometheus's own that the volume has no room for: it renames the segment to `.repair`, and writes its records anew up
+/// A repair of Prometheus's own that the volume has no room for: it renames the segment to `.repair`, and rewrites its records up
 /// to the damage (`WL.Repair`, `tsdb/wlog/wlog.go`). The start that fails at this leaves the original; the next one takes what was
 /// written for the segment, repairs that, and deletes or forgets the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NoRoom {
     /// The segment.
     pub path: String,
-    /// Bytes that are free when it is written anew.
+    /// Bytes that are free when it is rewritten.
     pub free: u64,
     /// Bytes that are written, if they are compressed as they are now.
     pub needed: u64,
@@ -64,7 +64,7 @@ pub struct Start {
     pub fatal: Option<String>,
     /// Files and directories that were there before and that it deletes.
     pub deletes: Vec<String>,
-    /// Segments that it writes anew with fewer records.
+    /// Segments that it rewrites with fewer records.
     pub truncates: Vec<Truncate>,
     /// What stands in the logs and could be read, and no query returns after this start.
     pub not_replayed: Samples,
@@ -96,7 +96,7 @@ pub struct Start {
 pub enum Outcome {
     /// It serves, and this start has not thrown anything away that could be read.
     Starts,
-    /// It serves, and has deleted, cut or passed over logs or parts of them that could be read.
+    /// It serves, and has deleted, cut or skipped logs or parts of them that could be read.
     Loses,
     /// It exits with an error.
     Refuses,

@@ -329,7 +329,7 @@ fn stop(failure: &Failure, prefix: &str, wbl: bool, at: Stopped) -> Stop {
     }
 }
 
-/// `WL.Repair`: deletes the segments behind the one that the error names, and writes that one anew up to the error. It
+/// `WL.Repair`: deletes the segments after the one that the error names, and rewrites that one up to the error. It
 /// does not ask in which directory the error was.
 fn repair(
     log: &mut Log,

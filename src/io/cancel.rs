@@ -7,7 +7,7 @@ pub trait Cancel: Sync {
         false
     }
 
-    /// Called once, when the work can no longer be given up without a trace: what was begun is finished, now or by the next
+    /// Called once, when the work can no longer be given up without a trace: what was started is finished, now or by the next
     /// run.
     fn too_late(&self) {}
 }

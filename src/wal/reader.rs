@@ -37,7 +37,7 @@ pub struct SegmentReader<S> {
     open: Option<OpenRecord>,
     /// The stored bytes of the open record.
     scratch: Vec<u8>,
-    /// Since the last damage nothing has begun: what continues here belongs to what is lost.
+    /// No record has started since the last damage: what continues here belongs to what is lost.
     after_damage: bool,
     /// A run of zeroed pages of which the end is not known.
     zeros: Option<Range<u64>>,

@@ -49,7 +49,7 @@ not tried there.
 | exits | gives up; nothing is served |
 | hangs | an agent that waits for itself and never is ready |
 | 5 220 gone | so many of them are on no disk any more; not written where all that is lost is gone |
-| cuts 1 | writes a segment anew, and leaves out records that it could have read |
+| cuts 1 | rewrites a segment, and leaves out records that it could have read |
 | deletes 2 | deletes files |
 | checkpoint: fails | a checkpoint that takes in all segments there are then fails, and with it every later one: the WAL grows |
 

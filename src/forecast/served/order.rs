@@ -49,7 +49,7 @@ pub(super) fn order(listing: &Listing, survey: &Survey) -> Vec<Unit> {
         order.extend(checkpoint);
         order.extend(units(above));
     } else if oldest_above.is_none_or(|oldest| newest_low <= Some(oldest)) {
-        // Written by a server that had to begin anew, and counted from 0.
+        // Written by a server that had to restart its log, and counted from 0.
         order.extend(checkpoint);
         order.extend(units(low));
         order.extend(units(above));

@@ -41,7 +41,7 @@ pub(super) enum Extent {
     All,
     /// Nothing, since a chunk snapshot stands for it.
     Skipped,
-    /// What stands behind that, up to an offset.
+    /// What comes after that offset, up to another.
     Behind {
         offset: u64,
         upto: Option<u64>,

@@ -40,7 +40,7 @@ pub(super) fn checkpoint_fault(
 }
 
 /// When the last start was that a damaged checkpoint stopped, ns since 1970, if the times of files can be believed: it makes
-/// the segment anew that has the number of the checkpoint's damaged one, and nobody writes to that any more.
+/// again the segment that has the number of the checkpoint's damaged one, and nobody writes to that any more.
 pub(super) fn restart_time(
     checkpoint: &LogDirectory,
     segments: &[SegmentFile],
