@@ -98,9 +98,11 @@ fn scraped_samples_survive_a_kill() -> Result {
         assert!(named(&all, "walfix_requests_total").iter().all(|samples| samples.len() >= 10));
         assert_eq!(running.series("walfix_latency_seconds_bucket")?.len(), recipe.shape.classic * 5);
         assert_eq!(named(&all, "walfix_size_bytes").len(), recipe.shape.native, "{}", server.version);
-        // Every tenth gauge has been deleted, and scraped again after that.
+        // Every tenth gauge has lost the first scrapes to a deletion. How many came after it depends on the machine.
         let gauges = named(&all, "walfix_temperature");
-        assert_eq!(gauges.iter().filter(|samples| samples.len() < 8).count(), recipe.shape.gauges / 10);
+        let most = gauges.iter().map(|samples| samples.len()).max().unwrap_or(0);
+        let deleted = gauges.iter().filter(|samples| samples.len() as u64 + recipe.scrapes <= most as u64);
+        assert_eq!(deleted.count(), recipe.shape.gauges / 10, "{scraped}");
         // More late samples than scrapes: those of the WBL are there too.
         assert!(named(&all, "walfix_late").iter().any(|samples| samples.len() >= 80), "{}", server.version);
         assert_ne!(running.data(), data.path());
