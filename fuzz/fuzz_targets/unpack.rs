@@ -20,6 +20,6 @@ fuzz_target!(|input: &[u8]| {
     let good = zstd::bulk::compress(b"a record", 1).unwrap();
     assert_eq!(unpacker.unpack(Compression::Zstd, &good).unwrap(), b"a record");
     assert!(unpacker.unpack(compression, stored).map(<[u8]>::to_vec) == first);
-    // What is not compressed is lent as it is.
+    // What is not compressed is returned as it is.
     assert_eq!(unpacker.unpack(Compression::None, stored).unwrap(), stored);
 });

@@ -152,6 +152,22 @@ impl Unpacker {
         Ok(())
     }
 
+    /// What several snappy blocks unpack to, taken side by side whatever they are. For tests: a reader takes only those
+    /// that are faster so.
+    ///
+    /// # Errors
+    /// For each as of [`Self::unpack`].
+    #[doc(hidden)]
+    pub fn unpack_side_by_side(&mut self, stored: &[&[u8]]) -> Vec<Result<Vec<u8>, UnpackError>> {
+        let length_of = |block: &&[u8]| snap::raw::decompress_len(block).unwrap_or(0).min(LONGEST_LANE);
+        let blocks: Vec<_> = stored.iter().map(|block| (*block, length_of(block))).collect();
+        let begun = self.unpack_all(&blocks);
+        let unpacked_of = |(at, block): (usize, &&[u8])| {
+            begun.clone().and_then(|()| self.unpacked_of(at, block).map(<[u8]>::to_vec))
+        };
+        stored.iter().enumerate().map(unpacked_of).collect()
+    }
+
     /// What [`Self::unpack_all`] has made of a record, which is `stored`.
     ///
     /// # Errors

@@ -499,6 +499,52 @@ mod tests {
         assert!(!are_there() || seeds < 100 || done * 3 > of, "{done} of {of}");
     }
 
+    /// Blocks of a few hundred bytes, each damaged in another place: many more than [`it_agrees_with_snap`] has.
+    #[test]
+    fn hostile_blocks_are_judged_as_by_snap() {
+        let first: u64 = std::env::var("WALFIX_FIRST_SEED").map_or(0, |seed| seed.parse().unwrap_or(0));
+        let blocks: u64 =
+            std::env::var("WALFIX_BLOCKS").map_or(30_000, |count| count.parse().unwrap_or(30_000));
+        let (mut lanes, mut snap) = (Lanes::default(), snap::raw::Decoder::new());
+        let (mut tried, mut done, mut refused, mut expected) = (0, 0, 0, vec![0; 1 << 20]);
+        for seed in first.. {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let originals: Vec<Vec<u8>> = (0..8)
+                .map(|_| {
+                    let mut bytes = bytes(&mut rng);
+                    bytes.truncate(rng.usize(300..3000));
+                    snap::raw::Encoder::new().compress_vec(&bytes).unwrap_or_default()
+                })
+                .collect();
+            for _ in 0..256 {
+                let mut damaged = originals.clone();
+                for block in &mut damaged {
+                    damage(block, &mut rng);
+                }
+                let claimed = |block: &Vec<u8>| {
+                    snap::raw::decompress_len(block).ok().filter(|length| *length <= 1 << 16)
+                };
+                let blocks: Vec<(&[u8], usize)> =
+                    damaged.iter().filter_map(|block| Some((&**block, claimed(block)?))).collect();
+                lanes.unpack(&blocks);
+                tried += blocks.len() as u64;
+                for (at, (block, length)) in blocks.iter().enumerate() {
+                    let verdict = snap.decompress(block, &mut expected);
+                    refused += u64::from(verdict.is_err());
+                    let Some(unpacked) = lanes.get(at) else { continue };
+                    let is_same = verdict.is_ok() && unpacked == &expected[..*length];
+                    assert!(is_same, "WALFIX_FIRST_SEED={seed}: {verdict:?} {block:?}");
+                    done += 1;
+                }
+            }
+            if tried >= blocks {
+                break;
+            }
+        }
+        eprintln!("{tried} damaged blocks: snap refused {refused}, {done} were unpacked without it");
+        assert!(!are_there() || done > 0 && refused > tried / 4, "{done}, {refused} of {tried}");
+    }
+
     #[test]
     fn few_and_short_blocks_are_left_to_snap() {
         let block = snap::raw::Encoder::new().compress_vec(&[7; 100]).unwrap_or_default();

@@ -138,11 +138,6 @@ impl RefSets {
         (block.used | block.defined) & bit != 0
     }
 
-    pub(super) fn is_used(&self, series_ref: u64) -> bool {
-        let (number, bit) = Self::of(series_ref);
-        self.get(number).used & bit != 0
-    }
-
     /// The highest of these bits.
     pub(super) fn highest(&self, of: impl Fn(&RefBlock) -> u64) -> Option<u64> {
         let highest = |block: &RefBlock| Some(block.number * BLOCK + u64::from(of(block).checked_ilog2()?));

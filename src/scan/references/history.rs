@@ -2,7 +2,7 @@
 
 use foldhash::HashMap;
 
-use super::bits::RefSets;
+use super::bits::{BLOCK, RefSets};
 use super::joined::References;
 use super::misfits::{Affected, Histories, Troubles};
 use super::segment::{LabelHash, LabelHasher};
@@ -14,7 +14,6 @@ use crate::scan::segment::SegmentScan;
 use crate::scan::settled::{FileStamp, Settlements};
 use crate::tsdb::replay_order::{ReplaySegment, Role};
 use crate::tsdb::{Listing, LogDirectory, Target};
-use crate::wal::segments::SegmentFile;
 use crate::wal::{Corrections, Record};
 
 /// Refs of which the history is followed, see [`RefHistory`].
@@ -57,6 +56,7 @@ pub(in crate::scan) fn troubles(
         .filter(|(at, step)| references.concerned.contains(at) || histories && step.role.is_replayed())
         .map(|(_, step)| *step)
         .collect();
+    let followed = Followed::of(&suspects.defined);
     let mut all = Histories::new(suspects.more);
     let read = in_order(
         work.len(),
@@ -64,9 +64,17 @@ pub(in crate::scan) fn troubles(
         |(), at| {
             let step = &work[at];
             let bytes = scans[step.log][step.segment].as_ref().map_or(0, |scan| scan.bytes);
-            suspects.read((file(step), bytes), step.role, &references.hasher, settled)
+            let reader = || HistoryReader {
+                suspects: &suspects,
+                followed: &followed,
+                role: step.role,
+                labels: &references.hasher,
+                history: followed.nothing_yet(),
+            };
+            let Ok(Some((file, _))) = open_if_file(&file(step).path) else { return Err(()) };
+            Ok(settled.segment(&file, bytes, Corrections::Sure).read(reader).history)
         },
-        |at, found| all.add(&work[at], file(&work[at]), found),
+        |at, found| all.add(&work[at], file(&work[at]), &followed.refs, found),
     );
     if read.is_err() {
         return Troubles::new();
@@ -142,18 +150,43 @@ impl Suspects {
             }
         }
     }
+}
 
-    /// Reads the first `bytes` of a segment for what it says of the suspects.
-    fn read(
-        &self,
-        (segment, bytes): (&SegmentFile, u64),
-        role: Role,
-        labels: &LabelHasher,
-        settled: &Settlements,
-    ) -> Result<SegmentHistory, ()> {
-        let Ok(Some((file, _))) = open_if_file(&segment.path) else { return Err(()) };
-        let reader = || HistoryReader { suspects: self, role, labels, history: SegmentHistory::default() };
-        Ok(settled.segment(&file, bytes, Corrections::Sure).read(reader).history)
+/// The refs of which the history is followed, each with a number: a scrape that has samples of many finds all of them next
+/// to each other.
+struct Followed {
+    /// By the number of the block: its bits, and the number of the first ref.
+    blocks: HashMap<u64, (u64, usize)>,
+    refs: Vec<u64>,
+}
+
+impl Followed {
+    fn of(defined: &RefSets) -> Self {
+        let mut blocks: Vec<_> = defined.blocks.iter().map(|block| (block.number, block.used)).collect();
+        blocks.sort_unstable();
+        let (mut places, mut refs) = (HashMap::default(), Vec::new());
+        for (number, bits) in blocks {
+            places.insert(number, (bits, refs.len()));
+            refs.extend((0..BLOCK).filter(|bit| bits >> bit & 1 == 1).map(|bit| number * BLOCK + bit));
+        }
+        Self { blocks: places, refs }
+    }
+
+    fn nothing_yet(&self) -> SegmentHistory {
+        SegmentHistory {
+            histories: vec![RefHistory::default(); self.refs.len()],
+            ..SegmentHistory::default()
+        }
+    }
+
+    /// The bits of a block that are followed, and the number of the first.
+    fn block(&self, number: u64) -> (u64, usize) {
+        self.blocks.get(&number).copied().unwrap_or_default()
+    }
+
+    /// The number of one of the refs of a block.
+    fn number_of((bits, first): (u64, usize), bit: u64) -> Option<usize> {
+        (bits & bit != 0).then(|| first + (bits & (bit - 1)).count_ones() as usize)
     }
 }
 
@@ -188,7 +221,8 @@ pub(super) struct SegmentHistory {
     pub(super) undefined: Affected,
     /// Of these refs.
     pub(super) undefined_refs: RefSets,
-    pub(super) histories: HashMap<u64, RefHistory>,
+    /// By the numbers of the refs that are followed.
+    pub(super) histories: Vec<RefHistory>,
     pub(super) repeated: Option<RecordPlace>,
     pub(super) reissued: Option<RecordPlace>,
 }
@@ -211,8 +245,16 @@ pub(super) struct RefHistory {
     pub(super) reissued: bool,
 }
 
+impl RefHistory {
+    /// Nothing has happened to it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.labels.is_none() && self.before.is_empty()
+    }
+}
+
 struct HistoryReader<'a> {
     suspects: &'a Suspects,
+    followed: &'a Followed,
     role: Role,
     labels: &'a LabelHasher,
     history: SegmentHistory,
@@ -242,22 +284,22 @@ impl Visitor for HistoryReader<'_> {
 
 impl HistoryReader<'_> {
     fn use_refs(&mut self, record: &Record<'_>, is_sample: bool) {
-        let suspects = self.suspects;
+        let (suspects, followed) = (self.suspects, self.followed);
         let in_wbl = self.role == Role::Wbl;
         let undefined = if in_wbl { &suspects.undefined_in_wbl } else { &suspects.undefined };
         let history = &mut self.history;
         // The block of the entry before: samples of one scrape have refs next to each other.
-        let (mut number, mut unknown, mut known) = (u64::MAX, 0, 0);
+        let (mut number, mut unknown, mut known) = (u64::MAX, 0, (0, 0));
         each_use(record.data, |now| {
             let (of, bit) = RefSets::of(now.series_ref);
             if of != number {
-                (number, unknown, known) = (of, undefined.get(of).used, suspects.defined.get(of).used);
+                (number, unknown, known) = (of, undefined.get(of).used, followed.block(of));
             }
             if unknown & bit != 0 {
                 history.undefined.count(is_sample, now.time);
                 history.undefined_refs.block(number).used |= bit;
-            } else if known & bit != 0 {
-                let history = history.histories.entry(now.series_ref).or_default();
+            } else if let Some(number) = Followed::number_of(known, bit) {
+                let Some(history) = history.histories.get_mut(number) else { return };
                 let part = if history.labels.is_some() { &mut history.since } else { &mut history.before };
                 part.count(is_sample, now.time);
             }
@@ -267,12 +309,11 @@ impl HistoryReader<'_> {
     fn define(&mut self, record: &Record<'_>) {
         let record::Record::Series(series) = record::Record::parse(record.data) else { return };
         for entry in series.entries().flatten() {
-            if !self.suspects.defined.is_used(entry.series_ref) {
-                continue;
-            }
+            let (number, bit) = RefSets::of(entry.series_ref);
+            let Some(followed) = Followed::number_of(self.followed.block(number), bit) else { continue };
+            let Some(history) = self.history.histories.get_mut(followed) else { continue };
             let labels = LabelHash::of(&entry.labels, self.labels);
             let place = RecordPlace { offset: record.offset, end: record.end };
-            let history = self.history.histories.entry(entry.series_ref).or_default();
             let Some((first, last)) = history.labels else {
                 history.labels = Some((labels, labels));
                 history.place = place;

@@ -21,6 +21,10 @@ pub(in crate::scan) struct Affected {
 }
 
 impl Affected {
+    pub(super) fn is_empty(&self) -> bool {
+        self.samples + self.others == 0
+    }
+
     pub(super) fn count(&mut self, is_sample: bool, time: Option<i64>) {
         if !is_sample {
             self.others += 1;
@@ -92,7 +96,14 @@ impl Histories {
         Self { more, ..Self::default() }
     }
 
-    pub(super) fn add(&mut self, step: &ReplaySegment, segment: &SegmentFile, found: SegmentHistory) {
+    /// Adds what a segment says, with the histories of these `refs`.
+    pub(super) fn add(
+        &mut self,
+        step: &ReplaySegment,
+        segment: &SegmentFile,
+        refs: &[u64],
+        found: SegmentHistory,
+    ) {
         let log = step.log;
         if found.undefined_refs.count(|block| block.used) > 0 {
             let trouble = self.troubles.entry((log, Misfit::Undefined)).or_default();
@@ -116,7 +127,8 @@ impl Histories {
                 trouble.place = Some(place);
             }
         };
-        for (series_ref, history) in found.histories {
+        let happened = refs.iter().copied().zip(found.histories).filter(|(_, history)| !history.is_empty());
+        for (series_ref, history) in happened {
             let known = self.open.get_mut(&series_ref);
             let Some((first, last)) = history.labels else {
                 match known {
@@ -127,7 +139,7 @@ impl Histories {
             };
             match known {
                 None => {
-                    if history.before.samples + history.before.others > 0 {
+                    if !history.before.is_empty() {
                         trouble(Misfit::DefinedLater, series_ref, &history.before, None);
                     }
                 }
