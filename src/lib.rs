@@ -25,10 +25,11 @@
 //! ```
 //!
 //! Modules name only those after them: `cli`, [`report`], [`fix`], [`verdict`], [`repair`] (decides), [`forecast`], [`scan`],
-//! [`change`] (does), [`code`], [`tsdb`], [`record`], [`wal`], [`io`]. `docs/design.md` says why; `docs/format.md` is the
+//! [`change`] (does), [`code`], [`tsdb`], [`chunk`], [`record`], [`wal`], [`io`]. `docs/design.md` says why; `docs/format.md` is the
 //! format.
 
 pub mod change;
+pub mod chunk;
 pub mod code;
 pub mod fix;
 pub mod forecast;

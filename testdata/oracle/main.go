@@ -24,6 +24,7 @@ var commands = []command{
 	{"dump", "dump [--snapshot] [--joined] DIR", runDump},
 	{"read", "read [--concat] DIR | read [--concat] --batch", runRead},
 	{"chunks", "chunks [--decode] DIR", runChunks},
+	{"chunkenc", "chunkenc [flags]", runChunkenc},
 	{"open", "open [flags] DIR", runOpen},
 	{"grow", "grow DIR", runGrow},
 	{"block", "block DIR", runBlock},

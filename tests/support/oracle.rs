@@ -129,19 +129,24 @@ impl Oracle {
     }
 
     /// Every line of `oracle dump` with `args`, in order.
-    pub fn dump(self, args: &[&str], dir: &Path, mut each: impl FnMut(serde_json::Value)) {
-        let mut child = Command::new(self.0)
-            .arg("dump")
-            .args(args)
-            .arg(dir)
-            .stdout(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+    pub fn dump(self, args: &[&str], dir: &Path, each: impl FnMut(serde_json::Value)) {
+        let dir = dir.to_str().expect("a path of a test");
+        self.lines(&[&["dump"], args, &[dir]].concat(), each);
+    }
+
+    /// Random chunks of all encodings and damaged copies, with what their iterators return.
+    pub fn chunks(self, args: &[&str], each: impl FnMut(serde_json::Value)) {
+        self.lines(&[&["chunkenc"], args].concat(), each);
+    }
+
+    /// Every JSON document of a command that prints one a line, in order.
+    fn lines(self, args: &[&str], mut each: impl FnMut(serde_json::Value)) {
+        let mut child =
+            Command::new(self.0).args(args).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             each(serde_json::from_str(&line.unwrap()).unwrap());
         }
-        assert!(child.wait().unwrap().success(), "oracle dump {}", dir.display());
+        assert!(child.wait().unwrap().success(), "oracle {args:?}");
     }
 
     /// Writes a log.
