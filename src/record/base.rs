@@ -3,6 +3,17 @@
 use super::cursor::{Cursor, CutShort};
 use super::put;
 
+/// Which series an entry is of, and when. It is filled where it is: a result of this size is written in pieces and read as
+/// a whole, for which a processor waits longer than all else takes that precedes a histogram.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EntryPlace {
+    pub(crate) series_ref: u64,
+    /// ms.
+    pub(crate) t: i64,
+    /// Start timestamp, ms; 0 if there is none.
+    pub(crate) st: i64,
+}
+
 /// What the entries of types 2, 4, 7 to 10 count from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EntryBase {
@@ -25,14 +36,22 @@ impl EntryBase {
 
     /// The ref and time of the next entry, which wrap around in 64 bits.
     #[inline]
-    pub(crate) fn absolute(&self, cursor: &mut Cursor<'_>) -> Result<(u64, i64), CutShort> {
-        Ok(self.at(cursor.varint64()?, cursor.varint64()?))
+    pub(crate) fn absolute(&self, cursor: &mut Cursor<'_>, to: &mut EntryPlace) -> Result<(), CutShort> {
+        to.series_ref = self.ref_at(cursor.varint64()?);
+        to.t = self.t_at(cursor.varint64()?);
+        Ok(())
     }
 
-    /// The ref and time so far from here.
+    /// The ref so far from here.
     #[inline]
-    pub(crate) fn at(&self, ref_delta: i64, t_delta: i64) -> (u64, i64) {
-        (self.series_ref.wrapping_add_signed(ref_delta), self.t.wrapping_add(t_delta))
+    pub(crate) const fn ref_at(&self, delta: i64) -> u64 {
+        self.series_ref.wrapping_add_signed(delta)
+    }
+
+    /// The time so far from here, ms.
+    #[inline]
+    pub(crate) const fn t_at(&self, delta: i64) -> i64 {
+        self.t.wrapping_add(delta)
     }
 }
 
@@ -74,19 +93,26 @@ impl EntryChain {
         Ok(chain)
     }
 
+    /// Ref, time and start timestamp of the first entry.
+    pub(crate) const fn first(&self, to: &mut EntryPlace) {
+        *to = EntryPlace { series_ref: self.prev_ref, t: self.first_t, st: self.first_st };
+    }
+
     /// Ref, time and start timestamp of a later entry.
-    pub(crate) fn advance(&mut self, cursor: &mut Cursor<'_>) -> Result<(u64, i64, i64), CutShort> {
+    pub(crate) fn advance(&mut self, cursor: &mut Cursor<'_>, to: &mut EntryPlace) -> Result<(), CutShort> {
         let series_ref = self.prev_ref.wrapping_add_signed(cursor.varint64()?);
-        let t = self.first_t.wrapping_add(cursor.varint64()?);
-        let st = match cursor.byte()? {
+        to.t = self.first_t.wrapping_add(cursor.varint64()?);
+        to.st = match cursor.byte()? {
             0 => 0,
             1 => self.prev_st,
             _ => self.first_st.wrapping_add(cursor.varint64()?),
         };
+        to.series_ref = series_ref;
         self.prev_ref = series_ref;
-        self.prev_st = st;
-        Ok((series_ref, t, st))
+        self.prev_st = to.st;
+        Ok(())
     }
+
     /// Ref, time and start timestamp of the next entry, which is the first one if there is no chain yet.
     pub(crate) fn encode(chain: &mut Option<Self>, series_ref: u64, t: i64, st: i64, out: &mut Vec<u8>) {
         let Some(chain) = chain else {

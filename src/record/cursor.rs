@@ -59,36 +59,30 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over `count` varints, signed or not.
-    pub(crate) fn skip_varints(&mut self, mut count: u64) -> Result<(), CutShort> {
-        const GOES_ON: u64 = 0x8080_8080_8080_8080;
-        const NOT_ZERO: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-        let mut rest = self.rest;
-        // Eight bytes at once, where none of their varints has more than two, and none is longer than it must be.
-        while let Some(bytes) = rest.first_chunk() {
-            let word = u64::from_le_bytes(*bytes);
-            let goes_on = word & GOES_ON;
-            if count < 8 {
-                if goes_on & ((1 << (8 * count)) - 1) == 0 {
-                    self.skip(self.rest.len() - rest.len() + usize::try_from(count).unwrap_or(0));
-                    return Ok(());
-                }
-                break;
-            }
-            let is_zero = !(((word & NOT_ZERO) + NOT_ZERO) | word) & GOES_ON;
-            if goes_on << 8 & (goes_on | is_zero) != 0 {
-                self.rest = rest;
-                self.uvarint64()?;
-                (rest, count) = (self.rest, count - 1);
-                continue;
-            }
-            count -= if goes_on == 0 { 8 } else { u64::from(8 - goes_on.count_ones()) };
-            // The last one may have its second byte in the next word.
-            let complete = if goes_on >> 63 == 0 { 8 } else { 7 };
-            rest = rest.get(complete..).unwrap_or_default();
+    #[inline]
+    pub(crate) fn skip_varints(&mut self, count: u64) -> Result<(), CutShort> {
+        let (bytes, left) = plain_varints(self.rest, count);
+        self.skip(bytes);
+        if left > 0 {
+            // Of a copy: where this one is, nobody else knows, so that it is in registers.
+            let mut ahead = *self;
+            ahead.skip_odd_varints(left)?;
+            *self = ahead;
         }
-        self.rest = rest;
-        for _ in 0..count {
+        Ok(())
+    }
+
+    /// The same, of which the first one is longer, or near the end.
+    #[inline(never)]
+    fn skip_odd_varints(&mut self, mut count: u64) -> Result<(), CutShort> {
+        while count > 0 {
             self.uvarint64()?;
+            count -= 1;
+            if count >= 8 {
+                let (bytes, left) = plain_varints(self.rest, count);
+                self.skip(bytes);
+                count = left;
+            }
         }
         Ok(())
     }
@@ -138,7 +132,13 @@ impl<'a> Cursor<'a> {
                 self.rest = rest;
                 Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
-            _ => self.long_uvarint64(),
+            _ => {
+                // Of a copy, as in `skip_varints`.
+                let mut ahead = *self;
+                let value = ahead.long_uvarint64()?;
+                *self = ahead;
+                Ok(value)
+            }
         }
     }
 
@@ -213,4 +213,34 @@ impl<'a> Cursor<'a> {
     pub(crate) const fn is_absurd(&self, count: u64, size: u64) -> bool {
         count > self.rest.len() as u64 && count.saturating_mul(size) >= ABSURD_BYTES
     }
+}
+
+/// Eight bytes at once, as long as none of their varints has more than two, and none is longer than it must be: how many bytes
+/// those have of the first `count` varints, and how many are left.
+#[inline(never)]
+fn plain_varints(rest: &[u8], mut count: u64) -> (usize, u64) {
+    const GOES_ON: u64 = 0x8080_8080_8080_8080;
+    const NOT_ZERO: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let mut after = rest;
+    while count > 0
+        && let Some(bytes) = after.first_chunk()
+    {
+        let word = u64::from_le_bytes(*bytes);
+        let goes_on = word & GOES_ON;
+        if count < 8 {
+            if goes_on & ((1 << (8 * count)) - 1) == 0 {
+                return (rest.len() - after.len() + usize::try_from(count).unwrap_or(0), 0);
+            }
+            break;
+        }
+        let is_zero = !(((word & NOT_ZERO) + NOT_ZERO) | word) & GOES_ON;
+        if goes_on << 8 & (goes_on | is_zero) != 0 {
+            break;
+        }
+        count -= if goes_on == 0 { 8 } else { u64::from(8 - goes_on.count_ones()) };
+        // The last one may have its second byte in the next word.
+        let complete = if goes_on >> 63 == 0 { 8 } else { 7 };
+        after = after.get(complete..).unwrap_or_default();
+    }
+    (rest.len() - after.len(), count)
 }

@@ -1,6 +1,6 @@
 //! Type 4, exemplars: BE64 base ref; BE64 base time; repeat { zigzag ref; zigzag time; BE64 value; labels }.
 
-use super::base::EntryBase;
+use super::base::{EntryBase, EntryPlace};
 use super::cursor::{AtCursor, Cursor, CutShort};
 use super::labels;
 use super::{DecodeError, DecoderVersion, Labels, RecordType, put};
@@ -56,10 +56,11 @@ impl<'a> ExemplarIter<'a> {
     fn entry(&mut self) -> Result<ExemplarEntry<'a>, CutShort> {
         let base = self.base?;
         self.count += 1;
-        let (series_ref, t) = base.absolute(&mut self.cursor)?;
+        let mut at = EntryPlace::default();
+        base.absolute(&mut self.cursor, &mut at)?;
         Ok(ExemplarEntry {
-            series_ref,
-            t,
+            series_ref: at.series_ref,
+            t: at.t,
             value_bits: self.cursor.be64()?,
             labels: Labels::decode(&mut self.cursor, self.dialect)?,
         })

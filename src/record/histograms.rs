@@ -22,6 +22,7 @@ pub use self::lists::{DeltaIter, Deltas, FloatBits, FloatBitsIter, Span, SpanIte
 pub use self::owned::{FloatHistogramSample, HistogramSample, OwnedFloatHistogram, OwnedHistogram};
 
 use self::decode::HistogramWalk;
+use super::base::EntryPlace;
 use super::cursor::{AtCursor, Cursor};
 use super::{DecodeError, DecoderVersion, EntryEncoding};
 
@@ -198,7 +199,12 @@ impl<'a> Iterator for HistogramIter<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.0.next()?;
-        Some(entry.map(|(series_ref, t, st, histogram)| HistogramEntry { series_ref, t, st, histogram }))
+        Some(entry.map(|(EntryPlace { series_ref, t, st }, histogram)| HistogramEntry {
+            series_ref,
+            t,
+            st,
+            histogram,
+        }))
     }
 }
 
@@ -207,6 +213,11 @@ impl<'a> Iterator for FloatHistogramIter<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.0.next()?;
-        Some(entry.map(|(series_ref, t, st, histogram)| FloatHistogramEntry { series_ref, t, st, histogram }))
+        Some(entry.map(|(EntryPlace { series_ref, t, st }, histogram)| FloatHistogramEntry {
+            series_ref,
+            t,
+            st,
+            histogram,
+        }))
     }
 }

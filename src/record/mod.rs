@@ -56,6 +56,7 @@ pub use snapshot::{
     LastValue, SnapshotChunk, SnapshotError, SnapshotRecord, SnapshotSeries, SnapshotSeriesRecord,
     SnapshotTombstoneIter, SnapshotTombstonesRecord,
 };
+pub use summary::RefVisitor;
 pub use summary::{Summary, summarize, summarize_as, summarize_refs};
 pub(crate) use timed::{STALE, each_timed};
 pub use tombstones::{DeletionsLost, TombstoneEntry, TombstoneIter, TombstonesRecord, encode_tombstones};

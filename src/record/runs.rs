@@ -3,10 +3,19 @@
 //! A scrape is logged in the order of the target's metrics, and its series got their refs in that order when they were
 //! first seen. So entries of one record mostly have refs that follow one another, at one time. Their first bytes then
 //! differ by a number that is known beforehand, and one comparison of eight bytes reads an entry. Where refs are
-//! scattered, entries mostly still have the same shape for long stretches: their varints end at the same places. Where not
-//! even that is so, they are read without a branch that depends on it.
+//! scattered, entries are read without a branch that depends on their shape.
 //!
 //! An entry whose varints have more than eight bytes goes through [`super::SampleIter`], with which all of these must agree.
+
+use super::base::EntryBase;
+
+/// What the samples of a record are given to, in order.
+pub(crate) trait SampleVisitor {
+    fn run(&mut self, run: SampleRun);
+
+    /// Samples one by one: their refs, and their times, or the only one if it is that of all.
+    fn scattered(&mut self, refs: &[u64], times: &[i64]);
+}
 
 /// Samples of series whose refs follow one another, at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,26 +31,11 @@ pub(crate) struct SampleRun {
 /// Bytes of a value.
 const VALUE: usize = 8;
 
-/// Entries that are read by their shape, or one by one, before it is looked again whether their refs follow one another.
+/// Entries that are read one by one before it is looked again whether their refs follow one another.
 const SCATTERED: usize = 64;
 
 /// The high bit of each byte: set where a varint continues.
 const GOES_ON: u64 = 0x8080_8080_8080_8080;
-
-/// Calls a method for the stride of the head.
-macro_rules! per_length {
-    ($head:expr, $rest:expr, $method:ident $(, $more:expr)?) => {
-        match $head.length {
-            2 => $head.$method::<10>($rest $(, $more)?),
-            3 => $head.$method::<11>($rest $(, $more)?),
-            4 => $head.$method::<12>($rest $(, $more)?),
-            5 => $head.$method::<13>($rest $(, $more)?),
-            6 => $head.$method::<14>($rest $(, $more)?),
-            7 => $head.$method::<15>($rest $(, $more)?),
-            _ => $head.$method::<16>($rest $(, $more)?),
-        }
-    };
-}
 
 /// Entries that have been read.
 #[derive(Clone, Copy, Debug)]
@@ -86,12 +80,18 @@ impl EntryHead {
     pub(super) fn count_consecutive(&self, rest: &[u8]) -> u64 {
         // Zigzag: a ref after the base is an even number, and the next one 2 more.
         let is_behind_base = self.bytes & 1 == 0;
-        if is_behind_base { per_length!(self, rest, consecutive) } else { 0 }
-    }
-
-    /// Gives ref and time, relative to the base, of the next few entries of the same shape.
-    pub(super) fn each_alike(&self, rest: &[u8], each: impl FnMut(i64, i64)) -> EntriesRead {
-        per_length!(self, rest, alike, each)
+        if !is_behind_base {
+            return 0;
+        }
+        match self.length {
+            2 => self.consecutive::<10>(rest),
+            3 => self.consecutive::<11>(rest),
+            4 => self.consecutive::<12>(rest),
+            5 => self.consecutive::<13>(rest),
+            6 => self.consecutive::<14>(rest),
+            7 => self.consecutive::<15>(rest),
+            _ => self.consecutive::<16>(rest),
+        }
     }
 
     /// As [`Self::count_consecutive`], for entries of `STRIDE` bytes.
@@ -131,59 +131,75 @@ impl EntryHead {
         self.bytes = self.bytes & !ref_mask | bytes | GOES_ON & low_bytes(self.ref_length - 1);
         Some(self)
     }
-
-    /// As [`Self::each_alike`], for entries of `STRIDE` bytes.
-    fn alike<const STRIDE: usize>(&self, rest: &[u8], mut each: impl FnMut(i64, i64)) -> EntriesRead {
-        let (entries, _) = rest.as_chunks::<STRIDE>();
-        let (blocks, _) = entries.get(..entries.len().min(SCATTERED)).unwrap_or_default().as_chunks::<4>();
-        let ends = GOES_ON & low_bytes(self.length);
-        let (ref_bits, t_bits) = (8 * self.ref_length, 8 * (self.length - self.ref_length));
-        let last_of = |bytes: u64, bits: usize| bits > 8 && bytes >> (bits - 8) == 0;
-        let (mut count, mut overlong) = (0, false);
-        for block in blocks {
-            let heads = block.map(|entry| head_of(&entry));
-            let differ = heads.iter().fold(0, |differ, head| differ | (head ^ self.bytes));
-            if differ & ends != 0 {
-                break;
-            }
-            for head in heads {
-                let ref_bytes = head & low_bytes(self.ref_length);
-                let t_bytes = head >> ref_bits & low_bytes(t_bits / 8);
-                overlong |= last_of(ref_bytes, ref_bits) | last_of(t_bytes, t_bits);
-                each(unzigzag(squeeze(ref_bytes)), unzigzag(squeeze(t_bytes)));
-            }
-            count += 4;
-        }
-        EntriesRead { overlong, ..self.done(count) }
-    }
 }
 
-/// Gives ref and time, relative to the base, of the next few entries, of whatever shape, as long as what precedes the
-/// value has at most eight bytes.
-pub(super) fn each_scattered(rest: &[u8], mut each: impl FnMut(i64, i64)) -> EntriesRead {
-    let (mut left, mut count, mut overlong) = (rest, 0, false);
-    while count < SCATTERED as u64
-        && let Some(bytes) = left.first_chunk()
-    {
-        // No branch but those that are hardly ever taken: lengths of scattered refs cannot be foretold.
-        let word = u64::from_le_bytes(*bytes);
-        let ends = !word & GOES_ON;
-        let behind_ref = ends & ends.wrapping_sub(1);
-        if behind_ref == 0 {
-            break;
-        }
-        let ref_bits = ends.trailing_zeros() + 1;
-        let head_bits = behind_ref.trailing_zeros() + 1;
-        let Some(after) = left.get(head_bits as usize / 8 + VALUE..) else { break };
-        let ref_bytes = word & (ends ^ ends.wrapping_sub(1));
-        let t_bytes = (word & (behind_ref ^ behind_ref.wrapping_sub(1))) >> ref_bits;
-        overlong |= (ref_bytes >> (ref_bits - 8)) + u64::from(ref_bits == 8) == 0;
-        let t_bits = head_bits - ref_bits;
-        overlong |= (t_bytes >> (t_bits - 8)) + u64::from(t_bits == 8) == 0;
-        each(unzigzag(squeeze(ref_bytes)), unzigzag(squeeze(t_bytes)));
-        (left, count) = (after, count + 1);
+/// Samples whose refs do not follow one another.
+pub(super) struct SampleBatch {
+    refs: [u64; SCATTERED],
+    times: [i64; SCATTERED],
+    count: usize,
+    /// How many times there are: 1 if it is that of all.
+    times_count: usize,
+}
+
+impl SampleBatch {
+    pub(super) const fn new() -> Self {
+        Self { refs: [0; SCATTERED], times: [0; SCATTERED], count: 0, times_count: 0 }
     }
-    EntriesRead { entries: count, bytes: rest.len() - left.len(), overlong }
+
+    /// Reads the next few entries, of whatever shape, as long as what precedes the value has at most eight bytes.
+    pub(super) fn read(&mut self, base: &EntryBase, rest: &[u8]) -> EntriesRead {
+        let (mut left, mut count) = (rest, 0);
+        let (mut overlong, mut any_time, mut all_times) = (0, 0, u64::MAX);
+        for (series_ref, t) in self.refs.iter_mut().zip(&mut self.times) {
+            // No branch but those that are hardly ever taken: lengths of scattered refs cannot be foretold. What is read
+            // here has 16 bytes at the most.
+            let Some(&[word @ .., _, _, _, _, _, _, _, _]) = left.first_chunk::<16>() else { break };
+            let word = u64::from_le_bytes(word);
+            let ends = !word & GOES_ON;
+            let end_of_t = ends & ends.wrapping_sub(1);
+            if end_of_t == 0 {
+                break;
+            }
+            let t_end = end_of_t.trailing_zeros() as usize / 8 + 1;
+            let Some(after) = left.get(t_end + VALUE..) else { break };
+            left = after;
+            let head = end_of_t ^ end_of_t.wrapping_sub(1);
+            let low_bits = word & !GOES_ON & head;
+            // A last byte without a bit set, after others.
+            overlong |= ends & !(low_bits + !GOES_ON) & (word & GOES_ON) << 8 & head;
+            // Both varints in one go; the ref's has seven bits of each of its bytes.
+            let both = squeeze(low_bits);
+            let end_of_ref = ends.trailing_zeros();
+            let ref_bits = end_of_ref - end_of_ref / 8;
+            let t_zigzag = both >> ref_bits;
+            (any_time, all_times) = (any_time | t_zigzag, all_times & t_zigzag);
+            *series_ref = base.ref_at(unzigzag(both ^ t_zigzag << ref_bits));
+            *t = t_zigzag.cast_signed();
+            count += 1;
+        }
+        self.count = count;
+        self.times_count = if any_time == all_times { count.min(1) } else { count };
+        for t in self.times.iter_mut().take(self.times_count) {
+            *t = base.t_at(unzigzag(t.cast_unsigned()));
+        }
+        EntriesRead { entries: count as u64, bytes: rest.len() - left.len(), overlong: overlong != 0 }
+    }
+
+    pub(super) fn refs(&self) -> &[u64] {
+        self.refs.get(..self.count).unwrap_or_default()
+    }
+
+    /// Their times, or the only one.
+    pub(super) fn times(&self) -> &[i64] {
+        self.times.get(..self.times_count).unwrap_or_default()
+    }
+
+    /// Whether there are as many as can be, and their last refs do not follow one another either.
+    pub(super) fn goes_on(&self) -> bool {
+        let [.., before, _, _, _, _, _, _, last] = self.refs;
+        self.count == SCATTERED && last.wrapping_sub(before) != 7
+    }
 }
 
 /// How many of the entries have the head that is expected, which is 2 higher for each.
@@ -236,4 +252,93 @@ fn squeeze(bytes: u64) -> u64 {
 #[inline]
 fn unzigzag(zigzag: u64) -> i64 {
     (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed()
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail")]
+mod tests {
+    use super::*;
+    use crate::record::{Record, SampleEntry};
+
+    #[derive(Default)]
+    struct Seen(Vec<(u64, i64)>);
+
+    impl SampleVisitor for Seen {
+        fn run(&mut self, run: SampleRun) {
+            self.0.extend((0..run.count).map(|after| (run.first_ref + after, run.t)));
+        }
+
+        fn scattered(&mut self, refs: &[u64], times: &[i64]) {
+            assert!(times.len() == refs.len() || times.len() == 1 || refs.is_empty());
+            let t = |at: usize| times.get(at).copied().unwrap_or(times[0]);
+            self.0.extend(refs.iter().enumerate().map(|(at, &series_ref)| (series_ref, t(at))));
+        }
+    }
+
+    /// A varint of so many bytes at the most, whatever they say; more than ten are not one.
+    fn varint(rng: &mut fastrand::Rng, longest: usize, out: &mut Vec<u8>) {
+        out.extend((1..rng.usize(1..=longest)).map(|_| rng.u8(..) | 0x80));
+        out.push(if rng.u8(..30) == 0 { 0 } else { rng.u8(..0x80) });
+    }
+
+    /// Entries whose varints have at the most so many bytes, and mostly are of one time.
+    fn entries(rng: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
+        let mut record = vec![2];
+        record.extend(rng.u64(..).to_be_bytes());
+        record.extend(rng.i64(..).to_be_bytes());
+        let other_times = [0, 0, 1, 50][rng.usize(..4)];
+        for at in 0..rng.usize(..300) {
+            match rng.u8(..3) {
+                // The next ref, or what it has become.
+                0 => record.push(u8::try_from(at * 2 % 0x80).expect("seven bits")),
+                _ => varint(rng, longest, &mut record),
+            }
+            if rng.u8(..100) < other_times {
+                varint(rng, longest, &mut record);
+            } else {
+                record.push(0);
+            }
+            record.extend(rng.u64(..).to_be_bytes());
+        }
+        record
+    }
+
+    /// That all ways to read a record agree.
+    fn check(data: &[u8], about: &str) {
+        let Record::Samples(samples) = Record::parse(data) else { return };
+        let mut one_by_one = samples.entries();
+        let taken: Vec<_> = one_by_one.by_ref().collect();
+        let error = taken.iter().find_map(|entry| entry.err());
+        let expected: Vec<(u64, i64)> =
+            taken.iter().flatten().map(|entry: &SampleEntry| (entry.series_ref, entry.t)).collect();
+        let mut seen = Seen::default();
+        let (end, ended) = samples.visit(&mut seen);
+        assert_eq!((&seen.0, ended), (&expected, error), "{about}");
+        if error.is_none() {
+            let overlong = crate::record::cursor::AtCursor::cursor(&one_by_one).overlong();
+            assert_eq!((end.overlong(), end.is_empty()), (overlong, true), "{about}");
+        }
+        let mut runs = Vec::new();
+        samples.runs(|run| runs.extend((0..run.count).map(|after| (run.first_ref + after, run.t))));
+        assert_eq!(runs, expected, "{about}");
+    }
+
+    #[test]
+    fn all_ways_to_read_samples_agree() {
+        let knob = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+        let first = knob("WALFIX_FIRST_SEED").unwrap_or(0);
+        for seed in first..first + knob("WALFIX_SEEDS").unwrap_or(3000) {
+            eprintln!("WALFIX_FIRST_SEED={seed} WALFIX_SEEDS=1");
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let longest = [1, 2, 3, 4, 7, 8, 11][rng.usize(..7)];
+            let mut data = entries(&mut rng, longest);
+            check(&data, "as it is");
+            check(&data[..rng.usize(..=data.len())], "cut");
+            for _ in 0..3 {
+                let at = rng.usize(..data.len());
+                data[at] = [0, 0x7f, 0x80, 0xff, rng.u8(..)][rng.usize(..5)];
+                check(&data, "changed");
+            }
+        }
+    }
 }

@@ -4,10 +4,16 @@
 //! Type 11: zigzag ref, time and start timestamp of the first, BE64 value; then repeat { zigzag ref from the previous;
 //! zigzag time from the first; start timestamp; BE64 value }.
 
-use super::base::{EntryBase, EntryChain};
+use super::base::{EntryBase, EntryChain, EntryPlace};
 use super::cursor::{AtCursor, Cursor, CutShort};
-use super::runs::{self, SampleRun};
+use super::runs::{self, EntriesRead, SampleBatch, SampleRun, SampleVisitor};
 use super::{DecodeError, EntryEncoding, RecordType, put};
+
+/// Samples whose refs follow one another, from which on it is worth looking for more of them.
+const FEW: u64 = 8;
+
+/// Bytes from which on scattered samples are read together.
+const WORTH_A_BATCH: usize = 64;
 
 /// A samples record of either layout.
 #[derive(Clone, Copy, Debug)]
@@ -50,15 +56,36 @@ impl<'a> SamplesRecord<'a> {
     }
 
     /// The same entries, those next to each other taken together where they can be; and how their decoding ends.
-    pub(crate) fn runs(&self, mut each: impl FnMut(SampleRun)) -> (Cursor<'a>, Option<DecodeError>) {
+    pub(crate) fn runs(&self, each: impl FnMut(SampleRun)) -> (Cursor<'a>, Option<DecodeError>) {
+        self.visit(&mut EachRun(each))
+    }
+
+    /// As [`Self::runs`], and those together that are scattered.
+    pub(crate) fn visit(&self, visitor: &mut impl SampleVisitor) -> (Cursor<'a>, Option<DecodeError>) {
         let mut entries = self.entries();
         loop {
             let from = entries.cursor.rest();
             match entries.next() {
                 None => return (entries.cursor, None),
                 Some(Err(error)) => return (entries.cursor, Some(error)),
-                Some(Ok(first)) => entries.follow(first, from, &mut each),
+                Some(Ok(first)) => entries.follow(first, from, visitor),
             }
+        }
+    }
+}
+
+/// Visits scattered samples as runs of one each.
+struct EachRun<F>(F);
+
+impl<F: FnMut(SampleRun)> SampleVisitor for EachRun<F> {
+    fn run(&mut self, run: SampleRun) {
+        (self.0)(run);
+    }
+
+    fn scattered(&mut self, refs: &[u64], times: &[i64]) {
+        let times = times.iter().chain(std::iter::repeat(times.last().unwrap_or(&0)));
+        for (&first_ref, &t) in refs.iter().zip(times) {
+            (self.0)(SampleRun { first_ref, count: 1, t });
         }
     }
 }
@@ -80,53 +107,62 @@ enum SampleOrigin {
 
 impl SampleIter<'_> {
     /// Tells of `first`, which has been read and began where `from` does, and of what follows it and looks like it.
-    fn follow(&mut self, first: SampleEntry, from: &[u8], each: &mut impl FnMut(SampleRun)) {
+    fn follow(&mut self, first: SampleEntry, from: &[u8], visitor: &mut impl SampleVisitor) {
         let mut run = SampleRun { first_ref: first.series_ref, count: 1, t: first.t };
         let (SampleOrigin::V1(Ok(base)), Some(head)) =
             (self.origin, runs::EntryHead::of(from, self.cursor.rest()))
         else {
-            each(run);
+            visitor.run(run);
             return;
         };
-        let rest = self.cursor.rest();
-        let consecutive = head.count_consecutive(rest).min(u64::MAX - first.series_ref);
+        let consecutive = head.count_consecutive(self.cursor.rest()).min(u64::MAX - first.series_ref);
         run.count += consecutive;
-        each(run);
-        let mut done = head.done(consecutive);
-        if consecutive == 0 {
-            let mut one = |ref_delta, t_delta| {
-                let (first_ref, t) = base.at(ref_delta, t_delta);
-                each(SampleRun { first_ref, count: 1, t });
-            };
-            done = head.each_alike(rest, &mut one);
-            if done.entries == 0 {
-                done = runs::each_scattered(rest, one);
+        visitor.run(run);
+        self.take(head.done(consecutive));
+        if consecutive < FEW && self.cursor.rest().len() > WORTH_A_BATCH {
+            self.scattered(&base, visitor);
+        }
+    }
+
+    /// Tells of entries whose refs do not follow one another, for as long as that is so.
+    #[inline(never)]
+    fn scattered(&mut self, base: &EntryBase, visitor: &mut impl SampleVisitor) {
+        let mut batch = SampleBatch::new();
+        loop {
+            let done = batch.read(base, self.cursor.rest());
+            self.take(done);
+            visitor.scattered(batch.refs(), batch.times());
+            if !batch.goes_on() {
+                return;
             }
         }
+    }
+
+    /// These entries have been read.
+    fn take(&mut self, done: EntriesRead) {
         self.cursor.skip(done.bytes);
         self.cursor.note_overlong(done.overlong);
         self.count += done.entries;
     }
 
     fn entry(&mut self) -> Result<SampleEntry, CutShort> {
-        let (series_ref, t, st) = match &mut self.origin {
+        let mut at = EntryPlace::default();
+        match &mut self.origin {
             SampleOrigin::V1(base) => {
                 let base = (*base)?;
                 self.count += 1;
-                let (series_ref, t) = base.absolute(&mut self.cursor)?;
-                (series_ref, t, 0)
+                base.absolute(&mut self.cursor, &mut at)?;
             }
             SampleOrigin::V2(chain) => {
                 self.count += 1;
                 if let Some(chain) = chain {
-                    chain.advance(&mut self.cursor)?
+                    chain.advance(&mut self.cursor, &mut at)?;
                 } else {
-                    let first = EntryChain::decode(&mut self.cursor)?;
-                    *chain = Some(first);
-                    (first.prev_ref, first.first_t, first.first_st)
+                    chain.insert(EntryChain::decode(&mut self.cursor)?).first(&mut at);
                 }
             }
-        };
+        }
+        let EntryPlace { series_ref, t, st } = at;
         Ok(SampleEntry { series_ref, t, st, value_bits: self.cursor.be64()? })
     }
 }

@@ -1,6 +1,7 @@
 //! One walk over a record, for what a scan wants to know of it.
 
 use super::cursor::{AtCursor, Cursor};
+use super::runs::SampleVisitor;
 use super::{DecodeError, DecoderVersion, Record, RecordType, SampleRun};
 
 /// What one walk over a record finds.
@@ -20,8 +21,10 @@ pub struct Summary {
     pub min_ref: Option<u64>,
     /// Highest ref of a series.
     pub max_ref: Option<u64>,
-    /// A ref is lower than the one before it.
-    pub falls: bool,
+    /// Refs that are lower than the one before them.
+    pub falls: u64,
+    /// A ref is the one before it, too.
+    pub repeats: bool,
     /// A varint has more bytes than it needs: bytes that no writer wrote so.
     pub overlong: bool,
     /// Why the rest cannot be decoded.
@@ -40,19 +43,37 @@ pub fn summarize_as(record: &[u8], dialect: DecoderVersion) -> Summary {
     walk(record, dialect, |_, _| {})
 }
 
-/// As [`summarize`], and gives `each` the refs of all entries that can be decoded, in order: the first of those that follow one
-/// another, and how many there are. They never wrap around.
+/// As [`summarize`], and gives `visitor` the refs of all entries that can be decoded, in order.
 #[must_use]
-pub fn summarize_refs(record: &[u8], each: impl FnMut(u64, u64)) -> Summary {
-    walk(record, DecoderVersion::default(), each)
+pub fn summarize_refs(record: &[u8], visitor: impl RefVisitor) -> Summary {
+    walk(record, DecoderVersion::default(), visitor)
 }
 
-fn walk(record: &[u8], dialect: DecoderVersion, each: impl FnMut(u64, u64)) -> Summary {
-    let mut seen = Summing::new(each);
+/// What the refs of a record are given to; a closure takes them all as runs.
+pub trait RefVisitor {
+    /// So many refs that follow one another, from the first on. They never wrap around.
+    fn run(&mut self, first: u64, count: u64);
+
+    /// Refs one by one.
+    fn scattered(&mut self, refs: &[u64]) {
+        for &series_ref in refs {
+            self.run(series_ref, 1);
+        }
+    }
+}
+
+impl<F: FnMut(u64, u64)> RefVisitor for F {
+    fn run(&mut self, first: u64, count: u64) {
+        self(first, count);
+    }
+}
+
+fn walk(record: &[u8], dialect: DecoderVersion, visitor: impl RefVisitor) -> Summary {
+    let mut seen = Summing::new(visitor);
     let error = match Record::parse_as(record, dialect) {
         Record::Series(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
         Record::Samples(r) => {
-            let end = r.runs(|run| seen.run(run));
+            let end = r.visit(&mut seen);
             seen.ended(end)
         }
         Record::Tombstones(r) => seen.all(r.entries(), |seen, e| seen.series(e.series_ref)),
@@ -83,14 +104,15 @@ fn walk(record: &[u8], dialect: DecoderVersion, each: impl FnMut(u64, u64)) -> S
         min_ref: (seen.min_ref <= seen.max_ref).then_some(seen.min_ref),
         max_ref: (seen.min_ref <= seen.max_ref).then_some(seen.max_ref),
         falls: seen.falls,
+        repeats: seen.repeats,
         overlong: seen.overlong,
         error,
     }
 }
 
 /// Bounds kept bare while walking; low above high means that none was seen.
-struct Summing<F> {
-    each: F,
+struct Summing<V> {
+    visitor: V,
     entries: u64,
     unknown_schemas: u64,
     overlong: bool,
@@ -98,16 +120,18 @@ struct Summing<F> {
     max_time: i64,
     min_ref: u64,
     max_ref: u64,
-    last_ref: u64,
-    falls: bool,
-    /// Refs that follow one another and have not been given to `each`: the first, and how many.
+    /// None before the first.
+    last_ref: Option<u64>,
+    falls: u64,
+    repeats: bool,
+    /// Refs that follow one another and have not been given to `visitor`: the first, and how many.
     open: (u64, u64),
 }
 
-impl<F: FnMut(u64, u64)> Summing<F> {
-    const fn new(each: F) -> Self {
+impl<V: RefVisitor> Summing<V> {
+    const fn new(visitor: V) -> Self {
         Self {
-            each,
+            visitor,
             entries: 0,
             unknown_schemas: 0,
             overlong: false,
@@ -115,8 +139,9 @@ impl<F: FnMut(u64, u64)> Summing<F> {
             max_time: i64::MIN,
             min_ref: u64::MAX,
             max_ref: u64::MIN,
-            last_ref: 0,
-            falls: false,
+            last_ref: None,
+            falls: 0,
+            repeats: false,
             open: (0, 0),
         }
     }
@@ -150,13 +175,6 @@ impl<F: FnMut(u64, u64)> Summing<F> {
         self.timed(series_ref, t);
     }
 
-    fn run(&mut self, run: SampleRun) {
-        self.entries += run.count;
-        self.refs(run.first_ref, run.count);
-        self.min_time = self.min_time.min(run.t);
-        self.max_time = self.max_time.max(run.t);
-    }
-
     fn series(&mut self, series_ref: u64) {
         let (first, count) = self.open;
         if first.checked_add(count) == Some(series_ref) {
@@ -177,16 +195,55 @@ impl<F: FnMut(u64, u64)> Summing<F> {
 
     fn refs(&mut self, first: u64, count: u64) {
         let last = first + (count - 1);
-        (self.each)(first, count);
+        self.visitor.run(first, count);
         self.min_ref = self.min_ref.min(first);
         self.max_ref = self.max_ref.max(last);
-        self.falls |= first < self.last_ref;
-        self.last_ref = last;
+        if let Some(before) = self.last_ref.replace(last) {
+            self.falls += u64::from(first < before);
+            self.repeats |= first == before;
+        }
     }
 
     fn timed(&mut self, series_ref: u64, t: i64) {
         self.series(series_ref);
         self.min_time = self.min_time.min(t);
         self.max_time = self.max_time.max(t);
+    }
+}
+
+impl<V: RefVisitor> SampleVisitor for Summing<V> {
+    fn run(&mut self, run: SampleRun) {
+        self.entries += run.count;
+        self.refs(run.first_ref, run.count);
+        self.min_time = self.min_time.min(run.t);
+        self.max_time = self.max_time.max(run.t);
+    }
+
+    fn scattered(&mut self, refs: &[u64], times: &[i64]) {
+        let Some((&first, rest)) = refs.split_first() else { return };
+        self.entries += refs.len() as u64;
+        self.visitor.scattered(refs);
+        // In variables: they stay in registers.
+        let (mut min, mut max, mut falls, mut repeats) = (first, first, 0, false);
+        let mut before = first;
+        for &series_ref in rest {
+            min = min.min(series_ref);
+            max = max.max(series_ref);
+            falls += u64::from(series_ref < before);
+            repeats |= series_ref == before;
+            before = series_ref;
+        }
+        self.repeats |= repeats;
+        if let Some(last) = self.last_ref.replace(before) {
+            self.falls += u64::from(first < last);
+            self.repeats |= first == last;
+        }
+        self.falls += falls;
+        self.min_ref = self.min_ref.min(min);
+        self.max_ref = self.max_ref.max(max);
+        for &t in times {
+            self.min_time = self.min_time.min(t);
+            self.max_time = self.max_time.max(t);
+        }
     }
 }

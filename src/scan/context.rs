@@ -110,7 +110,7 @@ impl Context {
         if summary.overlong {
             return Some("it has numbers in a form that nobody writes");
         }
-        if reads_out_of_step(record) {
+        if reads_out_of_step(record, &summary) {
             return Some("part of it reads as series, times and values that nobody writes");
         }
         if pages_are_exchanged(record) {

@@ -162,8 +162,8 @@ struct SegmentVisitor {
     data_end: u64,
     is_odd: bool,
     facts: SegmentFacts,
-    /// In the record at hand a ref is lower than the one before.
-    falls: bool,
+    /// What the record at hand says in all.
+    decoded: Summary,
 }
 
 impl Visitor for SegmentVisitor {
@@ -172,7 +172,7 @@ impl Visitor for SegmentVisitor {
             Some(refs) => refs.decode(record),
             None => record::summarize(record),
         };
-        self.falls = summary.falls;
+        self.decoded = summary;
         summary
     }
 
@@ -180,7 +180,7 @@ impl Visitor for SegmentVisitor {
         if record.is_joined() && record.compression == Compression::None {
             let before = self.tally.max_time.map(|max| max.saturating_sub(LONG_BEFORE));
             self.is_odd |= contents.max_time.zip(before).is_some_and(|(max, before)| max < before)
-                || self.falls && misplaced::chain::odd_joints(record).into_iter().any(|odd| odd > 1);
+                || misplaced::chain::has_odd_joint(record, &self.decoded);
         }
         self.tally.count(contents);
         self.facts.look_at(record, contents);

@@ -80,14 +80,15 @@ fn one_by_one(record: &[u8]) -> (Summary, Vec<u64>) {
     }
     summary.min_ref = refs.iter().copied().min();
     summary.max_ref = refs.iter().copied().max();
-    summary.falls = refs.windows(2).any(|pair| pair[1] < pair[0]);
+    summary.falls = refs.windows(2).filter(|pair| pair[1] < pair[0]).count() as u64;
+    summary.repeats = refs.windows(2).any(|pair| pair[1] == pair[0]);
     (summary, refs)
 }
 
 fn check(record: &[u8], overlong: Option<bool>, about: &str) {
     let (mut expected, refs) = one_by_one(record);
     let mut told = Vec::new();
-    let summary = summarize_refs(record, |first, count| {
+    let summary = summarize_refs(record, |first: u64, count: u64| {
         assert!(first.checked_add(count - 1).is_some(), "{about}: refs wrap around");
         told.extend((0..count).map(|after| first + after));
     });

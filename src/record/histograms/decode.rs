@@ -1,7 +1,7 @@
 //! Decodes records of histograms: both kinds, in both encodings.
 
 use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, is_known_schema};
-use crate::record::base::{EntryBase, EntryChain};
+use crate::record::base::{EntryBase, EntryChain, EntryPlace};
 use crate::record::cursor::{Cursor, CutShort};
 use crate::record::error::ResolutionProblem;
 use crate::record::{DecodeError, DecoderVersion, EntryEncoding};
@@ -133,9 +133,9 @@ impl<'a> HistogramWalk<'a> {
         Self { cursor, origin, dialect, kept: 0 }
     }
 
-    /// Ref, time, start timestamp and histogram of the next entry.
+    /// The next entry.
     #[inline]
-    pub(super) fn next<B: Body<'a>>(&mut self) -> Option<Result<(u64, i64, i64, B), DecodeError>> {
+    pub(super) fn next<B: Body<'a>>(&mut self) -> Option<Result<(EntryPlace, B), DecodeError>> {
         if self.cursor.is_empty() {
             return None;
         }
@@ -152,39 +152,37 @@ impl<'a> HistogramWalk<'a> {
         mut each: impl FnMut(u64, i64, bool),
     ) -> (Cursor<'a>, Option<DecodeError>) {
         while !self.cursor.is_empty() {
-            let mut body = B::default();
-            match self.entry_into(&mut body) {
-                Ok((series_ref, t, _)) => each(series_ref, t, is_known_schema(body.schema())),
+            let (mut at, mut body) = (EntryPlace::default(), B::default());
+            match self.entry_into(&mut at, &mut body) {
+                Ok(()) => each(at.series_ref, at.t, is_known_schema(body.schema())),
                 Err(error) => return (Cursor::default(), Some(error)),
             }
         }
         (self.cursor, None)
     }
 
-    fn entry<B: Body<'a>>(&mut self) -> Result<(u64, i64, i64, B), DecodeError> {
-        let mut body = B::default();
-        let (series_ref, t, st) = self.entry_into(&mut body)?;
-        Ok((series_ref, t, st, body))
+    fn entry<B: Body<'a>>(&mut self) -> Result<(EntryPlace, B), DecodeError> {
+        let (mut at, mut body) = (EntryPlace::default(), B::default());
+        self.entry_into(&mut at, &mut body)?;
+        Ok((at, body))
     }
 
-    /// Ref, time and start timestamp of the next entry, whose histogram goes into `body`, which is empty.
+    /// Reads the next entry into `at` and `body`, which are empty.
     #[inline]
-    fn entry_into<B: Body<'a>>(&mut self, body: &mut B) -> Result<(u64, i64, i64), DecodeError> {
+    fn entry_into<B: Body<'a>>(&mut self, at: &mut EntryPlace, body: &mut B) -> Result<(), DecodeError> {
         if let Err(cut) = self.origin {
             return Err(DecodeError::after(cut, 0, "histograms"));
         }
         // After the first error Prometheus reads zeros and carries on to the end of the entry: it judges the schema
         // (0 if that was not reached) and reduces the resolution before it looks at the error.
-        let head = self.head();
-        let read = head.and_then(|_| body.decode(&mut self.cursor, self.dialect));
+        let read = self.head(at).and_then(|()| body.decode(&mut self.cursor, self.dialect));
         let crashes = read.is_err_and(|cut| cut.crashes);
         let known = is_known_schema(body.schema()) || !self.dialect.judges_schemas();
         if (9..=52).contains(&body.schema()) && !crashes {
             self.lower_resolution(body)?;
         }
         self.kept += u64::from(known);
-        read.map_err(|cut| DecodeError::after(cut, self.kept, "histograms"))?;
-        Ok(head.unwrap_or_default())
+        read.map_err(|cut| DecodeError::after(cut, self.kept, "histograms"))
     }
 
     /// Fails where Prometheus fails to make a resolution of 8 out of a higher one.
@@ -204,15 +202,14 @@ impl<'a> HistogramWalk<'a> {
     }
 
     #[inline]
-    fn head(&mut self) -> Result<(u64, i64, i64), CutShort> {
+    fn head(&mut self, at: &mut EntryPlace) -> Result<(), CutShort> {
         match &mut self.origin {
-            Ok(HistogramOrigin::V1(base)) => {
-                base.absolute(&mut self.cursor).map(|(series_ref, t)| (series_ref, t, 0))
-            }
-            Ok(HistogramOrigin::V2 { chain, started: true }) => chain.advance(&mut self.cursor),
+            Ok(HistogramOrigin::V1(base)) => base.absolute(&mut self.cursor, at),
+            Ok(HistogramOrigin::V2 { chain, started: true }) => chain.advance(&mut self.cursor, at),
             Ok(HistogramOrigin::V2 { chain, started }) => {
                 *started = true;
-                Ok((chain.prev_ref, chain.first_t, chain.first_st))
+                chain.first(at);
+                Ok(())
             }
             Err(cut) => Err(*cut),
         }

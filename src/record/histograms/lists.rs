@@ -147,6 +147,7 @@ list!(
 );
 
 impl<'a> Spans<'a> {
+    #[inline]
     pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), CutShort> {
         self.0.decode(cursor, |cursor, count| cursor.skip_varints(count.saturating_mul(2)))
     }
@@ -172,12 +173,14 @@ impl<'a> Spans<'a> {
 }
 
 impl<'a> Deltas<'a> {
+    #[inline]
     pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), CutShort> {
         self.0.decode(cursor, Cursor::skip_varints)
     }
 }
 
 impl<'a> FloatBits<'a> {
+    #[inline]
     pub(super) fn decode(&mut self, cursor: &mut Cursor<'a>) -> Result<(), CutShort> {
         self.0.decode(cursor, Cursor::skip_be64)
     }

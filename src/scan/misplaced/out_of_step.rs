@@ -3,7 +3,7 @@
 //! A record of samples decodes whatever bytes continue it, as long as the last value ends where it does. What it reads of
 //! foreign bytes are series and times that go to and fro, and values far from any that are measured.
 
-use crate::record::{Record as Decoded, SampleEntry, each_use};
+use crate::record::{Record as Decoded, SampleEntry, Summary, each_use};
 use crate::wal::{Compression, Record};
 
 /// Entries of a part of a record between two joints, at the least, of which anything is said.
@@ -12,11 +12,19 @@ const FEW: usize = 6;
 /// Of so many no other part has to speak.
 const MANY: usize = 32;
 
-/// Whether a part of a joined record of samples, between places where fragments meet, is read from foreign bytes.
-pub(in crate::scan) fn reads_out_of_step(record: &Record<'_>) -> bool {
+/// Whether a part of a joined record of samples, between places where fragments meet, is read from foreign bytes. `whole` is
+/// what the record says in all.
+pub(in crate::scan) fn reads_out_of_step(record: &Record<'_>, whole: &Summary) -> bool {
     record.compression == Compression::None
         && record.is_joined()
+        && !is_one_scrape(whole)
         && has_foreign_part(record.data, &record.joints().collect::<Vec<_>>())
+}
+
+/// Whether any two entries next to each other [may follow](may_follow) one another since all are of one time and of
+/// different series: no value needs to be looked at.
+pub(super) fn is_one_scrape(whole: &Summary) -> bool {
+    whole.min_time == whole.max_time && !whole.repeats
 }
 
 /// Whether that holds of a record whose fragments meet at these offsets.

@@ -14,6 +14,9 @@ pub(super) struct RefSets {
     pub(super) blocks: Vec<RefBlock>,
     /// Where the block of that number is.
     pub(super) places: BlockPlaces,
+    /// Refs of low blocks of which there is nothing more to note, a word for each block: defined or used for certain, and
+    /// not fresh. No ref ceases to be so.
+    done: Vec<u64>,
     /// The block that was asked for last: samples of one scrape have refs next to each other.
     last: usize,
     /// There were more blocks than there is room for; what the rest say is of no use.
@@ -86,6 +89,24 @@ impl RefSets {
         self.last
     }
 
+    /// The refs of a block of which there is nothing more to note, as far as that is known.
+    #[inline]
+    pub(super) fn done(&self, number: u64) -> u64 {
+        usize::try_from(number).ok().and_then(|low| self.done.get(low)).copied().unwrap_or(0)
+    }
+
+    /// Of these refs of the block at that place there is nothing more to note.
+    pub(super) fn set_done(&mut self, at: usize, bits: u64) {
+        let number = self.blocks[at].number;
+        let Ok(low) = usize::try_from(number) else { return };
+        if bits != 0 && number < BlockPlaces::LOW {
+            if self.done.len() <= low {
+                self.done.resize(low + 1, 0);
+            }
+            self.done[low] |= bits;
+        }
+    }
+
     fn find(&mut self, number: u64) -> usize {
         if let Some(place) = self.places.get(number) {
             return place;
@@ -100,7 +121,13 @@ impl RefSets {
         next
     }
 
-    /// After these were given up.
+    /// Gives up what only helps to find refs.
+    pub(super) fn wait(&mut self) {
+        self.places = BlockPlaces::default();
+        self.done = Vec::new();
+    }
+
+    /// After the places were given up.
     pub(super) fn find_places_again(&mut self) {
         if self.places.is_empty() {
             for (place, block) in self.blocks.iter().enumerate() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::bits::{BLOCK, BlockPlaces, RefSets};
-use crate::record::{self, EntryKind, Labels, RecordType, Summary};
+use super::bits::{BLOCK, RefSets};
+use crate::record::{self, EntryKind, Labels, RecordType, RefVisitor, Summary};
 use crate::scan::heads::Earliest;
 use crate::tsdb::replay_order::Role;
 
@@ -108,41 +108,26 @@ impl SegmentRefs {
         }
         let kind = record_type.map(RecordType::kind);
         if kind == Some(EntryKind::Series) {
-            return record::summarize_refs(data, |first, count| {
+            return record::summarize_refs(data, |first: u64, count: u64| {
                 self.defining.extend((0..count).map(|i| first + i));
             });
         }
-        let (refs, unsettled, sampled) = (&mut self.refs, &mut self.unsettled, &mut self.sampled);
-        let is_of_samples = kind.is_some_and(EntryKind::are_samples);
-        record::summarize_refs(data, |first, count| {
-            let (mut from, end) = (first, first + (count - 1));
-            loop {
-                let (number, from_bit) = RefSets::of(from);
-                let last = end.min(from | (BLOCK - 1));
-                let (_, last_bit) = RefSets::of(last);
-                // All bits from the one to the other.
-                let bits = last_bit | last_bit.wrapping_sub(from_bit);
-                let at = refs.place(number);
-                let block = &mut refs.blocks[at];
-                if bits & block.fresh != 0 && is_of_samples {
-                    sampled.push((at, bits & block.fresh));
-                }
-                let new = bits & !(block.defined | block.used);
-                if new != 0 {
-                    block.used |= new;
-                    unsettled.push((at, new));
-                }
-                if last == end {
-                    return;
-                }
-                from = last + 1;
-            }
-        })
+        record::summarize_refs(
+            data,
+            UsedRefs {
+                refs: &mut self.refs,
+                unsettled: &mut self.unsettled,
+                sampled: &mut self.sampled,
+                are_sampled: kind.is_some_and(EntryKind::are_samples),
+            },
+        )
     }
 
     /// The record that was decoded last is intact; the earliest time of its samples, and where it ends.
     pub(in crate::scan) fn settle(&mut self, data: &[u8], earliest: Option<i64>, end: u64) {
-        self.unsettled.clear();
+        for (at, bits) in self.unsettled.drain(..) {
+            self.refs.set_done(at, bits);
+        }
         if self.heads.is_some() {
             self.settle_first_samples(data, earliest, end);
         }
@@ -199,7 +184,7 @@ impl SegmentRefs {
     /// Gives up what only helps to find refs: this one waits for its turn.
     pub(in crate::scan) fn wait(&mut self) {
         self.forget();
-        self.refs.places = BlockPlaces::default();
+        self.refs.wait();
     }
 
     /// Adds what the segment says after here.
@@ -233,6 +218,64 @@ impl SegmentRefs {
         self.sampled.clear();
         for (at, bits) in self.unsettled.drain(..) {
             self.refs.blocks[at].used &= !bits;
+        }
+    }
+}
+
+/// Takes note of the refs that a record uses.
+struct UsedRefs<'a> {
+    refs: &'a mut RefSets,
+    unsettled: &'a mut Vec<(usize, u64)>,
+    sampled: &'a mut Vec<(usize, u64)>,
+    /// By samples.
+    are_sampled: bool,
+}
+
+impl UsedRefs<'_> {
+    /// These refs of a block, of which some may be new.
+    #[inline(never)]
+    fn note(&mut self, number: u64, bits: u64) {
+        let at = self.refs.place(number);
+        let block = &mut self.refs.blocks[at];
+        if bits & block.fresh != 0 && self.are_sampled {
+            self.sampled.push((at, bits & block.fresh));
+        }
+        let new = bits & !(block.defined | block.used);
+        if new != 0 {
+            block.used |= new;
+            self.unsettled.push((at, new));
+        }
+        // Those that are only used may be taken back.
+        let known = block.defined & !block.fresh;
+        self.refs.set_done(at, known);
+    }
+}
+
+impl RefVisitor for UsedRefs<'_> {
+    fn run(&mut self, first: u64, count: u64) {
+        let (mut from, end) = (first, first + (count - 1));
+        loop {
+            let (number, from_bit) = RefSets::of(from);
+            let last = end.min(from | (BLOCK - 1));
+            let (_, last_bit) = RefSets::of(last);
+            // All bits from the one to the other.
+            let bits = last_bit | last_bit.wrapping_sub(from_bit);
+            if bits & !self.refs.done(number) != 0 {
+                self.note(number, bits);
+            }
+            if last == end {
+                return;
+            }
+            from = last + 1;
+        }
+    }
+
+    fn scattered(&mut self, refs: &[u64]) {
+        for &series_ref in refs {
+            let (number, bit) = RefSets::of(series_ref);
+            if self.refs.done(number) & bit == 0 {
+                self.note(number, bit);
+            }
         }
     }
 }

@@ -119,5 +119,6 @@ pub(in crate::scan) fn looks_sane(record: &Record<'_>, summary: &Summary) -> boo
         && summary.min_time.zip(summary.max_time).is_none_or(|(min, max)| max.abs_diff(min) < YEAR)
         && summary.unknown_schemas == 0
         && !summary.overlong
-        && !(summary.falls && (context::pages_are_exchanged(record) || reads_out_of_step(record)))
+        && !(summary.falls > 0
+            && (context::pages_are_exchanged(record) || reads_out_of_step(record, summary)))
 }
