@@ -29,6 +29,7 @@ var commands = []command{
 	{"grow", "grow DIR", runGrow},
 	{"block", "block DIR", runBlock},
 	{"load", "load [flags] DIR", runLoad},
+	{"repeat", "repeat [flags] FROM DIR", runRepeat},
 	{"bench", "bench [--rounds N] DIR", runBench},
 	{"judge", "judge --servers DIR [flags] DIR", runJudge},
 	{"incident", "incident [--servers DIR] DIR", runIncident},
