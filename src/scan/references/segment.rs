@@ -117,11 +117,9 @@ impl SegmentRefs {
         record::summarize_refs(data, |first, count| {
             let (mut from, end) = (first, first + (count - 1));
             loop {
-                let (number, from_bit) = RefSets::of(from);
+                let (number, _) = RefSets::of(from);
                 let last = end.min(from | (BLOCK - 1));
-                let (_, last_bit) = RefSets::of(last);
-                // All bits from the one to the other.
-                let bits = last_bit | last_bit.wrapping_sub(from_bit);
+                let bits = RefSets::bits(from, last);
                 let at = refs.place(number);
                 let block = &mut refs.blocks[at];
                 if bits & block.fresh != 0 && is_of_samples {
