@@ -194,6 +194,11 @@ impl SegmentRefs {
         self.others.retain(|other| other.end <= offset);
     }
 
+    /// Whether what is put together of stretches is all that one reading of them would find.
+    pub(in crate::scan) fn adds_up(&self) -> bool {
+        self.heads.is_none() && self.labels.is_none()
+    }
+
     /// Gives up what only helps to find refs: this one waits for its turn.
     pub(in crate::scan) fn wait(&mut self) {
         self.forget();
