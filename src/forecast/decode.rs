@@ -25,7 +25,7 @@ pub enum Reader {
 /// What one reading comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Records read, and decoded where this reader decodes them, before the error.
+    /// Records read, and decoded where this reader decodes them, before the error; but for those that were known.
     pub records: u64,
     /// Part and end of the last of them.
     pub read_to: Option<(usize, u64)>,
@@ -157,6 +157,16 @@ impl Reader {
 /// Reads all of `parts` as one stream, as `reader` does.
 #[must_use]
 pub fn read<S: ReadAt>(parts: Vec<Part<S>>, reader: Reader, version: Version) -> Reading {
+    read_behind(None, parts, reader, version)
+}
+
+/// The same, where up to a part and the end of a record in it all records are known to be read.
+pub(super) fn read_behind<S: ReadAt>(
+    known: Option<(usize, u64)>,
+    parts: Vec<Part<S>>,
+    reader: Reader,
+    version: Version,
+) -> Reading {
     if reader == Reader::Checkpoint
         && version.reads_min_valid_time()
         && let Some(error) = read_min_valid_time(&parts, version)
@@ -164,7 +174,10 @@ pub fn read<S: ReadAt>(parts: Vec<Part<S>>, reader: Reader, version: Version) ->
         return Reading { records: 0, read_to: None, error: Some(error) };
     }
     let mut replay = Replay::new(parts, version);
-    let mut reading = Reading { records: 0, read_to: None, error: None };
+    let mut reading = Reading { records: 0, read_to: known, error: None };
+    if let Some((part, end)) = known {
+        replay.seek(part, end);
+    }
     // An agent that has rejected a record reads on, and only returns the error at the end.
     let mut rejected: Option<Corruption> = None;
     while let Some(record) = replay.next() {

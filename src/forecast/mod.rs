@@ -284,7 +284,7 @@ fn foretell(
         let of_others = known.head_chunks_of_others;
         (min_valid_time, head_chunks::of_now(root, min_valid_time, assumed.version, of_others)?)
     };
-    let mut readings = Readings::new(root, listing, assumed.version, &doubt, &head_chunks);
+    let mut readings = Readings::new(root, listing, assumed.version, &doubt, known.settled, &head_chunks);
     let mut directory = Directory::of(listing);
     directory.snapshot &= snapshots;
     directory.temporaries.extend(head_chunks.unwritten.iter().map(|name| format!("chunks_head/{name}")));

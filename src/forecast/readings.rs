@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::HeadChunks;
-use super::replay::{self, Part, Reader, Replay, ReplayError};
+use super::decode::read_behind;
+use super::replay::{Part, Reader, Replay, ReplayError};
 use super::served::{SnapshotReads, Stretch};
 use super::stream::go_words;
 use crate::record::{Record, SnapshotRecord};
+use crate::scan::settled::Settlements;
 use crate::tsdb::Version;
 use crate::tsdb::{Listing, LogKind};
 use crate::wal::ReadAt;
@@ -78,6 +80,7 @@ pub(super) struct Readings<'a> {
     listing: &'a Listing,
     version: Version,
     doubt: &'a dyn Doubt,
+    settled: &'a Settlements,
     head_chunks: &'a HeadChunks,
     segments: HashMap<(usize, usize, u64), Read>,
     checkpoints: HashMap<usize, (Vec<Stretch>, Option<Failure>)>,
@@ -91,6 +94,7 @@ impl<'a> Readings<'a> {
         listing: &'a Listing,
         version: Version,
         doubt: &'a dyn Doubt,
+        settled: &'a Settlements,
         head_chunks: &'a HeadChunks,
     ) -> Self {
         Self {
@@ -98,6 +102,7 @@ impl<'a> Readings<'a> {
             listing,
             version,
             doubt,
+            settled,
             head_chunks,
             segments: HashMap::new(),
             checkpoints: HashMap::new(),
@@ -135,7 +140,8 @@ impl<'a> Readings<'a> {
             return Ok(read.clone());
         }
         let Some(part) = self.part(log, segment, offset)? else { return Ok((None, None)) };
-        let reading = replay::read(vec![part], reader, self.version);
+        let known = if offset == 0 { self.intact_end(log, segment, reader, part.length) } else { None };
+        let reading = read_behind(known.map(|end| (0, end)), vec![part], reader, self.version);
         let end = reading.read_to.map_or(0, |(_, end)| end).saturating_add(offset);
         let failure = reading.error.map(failure);
         let read = (failure.is_some().then_some(end), failure);
@@ -160,7 +166,9 @@ impl<'a> Readings<'a> {
         for segment in 0..segments {
             parts.extend(self.part(log, segment, 0)?);
         }
-        let reading = replay::read(parts, reader, self.version);
+        let first = parts.first().map_or(0, |part| part.length);
+        let known = if parts.len() == segments { self.intact_end(log, 0, reader, first) } else { None };
+        let reading = read_behind(known.map(|end| (0, end)), parts, reader, self.version);
         let mut stretches = self.whole(log);
         if reading.error.is_some() {
             stretches.truncate(reading.read_to.map_or(0, |(part, _)| part + 1));
@@ -171,6 +179,18 @@ impl<'a> Readings<'a> {
         let read = (stretches, reading.error.map(failure));
         self.checkpoints.insert(log, read.clone());
         Ok(read)
+    }
+
+    /// Where the last of the records ends with which the first `length` bytes of a segment begin and which leave no doubt.
+    fn intact_end(&self, log: usize, segment: usize, reader: Reader, length: u64) -> Option<u64> {
+        // Older ones and agents have their own opinions on records.
+        if self.version < Version::NEWEST || !matches!(reader, Reader::Wal | Reader::Wbl | Reader::Checkpoint)
+        {
+            return None;
+        }
+        let file = crate::io::open(&self.listing.logs[log].segments[segment].path).ok()?;
+        let first = self.settled.intact(&file, length).first()?;
+        (first.from == 0).then_some(first.end)
     }
 
     /// A stream of the last checkpoint and segments, as it is read for a new checkpoint. Behind it stands what a server
@@ -184,9 +204,10 @@ impl<'a> Readings<'a> {
         // Up to the first segment in doubt nothing is left open.
         let first = stretches.iter().position(|at| self.doubt.doubts(at.log, at.segment));
         let Some(first) = first else { return Ok(ForCheckpoint { failure: None, read_to: None }) };
+        let in_doubt = first;
         // A checkpoint's first record is looked at before all others.
         let first = if self.listing.logs[stretches[first].log].kind == LogKind::Wal { first } else { 0 };
-        let (mut parts, mut places) = (Vec::new(), Vec::new());
+        let (mut parts, mut places, mut known) = (Vec::new(), Vec::new(), None);
         for (at, stretch) in stretches.iter().enumerate().skip(first) {
             // Where a segment is rewritten without a record, the old file is not read.
             if stretch.upto == Some(0) {
@@ -194,6 +215,10 @@ impl<'a> Readings<'a> {
             }
             let Some(part) = self.part(stretch.log, stretch.segment, 0)? else { continue };
             let length = stretch.upto.unwrap_or(part.length).min(part.length);
+            if at == in_doubt {
+                let end = self.intact_end(stretch.log, stretch.segment, reader, part.length);
+                known = end.map(|end| (parts.len(), end.min(length)));
+            }
             let source = Source::File(part.source);
             parts.push(Part { dir: part.dir, index: part.index, source, length });
             places.push(at);
@@ -201,7 +226,7 @@ impl<'a> Readings<'a> {
         let dir = self.printed(relative);
         let source = Source::Bytes(&NEXT_RECORD);
         parts.push(Part { dir: dir.clone(), index: active, source, length: NEXT_RECORD.len() as u64 });
-        let reading = replay::read(parts, reader, self.version);
+        let reading = read_behind(known, parts, reader, self.version);
         let read_to = reading.read_to.and_then(|(part, end)| Some((*places.get(part)?, end)));
         let read_to = read_to.or_else(|| Some((first.checked_sub(1)?, u64::MAX)));
         let failure = reading.error.map(failure).map(|failure| match failure {
@@ -235,8 +260,13 @@ impl<'a> Readings<'a> {
     /// The end of the last record that ends before `offset`, or before the first fault.
     pub(super) fn records_before(&self, log: usize, segment: usize, offset: u64) -> io::Result<u64> {
         let Some(part) = self.part(log, segment, 0)? else { return Ok(0) };
+        let known = self.intact_end(log, segment, Reader::Wal, part.length).filter(|&end| end < offset);
         let mut replay = Replay::new(vec![part], self.version);
         let mut upto = 0;
+        if let Some(end) = known {
+            replay.seek(0, end);
+            upto = end;
+        }
         while let Some(record) = replay.next() {
             if record.end >= offset {
                 break;

@@ -19,7 +19,7 @@
 //! A second pass is needed where the first one has found what changes the meaning of earlier records: tombstones, and
 //! samples that stand there twice and that a head had missed or thrown away the first time.
 //!
-//! In memory: about 120 bytes for a series with one ref, 130 for each start, and up to twice that while tables grow. Nothing for a
+//! In memory: about 90 bytes for a series with one ref, 110 for each start, and up to twice that while tables grow. Nothing for a
 //! sample, but 40 bytes for one that came out of order (of at most a million), and 8 for one that is found again (of at
 //! most two million).
 //!

@@ -56,6 +56,11 @@ impl<S: ReadAt> Stream<S> {
         self.offset
     }
 
+    /// Reads on at `offset` of a part.
+    pub(super) fn seek(&mut self, part: usize, offset: u64) {
+        (self.current, self.offset, self.position, self.ready) = (part, offset, offset, 0..0);
+    }
+
     /// Fills `out` to its end (Go's `io.ReadFull`), across pages and segments.
     pub(super) fn read_full(&mut self, out: &mut [u8]) -> Result<(), Stop> {
         let mut filled = 0;

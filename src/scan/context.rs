@@ -6,7 +6,8 @@ use foldhash::{HashMap, HashSet};
 
 use super::misplaced::out_of_step::reads_out_of_step;
 use crate::record::{self, Record as Decoded, SeriesUse, Summary, each_use};
-use crate::wal::{Compression, Event, ReadAt, Record, SegmentReader};
+use crate::wal::around::{self, Met};
+use crate::wal::{Compression, Event, IntactPart, ReadAt, Record};
 
 /// How many neighbours on either side show which times fit.
 const NEIGHBOURS: usize = 24;
@@ -57,21 +58,24 @@ impl Context {
     pub(super) fn of<S: ReadAt + ?Sized>(
         source: &S,
         length: u64,
+        intact: &[IntactPart],
         asked: Pairs,
         trusted: impl Fn(&Record<'_>) -> bool,
     ) -> Self {
         let mut context = Self { pairs: asked, ..Self::default() };
-        let mut reader = SegmentReader::new(source, length);
-        while let Some(event) = reader.next() {
-            if let Event::Record(record) = event
-                && trusted(&record)
-            {
+        around::read(source, length, intact, &std::collections::HashSet::new(), |met| {
+            let record = match &met {
+                Met::Read(Event::Record(record)) => record,
+                Met::Walked(record) => *record,
+                Met::Read(Event::Damage(_)) | Met::WalkEnds => return,
+            };
+            if trusted(record) {
                 let summary = record::summarize(record.data);
                 if summary.error.is_none() {
-                    context.learn(&record, &summary);
+                    context.learn(record, &summary);
                 }
             }
-        }
+        });
         context
     }
 
@@ -443,7 +447,7 @@ pub(crate) struct Surroundings(Context);
 impl Surroundings {
     /// Of the records that begin at `trusted` offsets of the first `length` bytes of `source`.
     pub(crate) fn of<S: ReadAt + ?Sized>(source: &S, length: u64, trusted: impl Fn(u64) -> bool) -> Self {
-        Self(Context::of(source, length, Pairs::default(), |record| trusted(record.offset)))
+        Self(Context::of(source, length, &[], Pairs::default(), |record| trusted(record.offset)))
     }
 
     /// Whether they speak against one of the records `parts`: it has refs or times such as none of theirs comes near, or

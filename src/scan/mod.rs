@@ -1,7 +1,7 @@
 //! Reads a directory through [`crate::wal`], [`crate::record`] and [`crate::tsdb`] into a [`report::Report`].
 //!
-//! Segments are read in parallel, in stretches of a few MiB as long as nothing is wrong with them ([`stretches`]), else as
-//! a whole by [`salvage`]; what needs their order is done afterwards, in order.
+//! Segments are read in parallel, in stretches of a few MiB where nothing is wrong with them ([`stretches`]), and by [`salvage`]
+//! elsewhere; what needs their order is done afterwards, in order.
 
 mod cause;
 pub use crate::code;
@@ -179,7 +179,8 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<S
             && let Some(state) = scan.state
         {
             let (decisions, facts) = (scan.decisions.take(), std::mem::take(&mut scan.facts));
-            settled.add(state, scan.bytes, task.reading, decisions, facts);
+            let intact = std::mem::take(&mut scan.intact);
+            settled.add(state, scan.bytes, task.reading, decisions, facts, intact);
         }
     }
     let of_logs: Vec<Vec<Finding>> =

@@ -17,11 +17,12 @@ pub use self::found::{AgreedCorrection, Contents, Problem, ProblemKind};
 
 use self::decide::decide;
 use self::doubts::Doubts;
-use self::pass::pass;
+use self::pass::Pass;
 use crate::record::{self, Summary};
 use crate::scan::walk::walk;
+use crate::wal::around::{self, Between, Met};
 use crate::wal::walk::{Pages, Walker};
-use crate::wal::{Corrections, ReadAt, Record};
+use crate::wal::{Corrections, IntactPart, ReadAt, Record};
 
 /// How the records of a log are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,13 @@ pub trait Visitor {
     }
     /// A record that is intact and decodes, or is of a type that Prometheus skips.
     fn record(&mut self, record: &Record<'_>, contents: &Contents);
+    /// The same, of a record of which this is known from before: it decodes, and is of a type that Prometheus knows.
+    fn walked(&mut self, record: &Record<'_>) {
+        let contents = contents_of(&self.decode(record.data));
+        self.record(record, &contents);
+    }
+    /// What follows is no record that follows the last one that was [`Self::walked`].
+    fn walk_ends(&mut self) {}
     /// Bytes that are damaged.
     fn damage(&mut self, damage: Problem);
 }
@@ -60,6 +68,7 @@ pub struct Salvage<'a, S: ?Sized> {
     reading: Reading,
     corrections: Corrections,
     decided: Option<&'a Decisions>,
+    intact: &'a [IntactPart],
     is_doubtful: bool,
 }
 
@@ -67,7 +76,7 @@ impl<'a, S: ReadAt + ?Sized> Salvage<'a, S> {
     /// The first `length` bytes of `source`.
     pub fn new(source: &'a S, length: u64, reading: Reading) -> Self {
         let corrections = Corrections::default();
-        Self { source, length, reading, corrections, decided: None, is_doubtful: false }
+        Self { source, length, reading, corrections, decided: None, intact: &[], is_doubtful: false }
     }
 
     /// Which flipped bits are corrected.
@@ -80,6 +89,12 @@ impl<'a, S: ReadAt + ?Sized> Salvage<'a, S> {
     #[must_use]
     pub fn decided(self, decided: Option<&'a Decisions>) -> Self {
         Self { decided, ..self }
+    }
+
+    /// With what is known to be intact, records that say what they should among it, and if no page is the same as another.
+    #[must_use]
+    pub fn around(self, intact: &'a [IntactPart]) -> Self {
+        Self { intact, ..self }
     }
 
     /// It is known that something is wrong with it: it is not walked first.
@@ -125,17 +140,55 @@ impl<'a, S: ReadAt + ?Sized> Salvage<'a, S> {
 
     /// Reads it with these decisions.
     pub fn read_with<V: Visitor>(&self, decisions: &Decisions, visitor: &mut V) {
-        pass(self.source, self.length, self.reading, decisions, visitor, &mut Doubts::default());
+        self.pass(decisions, visitor);
+    }
+
+    fn pass<V: Visitor>(&self, decisions: &Decisions, visitor: &mut V) -> Doubts {
+        let mut pass = Pass::new(self.reading, decisions, visitor);
+        let reader = around::read(
+            self.source,
+            self.length,
+            self.intact,
+            &decisions.taken_as_they_are,
+            |met| match met {
+                Met::Read(event) => pass.meet(event),
+                Met::Walked(record) => pass.walked(record),
+                Met::WalkEnds => pass.visitor.walk_ends(),
+            },
+        );
+        pass.finish(&reader)
+    }
+
+    /// Reads what is between the intact parts, of which `left_out` tells the visitor by number, and decides what is in doubt.
+    /// What the visitor got holds only if nothing is to be decided. `None` if all of it has to be read.
+    pub(super) fn read_between<V: Visitor>(
+        &self,
+        visitor: &mut V,
+        mut left_out: impl FnMut(&mut V, usize),
+    ) -> Option<Decisions> {
+        let decisions = Decisions::default();
+        let mut pass = Pass::new(self.reading, &decisions, visitor);
+        let reader = around::read_between(self.source, self.length, self.intact, |between| match between {
+            Between::Read(event) => pass.meet(event),
+            Between::LeftOut(number) => {
+                pass.report_problems();
+                left_out(pass.visitor, number);
+            }
+        })?;
+        let doubts = pass.finish(&reader);
+        Some(self.decide_all(doubts))
     }
 
     /// What the visitor gets holds only if nothing is to be decided.
     fn decide_after<V: Visitor>(&self, visitor: &mut V) -> Decisions {
-        let mut doubts = Doubts::default();
-        pass(self.source, self.length, self.reading, &Decisions::default(), visitor, &mut doubts);
+        self.decide_all(self.pass(&Decisions::default(), visitor))
+    }
+
+    fn decide_all(&self, doubts: Doubts) -> Decisions {
         if !doubts.any() || self.reading != Reading::Prometheus {
             return Decisions::default();
         }
-        decide(self.source, self.length, doubts, self.corrections)
+        decide(self.source, self.length, self.intact, doubts, self.corrections)
     }
 }
 

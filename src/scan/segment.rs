@@ -18,9 +18,11 @@ use super::{Progress, ScanError};
 use crate::io::open_if_file;
 use crate::record::{self, EntryKind, Summary};
 use crate::tsdb::{LogDirectory, LogKind};
+use crate::wal::around::{add_pages, unpacked_bytes};
+use crate::wal::compress::MOST_UNPACKED;
 use crate::wal::segments::SegmentFile;
 use crate::wal::walk::{Doubt, Pages, Walker};
-use crate::wal::{Compression, Corrections, Event, Fault, PAGE, ReadAt, Record, SegmentReader};
+use crate::wal::{Compression, Corrections, Event, Fault, IntactPart, PAGE, ReadAt, Record, SegmentReader};
 
 /// What one segment holds.
 #[derive(Debug, Default)]
@@ -47,6 +49,14 @@ pub(super) struct SegmentScan {
     pub(super) facts: SegmentFacts,
     /// A record that goes from one page to the next is much older than records before it, or its refs step oddly there.
     pub(super) is_odd: bool,
+    /// The same, if records before the stretch that it is in are looked at too.
+    is_odd_across: bool,
+    /// The earliest of the latest times of such records, ms.
+    earliest_joined: Option<i64>,
+    /// Where nothing is wrong with it.
+    pub(super) intact: Vec<IntactPart>,
+    /// The stretch that it is of, if it is of one.
+    pub(super) stretch: Range<u64>,
 }
 
 impl SegmentScan {
@@ -55,12 +65,25 @@ impl SegmentScan {
         self.state.as_ref().map(FileStamp::modified)
     }
 
-    /// Adds what comes after it in the same segment.
+    /// Adds what comes right after it in the same segment, where nothing is wrong either.
     pub(super) fn append(&mut self, after: Self) {
+        self.is_odd_across |=
+            after.is_odd_across || is_long_before(after.earliest_joined, self.tally.max_time);
+        self.earliest_joined = self.earliest_joined.into_iter().chain(after.earliest_joined).min();
         self.tally.add(&after.tally);
         self.data_end = self.data_end.max(after.data_end);
         self.is_odd |= after.is_odd;
         self.facts.append(after.facts);
+        match (self.intact.last_mut(), after.intact.first()) {
+            (Some(part), Some(after)) => {
+                (part.to, part.end) = (after.to, after.end);
+                part.unpacked += after.unpacked;
+            }
+            // No record begins in a stretch.
+            (Some(part), None) => part.to = after.stretch.end,
+            (None, _) => self.intact = after.intact,
+        }
+        self.stretch.end = after.stretch.end;
         if let (Some(refs), Some(after)) = (&mut self.refs, after.refs) {
             refs.append(after);
         }
@@ -153,6 +176,10 @@ impl Tally {
 /// is not compressed and fits by its entries.
 const LONG_BEFORE: i64 = 15 * 60 * 1000;
 
+fn is_long_before(time: Option<i64>, latest: Option<i64>) -> bool {
+    time.zip(latest).is_some_and(|(time, latest)| time < latest.saturating_sub(LONG_BEFORE))
+}
+
 #[derive(Debug, Default)]
 struct SegmentVisitor {
     tally: Tally,
@@ -161,9 +188,27 @@ struct SegmentVisitor {
     refs: Option<SegmentRefs>,
     data_end: u64,
     is_odd: bool,
+    earliest_joined: Option<i64>,
     facts: SegmentFacts,
     /// What the record at hand says in all.
     decoded: Summary,
+    /// Where the first record begins.
+    first: Option<u64>,
+    /// Bytes that its records unpack to.
+    unpacked: u64,
+}
+
+impl SegmentVisitor {
+    /// Adds what comes next in the segment, and has been walked.
+    fn append(&mut self, after: SegmentScan) {
+        self.is_odd |= after.is_odd_across || is_long_before(after.earliest_joined, self.tally.max_time);
+        self.tally.add(&after.tally);
+        self.data_end = after.data_end;
+        self.facts.append(after.facts);
+        if let (Some(refs), Some(after)) = (&mut self.refs, after.refs) {
+            refs.append(after);
+        }
+    }
 }
 
 impl Visitor for SegmentVisitor {
@@ -178,12 +223,14 @@ impl Visitor for SegmentVisitor {
 
     fn record(&mut self, record: &Record<'_>, contents: &Contents) {
         if record.is_joined() && record.compression == Compression::None {
-            let before = self.tally.max_time.map(|max| max.saturating_sub(LONG_BEFORE));
-            self.is_odd |= contents.max_time.zip(before).is_some_and(|(max, before)| max < before)
+            self.earliest_joined = self.earliest_joined.into_iter().chain(contents.max_time).min();
+            self.is_odd |= is_long_before(contents.max_time, self.tally.max_time)
                 || misplaced::chain::has_odd_joint(record, &self.decoded);
         }
         self.tally.count(contents);
         self.facts.look_at(record, contents);
+        self.first.get_or_insert(record.offset);
+        self.unpacked += unpacked_bytes(record);
         self.data_end = record.end;
         if let Some(refs) = &mut self.refs {
             refs.settle(record.data, contents.min_time, record.end);
@@ -215,7 +262,7 @@ pub(super) fn walk_stretch(
     let bytes = looked_at.len();
     let mut found = SegmentVisitor { refs: refs.cloned(), ..SegmentVisitor::default() };
     let mut pages = Pages::default();
-    walk(walker, &file, bytes, stretch, &mut pages, &mut found)?;
+    walk(walker, &file, bytes, stretch.clone(), &mut pages, &mut found)?;
     if !(found.problems.is_empty() && found.odd_flags.is_empty()) {
         return Err(Doubt);
     }
@@ -229,22 +276,58 @@ pub(super) fn walk_stretch(
         state: Some(FileStamp::of(looked_at)),
         data_end: found.data_end,
         is_odd: found.is_odd,
+        is_odd_across: found.is_odd,
+        earliest_joined: found.earliest_joined,
         facts: found.facts,
+        intact: found
+            .first
+            .map(|from| IntactPart { from, to: stretch.end, end: found.data_end, unpacked: found.unpacked })
+            .into_iter()
+            .collect(),
+        stretch,
         ..SegmentScan::default()
     };
     Ok((scan, pages))
 }
 
-/// Reads a segment that cannot be walked, and its refs if somewhere to put them is given; `known_bytes` is what it had
-/// when it was looked at first. `None` if it has gone.
+/// Whether intact parts of a segment of `length` bytes unpack to so little that no reader has too much of it, whatever else it reads.
+pub(super) fn unpack_to_little(parts: &[IntactPart], length: u64) -> bool {
+    let unpacked = parts.iter().map(|part| part.unpacked).fold(0, u64::saturating_add);
+    unpacked <= length.saturating_mul(MOST_UNPACKED)
+}
+
+/// What has been walked of a segment that cannot be walked as a whole.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// In order.
+    pub(super) parts: Vec<SegmentScan>,
+    /// Where nothing has been walked, in order.
+    pub(super) gaps: Vec<Range<u64>>,
+    /// The pages of the parts.
+    pub(super) pages: Pages,
+}
+
+impl Walked {
+    /// Where the segment is intact, if nothing speaks against leaving that out; `None` if all has to be read.
+    fn intact<S: ReadAt + ?Sized>(&mut self, source: &S, bytes: u64) -> Option<Vec<IntactPart>> {
+        let has_copies = self.gaps.iter().any(|gap| !add_pages(source, gap.clone(), &mut self.pages));
+        let intact: Vec<IntactPart> = self.parts.iter().flat_map(|part| part.intact.clone()).collect();
+        (!has_copies && unpack_to_little(&intact, bytes)).then_some(intact)
+    }
+}
+
+/// Reads a segment that cannot be walked, and its refs if somewhere to put them is given; `looked_at` is what it was
+/// when it was looked at first, and `walked` what has been read of it. `None` if it has gone.
 pub(super) fn scan(
     segment: &SegmentFile,
-    known_bytes: u64,
+    looked_at: Option<&Metadata>,
+    mut walked: Walked,
     reading: Reading,
     refs: Option<&SegmentRefs>,
     progress: &Reached<'_>,
 ) -> Result<Option<SegmentScan>, ScanError> {
     let failed = |source| ScanError::Open { path: segment.path.clone(), source };
+    let known_bytes = looked_at.map_or(0, Metadata::len);
     let (file, bytes) = match open_if_file(&segment.path) {
         Ok(Some((file, bytes))) => (file, bytes.max(known_bytes)),
         Ok(None) => return Ok(Some(SegmentScan { not_a_file: true, ..SegmentScan::default() })),
@@ -254,8 +337,35 @@ pub(super) fn scan(
     let state = file.metadata().ok().as_ref().map(FileStamp::of);
     let source = CountedFile { file: &file, progress };
     let visitor = || SegmentVisitor { refs: refs.cloned(), ..SegmentVisitor::default() };
-    let salvage = Salvage::new(&source, bytes, reading).correcting(Corrections::Sure).doubtful();
-    let (mut found, decisions) = salvage.read_deciding(visitor);
+    let is_same = state.is_some() && state == looked_at.map(FileStamp::of) && bytes == known_bytes;
+    let intact = if is_same { walked.intact(&file, bytes).unwrap_or_default() } else { Vec::new() };
+    let salvage =
+        Salvage::new(&source, bytes, reading).correcting(Corrections::Sure).doubtful().around(&intact);
+    let mut found = visitor();
+    let mut decisions = None;
+    if !intact.is_empty() && refs.is_none_or(SegmentRefs::adds_up) {
+        let mut parts = walked.parts.into_iter();
+        decisions = salvage.read_between(&mut found, |found, _| {
+            if let Some(part) = parts.next() {
+                found.append(part);
+            }
+        });
+    } else {
+        drop(walked);
+    }
+    let decisions = match decisions {
+        Some(decisions) if decisions.is_empty() => decisions,
+        Some(decisions) => {
+            found = visitor();
+            salvage.read_with(&decisions, &mut found);
+            decisions
+        }
+        None => {
+            let (read, decisions) = salvage.read_deciding(visitor);
+            found = read;
+            decisions
+        }
+    };
     if let (Some(refs), Some(first)) =
         (&mut found.refs, found.problems.iter().map(|problem| problem.range.start).min())
     {
@@ -271,13 +381,14 @@ pub(super) fn scan(
         problems: problems.collect(),
         tally: found.tally,
         odd_flags: found.odd_flags,
-        not_a_file: false,
         refs: found.refs,
         state,
         data_end: found.data_end,
         decisions: Some(decisions),
         is_odd: found.is_odd,
         facts: found.facts,
+        intact,
+        ..SegmentScan::default()
     }))
 }
 

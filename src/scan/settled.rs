@@ -6,8 +6,9 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
 use super::salvage::{Contents, Decisions, Problem, Reading, Salvage};
+use super::segment::unpack_to_little;
 use crate::record::RecordType;
-use crate::wal::{Compression, Corrections, Record};
+use crate::wal::{Compression, Corrections, IntactPart, Record};
 
 /// A file, and the state in which it was read: whoever writes to it leaves it in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +95,8 @@ struct Settled {
     /// `None` if it was walked.
     decisions: Option<Decisions>,
     facts: SegmentFacts,
+    /// Where nothing is wrong with it, if no page is the same as another.
+    intact: Vec<IntactPart>,
 }
 
 /// None are known.
@@ -113,10 +116,12 @@ impl Settlements {
         reading: Reading,
         decisions: Option<Decisions>,
         facts: SegmentFacts,
+        intact: Vec<IntactPart>,
     ) {
         // A file that became shorter while it was read is in another state by now.
         if reading == Reading::Prometheus && state.bytes == length {
-            self.0.insert(state, Settled { decisions, facts });
+            let intact = if unpack_to_little(&intact, length) { intact } else { Vec::new() };
+            self.0.insert(state, Settled { decisions, facts, intact });
         }
     }
 
@@ -140,6 +145,11 @@ impl Settlements {
         Some(&self.find(file, length)?.facts)
     }
 
+    /// Where nothing is wrong with such a file, as of [`Salvage::around`].
+    pub(crate) fn intact(&self, file: &File, length: u64) -> &[IntactPart] {
+        self.find(file, length).map_or(&[], |settled| &settled.intact)
+    }
+
     /// The records of Prometheus's in the first `length` bytes of `file`, with the decisions that are known.
     pub(crate) fn segment<'a>(
         &'a self,
@@ -149,7 +159,11 @@ impl Settlements {
     ) -> Salvage<'a, File> {
         // A scan corrects no bits but those that leave little doubt.
         let decided = self.of(file, length).filter(|_| corrections == Corrections::Sure);
-        Salvage::new(file, length, Reading::Prometheus).correcting(corrections).decided(decided)
+        let intact = self.intact(file, length);
+        Salvage::new(file, length, Reading::Prometheus)
+            .correcting(corrections)
+            .decided(decided)
+            .around(intact)
     }
 }
 
@@ -166,7 +180,14 @@ mod tests {
         file.write_all(b"some bytes").expect("room for it");
         let mut settled = Settlements::default();
         let state = FileStamp::of(&file.metadata().expect("it is there"));
-        settled.add(state, 10, Reading::Prometheus, Some(Decisions::default()), SegmentFacts::default());
+        settled.add(
+            state,
+            10,
+            Reading::Prometheus,
+            Some(Decisions::default()),
+            SegmentFacts::default(),
+            Vec::new(),
+        );
         (file, settled)
     }
 
@@ -194,8 +215,9 @@ mod tests {
         let (file, _) = settled();
         let mut settled = Settlements::default();
         let state = FileStamp::of(&file.metadata().expect("it is there"));
-        settled.add(state, 10, Reading::Snapshot, Some(Decisions::default()), SegmentFacts::default());
-        settled.add(state, 12, Reading::Prometheus, Some(Decisions::default()), SegmentFacts::default());
+        let facts = SegmentFacts::default;
+        settled.add(state, 10, Reading::Snapshot, Some(Decisions::default()), facts(), Vec::new());
+        settled.add(state, 12, Reading::Prometheus, Some(Decisions::default()), facts(), Vec::new());
         assert!(settled.of(&file, 10).is_none() && settled.of(&file, 12).is_none());
     }
 }

@@ -4,10 +4,12 @@ use std::fs::Metadata;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::prelude::*;
+
 use super::parallel::in_order;
 use super::references::SegmentRefs;
 use super::salvage::Reading;
-use super::segment::{self, Reached, SegmentScan};
+use super::segment::{self, Reached, SegmentScan, Walked};
 use super::{Progress, ScanError};
 use crate::wal::PAGE;
 use crate::wal::segments::SegmentFile;
@@ -27,14 +29,26 @@ pub(super) struct Task<'a> {
     pub(super) refs: Option<SegmentRefs>,
 }
 
+/// Bytes that are walked at once in a stretch with something wrong in it.
+const SHORT_STRETCH: u64 = 8 * PAGE;
+
+/// Parts of one segment between which something is wrong, at the most: of each there is as much in memory as of a segment.
+const MOST_PARTS: usize = 32;
+
 /// What comes of one stretch.
 enum StretchRead {
+    /// It has been walked, as far as it can be.
+    Walked(Vec<Walk>),
+    /// The segment has to be read as a whole.
+    NotWalked,
+}
+
+/// A part of a stretch.
+enum Walk {
     /// Nothing is wrong with it.
-    Walked(SegmentScan, Pages),
-    /// Something is, somewhere in the segment, and this is all of it; `None` if it has gone.
-    Whole(Option<SegmentScan>),
-    /// Another stretch has found that, and reads all of it.
-    LeftToOthers,
+    Intact(Box<SegmentScan>, Pages),
+    /// Something is.
+    Doubtful(Range<u64>),
 }
 
 /// A segment while it is read.
@@ -43,8 +57,11 @@ struct Progressing<'a> {
     looked_at: Option<Metadata>,
     reached: Reached<'a>,
     /// It has to be read as a whole.
-    is_doubtful: AtomicBool,
+    is_hopeless: AtomicBool,
 }
+
+/// Bytes of segments of which those that something is wrong with are read in parallel.
+const ROUND: u64 = 2 << 30;
 
 /// Reads segments and gives them to `each` in their order; `None` for one that has gone.
 pub(super) fn read(
@@ -58,10 +75,32 @@ pub(super) fn read(
             let looked_at = task.segment.path.symlink_metadata().ok();
             let bytes = looked_at.as_ref().map_or(0, Metadata::len);
             let reached = Reached::new(progress, bytes);
-            Progressing { looked_at, reached, is_doubtful: AtomicBool::new(false) }
+            Progressing { looked_at, reached, is_hopeless: AtomicBool::new(false) }
         })
         .collect();
     progress.total(states.iter().map(Progressing::bytes).fold(0, u64::saturating_add));
+    let mut from = 0;
+    while from < tasks.len() {
+        let mut bytes = 0;
+        let round = states[from..].iter().take_while(|state| {
+            let is_first = bytes == 0;
+            bytes += state.bytes();
+            is_first || bytes <= ROUND
+        });
+        let end = from + round.count();
+        read_round(&tasks[from..end], &states[from..end], progress, |at, scan| each(from + at, scan))?;
+        from = end;
+    }
+    Ok(())
+}
+
+/// Reads some segments: those with something wrong in them, and all behind the first of these, when all have been walked.
+fn read_round(
+    tasks: &[Task<'_>],
+    states: &[Progressing<'_>],
+    progress: &dyn Progress,
+    mut each: impl FnMut(usize, Option<SegmentScan>) + Send,
+) -> Result<(), ScanError> {
     let stretches: Vec<(usize, Range<u64>)> = states
         .iter()
         .enumerate()
@@ -72,8 +111,8 @@ pub(super) fn read(
             starts.map(move |from| (task, from..from.saturating_add(length).min(bytes)))
         })
         .collect();
-    let mut failed = None;
     let mut joined = Joined::default();
+    let mut waiting: Vec<(usize, Joined)> = Vec::new();
     in_order(
         stretches.len(),
         Walker::default,
@@ -82,20 +121,34 @@ pub(super) fn read(
                 return Err(ScanError::Cancelled);
             }
             let (task, stretch) = &stretches[at];
-            read_stretch(walker, &tasks[*task], &states[*task], stretch.clone())
+            Ok(read_stretch(walker, &tasks[*task], &states[*task], stretch.clone()))
         },
-        |at, part| {
+        |at, read| {
             let task = stretches[at].0;
-            joined = std::mem::take(&mut joined).with(part);
+            joined.add(read);
+            if joined.is_hopeless {
+                states[task].is_hopeless.store(true, Ordering::Relaxed);
+            }
             if stretches.get(at + 1).is_none_or(|next| next.0 != task) {
-                match std::mem::take(&mut joined).finish(&tasks[task], &states[task]) {
-                    Ok(scan) => each(task, scan),
-                    Err(error) => failed = failed.take().or(Some(error)),
+                let mut joined = std::mem::take(&mut joined);
+                match if waiting.is_empty() { joined.take_intact() } else { None } {
+                    Some(scan) => each(task, Some(scan)),
+                    None => waiting.push((task, joined)),
                 }
             }
         },
     )?;
-    failed.map_or(Ok(()), Err)
+    let finish = |(task, joined): (usize, Joined)| -> Result<_, ScanError> {
+        if progress.is_cancelled() {
+            return Err(ScanError::Cancelled);
+        }
+        Ok((task, joined.finish(&tasks[task], &states[task])?))
+    };
+    let finished: Result<Vec<_>, _> = waiting.into_par_iter().map(finish).collect();
+    for (task, scan) in finished? {
+        each(task, scan);
+    }
+    Ok(())
 }
 
 impl Progressing<'_> {
@@ -109,62 +162,105 @@ fn read_stretch(
     task: &Task<'_>,
     state: &Progressing<'_>,
     stretch: Range<u64>,
-) -> Result<StretchRead, ScanError> {
-    if state.is_doubtful.load(Ordering::Relaxed) {
-        return Ok(StretchRead::LeftToOthers);
+) -> StretchRead {
+    let Some(looked_at) = state.looked_at.as_ref().filter(|_| task.reading == Reading::Prometheus) else {
+        return StretchRead::NotWalked;
+    };
+    if state.is_hopeless.load(Ordering::Relaxed) {
+        return StretchRead::NotWalked;
     }
-    let bytes = stretch.end - stretch.start;
-    if task.reading == Reading::Prometheus
-        && let Some(looked_at) = &state.looked_at
-        && let Ok((scan, pages)) =
-            segment::walk_stretch(walker, task.segment, looked_at, stretch, task.refs.as_ref())
-    {
-        state.reached.add(bytes);
-        return Ok(StretchRead::Walked(scan, pages));
+    let mut walk = |stretch: Range<u64>| {
+        let bytes = stretch.end - stretch.start;
+        let read = segment::walk_stretch(walker, task.segment, looked_at, stretch, task.refs.as_ref());
+        read.inspect(|_| state.reached.add(bytes))
+    };
+    if let Ok((scan, pages)) = walk(stretch.clone()) {
+        return StretchRead::Walked(vec![Walk::Intact(Box::new(scan), pages)]);
     }
-    if state.is_doubtful.swap(true, Ordering::Relaxed) {
-        return Ok(StretchRead::LeftToOthers);
+    let mut walks = Vec::new();
+    let mut from = stretch.start;
+    while from < stretch.end {
+        let short = from..(from + SHORT_STRETCH).min(stretch.end);
+        from = short.end;
+        walks.push(match walk(short.clone()) {
+            Ok((scan, pages)) => Walk::Intact(Box::new(scan), pages),
+            Err(_) => Walk::Doubtful(short),
+        });
     }
-    salvage(task, state).map(StretchRead::Whole)
-}
-
-fn salvage(task: &Task<'_>, state: &Progressing<'_>) -> Result<Option<SegmentScan>, ScanError> {
-    segment::scan(task.segment, state.bytes(), task.reading, task.refs.as_ref(), &state.reached)
+    StretchRead::Walked(walks)
 }
 
 /// The stretches of one segment, put together.
 #[derive(Default)]
-enum Joined {
-    #[default]
-    Nothing,
-    Walked(SegmentScan, Pages),
-    /// A page of one stretch is the same as one of another.
-    Doubtful,
-    /// The segment, read as a whole.
-    Whole(Option<SegmentScan>),
+struct Joined {
+    walked: Walked,
+    /// Something is wrong right before what comes next.
+    is_after_gap: bool,
+    /// All of it has to be read: pages of two stretches are the same, or too much is wrong.
+    is_hopeless: bool,
 }
 
 impl Joined {
-    fn with(self, part: StretchRead) -> Self {
-        match (self, part) {
-            (Self::Whole(scan), _) | (_, StretchRead::Whole(scan)) => Self::Whole(scan),
-            (Self::Nothing, StretchRead::Walked(scan, pages)) => Self::Walked(scan, pages),
-            (Self::Walked(mut scan, mut pages), StretchRead::Walked(after, after_pages)) => {
-                scan.append(after);
-                let has_copies =
-                    after_pages.into_iter().fold(false, |copies, page| copies | !pages.insert(page));
-                if has_copies { Self::Doubtful } else { Self::Walked(scan, pages) }
+    fn add(&mut self, read: StretchRead) {
+        let StretchRead::Walked(walks) = read else {
+            self.give_up();
+            return;
+        };
+        for walk in walks {
+            match walk {
+                _ if self.is_hopeless => return,
+                Walk::Intact(scan, pages) => self.add_intact(*scan, pages),
+                Walk::Doubtful(range) => self.add_gap(range),
             }
-            (Self::Doubtful, StretchRead::Walked(..)) => Self::Doubtful,
-            (joined, StretchRead::LeftToOthers) => joined,
         }
     }
 
-    fn finish(self, task: &Task<'_>, state: &Progressing<'_>) -> Result<Option<SegmentScan>, ScanError> {
-        match self {
-            Self::Walked(scan, _) => Ok(Some(scan)),
-            Self::Whole(scan) => Ok(scan),
-            Self::Nothing | Self::Doubtful => salvage(task, state),
+    fn add_intact(&mut self, scan: SegmentScan, pages: Pages) {
+        let known = &mut self.walked.pages;
+        if known.is_empty() {
+            *known = pages;
+        } else if pages.into_iter().fold(false, |copies, page| copies | !known.insert(page)) {
+            self.give_up();
+            return;
         }
+        let parts = &mut self.walked.parts;
+        if let Some(before) = parts.last_mut().filter(|_| !self.is_after_gap) {
+            before.append(scan);
+        } else if self.is_after_gap && scan.intact.is_empty() {
+            // No record begins here: what is wrong before may go on.
+            self.add_gap(scan.stretch);
+        } else if parts.len() == MOST_PARTS {
+            self.give_up();
+        } else {
+            parts.push(scan);
+            self.is_after_gap = false;
+        }
+    }
+
+    fn add_gap(&mut self, range: Range<u64>) {
+        self.is_after_gap = true;
+        match self.walked.gaps.last_mut() {
+            Some(gap) if gap.end == range.start => gap.end = range.end,
+            _ => self.walked.gaps.push(range),
+        }
+    }
+
+    fn give_up(&mut self) {
+        *self = Self { is_hopeless: true, ..Self::default() };
+    }
+
+    /// The whole segment, if nothing is wrong with it.
+    fn take_intact(&mut self) -> Option<SegmentScan> {
+        let is_intact = self.walked.gaps.is_empty() && self.walked.parts.len() == 1;
+        if is_intact { self.walked.parts.pop() } else { None }
+    }
+
+    fn finish(mut self, task: &Task<'_>, state: &Progressing<'_>) -> Result<Option<SegmentScan>, ScanError> {
+        if let Some(scan) = self.take_intact() {
+            return Ok(Some(scan));
+        }
+        let Task { segment, reading, refs } = task;
+        let looked_at = state.looked_at.as_ref();
+        segment::scan(segment, looked_at, self.walked, *reading, refs.as_ref(), &state.reached)
     }
 }

@@ -62,11 +62,14 @@ impl std::fmt::Display for ZstdError {
     }
 }
 
+/// How many times their size records may unpack to, where there are many.
+pub(crate) const MOST_UNPACKED: u64 = 100;
+
 /// What the records of a file of so many bytes may unpack to, in bytes. Real ones come to ten times the size; a file made to
 /// keep readers busy comes to 30 000 times.
 #[must_use]
 pub fn allowance(bytes: u64) -> u64 {
-    bytes.saturating_mul(100).saturating_add(1 << 30)
+    bytes.saturating_mul(MOST_UNPACKED).saturating_add(1 << 30)
 }
 
 /// Bytes of a stored record that is worth a lane, and of what comes of it at the most.
@@ -108,6 +111,11 @@ impl Unpacker {
     /// From here on it unpacks so many bytes in all, and no more.
     pub fn allow(&mut self, bytes: u64) {
         self.allowed = bytes;
+    }
+
+    /// Bytes that it may still unpack.
+    pub(super) fn allowed(&self) -> u64 {
+        self.allowed
     }
 
     /// The record that `stored` holds: `stored` itself where it is not compressed.

@@ -395,5 +395,14 @@ pub(super) fn words_of(page: &[u8]) -> Option<[u64; 3]> {
         return None;
     }
     let word = |at: usize| page.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-    Some([word(0)?, word(PAGE_SIZE / 2)?, word(PAGE_SIZE - 8)?])
+    let [first, second, third] = WORDS;
+    Some([word(first)?, word(second)?, word(third)?])
+}
+
+/// Where these words are, of eight bytes each.
+const WORDS: [usize; 3] = [0, PAGE_SIZE / 2, PAGE_SIZE - 8];
+
+/// Whether a byte of a page is in one of these words.
+pub(super) fn is_of_words(at: usize) -> bool {
+    WORDS.iter().any(|&word| (word..word + 8).contains(&at))
 }

@@ -13,11 +13,13 @@ mod copies;
 mod correcting;
 mod damage;
 mod joining;
+mod resuming;
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 
 use self::copies::PagesRead;
+pub(in crate::wal) use self::copies::has_contents;
 use self::joining::{FlippedBit, JoinedRecord, NewFragment, OpenRecord};
 use super::compress::{self, UnpackError, Unpacker};
 use super::event::{Damage, Event, Fault};
@@ -111,6 +113,12 @@ impl<S: ReadAt> SegmentReader<S> {
     /// the record that is open when it begins. `None` at the end of the segment.
     #[expect(clippy::should_implement_trait, reason = "what it returns lives until the next call")]
     pub fn next(&mut self) -> Option<Event<'_>> {
+        self.next_before(u64::MAX)
+    }
+
+    /// The same; `None` too if a record may begin at `stop` and all before it has been reported, but for damage that might
+    /// go on there.
+    pub(super) fn next_before(&mut self, stop: u64) -> Option<Event<'_>> {
         loop {
             if let Some(damage) = self.ready.pop_front() {
                 return Some(Event::Damage(damage));
@@ -121,7 +129,7 @@ impl<S: ReadAt> SegmentReader<S> {
                     Err(UnpackError::TooMuch) => self.give_up(found.range().start),
                     Err(error) => self.does_not_unpack(&found, error),
                 }
-            } else if self.finished {
+            } else if self.finished || self.at == stop && self.open.is_none() && self.copy_of.is_none() {
                 return None;
             } else {
                 self.step();

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::batch::Batch;
 use super::compress::MAX_RECORD;
-use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE};
+use super::layout::{FragmentType, HEADER_SIZE, HeadByte, Header, PAGE, in_page, page_start};
 use super::page::{is_zero, words_of};
 use super::source::{ReadAt, read_full};
 use super::{Record, crc};
@@ -46,16 +46,58 @@ impl Walker {
         length: u64,
         stretch: Range<u64>,
         pages: &mut Pages,
+        each: impl FnMut(&Record<'_>) -> bool,
+    ) -> Result<(), Doubt> {
+        // Files have many stretches. What unpacks to more is read once more, with what is left of the file's allowance.
+        let allowed = (stretch.end - stretch.start).saturating_mul(100).saturating_add(MAX_RECORD as u64);
+        self.walk_noting(source, length, stretch, allowed, |page| pages.insert(page), each)
+    }
+
+    /// The same where a record or its stretch begins at `stretch.start`, for records that unpack to no more than `allowed` bytes;
+    /// without a look at whether pages differ.
+    ///
+    /// # Errors
+    /// As of [`Self::walk`]. What `each` got by then is there.
+    pub fn walk_on<S: ReadAt + ?Sized>(
+        &mut self,
+        source: &S,
+        length: u64,
+        stretch: Range<u64>,
+        allowed: u64,
+        each: impl FnMut(&Record<'_>),
+    ) -> Result<(), Doubt> {
+        let mut each = each;
+        self.walk_noting(
+            source,
+            length,
+            stretch,
+            allowed,
+            |_| true,
+            |record| {
+                each(record);
+                true
+            },
+        )
+    }
+
+    fn walk_noting<S: ReadAt + ?Sized>(
+        &mut self,
+        source: &S,
+        length: u64,
+        stretch: Range<u64>,
+        allowed: u64,
+        mut note: impl FnMut(u64) -> bool,
         mut each: impl FnMut(&Record<'_>) -> bool,
     ) -> Result<(), Doubt> {
-        let mut loaded = stretch.start..stretch.start;
-        // Files have many stretches. What unpacks to more is read once more, with what is left of the file's allowance.
-        self.batch.allow((stretch.end - stretch.start).saturating_mul(100).saturating_add(MAX_RECORD as u64));
+        let mut page_at = page_start(stretch.start);
+        // Where it begins within a page.
+        let mut begins_at = in_page(stretch.start);
+        let mut loaded = page_at..page_at;
+        self.batch.allow(allowed);
         self.batch.clear();
         // The first page may begin with the end of a record of the stretch before.
-        let mut is_of_others = stretch.start > 0;
+        let mut is_of_others = stretch.start > 0 && begins_at == 0;
         let mut open: Option<HeadByte> = None;
-        let mut page_at = stretch.start;
         'pages: while page_at < length {
             if is_of_others && page_at >= stretch.end {
                 // Nothing begins here, and whose record it is verifies the rest.
@@ -69,7 +111,7 @@ impl Walker {
                 self.load(source, &loaded)?;
             }
             let page = in_window(&self.window, loaded.start, page_at..page_end);
-            let mut at = 0;
+            let mut at = std::mem::take(&mut begins_at);
             let mut has_contents = false;
             while let Some(rest) = page.get(at..).filter(|rest| !rest.is_empty()) {
                 let Some(header) = Header::parse(rest).filter(|header| header.head.0 != 0) else {
@@ -124,7 +166,7 @@ impl Walker {
             if has_contents
                 && page_at < stretch.end
                 && let Some(number) = number_of(page)
-                && !pages.insert(number)
+                && !note(number)
             {
                 return Err(Doubt);
             }
@@ -157,6 +199,6 @@ fn place_of(offset: u64, base: u64) -> usize {
 }
 
 /// A number that equal pages have in common; none of a page that is cut.
-fn number_of(page: &[u8]) -> Option<u64> {
+pub(super) fn number_of(page: &[u8]) -> Option<u64> {
     Some(foldhash::fast::FixedState::default().hash_one(words_of(page)?))
 }

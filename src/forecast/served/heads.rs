@@ -14,7 +14,7 @@ use super::late::{Late, LateSamples};
 use super::reads::{Reads, Turns};
 use super::start::{Because, Start};
 use super::tables::{NONE, Name, Namer, Names, Refs};
-use super::tally::Tally;
+use super::tally::{SmallTally, Tally};
 use super::{Counted, StartReads};
 use crate::forecast::{HeadChunks, Version};
 use crate::record::{self, FloatHistogramEntry, HistogramEntry, Record, RecordType, STALE, TombstoneEntry};
@@ -53,7 +53,7 @@ struct OfSeries {
     /// The time of its last sample from the WAL.
     last: i64,
     /// What counts.
-    counted: Tally,
+    counted: SmallTally,
     /// Its chunks.
     groups: Attached,
     /// The ref that it was defined for first, by whatever record.
@@ -253,8 +253,12 @@ impl<'a> Heads<'a> {
     }
 
     fn grow_series(&mut self) {
-        let of_series =
-            OfSeries { last: i64::MIN, counted: Tally::NOTHING, groups: Attached::none(), first_ref: NONE };
+        let of_series = OfSeries {
+            last: i64::MIN,
+            counted: SmallTally::NOTHING,
+            groups: Attached::none(),
+            first_ref: NONE,
+        };
         self.base.series.push(of_series);
         self.starts.iter_mut().for_each(Start::add_series);
     }
@@ -458,7 +462,7 @@ impl<'a> Heads<'a> {
     fn delete_series(&mut self, series_ref: u32, series: u32) {
         self.base.refs[series_ref as usize] = NONE;
         let of_series = &mut self.base.series[series as usize];
-        of_series.counted = Tally::NOTHING;
+        of_series.counted = SmallTally::NOTHING;
         of_series.last = i64::MIN;
         let groups = std::mem::replace(&mut of_series.groups, Attached::none());
         for group in groups.each() {
@@ -477,7 +481,7 @@ impl<'a> Heads<'a> {
             }
             let of_series = &mut start.series[series as usize];
             for tally in [&mut of_series.taken, &mut of_series.missing, &mut of_series.gone] {
-                *tally = Tally::NOTHING;
+                *tally = SmallTally::NOTHING;
             }
             if is_left {
                 of_series.left_last = i64::MIN;

@@ -162,7 +162,14 @@ impl Logs<'_> {
             let path = &self.listing.logs[unit.log].segments[*segment].path;
             let Some((file, _)) = open(path)? else { return Ok(Vec::new()) };
             let new = || Told { feed: Pieces::new(making), part: 0 };
-            let told = Salvage::new(&file, surveyed.length, Reading::Prometheus).read(new);
+            let salvage = Salvage::new(&file, surveyed.length, Reading::Prometheus);
+            let told = if surveyed.intact.is_empty() {
+                salvage.read(new)
+            } else {
+                let mut told = new();
+                salvage.around(&surveyed.intact).read_with(&surveyed.decisions, &mut told);
+                told
+            };
             return Ok(told.feed.finish());
         }
         let mut pieces = Pieces::new(making);
@@ -186,9 +193,11 @@ impl Logs<'_> {
         });
         for (part, &(segment, surveyed)) in there.iter().enumerate() {
             let Some((file, _)) = open(&segments[segment].path)? else { continue };
-            let mut lockstep = Lockstep { feed, replay: replay.as_mut(), part };
+            let keeps_step = self.version.reads_zstd();
+            let mut lockstep = Lockstep { feed, replay: replay.as_mut(), part, keeps_step, in_step_to: None };
             let corrected = Corrected { file: &file, corrections: &surveyed.corrections };
-            let salvage = Salvage::new(&corrected, surveyed.length, Reading::Prometheus);
+            let salvage =
+                Salvage::new(&corrected, surveyed.length, Reading::Prometheus).around(&surveyed.intact);
             salvage.read_with(&surveyed.decisions, &mut lockstep);
         }
         if let Some(replay) = &mut replay {
@@ -258,6 +267,10 @@ struct Told<F> {
 
 impl<F: Feed> Visitor for Told<F> {
     fn record(&mut self, record: &wal::Record<'_>, _contents: &Contents) {
+        self.walked(record);
+    }
+
+    fn walked(&mut self, record: &wal::Record<'_>) {
         self.feed.salvaged(record.data, record.end, true, self.part);
     }
 
@@ -301,22 +314,50 @@ struct Lockstep<'a, F> {
     feed: &'a mut F,
     replay: Option<&'a mut Ahead>,
     part: usize,
+    /// Where nothing is wrong, Prometheus's reader makes the same of all records.
+    keeps_step: bool,
+    /// Up to there it has the same records since one at which it was, and need not read them.
+    in_step_to: Option<u64>,
+}
+
+impl<F: Feed> Lockstep<'_, F> {
+    /// Whether Prometheus's reader is at that record; it has told what it has before.
+    fn reaches(&mut self, record: &wal::Record<'_>) -> bool {
+        let here = (self.part, record.end);
+        let Some(replay) = &mut self.replay else { return true };
+        while replay.at.is_some_and(|at| at < here || at == here && replay.record != record.data) {
+            replay.feed_alone(self.feed);
+        }
+        replay.at == Some(here)
+    }
 }
 
 impl<F: Feed> Visitor for Lockstep<'_, F> {
     fn record(&mut self, record: &wal::Record<'_>, _contents: &Contents) {
-        let here = (self.part, record.end);
-        let mut is_replayed = true;
-        if let Some(replay) = &mut self.replay {
-            while replay.at.is_some_and(|at| at < here || at == here && replay.record != record.data) {
-                replay.feed_alone(self.feed);
-            }
-            is_replayed = replay.at == Some(here);
-            if is_replayed {
-                replay.advance();
-            }
+        let is_replayed = self.reaches(record);
+        if let Some(replay) = self.replay.as_mut().filter(|_| is_replayed) {
+            replay.advance();
         }
         self.feed.salvaged(record.data, record.end, is_replayed, self.part);
+    }
+
+    fn walked(&mut self, record: &wal::Record<'_>) {
+        let is_replayed = self.in_step_to.is_some() || self.reaches(record);
+        if is_replayed && self.keeps_step {
+            self.in_step_to = Some(record.end);
+        } else if let Some(replay) = self.replay.as_mut().filter(|_| is_replayed) {
+            replay.advance();
+        }
+        self.feed.salvaged(record.data, record.end, is_replayed, self.part);
+    }
+
+    fn walk_ends(&mut self) {
+        if let Some(end) = self.in_step_to.take()
+            && let Some(replay) = &mut self.replay
+        {
+            replay.replay.seek(self.part, end);
+            replay.advance();
+        }
     }
 
     fn damage(&mut self, _damage: Problem) {}

@@ -77,6 +77,8 @@ pub(super) struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     /// Pieces of one unit: where there are more, they are too short to be of use.
     const MOST: usize = 64;
+    /// Definitions of one of the first pieces without samples; later ones may have more.
+    const MOST_DEFINITIONS: usize = 1 << 16;
 
     pub(super) fn new(making: Making<'a>) -> Self {
         Self { making, done: Vec::new(), open: None, records: 0, turns: Turns::default(), is_given_up: false }
@@ -103,7 +105,11 @@ impl<'a> Pieces<'a> {
 
     /// The piece that the record at hand goes to.
     fn piece(&mut self) -> &mut Piece {
-        if self.open.as_ref().is_some_and(|piece| piece.turns != self.turns || piece.runs.is_full()) {
+        // The memory of definitions is free when they have been taken. Those among samples stay with these.
+        let most = Self::MOST_DEFINITIONS << (self.done.len() / 8);
+        let is_full =
+            |piece: &Piece| piece.runs.is_full() || piece.runs.is_empty() && piece.definitions.len() >= most;
+        if self.open.as_ref().is_some_and(|piece| piece.turns != self.turns || is_full(piece)) {
             self.close();
         }
         self.open.get_or_insert_with(|| Piece {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::groups::{Attached, Chunks};
 use super::hindsight::Found;
 use super::tables::NONE;
-use super::tally::{Tally, sum};
+use super::tally::{SmallTally, Tally, sum};
 use crate::forecast::report::Samples;
 use crate::record::SnapshotChunk;
 
@@ -44,15 +44,15 @@ pub(super) struct OfSeries {
     /// The time of its last sample, in what is left.
     pub(super) left_last: i64,
     /// What it has taken, of what counts, since it was last emptied.
-    pub(super) taken: Tally,
+    pub(super) taken: SmallTally,
     /// It has taken a sample since then.
     pub(super) filled: bool,
     /// The ref that is its id, if its labels are known (`stripeSeries.hashes`).
     id: u32,
     /// What it has not.
-    pub(super) missing: Tally,
+    pub(super) missing: SmallTally,
     /// What is gone.
-    pub(super) gone: Tally,
+    pub(super) gone: SmallTally,
     /// The chunks that it holds.
     held: Attached,
     /// What few series have.
@@ -132,11 +132,11 @@ impl Start {
         self.series.push(OfSeries {
             last: i64::MIN,
             left_last: i64::MIN,
-            taken: Tally::NOTHING,
+            taken: SmallTally::NOTHING,
             filled: false,
             id: NONE,
-            missing: Tally::NOTHING,
-            gone: Tally::NOTHING,
+            missing: SmallTally::NOTHING,
+            gone: SmallTally::NOTHING,
             held: Attached::none(),
             rare: None,
         });
@@ -198,8 +198,8 @@ impl Start {
     /// Throws away what the series has taken.
     fn empty(&mut self, series: u32, found: &mut Found) {
         let of_series = &mut self.series[series as usize];
-        let taken = std::mem::replace(&mut of_series.taken, Tally::NOTHING);
-        of_series.missing.join(&taken);
+        let taken = std::mem::replace(&mut of_series.taken, SmallTally::NOTHING);
+        of_series.missing.join(&taken.tally());
         found.forget(series);
     }
 

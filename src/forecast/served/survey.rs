@@ -10,7 +10,8 @@ use super::super::Version;
 use crate::scan::salvage::{Contents, Decisions, Problem, Reading, Salvage, Visitor};
 use crate::scan::settled::{SegmentFacts, Settlements};
 use crate::tsdb::{Listing, LogDirectory, LogKind};
-use crate::wal::{self, Corrections, ReadAt};
+use crate::wal::around::tells_pages_apart;
+use crate::wal::{self, Corrections, IntactPart, ReadAt};
 
 /// A segment as the salvage reader sees it.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Surveyed {
     pub(super) corrections: Vec<(u64, u8)>,
     /// With these bits flipped back.
     pub(super) decisions: Decisions,
+    /// Where nothing is wrong with it, as of [`Salvage::around`].
+    pub(super) intact: Vec<IntactPart>,
     /// Every reader of that version sees the same records.
     pub(super) is_plain: bool,
     pub(super) min_time: Option<i64>,
@@ -74,14 +77,19 @@ pub(super) fn survey(listing: &Listing, known: &Settlements, version: Version) -
             (facts, decisions)
         };
         let SegmentFacts { times, corrections, has_zstd, is_odd } = facts;
+        let mut intact = known.intact(&file, length).to_vec();
         if !corrections.is_empty() {
+            let may_be_copies = corrections.iter().any(|&(at, _)| tells_pages_apart(at));
+            let is_corrected =
+                |part: &IntactPart| corrections.iter().any(|(at, _)| (part.from..part.end).contains(at));
+            intact.retain(|part| !may_be_copies && !is_corrected(part));
             let corrected = Corrected { file: &file, corrections: &corrections };
-            decisions = Salvage::new(&corrected, length, Reading::Prometheus).decide();
+            decisions = Salvage::new(&corrected, length, Reading::Prometheus).around(&intact).decide();
         }
         let is_plain =
             decisions.is_empty() && corrections.is_empty() && !is_odd && (!has_zstd || version.reads_zstd());
         let (min_time, max_time) = times.unzip();
-        Ok(Some(Surveyed { length, corrections, decisions, is_plain, min_time, max_time }))
+        Ok(Some(Surveyed { length, corrections, decisions, intact, is_plain, min_time, max_time }))
     };
     let of_log = |log: &LogDirectory| -> io::Result<Vec<Option<Surveyed>>> {
         if log.kind == LogKind::ChunkSnapshot {

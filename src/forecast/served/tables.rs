@@ -23,26 +23,59 @@ impl Namer {
     }
 }
 
-/// Series by their names.
+/// Series by their names. The names are as good as random, so that they need no hash, and are kept once, in order: 20 to 28
+/// bytes for a series.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: HashMap<Name, u32, foldhash::fast::RandomState>,
+    /// By series.
+    names: Vec<Name>,
+    /// Series, each at the first place that was free from where its name says; as many as a power of two.
+    places: Vec<u32>,
 }
 
 impl Names {
+    const FEWEST_PLACES: usize = 64;
+
     /// The series of that name, which may be new.
     pub(super) fn number(&mut self, name: Name) -> u32 {
-        let next = next(self.known.len());
-        *self.known.entry(name).or_insert(next)
+        if self.names.len() >= self.places.len() / 4 * 3 {
+            self.grow();
+        }
+        let place = self.place(name);
+        if self.places[place] == NONE {
+            self.places[place] = next(self.names.len());
+            self.names.push(name);
+        }
+        self.places[place]
     }
 
     /// The series of that name, if it is known.
     pub(super) fn find(&self, name: Name) -> u32 {
-        self.known.get(&name).copied().unwrap_or(NONE)
+        if self.places.is_empty() { NONE } else { self.places[self.place(name)] }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.known.len()
+        self.names.len()
+    }
+
+    /// Where a name is, or would be.
+    fn place(&self, name: Name) -> usize {
+        let last = self.places.len() - 1;
+        let mut place = usize::try_from(name[0] & last as u64).unwrap_or(0);
+        while self.places[place] != NONE && self.names[self.places[place] as usize] != name {
+            place = (place + 1) & last;
+        }
+        place
+    }
+
+    fn grow(&mut self) {
+        let places = (2 * self.places.len()).max(Self::FEWEST_PLACES);
+        self.places = Vec::new();
+        self.places = vec![NONE; places];
+        for series in 0..self.names.len() {
+            let place = self.place(self.names[series]);
+            self.places[place] = next(series);
+        }
     }
 }
 
@@ -135,5 +168,25 @@ impl Hasher for Mixer {
     fn write_u64(&mut self, number: u64) {
         let product = u128::from(number ^ self.state ^ self.secret) * u128::from(self.secret | 1 << 63);
         self.state = (product >> 64) as u64 ^ product as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NONE, Names};
+
+    #[test]
+    fn names_are_counted_in_the_order_in_which_they_come() {
+        let mut names = Names::default();
+        assert_eq!((names.find([1, 1]), names.len()), (NONE, 0));
+        // Some of them want the same place.
+        let all: Vec<[u64; 2]> = (0..1000).map(|i| [i / 3, i]).collect();
+        for (number, &name) in (0..).zip(&all) {
+            assert_eq!(names.find(name), NONE);
+            assert_eq!(names.number(name), number);
+        }
+        assert!((0..).zip(&all).all(|(number, &name)| names.find(name) == number));
+        assert!((0..).zip(&all).all(|(number, &name)| names.number(name) == number));
+        assert_eq!(names.len(), 1000);
     }
 }

@@ -155,6 +155,13 @@ impl RefSets {
         (series_ref / BLOCK, 1 << (series_ref % BLOCK))
     }
 
+    /// The bits of a block from one ref to another.
+    pub(super) fn bits(first: u64, last: u64) -> u64 {
+        let (_, first) = Self::of(first);
+        let (_, last) = Self::of(last);
+        last | last.wrapping_sub(first)
+    }
+
     pub(super) fn get(&self, number: u64) -> RefBlock {
         self.places.get(number).map_or_else(RefBlock::default, |at| self.blocks[at])
     }

@@ -7,7 +7,7 @@ use super::joined::References;
 use super::misfits::{Affected, Histories, Troubles};
 use super::segment::{LabelHash, LabelHasher};
 use crate::io::open_if_file;
-use crate::record::{self, EntryKind, RecordType, each_use};
+use crate::record::{self, EntryKind, RecordType, SampleRun, each_use};
 use crate::scan::parallel::in_order;
 use crate::scan::salvage::{Contents, Problem, Reading, Visitor, salvage};
 use crate::scan::segment::SegmentScan;
@@ -117,6 +117,11 @@ impl Suspects {
         }
         suspects.undefined_in_wbl = references.wbl.clone();
         suspects
+    }
+
+    /// Those that a log of that role uses, and none defines.
+    fn undefined(&self, role: Role) -> &RefSets {
+        if role == Role::Wbl { &self.undefined_in_wbl } else { &self.undefined }
     }
 
     /// A running server may have defined since what was in use already when it was read: in a segment that is none of the
@@ -250,6 +255,11 @@ impl RefHistory {
     pub(super) fn is_empty(&self) -> bool {
         self.labels.is_none() && self.before.is_empty()
     }
+
+    /// What a use at hand adds to.
+    fn part(&mut self) -> &mut Affected {
+        if self.labels.is_some() { &mut self.since } else { &mut self.before }
+    }
 }
 
 struct HistoryReader<'a> {
@@ -284,9 +294,12 @@ impl Visitor for HistoryReader<'_> {
 
 impl HistoryReader<'_> {
     fn use_refs(&mut self, record: &Record<'_>, is_sample: bool) {
+        if let record::Record::Samples(samples) = record::Record::parse(record.data) {
+            samples.runs(|run| self.use_run(&run));
+            return;
+        }
         let (suspects, followed) = (self.suspects, self.followed);
-        let in_wbl = self.role == Role::Wbl;
-        let undefined = if in_wbl { &suspects.undefined_in_wbl } else { &suspects.undefined };
+        let undefined = suspects.undefined(self.role);
         let history = &mut self.history;
         // The block of the entry before: samples of one scrape have refs next to each other.
         let (mut number, mut unknown, mut known) = (u64::MAX, 0, (0, 0));
@@ -300,10 +313,40 @@ impl HistoryReader<'_> {
                 history.undefined_refs.block(number).used |= bit;
             } else if let Some(number) = Followed::number_of(known, bit) {
                 let Some(history) = history.histories.get_mut(number) else { return };
-                let part = if history.labels.is_some() { &mut history.since } else { &mut history.before };
-                part.count(is_sample, now.time);
+                history.part().count(is_sample, now.time);
             }
         });
+    }
+
+    /// Samples of refs that follow one another: all of a block at once.
+    fn use_run(&mut self, run: &SampleRun) {
+        let suspects = self.suspects;
+        let undefined = suspects.undefined(self.role);
+        let (mut from, end) = (run.first_ref, run.first_ref + (run.count - 1));
+        loop {
+            let (number, _) = RefSets::of(from);
+            let last = end.min(from | (BLOCK - 1));
+            let bits = RefSets::bits(from, last);
+            let unknown = undefined.get(number).used & bits;
+            if unknown != 0 {
+                self.history.undefined.count_samples(u64::from(unknown.count_ones()), run.t);
+                self.history.undefined_refs.block(number).used |= unknown;
+            }
+            let followed = self.followed.block(number);
+            let mut known = followed.0 & bits & !unknown;
+            while known != 0 {
+                let bit = known & known.wrapping_neg();
+                known ^= bit;
+                let number = Followed::number_of(followed, bit);
+                if let Some(history) = number.and_then(|number| self.history.histories.get_mut(number)) {
+                    history.part().count_samples(1, run.t);
+                }
+            }
+            if last == end {
+                return;
+            }
+            from = last + 1;
+        }
     }
 
     fn define(&mut self, record: &Record<'_>) {

@@ -36,6 +36,12 @@ impl Affected {
         }
     }
 
+    /// So many samples of one time.
+    pub(super) fn count_samples(&mut self, samples: u64, time: i64) {
+        self.samples += samples;
+        self.widen(time, time);
+    }
+
     fn widen(&mut self, from: i64, to: i64) {
         self.times = Some(self.times.map_or((from, to), |(min, max)| (min.min(from), max.max(to))));
     }

@@ -181,6 +181,11 @@ impl SegmentRefs {
         self.others.retain(|other| other.end <= offset);
     }
 
+    /// Whether what is put together of stretches is all that one reading of them would find.
+    pub(in crate::scan) fn adds_up(&self) -> bool {
+        self.heads.is_none() && self.labels.is_none()
+    }
+
     /// Gives up what only helps to find refs: this one waits for its turn.
     pub(in crate::scan) fn wait(&mut self) {
         self.forget();
@@ -255,11 +260,9 @@ impl RefVisitor for UsedRefs<'_> {
     fn run(&mut self, first: u64, count: u64) {
         let (mut from, end) = (first, first + (count - 1));
         loop {
-            let (number, from_bit) = RefSets::of(from);
+            let (number, _) = RefSets::of(from);
             let last = end.min(from | (BLOCK - 1));
-            let (_, last_bit) = RefSets::of(last);
-            // All bits from the one to the other.
-            let bits = last_bit | last_bit.wrapping_sub(from_bit);
+            let bits = RefSets::bits(from, last);
             if bits & !self.refs.done(number) != 0 {
                 self.note(number, bits);
             }

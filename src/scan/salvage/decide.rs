@@ -7,10 +7,11 @@ use super::doubts::Doubts;
 use super::found::{AgreedCorrection, contents_of, record_problem};
 use crate::record;
 use crate::scan::context::{Context, Pairs};
+use crate::wal::around::{self, Met};
 use crate::wal::compress::{self, Unpacker};
 use crate::wal::layout::HeadByte;
 use crate::wal::{
-    CandidateCorrection, Compression, Corrections, Damage, Event, Fault, PAGE, ReadAt, Record, SegmentReader,
+    CandidateCorrection, Compression, Corrections, Damage, Event, Fault, IntactPart, PAGE, ReadAt, Record,
 };
 
 /// How the doubts that a first reading leaves are decided, by the offset of the record; nothing, if that reading holds as it
@@ -35,15 +36,16 @@ impl Decisions {
 pub(super) fn decide<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
+    intact: &[IntactPart],
     mut doubts: Doubts,
     corrections: Corrections,
 ) -> Decisions {
-    let mut decisions = read_and_decide(source, length, &doubts, corrections);
+    let mut decisions = read_and_decide(source, length, intact, &doubts, corrections);
     // Where another type has led to no record, the fragment may be intact as it is.
     let in_vain = std::mem::take(&mut decisions.taken_as_they_are);
     if !in_vain.is_empty() {
         doubts.taken_as_they_are = in_vain;
-        decisions = read_and_decide(source, length, &doubts, corrections);
+        decisions = read_and_decide(source, length, intact, &doubts, corrections);
         decisions.taken_as_they_are = doubts.taken_as_they_are;
     }
     decisions
@@ -53,68 +55,73 @@ pub(super) fn decide<S: ReadAt + ?Sized>(
 fn read_and_decide<S: ReadAt + ?Sized>(
     source: &S,
     length: u64,
+    intact: &[IntactPart],
     doubts: &Doubts,
     corrections: Corrections,
 ) -> Decisions {
     let mut asked = Pairs::default();
     if doubts.concern_records() {
-        let mut reader =
-            SegmentReader::new(source, length).taking_as_they_are(doubts.taken_as_they_are.clone());
-        while let Some(event) = reader.next() {
-            if let Event::Record(record) = event
-                && record.compression == Compression::None
-                && doubts.concern(&record).is_some()
-            {
-                asked.ask(&record);
+        around::read(source, length, intact, &doubts.taken_as_they_are, |met| {
+            let record = match &met {
+                Met::Read(Event::Record(record)) => record,
+                Met::Walked(record) => *record,
+                Met::Read(Event::Damage(_)) | Met::WalkEnds => return,
+            };
+            if record.compression == Compression::None && doubts.concern(record).is_some() {
+                asked.ask(record);
             }
-        }
+        });
     }
-    let context = &Context::of(source, length, asked, |record| doubts.concern(record).is_none());
+    let context = &Context::of(source, length, intact, asked, |record| doubts.concern(record).is_none());
     let mut decisions = Decisions::default();
     let mut unpacker = Unpacker::default();
     // A page that is a copy, by number, and the one it is a copy of; fragments of joined records that are believed.
     let (mut copies, mut used) = (HashMap::new(), HashSet::new());
-    let mut reader = SegmentReader::new(source, length).taking_as_they_are(doubts.taken_as_they_are.clone());
-    while let Some(event) = reader.next() {
-        match event {
-            Event::Record(record) => {
-                let taken = |fragment: &Range<u64>| {
-                    copies
-                        .get(&(fragment.start / PAGE))
-                        .is_some_and(|original| used.contains(&(original * PAGE + fragment.start % PAGE)))
-                };
-                let contradiction = if record.in_copy && record.fragments.iter().any(taken) {
-                    Some(
-                        "the page is a copy, and its fragment belongs to a record that the original begins or ends",
-                    )
-                } else {
-                    doubts.concern(&record).and_then(|suspicion| context.contradiction(&record, suspicion))
-                };
-                if let Some(why) = contradiction {
-                    decisions.refused.insert(record.offset, why);
-                } else if record.compression == Compression::None
-                    && record_problem(&record, &record::summarize(record.data), &mut unpacker).is_some()
-                    && let Some(corrected) = other_flags(&record, context, &mut unpacker, corrections)
-                {
-                    decisions.corrected.insert(record.offset, corrected);
-                } else if record.is_joined() {
-                    used.extend(record.fragments.iter().map(|fragment| fragment.start));
-                }
-            }
-            Event::Damage(Damage { fault: Fault::DuplicatedPage { original }, range, .. }) => {
-                let pages = range.start / PAGE..range.end.div_ceil(PAGE);
-                copies.extend(pages.zip(original / PAGE..));
-            }
-            Event::Damage(damage) => {
-                let corrected =
-                    damage.correction.and_then(|candidate| agree(&candidate, context, corrections));
-                if corrected.is_none() && matches!(damage.fault, Fault::Type(_)) {
-                    decisions.taken_as_they_are.insert(damage.range.start);
-                }
-                decisions.corrected.extend(corrected.map(|corrected| (corrected.offset, corrected)));
+    around::read(source, length, intact, &doubts.taken_as_they_are, |met| match met {
+        // No page is a copy then, and nothing is wrong with the record but where its pages are.
+        Met::Walked(record) => {
+            let suspicion = doubts.concern(record);
+            if let Some(why) = suspicion.and_then(|suspicion| context.contradiction(record, suspicion)) {
+                decisions.refused.insert(record.offset, why);
             }
         }
-    }
+        Met::WalkEnds => {}
+        Met::Read(Event::Record(record)) => {
+            let taken = |fragment: &Range<u64>| {
+                copies
+                    .get(&(fragment.start / PAGE))
+                    .is_some_and(|original| used.contains(&(original * PAGE + fragment.start % PAGE)))
+            };
+            let contradiction = if record.in_copy && record.fragments.iter().any(taken) {
+                Some(
+                    "the page is a copy, and its fragment belongs to a record that the original begins or ends",
+                )
+            } else {
+                doubts.concern(&record).and_then(|suspicion| context.contradiction(&record, suspicion))
+            };
+            if let Some(why) = contradiction {
+                decisions.refused.insert(record.offset, why);
+            } else if record.compression == Compression::None
+                && record_problem(&record, &record::summarize(record.data), &mut unpacker).is_some()
+                && let Some(corrected) = other_flags(&record, context, &mut unpacker, corrections)
+            {
+                decisions.corrected.insert(record.offset, corrected);
+            } else if record.is_joined() {
+                used.extend(record.fragments.iter().map(|fragment| fragment.start));
+            }
+        }
+        Met::Read(Event::Damage(Damage { fault: Fault::DuplicatedPage { original }, range, .. })) => {
+            let pages = range.start / PAGE..range.end.div_ceil(PAGE);
+            copies.extend(pages.zip(original / PAGE..));
+        }
+        Met::Read(Event::Damage(damage)) => {
+            let corrected = damage.correction.and_then(|candidate| agree(&candidate, context, corrections));
+            if corrected.is_none() && matches!(damage.fault, Fault::Type(_)) {
+                decisions.taken_as_they_are.insert(damage.range.start);
+            }
+            decisions.corrected.extend(corrected.map(|corrected| (corrected.offset, corrected)));
+        }
+    });
     decisions
 }
 

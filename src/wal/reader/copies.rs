@@ -39,6 +39,11 @@ impl PagesRead {
     }
 }
 
+/// Whether a page holds anything of which a copy would matter.
+pub(in crate::wal) fn has_contents(page: &[u8]) -> bool {
+    look_into(page) != PageContents::Nothing
+}
+
 /// What a page holds, as far as its being the same as another says anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PageContents {

@@ -29,10 +29,10 @@ impl<'a> Heads<'a> {
             only_in_chunks.push(self.settle_group(group));
         }
         let only_in_head_chunks = sum(only_in_chunks.into_iter(), 0);
-        let sum_base = sum(self.base.series.iter().map(|of_series| of_series.counted), 0);
+        let sum_base = sum(self.base.series.iter().map(|of_series| of_series.counted.tally()), 0);
         let counted = self.starts.iter().zip(&self.known.found).map(|(start, [found, found_left])| {
-            let missing = start.series.iter().map(|of_series| of_series.missing);
-            let gone = start.series.iter().map(|of_series| of_series.gone);
+            let missing = start.series.iter().map(|of_series| of_series.missing.tally());
+            let gone = start.series.iter().map(|of_series| of_series.gone.tally());
             let not_replayed = if start.serves { sum(missing, found.unplaced) } else { sum_base };
             let unknown_refs = start.unknown();
             let wrong_labels = self.wrong_labels(start);
