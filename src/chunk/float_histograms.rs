@@ -21,8 +21,7 @@ pub(super) fn decode(
         return Ok(());
     }
     let layout = Layout::read(bits)?;
-    let (pos, neg) =
-        (Layout::buckets(&layout.pos_spans, bits, 64)?, Layout::buckets(&layout.neg_spans, bits, 64)?);
+    let (pos, neg) = layout.buckets(bits, 64)?;
     let mut histogram = OwnedFloatHistogram {
         schema: layout.schema,
         zero_threshold_bits: layout.zero_threshold_bits,

@@ -22,8 +22,7 @@ pub(super) fn decode(
         return Ok(());
     }
     let layout = Layout::read(bits)?;
-    let (pos, neg) =
-        (Layout::buckets(&layout.pos_spans, bits, 1)?, Layout::buckets(&layout.neg_spans, bits, 1)?);
+    let (pos, neg) = layout.buckets(bits, 1)?;
     let mut histogram = OwnedHistogram {
         schema: layout.schema,
         zero_threshold_bits: layout.zero_threshold_bits,

@@ -39,13 +39,16 @@ impl Layout {
         Ok(Self { schema: kept, zero_threshold_bits, pos_spans, neg_spans, custom })
     }
 
-    /// How many buckets the spans have; each takes at least `least` bits of the first sample.
-    pub(super) fn buckets(spans: &[Span], bits: &BitReader<'_>, least: u64) -> Result<usize, Wrong> {
-        let count = spans.iter().map(|span| u64::from(span.length)).fold(0, u64::saturating_add);
-        if count.saturating_mul(least) > bits.left() {
+    /// How many positive and negative buckets it has; each takes at least `least` bits of the first sample.
+    pub(super) fn buckets(&self, bits: &BitReader<'_>, least: u64) -> Result<(usize, usize), Wrong> {
+        let count =
+            |spans: &[Span]| spans.iter().map(|span| u64::from(span.length)).fold(0, u64::saturating_add);
+        let (pos, neg) = (count(&self.pos_spans), count(&self.neg_spans));
+        if pos.saturating_add(neg).saturating_mul(least) > bits.left() {
             return Err(Wrong::CutShort);
         }
-        usize::try_from(count).map_err(|_| Wrong::CutShort)
+        let number = |count: u64| usize::try_from(count).map_err(|_| Wrong::CutShort);
+        Ok((number(pos)?, number(neg)?))
     }
 
     pub(super) fn put(&self, out: &mut BitWriter) {

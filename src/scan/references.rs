@@ -12,6 +12,7 @@ mod joined;
 mod misfits;
 mod segment;
 
+pub(super) use self::bits::MOST_BLOCKS;
 pub(super) use self::history::troubles;
 pub(super) use self::joined::References;
 pub(super) use self::segment::SegmentRefs;

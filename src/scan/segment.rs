@@ -290,7 +290,7 @@ pub(super) fn walk_stretch(
     Ok((scan, pages))
 }
 
-/// Whether intact parts of a segment of `length` bytes unpack to so little that no reader has too much of it, whatever else it reads.
+/// Whether intact parts of a segment of `length` bytes unpack to no more than a reader is allowed for its size.
 pub(super) fn unpack_to_little(parts: &[IntactPart], length: u64) -> bool {
     let unpacked = parts.iter().map(|part| part.unpacked).fold(0, u64::saturating_add);
     unpacked <= length.saturating_mul(MOST_UNPACKED)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::parallel::in_order;
-use super::references::SegmentRefs;
+use super::references::{MOST_BLOCKS, SegmentRefs};
 use super::salvage::Reading;
 use super::segment::{self, Reached, SegmentScan, Walked};
 use super::{Progress, ScanError};
@@ -60,8 +60,15 @@ struct Progressing<'a> {
     is_hopeless: AtomicBool,
 }
 
+/// Bytes of one segment in which something may be wrong, before it is not walked any further: as many as the longest segment
+/// that Prometheus can be told to write. A file of zeros can be longer than any disk.
+const MOST_DOUBTFUL: u64 = 256 << 20;
+
 /// Bytes of segments of which those that something is wrong with are read in parallel.
 const ROUND: u64 = 2 << 30;
+
+/// Segments of a round: what each says of refs waits until it ends.
+const MOST_OF_ROUND: usize = 32;
 
 /// Reads segments and gives them to `each` in their order; `None` for one that has gone.
 pub(super) fn read(
@@ -87,7 +94,7 @@ pub(super) fn read(
             bytes += state.bytes();
             is_first || bytes <= ROUND
         });
-        let end = from + round.count();
+        let end = from + round.take(MOST_OF_ROUND).count();
         read_round(&tasks[from..end], &states[from..end], progress, |at, scan| each(from + at, scan))?;
         from = end;
     }
@@ -177,6 +184,10 @@ fn read_stretch(
     if let Ok((scan, pages)) = walk(stretch.clone()) {
         return StretchRead::Walked(vec![Walk::Intact(Box::new(scan), pages)]);
     }
+    // Nothing that Prometheus writes is so long.
+    if stretch.end - stretch.start > STRETCH {
+        return StretchRead::Walked(vec![Walk::Doubtful(stretch)]);
+    }
     let mut walks = Vec::new();
     let mut from = stretch.start;
     while from < stretch.end {
@@ -196,6 +207,8 @@ struct Joined {
     walked: Walked,
     /// Something is wrong right before what comes next.
     is_after_gap: bool,
+    /// Bytes in which something is wrong.
+    doubtful_bytes: u64,
     /// All of it has to be read: pages of two stretches are the same, or too much is wrong.
     is_hopeless: bool,
 }
@@ -216,6 +229,11 @@ impl Joined {
     }
 
     fn add_intact(&mut self, scan: SegmentScan, pages: Pages) {
+        if self.is_after_gap && scan.intact.is_empty() {
+            // No record begins here: what is wrong before may go on.
+            self.add_gap(scan.stretch);
+            return;
+        }
         let known = &mut self.walked.pages;
         if known.is_empty() {
             *known = pages;
@@ -226,19 +244,26 @@ impl Joined {
         let parts = &mut self.walked.parts;
         if let Some(before) = parts.last_mut().filter(|_| !self.is_after_gap) {
             before.append(scan);
-        } else if self.is_after_gap && scan.intact.is_empty() {
-            // No record begins here: what is wrong before may go on.
-            self.add_gap(scan.stretch);
         } else if parts.len() == MOST_PARTS {
             self.give_up();
+            return;
         } else {
             parts.push(scan);
             self.is_after_gap = false;
+        }
+        let blocks = self.walked.parts.iter().filter_map(|part| part.refs.as_ref()).map(SegmentRefs::blocks);
+        if self.walked.parts.len() > 1 && blocks.sum::<usize>() > MOST_BLOCKS {
+            self.give_up();
         }
     }
 
     fn add_gap(&mut self, range: Range<u64>) {
         self.is_after_gap = true;
+        self.doubtful_bytes += range.end - range.start;
+        if self.doubtful_bytes > MOST_DOUBTFUL {
+            self.give_up();
+            return;
+        }
         match self.walked.gaps.last_mut() {
             Some(gap) if gap.end == range.start => gap.end = range.end,
             _ => self.walked.gaps.push(range),

@@ -94,7 +94,10 @@ fn walk<S: ReadAt + ?Sized>(
         each(Met::Walked(record));
     });
     each(Met::WalkEnds);
-    reader.resume(end, unpacked);
+    // Where not one record could be read again the reader goes on as it is.
+    if end > reader.at() {
+        reader.resume(end, unpacked);
+    }
 }
 
 /// Reads what is between the parts `intact`; `left_out` hears of each of these, by number. `None` if a record that begins
@@ -266,8 +269,8 @@ mod tests {
         format!("{event:?}")
     }
 
-    fn carefully(bytes: &[u8]) -> (Vec<String>, u64) {
-        let mut reader = SegmentReader::new(bytes, bytes.len() as u64);
+    fn carefully<S: ReadAt + ?Sized>(source: &S, length: u64) -> (Vec<String>, u64) {
+        let mut reader = SegmentReader::new(source, length);
         let mut all = Vec::new();
         while let Some(event) = reader.next() {
             all.push(words(&event));
@@ -275,9 +278,13 @@ mod tests {
         (all, reader.data_end())
     }
 
-    fn around_damage(bytes: &[u8], intact: &[IntactPart]) -> (Vec<String>, u64, usize) {
+    fn around_damage<S: ReadAt + ?Sized>(
+        source: &S,
+        length: u64,
+        intact: &[IntactPart],
+    ) -> (Vec<String>, u64, usize) {
         let (mut all, mut walked) = (Vec::new(), 0);
-        let reader = read(bytes, bytes.len() as u64, intact, &HashSet::new(), |met| match met {
+        let reader = read(source, length, intact, &HashSet::new(), |met| match met {
             Met::Read(event) => all.push(words(&event)),
             Met::Walked(record) => {
                 walked += 1;
@@ -315,8 +322,9 @@ mod tests {
                 damage(&mut bytes, &mut rng);
             }
             let Some(intact) = intact(&bytes, &mut rng) else { continue };
-            let (all, end) = carefully(&bytes);
-            let (same, same_end, here) = around_damage(&bytes, &intact);
+            let length = bytes.len() as u64;
+            let (all, end) = carefully(&bytes[..], length);
+            let (same, same_end, here) = around_damage(&bytes[..], length, &intact);
             assert_eq!((&all, end), (&same, same_end), "seed {seed}");
             walked += here;
             if let Some((same, same_end)) = between(&bytes, &intact) {
@@ -325,5 +333,43 @@ mod tests {
             }
         }
         assert!(walked > 2_000 && left_out > 120, "{walked} {left_out}");
+    }
+
+    /// Bytes of which some cannot be read any more.
+    struct Failing<'a> {
+        bytes: &'a [u8],
+        fails: Range<u64>,
+    }
+
+    impl ReadAt for Failing<'_> {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+            let end = offset + buffer.len() as u64;
+            if offset < self.fails.end && self.fails.start < end {
+                return Err(std::io::Error::from_raw_os_error(5));
+            }
+            self.bytes.read_at(buffer, offset)
+        }
+    }
+
+    /// A medium that fails after a part was found intact.
+    #[test]
+    fn what_fails_later_is_read_as_by_a_careful_reader() {
+        let mut failing = 0;
+        for seed in 0..120 {
+            let mut rng = Rng::with_seed(seed);
+            let mut bytes = segment(&mut rng);
+            if rng.bool() {
+                damage(&mut bytes, &mut rng);
+            }
+            let Some(intact) = intact(&bytes, &mut rng) else { continue };
+            let length = bytes.len() as u64;
+            let from = rng.u64(..length / 512) * 512;
+            let source = Failing { bytes: &bytes, fails: from..from + 512 * rng.u64(1..20) };
+            let (all, end) = carefully(&source, length);
+            let (same, same_end, _) = around_damage(&source, length, &intact);
+            assert_eq!((&all, end), (&same, same_end), "seed {seed}, {:?}", source.fails);
+            failing += usize::from(!intact.is_empty());
+        }
+        assert!(failing > 60, "{failing}");
     }
 }

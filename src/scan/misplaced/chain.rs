@@ -33,6 +33,9 @@ const ENOUGH: u64 = 10;
 /// From here on fragments are not believed to belong together.
 pub(super) const UNBELIEVABLE: u32 = 3;
 
+/// Fragments of a record that is summarized up to each of them.
+const MOST_SUMMARIZED: usize = 16;
+
 /// Whether the entries of a record step oddly at a joint: more so than 1. `whole` is what it says in all.
 pub(in crate::scan) fn has_odd_joint(record: &Record<'_>, whole: &Summary) -> bool {
     whole.falls > 0
@@ -44,7 +47,12 @@ pub(in crate::scan) fn has_odd_joint(record: &Record<'_>, whole: &Summary) -> bo
 /// Whether the refs of a record, all at one time and none twice in a row, fall everywhere, so that they are odd nowhere
 /// ([`steps_at`] would find that out, entry by entry).
 fn is_in_no_order(record: &Record<'_>, whole: &Summary) -> bool {
-    if !is_one_scrape(whole) || whole.entries >= MOST_USES as u64 {
+    let is_ordered = RecordType::of(record.data).map(RecordType::kind).is_some_and(has_an_order);
+    if !is_ordered
+        || !is_one_scrape(whole)
+        || whole.entries >= MOST_USES as u64
+        || record.fragments.len() > MOST_SUMMARIZED
+    {
         return false;
     }
     // Entries and falls up to each joint, and in all.

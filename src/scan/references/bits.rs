@@ -6,7 +6,7 @@ use foldhash::HashMap;
 pub(super) const BLOCK: u64 = 64;
 
 /// Blocks of which note is taken: 67 million refs if they are dense, and no more memory than that, whatever a log says.
-const MOST_BLOCKS: usize = 1 << 20;
+pub(in crate::scan) const MOST_BLOCKS: usize = 1 << 20;
 
 /// Sets of refs, one bit of each for a ref.
 #[derive(Clone, Debug, Default)]

@@ -72,9 +72,15 @@ pub(in crate::scan) fn troubles(
                 history: followed.nothing_yet(),
             };
             let Ok(Some((file, _))) = open_if_file(&file(step).path) else { return Err(()) };
-            Ok(settled.segment(&file, bytes, Corrections::Sure).read(reader).history)
+            let mut found = settled.segment(&file, bytes, Corrections::Sure).read(reader).history;
+            // Most refs are not in most segments.
+            let happened = found.histories.iter().enumerate().filter(|(_, history)| !history.is_empty());
+            let happened: Vec<_> =
+                happened.map(|(number, history)| (followed.refs[number], *history)).collect();
+            found.histories = Vec::new();
+            Ok((found, happened))
         },
-        |at, found| all.add(&work[at], file(&work[at]), &followed.refs, found),
+        |at, (found, happened)| all.add(&work[at], file(&work[at]), &found, happened),
     );
     if read.is_err() {
         return Troubles::new();

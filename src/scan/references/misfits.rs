@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use foldhash::{HashMap, HashSet};
 
 use super::bits::RefSets;
-use super::history::{RecordPlace, SegmentHistory};
+use super::history::{RecordPlace, RefHistory, SegmentHistory};
 use super::segment::LabelHash;
 use crate::tsdb::replay_order::ReplaySegment;
 use crate::wal::segments::SegmentFile;
@@ -102,13 +102,13 @@ impl Histories {
         Self { more, ..Self::default() }
     }
 
-    /// Adds what a segment says, with the histories of these `refs`.
+    /// Adds what a segment says, and what happened to which refs.
     pub(super) fn add(
         &mut self,
         step: &ReplaySegment,
         segment: &SegmentFile,
-        refs: &[u64],
-        found: SegmentHistory,
+        found: &SegmentHistory,
+        happened: Vec<(u64, RefHistory)>,
     ) {
         let log = step.log;
         if found.undefined_refs.count(|block| block.used) > 0 {
@@ -133,7 +133,6 @@ impl Histories {
                 trouble.place = Some(place);
             }
         };
-        let happened = refs.iter().copied().zip(found.histories).filter(|(_, history)| !history.is_empty());
         for (series_ref, history) in happened {
             let known = self.open.get_mut(&series_ref);
             let Some((first, last)) = history.labels else {

@@ -192,6 +192,11 @@ impl SegmentRefs {
         self.refs.wait();
     }
 
+    /// How many blocks of refs it knows, a measure of its memory.
+    pub(in crate::scan) fn blocks(&self) -> usize {
+        self.refs.blocks.len()
+    }
+
     /// Adds what the segment says after here.
     pub(in crate::scan) fn append(&mut self, mut after: Self) {
         self.forget();

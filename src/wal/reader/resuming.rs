@@ -34,6 +34,7 @@ impl<S: ReadAt> SegmentReader<S> {
         if self.entered != Some(page) {
             self.enter_page(page);
         }
+        self.report_unreadable(self.at);
         self.settle_zeros();
         self.flush_pending();
         self.after_damage = false;
@@ -44,12 +45,12 @@ impl<S: ReadAt> SegmentReader<S> {
         self.unpacker.allowed()
     }
 
-    /// Reads on behind intact records, the last of which ends at `end`, and which unpack to so many bytes.
+    /// Reads on behind intact records, the last of which ends at `end`, and which unpack to so many bytes. There is at least one,
+    /// and no page of the segment is the same as one that they are in.
     pub(in crate::wal) fn resume(&mut self, end: u64, unpacked: u64) {
         self.at = end;
         self.data_end = end;
         self.unreadable_reported = self.unreadable_reported.max(end);
-        // Pages of which nothing is left to read are the same as no other.
         self.entered = Some(page_start(end.saturating_sub(1)));
         self.unpacker.allow(self.unpacker.allowed().saturating_sub(unpacked));
     }
