@@ -25,7 +25,7 @@ pub enum Reader {
 /// What one reading comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Records read, and decoded where this reader decodes them, before the error; but for those that were known.
+    /// Records that were read before the error, and decoded where this reader decodes them. Known ones are not counted.
     pub records: u64,
     /// Part and end of the last of them.
     pub read_to: Option<(usize, u64)>,
@@ -160,7 +160,7 @@ pub fn read<S: ReadAt>(parts: Vec<Part<S>>, reader: Reader, version: Version) ->
     read_behind(None, parts, reader, version)
 }
 
-/// The same, where up to a part and the end of a record in it all records are known to be read.
+/// The same, from a place on up to which all records are known to be readable: a part, and the end of a record in it.
 pub(super) fn read_behind<S: ReadAt>(
     known: Option<(usize, u64)>,
     parts: Vec<Part<S>>,

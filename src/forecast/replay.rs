@@ -185,7 +185,7 @@ impl<S: ReadAt> Replay<S> {
         Some(ReplayRecord { part: self.stream.part(), end: self.stream.offset(), data })
     }
 
-    /// Reads on where a record ends, at `end` of a part, as if all before it had been read.
+    /// Continues where a record ends, at `end` of a part, as if all before it had been read.
     pub(super) fn seek(&mut self, part: usize, end: u64) {
         self.stream.seek(part, end);
         // Whatever lies before it, a part begins where a page does.

@@ -49,7 +49,7 @@ pub trait Visitor {
         let contents = contents_of(&self.decode(record.data));
         self.record(record, &contents);
     }
-    /// What follows is no record that follows the last one that was [`Self::walked`].
+    /// The next record does not directly follow the last one that was [`Self::walked`].
     fn walk_ends(&mut self) {}
     /// Bytes that are damaged.
     fn damage(&mut self, damage: Problem);
@@ -91,7 +91,7 @@ impl<'a, S: ReadAt + ?Sized> Salvage<'a, S> {
         Self { decided, ..self }
     }
 
-    /// With what is known to be intact, records that say what they should among it, and if no page is the same as another.
+    /// With the parts that are known to be intact: all their records decode, and no page of the segment is the same as another.
     #[must_use]
     pub fn around(self, intact: &'a [IntactPart]) -> Self {
         Self { intact, ..self }
@@ -159,7 +159,7 @@ impl<'a, S: ReadAt + ?Sized> Salvage<'a, S> {
         pass.finish(&reader)
     }
 
-    /// Reads what is between the intact parts, of which `left_out` tells the visitor by number, and decides what is in doubt.
+    /// Reads what is between the intact parts, and decides what is in doubt. `left_out` gets the number of each part in its turn.
     /// What the visitor got holds only if nothing is to be decided. `None` if all of it has to be read.
     pub(super) fn read_between<V: Visitor>(
         &self,

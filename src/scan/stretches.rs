@@ -64,10 +64,10 @@ struct Progressing<'a> {
 /// that Prometheus can be told to write. A file of zeros can be longer than any disk.
 const MOST_DOUBTFUL: u64 = 256 << 20;
 
-/// Bytes of segments of which those that something is wrong with are read in parallel.
+/// Bytes of the segments of one round. The damaged ones among them are read in parallel.
 const ROUND: u64 = 2 << 30;
 
-/// Segments of a round: what each says of refs waits until it ends.
+/// Segments of one round, at the most: what each says of refs is kept until the round ends.
 const MOST_OF_ROUND: usize = 32;
 
 /// Reads segments and gives them to `each` in their order; `None` for one that has gone.
@@ -101,7 +101,7 @@ pub(super) fn read(
     Ok(())
 }
 
-/// Reads some segments: those with something wrong in them, and all behind the first of these, when all have been walked.
+/// Reads the segments of one round. From the first damaged one on they are finished when all have been walked.
 fn read_round(
     tasks: &[Task<'_>],
     states: &[Progressing<'_>],

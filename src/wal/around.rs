@@ -100,8 +100,8 @@ fn walk<S: ReadAt + ?Sized>(
     }
 }
 
-/// Reads what is between the parts `intact`; `left_out` hears of each of these, by number. `None` if a record that begins
-/// before one of them might go on in it: what `each` got is of no use then.
+/// Reads what is between the parts `intact`, and gives `each` the number of each part in its turn. `None` if a record that
+/// begins before a part may continue in it: what `each` got is of no use then.
 pub(crate) fn read_between<'s, S: ReadAt + ?Sized>(
     source: &'s S,
     length: u64,
@@ -181,12 +181,20 @@ mod tests {
 
     use super::*;
     use crate::wal::PAGE_SIZE;
+    use crate::wal::layout::HEADER_SIZE;
     use crate::wal::writer::SegmentWriter;
 
-    /// Records that are packed or not, of which some have several pages.
+    /// Records that are packed or not, of which some have several pages; or each of them fills a page.
     fn segment(rng: &mut Rng) -> Vec<u8> {
         let mut writer = SegmentWriter::new(Vec::new());
+        let fill_pages = rng.u8(..3) == 0;
         while writer.written() < 24 * PAGE {
+            if fill_pages {
+                let record: Vec<u8> =
+                    std::iter::repeat_with(|| rng.u8(..8)).take(PAGE_SIZE - HEADER_SIZE).collect();
+                writer.record(Compression::None, &record).expect("memory");
+                continue;
+            }
             let most = if rng.u8(..4) == 0 { 3 * PAGE_SIZE } else { 4000 };
             let length = rng.usize(1..most);
             let record: Vec<u8> = std::iter::repeat_with(|| rng.u8(..8)).take(length).collect();

@@ -316,12 +316,12 @@ struct Lockstep<'a, F> {
     part: usize,
     /// Where nothing is wrong, Prometheus's reader makes the same of all records.
     keeps_step: bool,
-    /// Up to there it has the same records since one at which it was, and need not read them.
+    /// From the record at which it is up to here it has the same records, and need not read them.
     in_step_to: Option<u64>,
 }
 
 impl<F: Feed> Lockstep<'_, F> {
-    /// Whether Prometheus's reader is at that record; it has told what it has before.
+    /// Whether Prometheus's reader is at that record. The records that it alone has before are fed first.
     fn reaches(&mut self, record: &wal::Record<'_>) -> bool {
         let here = (self.part, record.end);
         let Some(replay) = &mut self.replay else { return true };

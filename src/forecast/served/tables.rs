@@ -23,8 +23,8 @@ impl Namer {
     }
 }
 
-/// Series by their names. The names are as good as random, so that they need no hash, and are kept once, in order: 20 to 28
-/// bytes for a series.
+/// Series by their names. A name is a hash already, so none is made of it. Each is stored once, in the order of the series: 20 to
+/// 28 bytes a series.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// By series.

@@ -44,7 +44,7 @@ impl Tally {
 /// A [`Tally`] in 16 bytes: there are several for each series.
 #[derive(Debug)]
 pub(super) enum SmallTally {
-    /// Within 49 days.
+    /// Samples that all lie within 49 days.
     Near { min_time: i64, span: u32, samples: NonZeroU32 },
     /// Nothing, or what does not fit.
     Other(Option<Box<Tally>>),
