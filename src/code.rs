@@ -155,6 +155,18 @@ codes! {
     BlockIncomplete = "block_incomplete" [Damage],
     /// A block without a valid `meta.json`.
     BlockSkipped = "block_skipped" [Damage],
+    /// A chunk of a block that cannot be read, or is not what the index says.
+    DamagedBlockChunk = "damaged_block_chunk" [Damage],
+    /// Series or postings of a block that cannot be read, or do not fit together.
+    DamagedBlockIndex = "damaged_block_index" [Damage],
+    /// Series, labels or chunks of a block that are not in order.
+    BlockOutOfOrder = "block_out_of_order" [Damage, Warning],
+    /// A block's `meta.json` that does not describe the block.
+    BlockMetaDiffers = "block_meta_differs" [Warning],
+    /// Blocks whose times overlap.
+    BlocksOverlap = "blocks_overlap" [Note],
+    /// Times between blocks that no block has.
+    BlockGap = "block_gap" [Note],
     /// A block whose tombstones are missing.
     DeletionsLost = "deletions_lost" [Warning],
     /// A block that Prometheus cannot open.

@@ -265,7 +265,7 @@ fn verify(
 
 fn plan(target: &Target, request: &Request<'_>, watch: &dyn Watch) -> Result<Planned, FixError> {
     let how = request.how;
-    let scan = scan(target, &crate::scan::Options { threads: how.threads }, watch)?;
+    let scan = scan(target, &crate::scan::Options { threads: how.threads, depth: how.depth }, watch)?;
     let forecast = forecast(target, &scan, how.assumed)?;
     let plan = repair::plan(target, &scan, forecast.as_ref(), request.options())?;
     let mut report = scan.report;

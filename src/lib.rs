@@ -25,9 +25,10 @@
 //! ```
 //!
 //! Modules name only those after them: `cli`, [`report`], [`fix`], [`verdict`], [`repair`] (decides), [`forecast`], [`scan`],
-//! [`change`] (does), [`code`], [`tsdb`], [`chunk`], [`record`], [`wal`], [`io`]. `docs/design.md` says why; `docs/format.md` is the
+//! [`change`] (does), [`code`], [`tsdb`], [`block`], [`chunk`], [`record`], [`wal`], [`io`]. `docs/design.md` says why; `docs/format.md` is the
 //! format.
 
+pub mod block;
 pub mod change;
 pub mod chunk;
 pub mod code;

@@ -19,6 +19,7 @@ use walfix::fix::FixError;
 use walfix::forecast::{Assumed, Version};
 use walfix::io::printable;
 use walfix::repair::RepairError;
+use walfix::scan::blocks::Depth;
 use walfix::tsdb::User;
 use walfix::verdict;
 
@@ -94,6 +95,9 @@ struct Global {
     /// Threads to read with, at most four for each processor [default: one for each processor].
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// How much of each block is verified.
+    #[arg(long, global = true, value_name = "DEPTH", value_enum, default_value_t = BlockDepth::Checksums)]
+    depth: BlockDepth,
     /// The version of Prometheus that will open the directory next.
     #[arg(long, global = true, value_name = "VERSION", default_value_t = Version::NEWEST)]
     prometheus: Version,
@@ -116,6 +120,26 @@ enum Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BlockDepth {
+    /// Indexes, meta.json and tombstones.
+    Structure,
+    /// Also the checksum of each chunk.
+    Checksums,
+    /// Also each sample: chunks decode to what the index says.
+    Samples,
+}
+
+impl From<BlockDepth> for Depth {
+    fn from(depth: BlockDepth) -> Self {
+        match depth {
+            BlockDepth::Structure => Self::Structure,
+            BlockDepth::Checksums => Self::Checksums,
+            BlockDepth::Samples => Self::Samples,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Colour {
     /// On a terminal, unless the environment says `NO_COLOR`.
     Auto,
@@ -127,7 +151,7 @@ impl Global {
     /// How a directory is looked at.
     fn how(&self) -> verdict::Options {
         let assumed = Assumed { version: self.prometheus, agent: self.agent };
-        verdict::Options { threads: self.threads, assumed, user: self.user }
+        verdict::Options { threads: self.threads, depth: self.depth.into(), assumed, user: self.user }
     }
 
     /// Whether to colour standard output.

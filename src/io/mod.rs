@@ -6,10 +6,12 @@
 
 pub(crate) mod beneath;
 mod cancel;
+pub(crate) mod mapped;
 mod open;
 mod printable;
 
 pub use self::cancel::Cancel;
+pub use self::mapped::end_on_bus_errors;
 pub(crate) use self::open::open_if_file;
 pub use self::open::{LONGEST, is_no_file, open};
 pub use self::printable::printable;

@@ -23,6 +23,11 @@ const MADE: [&str; 4] = ["checkpoint.", "chunk_snapshot.", "chunks_head", "wbl"]
 /// # Errors
 /// If it cannot be opened, or is something else, which the error names.
 pub fn open(path: &Path) -> io::Result<File> {
+    open_up_to(path, LONGEST)
+}
+
+/// As [`open`], of a file that has at most `longest` bytes.
+pub(super) fn open_up_to(path: &Path, longest: u64) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY;
     let above = path.parent().filter(|above| {
         let name = above.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -38,7 +43,7 @@ pub fn open(path: &Path) -> io::Result<File> {
             if !metadata.is_file() {
                 return Err(not_a_file(metadata.file_type()));
             }
-            if metadata.len() > LONGEST {
+            if metadata.len() > longest {
                 let what = format!("it has {} bytes, and no file of Prometheus has so many", metadata.len());
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }

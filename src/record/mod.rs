@@ -64,7 +64,7 @@ pub(crate) use types::{EntryEncoding, ReplayedFrom};
 pub use types::{EntryKind, RecordType, decode_context};
 pub use uses::{SeriesUse, each_use};
 
-use cursor::Cursor;
+pub(crate) use cursor::{Cursor, CutShort};
 
 /// A record of which only the first byte has been read.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,7 @@ use crate::repair::plan::{
     Change, Content, Defect, Loss, Method, Patch, PlanStep, Removal, RepairedFinding, Resolution,
 };
 use crate::repair::{self, Mode, Plan, Plans};
+use crate::scan::blocks::Depth;
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::detail::Detail;
@@ -52,6 +53,8 @@ pub(crate) fn report(logs: Vec<Log>, findings: Vec<Finding>) -> Report {
         state: if damaged { State::Damaged } else { State::Clean },
         reasons: if damaged { vec![Reason::Damage] } else { Vec::new() },
         logs,
+        blocks: Vec::new(),
+        depth: Depth::Checksums,
         findings,
         refs: HighestRefs { defined: Some(4711), unknown: None },
     }

@@ -12,6 +12,7 @@ use super::forecast as forecast_text;
 use super::{plan, words};
 use crate::forecast::report::Forecast;
 use crate::repair::Plans;
+use crate::scan::blocks::{BlockReport, BlockState, Depth};
 use crate::scan::code::Code;
 use crate::scan::report::{
     Cause, Correction, Dialect, Finding, Log, LogKind, Lost, Report, Severity, Verdict,
@@ -56,7 +57,8 @@ pub fn write(
     }
     findings(&mut page, report, forecast)?;
     hint(&mut page, report)?;
-    logs(&mut page, report)
+    logs(&mut page, report)?;
+    blocks(&mut page, report)
 }
 
 /// `/prometheus  DAMAGED  1 place in 4 segments (5.2 MB, ...)`; what is in the brackets is on a line of its own if
@@ -253,7 +255,7 @@ fn finding(page: &mut Page<'_>, finding: &Finding) -> io::Result<()> {
     if let Some(cause) = finding.cause {
         page.indented(BODY, &format!("likely cause: {}", in_words(cause)))?;
     }
-    if let Some(lost) = loss(finding.lost, finding.severity) {
+    if let Some(lost) = loss_of_chunk(finding).or_else(|| loss(finding.lost, finding.severity)) {
         page.indented(BODY, &format!("lost: {lost}"))?;
     }
     if !finding.orphans.is_empty() {
@@ -291,6 +293,16 @@ fn in_words(cause: Cause) -> &'static str {
     }
 }
 
+/// The samples of a chunk of a block, whose times the index has.
+fn loss_of_chunk(finding: &Finding) -> Option<String> {
+    let times = finding.times.filter(|_| finding.code == Code::DamagedBlockChunk)?;
+    Some(format!("samples of 1 series, {}", times_in_words(times.from?, times.to?)))
+}
+
+fn times_in_words(from: i64, to: i64) -> String {
+    words::amounts::span(from, to)
+}
+
 fn loss(lost: Lost, severity: Severity) -> Option<String> {
     let entries = |entries| count(entries, "entry", "entries");
     let records = |records| count(records, "record", "records");
@@ -326,6 +338,49 @@ fn correction_in_words(correction: &Correction) -> String {
         count(correction.entries, "entry", "entries"),
         number(correction.odds),
     )
+}
+
+/// What there is in blocks, and how much of it was verified.
+fn blocks(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+    if report.blocks.is_empty() {
+        return Ok(());
+    }
+    let sum = |of: fn(&BlockReport) -> Option<u64>| {
+        report.blocks.iter().filter_map(of).fold(0, u64::saturating_add)
+    };
+    let mut text = format!(
+        "{} ({}, {} series, {}, {})",
+        count(report.blocks.len() as u64, "block", "blocks"),
+        size(sum(|block| Some(block.bytes))),
+        number(sum(|block| block.series)),
+        count(sum(|block| block.chunks), "chunk", "chunks"),
+        count(sum(|block| block.samples), "sample", "samples"),
+    );
+    if report.depth == Depth::Structure {
+        // Chunks were not read, and so their samples not counted.
+        text = text.replace(", 0 samples)", ")");
+    }
+    let of_state = |state| report.blocks.iter().filter(|block| block.state == state).count() as u64;
+    let states = [
+        (BlockState::Intact, "intact"),
+        (BlockState::Damaged, "damaged"),
+        (BlockState::NotOpened, "that Prometheus does not open"),
+        (BlockState::Skipped, "that Prometheus skips"),
+        (BlockState::Replaced, "that Prometheus deletes, since a later block replaces them"),
+    ];
+    let states: Vec<String> = states
+        .into_iter()
+        .map(|(state, words)| (of_state(state), words))
+        .filter(|(blocks, _)| *blocks > 0)
+        .map(|(blocks, words)| format!("{} {words}", number(blocks)))
+        .collect();
+    let verified = match report.depth {
+        Depth::Structure => "indexes were verified, chunks were not read (--depth structure)",
+        Depth::Checksums => "indexes and the checksum of each chunk were verified (--depth checksums)",
+        Depth::Samples => "indexes and each sample were verified (--depth samples)",
+    };
+    page.line("")?;
+    page.paragraph("  ", "  ", 2, &format!("{text}: {}; {verified}", states.join(", ")))
 }
 
 /// What a row of the table says of a log.

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::blocks::detail::BlockDetail;
 use crate::wal::compress::UnpackError;
 use crate::wal::layout::FragmentType;
 
@@ -327,6 +328,8 @@ pub enum Detail {
         /// What Prometheus does.
         then: BlockEffect,
     },
+    /// Something is wrong with a block that Prometheus opens.
+    Block(BlockDetail),
     /// Samples or blocks are from the future.
     FromTheFuture {
         /// Until then every scrape is refused, ms.
@@ -472,14 +475,14 @@ pub enum MisnamedEffect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockEffect {
+    /// It crashes at each start.
+    Crashes,
     /// It does not start, for the tombstones of the block.
     RefusesForTombstones,
     /// It does not start.
     RefusesToStart,
     /// It starts without the block.
     Skipped,
-    /// It cannot query or compact the block.
-    FailsToQuery,
 }
 
 /// What is used up on a volume.

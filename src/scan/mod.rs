@@ -3,6 +3,7 @@
 //! Segments are read in parallel, in stretches of a few MiB where nothing is wrong with them ([`stretches`]), and by [`salvage`]
 //! elsewhere; what needs their order is done afterwards, in order.
 
+pub mod blocks;
 mod cause;
 pub use crate::code;
 pub(crate) mod context;
@@ -49,6 +50,8 @@ use crate::tsdb::{Listing, LogDirectory, LogKind, Target};
 pub struct Options {
     /// Threads to read with; as many as there are processors if it is not given.
     pub threads: Option<NonZeroUsize>,
+    /// How much of each block is verified.
+    pub depth: blocks::Depth,
 }
 
 /// Hears how far a scan is, from any thread, and can give it up.
@@ -125,7 +128,7 @@ pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Resu
     let listing =
         target.list().map_err(|source| ScanError::List { path: target.path().to_owned(), source })?;
     let threads = rayon::ThreadPoolBuilder::new().num_threads(threads(options.threads)).build()?;
-    threads.install(|| read(target, &listing, progress))
+    threads.install(|| read(target, &listing, options.depth, progress))
 }
 
 /// Threads for each processor, at most: more only take memory.
@@ -138,7 +141,12 @@ pub fn threads(asked: Option<NonZeroUsize>) -> usize {
     asked.map_or(0, |asked| asked.get().min(THREADS * processors))
 }
 
-fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<Scan, ScanError> {
+fn read(
+    target: &Target,
+    listing: &Listing,
+    depth: blocks::Depth,
+    progress: &dyn Progress,
+) -> Result<Scan, ScanError> {
     let dialects: Vec<Dialect> = listing.logs.par_iter().map(segment::dialect).collect();
     let order = order_of(listing, &dialects);
     let steps = order.segments(listing);
@@ -170,6 +178,8 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<S
         state: State::Clean,
         reasons: Vec::new(),
         logs: Vec::new(),
+        blocks: Vec::new(),
+        depth,
         findings: Vec::new(),
         refs: references.highest(),
     };
@@ -237,6 +247,13 @@ fn read(target: &Target, listing: &Listing, progress: &dyn Progress) -> Result<S
     report.findings.extend(of_heads);
     let head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };
     report.findings.extend(findings::of_strays(&listing.strays));
+    // Alone, a segment is all that is to be read.
+    if !listing.alone && target.is_data_directory() {
+        let of_blocks = blocks::read(target.path(), depth, progress)?;
+        report.findings.extend(of_blocks.findings);
+        report.findings.extend(blocks::of_times(&of_blocks.blocks, &report.logs));
+        report.blocks = of_blocks.blocks;
+    }
     debug_assert!(
         report.findings.iter().all(Finding::has_a_severity_of_its_code),
         "a severity that the documents do not have"

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
+use super::blocks::{BlockReport, Depth};
 use super::detail::Detail;
 pub use crate::code::{Code, Severity};
 pub use crate::tsdb::LogKind;
@@ -31,6 +32,10 @@ pub struct Report {
     pub reasons: Vec<Reason>,
     /// What was read, in the order wal, checkpoints, wbl, chunk snapshots.
     pub logs: Vec<Log>,
+    /// The blocks, in the order of their names.
+    pub blocks: Vec<BlockReport>,
+    /// How much of each block was verified.
+    pub depth: Depth,
     /// What is odd or wrong, in the order of logs; of each first what its names show, then its bytes in the order of
     /// segments and offsets, then its refs.
     pub findings: Vec<Finding>,

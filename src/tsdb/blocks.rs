@@ -1,10 +1,8 @@
 //! Which blocks a data directory has, and what their `meta.json` says (`tsdb/db.go`, `isBlockDir`; `tsdb/block.go`,
-//! `readMetaFile`), and whether Prometheus can open them: what [`fault`] looks at costs a few reads a block. What an index and
-//! chunks hold is not read.
+//! `readMetaFile`). `scan::blocks` reads the rest.
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -21,40 +19,26 @@ pub struct Block {
 /// What a block says of itself, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockMeta {
+    /// Its ULID; the directory may have another name. `None` if there is none.
+    pub ulid: Option<String>,
     /// Samples from this time on, ms.
     pub min_time: i64,
     /// Samples before this time, ms.
     pub max_time: i64,
-    /// Samples of all kinds.
+    /// Samples of all kinds; 0 if they were not counted, and so below.
     pub samples: u64,
+    /// Series.
+    pub series: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// How often it was compacted, 1 for one of the head.
+    pub level: i64,
     /// Deleted intervals.
     pub tombstones: u64,
     /// Hints of its compaction: `from-out-of-order`, `from-stale-series`, `from-selected-series`.
     pub hints: Vec<String>,
     /// The blocks that it was made from: Prometheus deletes these when it has loaded this one.
     pub parents: Vec<String>,
-}
-
-/// Why Prometheus does not load a block, or not all of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockFault {
-    /// The file or directory, below the block.
-    pub name: &'static str,
-    /// What is wrong with it.
-    pub what: String,
-    /// What Prometheus does about it.
-    pub then: WithFault,
-}
-
-/// What Prometheus does about a block with a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WithFault {
-    /// It does not start.
-    Refuses,
-    /// It starts without the block.
-    Skips,
-    /// It starts with the block, and queries of it fail.
-    FailsToQuery,
 }
 
 impl BlockMeta {
@@ -93,6 +77,7 @@ pub(super) fn is_ulid(name: &str) -> bool {
 #[serde(default, rename_all = "camelCase")]
 struct MetaFile {
     version: Option<i64>,
+    ulid: Option<String>,
     min_time: Option<i64>,
     max_time: Option<i64>,
     stats: Option<Stats>,
@@ -109,12 +94,15 @@ struct Parent {
 #[serde(default, rename_all = "camelCase")]
 struct Stats {
     num_samples: Option<u64>,
+    num_series: Option<u64>,
+    num_chunks: Option<u64>,
     num_tombstones: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Compaction {
+    level: Option<i64>,
     hints: Option<Vec<String>>,
     parents: Option<Vec<Parent>>,
 }
@@ -139,9 +127,13 @@ fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
     }
     let (compaction, stats) = (meta.compaction.unwrap_or_default(), meta.stats.unwrap_or_default());
     Ok(BlockMeta {
+        ulid: meta.ulid,
         min_time: meta.min_time.unwrap_or_default(),
         max_time: meta.max_time.unwrap_or_default(),
         samples: stats.num_samples.unwrap_or_default(),
+        series: stats.num_series.unwrap_or_default(),
+        chunks: stats.num_chunks.unwrap_or_default(),
+        level: compaction.level.unwrap_or_default(),
         tombstones: stats.num_tombstones.unwrap_or_default(),
         hints: compaction.hints.unwrap_or_default(),
         parents: compaction
@@ -151,145 +143,6 @@ fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
             .filter_map(|parent| parent.ulid)
             .collect(),
     })
-}
-
-/// Why Prometheus does not load this block of the data directory `data`, or not all of it, as far as it shows without reading the block: a
-/// file is missing, or its header or end is not one. `None` if it does, as far as that goes.
-fn fault(data: &Path, block: &Block) -> Option<BlockFault> {
-    let path = data.join(&block.ulid);
-    if let Err(what) = &block.meta {
-        // An empty directory holds no samples.
-        if ["meta.json", "index", "chunks"].iter().all(|name| path.join(name).symlink_metadata().is_err()) {
-            return None;
-        }
-        return Some(BlockFault { name: "meta.json", what: what.clone(), then: WithFault::Skips });
-    }
-    let refuses = |name, what| BlockFault { name, what, then: WithFault::Refuses };
-    // In the order of `OpenBlock` (`tsdb/block.go`).
-    chunks(&path.join("chunks"))
-        .map_err(|what| refuses("chunks", what))
-        .and_then(|()| index(&path.join("index")).map_err(|what| refuses("index", what)))
-        .and_then(|()| tombstones(&path.join("tombstones")).map_err(|what| refuses("tombstones", what)))
-        .and_then(|()| {
-            let samples = block.meta.as_ref().map_or(0, |meta| meta.samples);
-            let fails = |what| BlockFault { name: "chunks", what, then: WithFault::FailsToQuery };
-            missing_chunks(&path.join("chunks"), samples).map_err(fails)
-        })
-        .err()
-}
-
-/// The faults of all blocks that Prometheus does not load, in their order, without those of blocks that a block which it
-/// loads was made from: it deletes these (`reloadBlocks` in `tsdb/db.go`).
-#[must_use]
-pub fn faults<'a>(data: &Path, blocks: &'a [Block]) -> Vec<(&'a Block, BlockFault)> {
-    let faults: Vec<_> = blocks.iter().filter_map(|block| Some((block, fault(data, block)?))).collect();
-    let is_loaded = |block: &&Block| {
-        let not_loaded = faults.iter().filter(|(_, fault)| fault.then != WithFault::FailsToQuery);
-        not_loaded.into_iter().all(|(faulty, _)| faulty.ulid != block.ulid)
-    };
-    let metas = blocks.iter().filter(is_loaded).filter_map(|block| block.meta.as_ref().ok());
-    let parents: Vec<&String> = metas.flat_map(|meta| &meta.parents).collect();
-    faults.iter().filter(|(block, _)| !parents.contains(&&block.ulid)).cloned().collect()
-}
-
-/// `NewDirReader` (`tsdb/chunks/chunks.go`): every file whose name is a number has a header.
-fn chunks(directory: &Path) -> Result<(), String> {
-    let wrong = |name: &str, what: &str| format!("{name}: {what}");
-    for entry in fs::read_dir(directory).map_err(|e| e.to_string())? {
-        let name = entry.map_err(|e| e.to_string())?.file_name();
-        let Some(name) = name.to_str().filter(|name| name.parse::<u64>().is_ok()) else { continue };
-        let (head, _) = ends(&directory.join(name), 8, 0).map_err(|what| wrong(name, &what))?;
-        match head.get(..8) {
-            None => return Err(wrong(name, "it has no header")),
-            Some([0x85, 0xbd, 0x40, 0xdd, 1, ..]) => {}
-            Some(_) => return Err(wrong(name, "it does not begin as a file of chunks does")),
-        }
-    }
-    Ok(())
-}
-
-/// Files of chunks are numbered from 1 on, and the index names chunks by the place of their file among them.
-fn missing_chunks(directory: &Path, samples: u64) -> Result<(), String> {
-    let entries = fs::read_dir(directory).map_err(|e| e.to_string())?.flatten();
-    let mut numbers: Vec<u64> =
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    numbers.sort_unstable();
-    let wanted = (1..).zip(&numbers).find(|(wanted, number)| wanted != *number).map(|(wanted, _)| wanted);
-    match wanted.or_else(|| (numbers.is_empty() && samples > 0).then_some(1)) {
-        Some(missing) => Err(format!("{missing:06}: it is missing")),
-        None => Ok(()),
-    }
-}
-
-/// The table of contents at the end of an index: six offsets and their checksum (`indexTOCLen`, `tsdb/index/index.go`).
-const TOC: usize = 6 * 8 + 4;
-
-fn index(path: &Path) -> Result<(), String> {
-    let (head, tail) = ends(path, 5, TOC)?;
-    match head.get(..5) {
-        None => return Err("it has no header".into()),
-        Some([0xba, 0xaa, 0xd7, 0x00, 1..=3]) => {}
-        Some(_) => return Err("it does not begin as an index does".into()),
-    }
-    let Some((offsets, checksum)) = tail.split_last_chunk::<4>().filter(|_| tail.len() == TOC) else {
-        return Err("it has no table of contents".into());
-    };
-    if crc32c::crc32c(offsets) != u32::from_be_bytes(*checksum) {
-        return Err("the checksum of its table of contents is wrong".into());
-    }
-    Ok(())
-}
-
-/// More than any file of tombstones.
-const LONGEST_TOMBSTONES: u64 = 64 << 20;
-
-/// `ReadTombstones` (`tsdb/tombstones/tombstones.go`); a block needs none.
-fn tombstones(path: &Path) -> Result<(), String> {
-    match path.metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.to_string()),
-        Ok(metadata) if !metadata.is_file() => return Err("it is no file".into()),
-        Ok(metadata) if metadata.len() > LONGEST_TOMBSTONES => return Ok(()),
-        Ok(_) => {}
-    }
-    let mut bytes = Vec::new();
-    let file = crate::io::open(path).map_err(|e| e.to_string())?;
-    file.take(LONGEST_TOMBSTONES).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    let Some((stones, checksum)) = bytes.split_last_chunk::<4>().filter(|(stones, _)| stones.len() >= 5)
-    else {
-        return Err("it has no header".into());
-    };
-    if !stones.starts_with(&[0x01, 0x30, 0xba, 0x30, 1]) {
-        return Err("it does not begin as a file of tombstones does".into());
-    }
-    // The checksum does not cover the header.
-    if crc32c::crc32c(&stones[5..]) != u32::from_be_bytes(*checksum) {
-        return Err("its checksum is wrong".into());
-    }
-    Ok(())
-}
-
-/// The first and last bytes of a file, fewer if it has fewer.
-fn ends(path: &Path, first: u64, last: usize) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => "it is missing".to_owned(),
-        _ => error.to_string(),
-    };
-    // Opening a pipe would wait for a writer.
-    let metadata = path.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err("it is no file".into());
-    }
-    if metadata.len() == 0 {
-        return Err("it is empty".into());
-    }
-    let file = crate::io::open(path).map_err(failed)?;
-    let mut head = Vec::new();
-    (&file).take(first).read_to_end(&mut head).map_err(failed)?;
-    let last = last.min(usize::try_from(metadata.len()).unwrap_or(last));
-    let mut tail = vec![0; last];
-    file.read_exact_at(&mut tail, metadata.len() - last as u64).map_err(failed)?;
-    Ok((head, tail))
 }
 
 #[cfg(test)]

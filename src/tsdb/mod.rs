@@ -19,7 +19,7 @@ mod target;
 mod user;
 mod version;
 
-pub use blocks::{Block, BlockFault, BlockMeta, WithFault, faults, list_blocks};
+pub use blocks::{Block, BlockMeta, list_blocks};
 pub use head_chunks::{
     CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,
     list_head_chunks,

@@ -1,5 +1,5 @@
-//! What makes a start fail, or lose data, beside the logs: blocks that cannot be opened, files that Prometheus may not read or
-//! write, a full or read-only volume. Each costs a few system calls.
+//! What makes a start fail, or lose data, beside logs and blocks: files that Prometheus may not read or write, a full or read-only
+//! volume. Each costs a few system calls.
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
@@ -8,10 +8,10 @@ use std::path::Path;
 use crate::forecast::report::{Forecast, NoRoom};
 use crate::forecast::{Assumed, refuses_until};
 use crate::scan::code::Code;
-use crate::scan::detail::{BlockEffect, Deed, Detail, FailingRepair, Lack};
+use crate::scan::detail::{Deed, Detail, FailingRepair, Lack};
 use crate::scan::findings::of_path;
 use crate::scan::report::{Finding, Report, Severity, Times};
-use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, WithFault, faults, list_blocks};
+use crate::tsdb::{Block, CHUNKS_HEAD, LogKind, Right, Target, User, list_blocks};
 
 /// Findings with which Prometheus does not start.
 pub(super) const NO_START: [Code; 4] =
@@ -33,18 +33,6 @@ pub(super) fn findings(
     let mut findings: Vec<Finding> = volume(data, no_room).into_iter().collect();
     // What cannot be listed, the scan has complained about.
     let blocks = list_blocks(data).unwrap_or_default();
-    findings.extend(faults(data, &blocks).into_iter().map(|(block, fault)| {
-        let path = format!("{}/{}", block.ulid, fault.name);
-        let (code, then) = match fault.then {
-            WithFault::Refuses if fault.name == "tombstones" => {
-                (Code::BlockUnusable, BlockEffect::RefusesForTombstones)
-            }
-            WithFault::Refuses => (Code::BlockUnusable, BlockEffect::RefusesToStart),
-            WithFault::Skips => (Code::BlockSkipped, BlockEffect::Skipped),
-            WithFault::FailsToQuery => (Code::BlockIncomplete, BlockEffect::FailsToQuery),
-        };
-        damage(code, path, Detail::BlockFault { what: fault.what.clone(), then })
-    }));
     findings.extend(blocks.iter().filter_map(|block| undeleted(data, block)));
     findings.extend(rights(target, &blocks, user));
     if !assumed.agent {

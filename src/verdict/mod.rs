@@ -10,6 +10,7 @@ pub use self::judge::judge;
 use crate::forecast::report::Forecast;
 use crate::forecast::{Assumed, ForecastError, forecast};
 use crate::repair::{self, Plans};
+use crate::scan::blocks::Depth;
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, Report, Verdict};
 use crate::scan::{self, Progress, ScanError};
@@ -20,6 +21,8 @@ use crate::tsdb::{Target, User};
 pub struct Options {
     /// Threads to read with; as many as there are processors if it is not given.
     pub threads: Option<NonZeroUsize>,
+    /// How much of each block is verified.
+    pub depth: Depth,
     /// Which Prometheus is to read the directory next.
     pub assumed: Assumed,
     /// As whom it runs. If it is not given: for root the owner of the newest segment, else the user whose process this is.
@@ -63,7 +66,8 @@ pub fn diagnose(
 ) -> Result<Diagnosis, DiagnosisError> {
     let mut tries = 1;
     loop {
-        let scan = scan::scan(target, &scan::Options { threads: options.threads }, progress)?;
+        let scan =
+            scan::scan(target, &scan::Options { threads: options.threads, depth: options.depth }, progress)?;
         let forecast = forecast(target, &scan, options.assumed);
         let plans = forecast.as_ref().ok().and_then(|forecast| {
             is_whole(target).then(|| repair::plans(target, &scan, forecast.as_ref(), options.assumed).ok())?

@@ -40,19 +40,21 @@ enum Group {
     Disk,
     Files,
     HeadChunks,
+    Blocks,
     Around,
     References,
     Plans,
 }
 
 impl Group {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Records,
         Self::Incomplete,
         Self::Zeros,
         Self::Disk,
         Self::Files,
         Self::HeadChunks,
+        Self::Blocks,
         Self::Around,
         Self::References,
         Self::Plans,
@@ -66,6 +68,7 @@ impl Group {
             Self::Disk => "The disk and the file",
             Self::Files => "Files",
             Self::HeadChunks => "Head chunks",
+            Self::Blocks => "Blocks",
             Self::Around => "Around the logs",
             Self::References => "References",
             Self::Plans => "In plans only",
@@ -79,6 +82,11 @@ impl Group {
                 "`chunks_head/` holds full chunks of series, by ref. walfix looks at it if it is given a data directory. A start \
                  loads these chunks before the WAL, and takes from the WAL no sample that is older than the last chunk of its \
                  series."
+            }
+            Self::Blocks => {
+                "walfix reads all blocks if it is given a data directory. `--depth structure` reads indexes, `meta.json` and \
+                 tombstones; `--depth checksums`, the default, also the checksum of each chunk; `--depth samples` decodes each \
+                 chunk. Prometheus checks less at a start: what it does not check fails when a query or a compaction meets it."
             }
             Self::Around => "What is beside the logs. `walfix repair` does not change it.",
             Self::References => {

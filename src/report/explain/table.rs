@@ -490,15 +490,81 @@ pub(super) const fn entry(code: Code) -> Explanation {
         },
 
         Code::BlockIncomplete => Explanation {
-            group: Group::Around,
+            group: Group::Blocks,
             title: "A block lacks a file of chunks, before other files or all of them.",
+            means: "An index names a file of chunks by its place among the files, so that without the first one every chunk is looked \
+                    for in the wrong file.",
             prometheus: "starts with the block. Queries that need these chunks fail (`cannot populate chunk`), or return other \
                          chunks.",
-            to_do: "restore the block, or move its directory out of the data directory and do without its samples.",
+            to_do: "restore the file or the block, or move its directory out of the data directory and do without its samples.",
+            ..EMPTY
+        },
+        Code::DamagedBlockChunk => Explanation {
+            group: Group::Blocks,
+            title: "A chunk of a block cannot be read, or is not what the index says.",
+            prometheus: "starts with the block. Each query that needs the chunk **fails as a whole** (`cannot populate chunk`). A \
+                         compaction of the block fails: Prometheus marks the blocks of that compaction as failed and compacts them \
+                         no more. If they overlap, it tries the same compaction for ever, and no other. `promtool tsdb dump` ends \
+                         at the chunk, and says nothing.",
+            causes: "a disk, a copy that was interrupted, or memory.",
+            lost: "the samples of this chunk.",
+            to_do: "restore the block from object storage or a backup, if there is one.",
+            ..EMPTY
+        },
+        Code::DamagedBlockIndex => Explanation {
+            group: Group::Blocks,
+            title: "Series or postings in the index of a block cannot be read, or do not fit together.",
+            means: "Prometheus verifies the header, the symbols and the table of postings at a start. Series and postings lists, each of \
+                    which has a checksum, it verifies when it reads them.",
+            prometheus: "starts with the block. A query that selects these series fails, or lacks them; a compaction of the block \
+                         fails.",
+            causes: "a disk, a copy that was interrupted, or memory.",
+            lost: "of a damaged series, all its chunks: nothing else says which they are. Of damaged postings, nothing.",
+            to_do: "restore the block from object storage or a backup, if there is one.",
+            ..EMPTY
+        },
+        Code::BlockOutOfOrder => Explanation {
+            group: Group::Blocks,
+            title: "Series, labels or chunks in the index of a block are not in order.",
+            severity: "A warning where Prometheus lives with it: a series without chunks, and chunks that do not follow each other in \
+                       their files.",
+            prometheus: "starts with the block, and a compaction of it fails: only its writer checks the order (`out-of-order series \
+                         added`, `chunk minT ... is not higher than previous chunk maxT`).",
+            causes: "a tool that writes or rewrites blocks, or an old bug of Prometheus.",
+            lost: "nothing.",
+            ..EMPTY
+        },
+        Code::BlockMetaDiffers => Explanation {
+            group: Group::Blocks,
+            title: "The `meta.json` of a block does not describe the block.",
+            means: "Its counts and times are for planning: of retention, compaction, and which blocks a query reads.",
+            prometheus: "starts with the block. It does not look for samples outside the times that the file states, and of a block with \
+                         another ULID than its directory it cannot delete the files.",
+            causes: "a block that was renamed, or a tool that writes blocks.",
+            lost: "nothing.",
+            to_do: NOTHING,
+            ..EMPTY
+        },
+        Code::BlocksOverlap => Explanation {
+            group: Group::Blocks,
+            title: "The times of two blocks overlap.",
+            prometheus: "merges their samples when it queries them, and compacts them into one block. Blocks of out-of-order samples \
+                         overlap others as a rule.",
+            causes: "out-of-order samples, imported blocks, or a restored snapshot.",
+            lost: "nothing.",
+            to_do: NOTHING,
+            ..EMPTY
+        },
+        Code::BlockGap => Explanation {
+            group: Group::Blocks,
+            title: "No block has these times, and there are blocks before and after them.",
+            causes: "Prometheus did not run, or scraped nothing. Or a block is missing: compare with what you remember.",
+            lost: "nothing, unless a block is missing.",
+            to_do: NOTHING,
             ..EMPTY
         },
         Code::DeletionsLost => Explanation {
-            group: Group::Around,
+            group: Group::Blocks,
             title: "A block's file of tombstones is missing, and its `meta.json` says that samples had been deleted.",
             prometheus: "starts, and serves the deleted samples again.",
             causes: "a `tombstones` file that was moved away because it was damaged, or that a copy left out.",
@@ -508,18 +574,19 @@ pub(super) const fn entry(code: Code) -> Explanation {
             ..EMPTY
         },
         Code::BlockSkipped => Explanation {
-            group: Group::Around,
+            group: Group::Blocks,
             title: "The `meta.json` of a block is missing, empty or invalid.",
             prometheus: "starts without the block (`Failed to read meta.json for a block`), and serves none of its samples.",
             to_do: "take the file from a backup or from a copy in object storage, or restore the whole block.",
             ..EMPTY
         },
         Code::BlockUnusable => Explanation {
-            group: Group::Around,
-            title: "The index, a chunks file or the tombstones of a block are missing, empty, or do not begin and end as they \
-                    should.",
-            means: "walfix verifies nothing more of a block: it does not read what the index and the chunks hold.",
-            prometheus: "does not start (`opening storage failed: ... corrupted block`).",
+            group: Group::Blocks,
+            title: "Prometheus does not open a block: its index, a file of chunks or its tombstones are missing, empty, or not what they \
+                    should be.",
+            means: "The finding has Prometheus's own error.",
+            prometheus: "does not start (`opening storage failed: reloadBlocks: corrupted block ...`), unless a block that it loads was \
+                         made from this one. A file of tombstones of 8 bytes makes it crash.",
             to_do: "restore the block, or move its directory out of the data directory and do without its samples.",
             ..EMPTY
         },

@@ -435,12 +435,11 @@ impl fmt::Display for Detail {
                     }
                     BlockEffect::RefusesToStart => "Prometheus does not start with such a block",
                     BlockEffect::Skipped => "Prometheus starts without this block and its samples",
-                    BlockEffect::FailsToQuery => {
-                        "Prometheus starts, and queries and compactions of this block fail"
-                    }
+                    BlockEffect::Crashes => "Prometheus crashes at each start",
                 };
                 return write!(f, "{what}; {then}");
             }
+            Self::Block(detail) => return detail.fmt(f),
             Self::FromTheFuture { until } => {
                 return write!(
                     f,

@@ -1,6 +1,7 @@
 //! The sentences of values: what is wrong, how it is repaired, and why it is not.
 
 pub(super) mod amounts;
+mod blocks;
 mod defects;
 mod details;
 mod refusals;

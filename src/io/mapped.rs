@@ -1,0 +1,157 @@
+//! Files that are read at random and never change: mapped.
+//!
+//! A mapped page that cannot be read, or that is behind the end of a file which has become shorter, kills the process with SIGBUS.
+//! So a file is proved first: every page is read once, and what fails is known. What fails later ends the process with a sentence
+//! ([`end_on_bus_errors`]). Nothing is mapped while a directory is changed.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use memmap2::{Mmap, UncheckedAdvice};
+
+/// Bytes that are proved at once.
+const PIECE: u64 = 4 << 20;
+
+/// Bytes of which the system reads all or none.
+const PAGE: u64 = 4096;
+
+/// A mapped file. It is never written through.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    file: File,
+    /// An empty file cannot be mapped.
+    map: Option<Mmap>,
+}
+
+/// Pages of a file that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnreadablePages {
+    /// Them, as offsets in the file.
+    pub(crate) ranges: Vec<Range<u64>>,
+    /// What the system says of the first.
+    pub(crate) error: String,
+}
+
+impl Mapped {
+    /// Maps a file that [`super::open`] opens, of at most `longest` bytes.
+    pub(crate) fn open(path: &Path, longest: u64) -> io::Result<Self> {
+        let file = super::open::open_up_to(path, longest)?;
+        let length = file.metadata()?.len();
+        let map = (length > 0).then(|| map(&file)).transpose()?;
+        Ok(Self { file, map })
+    }
+
+    /// All of it. Pages that [`Self::prove`] has not read may be unreadable.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Reads every page, and keeps none of them in memory.
+    ///
+    /// # Errors
+    /// With what cannot be read.
+    pub(crate) fn prove(&self, advance: &mut dyn FnMut(u64)) -> Result<(), UnreadablePages> {
+        let length = self.bytes().len() as u64;
+        let mut failed: Option<UnreadablePages> = None;
+        let mut at = 0;
+        while at < length {
+            let piece = at..length.min(at + PIECE);
+            if !self.populate(&piece) {
+                self.read_pages(&piece, &mut failed);
+            }
+            self.forget(piece.clone());
+            advance(piece.end - piece.start);
+            at = piece.end;
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes the pages of a range out of memory; they can be read again.
+    pub(crate) fn forget(&self, range: Range<u64>) {
+        let place = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        let (Some(map), Some((start, end))) = (&self.map, place) else { return };
+        let end = end.min(map.len());
+        if start < end {
+            forget(map, start..end);
+        }
+    }
+
+    /// Whether the system has read a piece. Not every one can be asked to.
+    #[cfg(target_os = "linux")]
+    fn populate(&self, piece: &Range<u64>) -> bool {
+        let place = usize::try_from(piece.start).ok().zip(usize::try_from(piece.end).ok());
+        let (Some(map), Some((start, end))) = (&self.map, place) else { return false };
+        map.advise_range(memmap2::Advice::PopulateRead, start, end - start).is_ok()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn populate(&self, _: &Range<u64>) -> bool {
+        false
+    }
+
+    /// Reads a piece page by page, as a file.
+    fn read_pages(&self, piece: &Range<u64>, failed: &mut Option<UnreadablePages>) {
+        let mut buffer = [0; PAGE as usize];
+        let mut at = piece.start;
+        while at < piece.end {
+            let end = piece.end.min(at + PAGE);
+            let page = buffer.get_mut(..usize::try_from(end - at).unwrap_or(0)).unwrap_or_default();
+            if let Err(error) = self.file.read_exact_at(page, at) {
+                let failed = failed.get_or_insert_with(|| UnreadablePages {
+                    ranges: Vec::new(),
+                    error: match error.kind() {
+                        io::ErrorKind::UnexpectedEof => "the file has become shorter".to_owned(),
+                        _ => error.to_string(),
+                    },
+                });
+                match failed.ranges.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => failed.ranges.push(at..end),
+                }
+            }
+            at = end;
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "a mapped file may be changed by others; nobody changes files of blocks")]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: Prometheus writes a block once, in a directory of another name, and never changes it. If somebody does it all the same,
+    // bytes change under a reader that checks each bound, and a page that goes away ends the process.
+    unsafe { Mmap::map(file) }
+}
+
+#[expect(unsafe_code, reason = "the interface cannot tell a map of a file from memory of its own")]
+fn forget(map: &Mmap, range: Range<usize>) {
+    // SAFETY: the map is of a file, shared and never written, so that its pages are read again as they were. A failure leaves them.
+    let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+}
+
+/// From now on a mapped page that cannot be read ends the process with a sentence, and with exit code 8. For programs: a library does
+/// not settle what a signal does.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no crate lets a handler of SIGBUS be set")]
+pub fn end_on_bus_errors() {
+    extern "C" fn end(_: libc::c_int) {
+        const SENTENCE: &[u8] = b"walfix: a file of a block became shorter or unreadable while it was read; nothing was changed\n  \
+            Run it again. If it happens again, the disk fails: copy the data directory first.\n";
+        // SAFETY: both may be called in a handler of a signal (signal-safety(7)).
+        unsafe {
+            libc::write(2, SENTENCE.as_ptr().cast(), SENTENCE.len());
+            libc::_exit(8);
+        }
+    }
+    // SAFETY: the handler calls nothing but functions that may be called in one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = end as extern "C" fn(libc::c_int) as usize;
+        libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
+    }
+}
+
+/// Elsewhere the system ends the process.
+#[cfg(not(target_os = "linux"))]
+pub fn end_on_bus_errors() {}
