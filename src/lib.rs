@@ -28,6 +28,7 @@
 //! [`change`] (does), [`code`], [`tsdb`], [`chunk`], [`record`], [`wal`], [`io`]. `docs/design.md` says why; `docs/format.md` is the
 //! format.
 
+pub mod block;
 pub mod change;
 pub mod chunk;
 pub mod code;

@@ -139,8 +139,8 @@ func randomSeries(rng *rand.Rand, count int) []labels.Labels {
 func randomString(rng *rand.Rand) string {
 	words := []string{"a", "b", "job", "instance", "host-", "0", "9", "_", "é", "日本", "\x00", "\xff", "\U0001F4C8", "Z"}
 	n := 1 + rng.Intn(4)
-	if rng.Intn(30) == 0 {
-		n = 1 + rng.Intn(20_000)
+	if rng.Intn(150) == 0 {
+		n = 1 + rng.Intn(10_000)
 	}
 	var text strings.Builder
 	for range n {
@@ -173,7 +173,7 @@ func randomChunkMetas(rng *rand.Rand, next *uint64) []chunkMeta {
 		t = c.MaxTime + 1 + rng.Int63n(2)*rng.Int63n(100_000)
 		switch rng.Intn(60) {
 		case 0: // The next file.
-			*next = (*next>>32 + 1) << 32
+			*next = max(*next, min(*next>>32+1, math.MaxUint32)<<32)
 		case 1:
 			*next += (math.MaxUint64 - *next) / 3
 		case 2: // The same one again.
