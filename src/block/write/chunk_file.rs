@@ -36,9 +36,9 @@ impl<W: Write> ChunkFileWriter<W> {
         self.out.position()
     }
 
-    /// Whether Prometheus would write a chunk of `length` bytes of data here when files end at `full` bytes. It counts five
-    /// bytes for each length of a chunk, and lets the first chunk of a file be as large as it is (`WriteChunks`,
-    /// `tsdb/chunks/chunks.go`).
+    /// Whether Prometheus would write a chunk of `length` bytes of data here, if it writes chunks one by one and files end at
+    /// `full` bytes. It counts five bytes for the length of the chunk. The first chunk of a file may be of any size
+    /// (`WriteChunks`, `tsdb/chunks/chunks.go`).
     pub fn has_room(&self, length: usize, full: u64) -> bool {
         let written = self.written();
         written == HEADER.len() as u64 || written + 5 + 1 + length as u64 + 4 <= full
