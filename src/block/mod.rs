@@ -10,6 +10,7 @@ mod section;
 mod series;
 mod symbols;
 mod tombstones;
+pub mod write;
 
 pub(crate) use self::chunk_file::framed_chunk_at;
 pub use self::chunk_file::{

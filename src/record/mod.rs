@@ -17,7 +17,7 @@ mod loki;
 mod metadata;
 mod min_valid_time;
 mod mmap_markers;
-mod put;
+pub(crate) mod put;
 mod runs;
 mod samples;
 mod select;

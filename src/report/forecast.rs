@@ -61,10 +61,8 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         }
         let skips = report.reasons.contains(&Reason::SkipsBlock);
         let but = if skips { ", but for a block" } else { "" };
-        let words = format!(
-            "{who} {} starts normally{with} and loads all readable data of its logs{but}; the contents of blocks are not verified",
-            forecast.version
-        );
+        let words =
+            format!("{who} {} starts normally{with} and loads all readable data{but}", forecast.version);
         return page.indented(2, &words);
     }
     match prevented {

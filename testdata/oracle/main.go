@@ -28,6 +28,8 @@ var commands = []command{
 	{"open", "open [flags] DIR", runOpen},
 	{"grow", "grow DIR", runGrow},
 	{"block", "block DIR", runBlock},
+	{"index", "index [--seed N] [--series N] DIR", runIndex},
+	{"blockfiles", "blockfiles [--seed N] [--segment-bytes N] DIR", runBlockFiles},
 	{"load", "load [flags] DIR", runLoad},
 	{"repeat", "repeat [flags] FROM DIR", runRepeat},
 	{"bench", "bench [--rounds N] DIR", runBench},

@@ -139,6 +139,12 @@ impl Oracle {
         self.lines(&[&["chunkenc"], args].concat(), each);
     }
 
+    /// What `oracle index` or `oracle blockfiles` has written into `dir`, and what that is made of.
+    pub fn made(self, args: &[&str], dir: &Path, each: impl FnMut(serde_json::Value)) {
+        let dir = dir.to_str().expect("a path of a test");
+        self.lines(&[args, &[dir]].concat(), each);
+    }
+
     /// Every JSON document of a command that prints one a line, in order.
     fn lines(self, args: &[&str], mut each: impl FnMut(serde_json::Value)) {
         let mut child =
