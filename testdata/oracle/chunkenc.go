@@ -126,8 +126,35 @@ func formatSample(it chunkenc.Iterator, kind chunkenc.ValueType) string {
 	}
 }
 
+// chunkShape says how many samples a chunk gets, and when.
+type chunkShape struct {
+	samples    int
+	t          int64 // Of the sample before the first.
+	step       int64
+	steadiness int   // 0: any times, 3: always the same step.
+	jitter     int64 // Below which a step is longer now and then.
+	jump       int   // Bits of the longest step where steadiness is 0.
+	latest     int64 // No sample is after it.
+}
+
 // randomChunk appends random samples until there are enough, or the appender begins another chunk.
 func randomChunk(rng *rand.Rand, encoding chunkenc.Encoding) ([]byte, error) {
+	shape := chunkShape{samples: 1 + rng.Intn(200), jitter: 2000, jump: 40, latest: math.MaxInt64}
+	if rng.Intn(4) == 0 {
+		shape.samples = 1 + rng.Intn(4)
+	}
+	shape.t = rng.Int63n(2_000_000_000_000) - rng.Int63n(2)*1_000_000_000_000
+	shape.step = 1 + rng.Int63n(60_000)
+	shape.steadiness = rng.Intn(4)
+	chunk, err := shapedChunk(rng, encoding, shape)
+	if err != nil {
+		return nil, err
+	}
+	return chunk.Bytes(), nil
+}
+
+// shapedChunk is randomChunk with samples at the times of shape.
+func shapedChunk(rng *rand.Rand, encoding chunkenc.Encoding, shape chunkShape) (chunkenc.Chunk, error) {
 	chunk, err := chunkenc.NewEmptyChunk(encoding)
 	if err != nil {
 		return nil, err
@@ -136,24 +163,21 @@ func randomChunk(rng *rand.Rand, encoding chunkenc.Encoding) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	samples := 1 + rng.Intn(200)
-	if rng.Intn(4) == 0 {
-		samples = 1 + rng.Intn(4)
-	}
-	t := rng.Int63n(2_000_000_000_000) - rng.Int63n(2)*1_000_000_000_000
-	step := 1 + rng.Int63n(60_000)
-	steadiness := rng.Intn(4)
+	t := shape.t
 	st := int64(0)
 	v := rng.NormFloat64() * 1000
 	h := randomHistogram(rng)
-	for range samples {
+	for range shape.samples {
 		switch {
-		case steadiness == 0:
-			t += 1 + rng.Int63n(1<<uint(1+rng.Intn(40)))
-		case steadiness < 3 && rng.Intn(5) == 0:
-			t += step + rng.Int63n(2000)
+		case shape.steadiness == 0:
+			t += 1 + rng.Int63n(1<<uint(1+rng.Intn(shape.jump)))
+		case shape.steadiness < 3 && rng.Intn(5) == 0:
+			t += shape.step + rng.Int63n(shape.jitter)
 		default:
-			t += step
+			t += shape.step
+		}
+		if t > shape.latest {
+			return chunk, nil
 		}
 		switch rng.Intn(12) {
 		case 0:
@@ -161,7 +185,7 @@ func randomChunk(rng *rand.Rand, encoding chunkenc.Encoding) ([]byte, error) {
 		case 1:
 			st = rng.Int63n(1 << 41)
 		}
-		if steadiness == 1 {
+		if shape.steadiness == 1 {
 			st = 0
 		}
 		stale := rng.Intn(60) == 0
@@ -202,7 +226,7 @@ func randomChunk(rng *rand.Rand, encoding chunkenc.Encoding) ([]byte, error) {
 				return nil, err
 			}
 			if other != nil && !recoded {
-				return chunk.Bytes(), nil
+				return chunk, nil
 			}
 			if other != nil {
 				chunk = other
@@ -210,7 +234,7 @@ func randomChunk(rng *rand.Rand, encoding chunkenc.Encoding) ([]byte, error) {
 			app = a
 		}
 	}
-	return chunk.Bytes(), nil
+	return chunk, nil
 }
 
 func randomHistogram(rng *rand.Rand) *histogram.Histogram {
