@@ -51,7 +51,7 @@ func runIndex(args []string, out io.Writer) error {
 		return err
 	}
 	rng := rand.New(rand.NewSource(*seed))
-	series := randomSeries(rng, rng.Intn(*count+1))
+	series := randomIndexSeries(rng, rng.Intn(*count+1))
 
 	// A table of symbols has more than the series need where a block was made of others.
 	strs := map[string]struct{}{"": {}}
@@ -97,8 +97,8 @@ func runIndex(args []string, out io.Writer) error {
 	return w.Close()
 }
 
-// randomSeries are in order. Some names have one value, some one for each series, and some not every series has.
-func randomSeries(rng *rand.Rand, count int) []labels.Labels {
+// randomIndexSeries are in order. Some names have one value, some one for each series, and some not every series has.
+func randomIndexSeries(rng *rand.Rand, count int) []labels.Labels {
 	type name struct {
 		text   string
 		values []string // None: another one each time.
