@@ -73,7 +73,7 @@ fn verdict(page: &mut Page<'_>, report: &Report, totals: Option<String>) -> io::
         report.of_severity(severity).fold(0, |sum: u64, finding| sum.saturating_add(finding.places))
     };
     let mut tally = count(segments, "segment", "segments");
-    if segments == 0 && report.verdict == Verdict::Clean {
+    if segments == 0 && report.blocks.is_empty() && report.verdict == Verdict::Clean {
         "nothing here yet: Prometheus will create it".clone_into(&mut tally);
     }
     if places(Severity::Damage) > 0 {

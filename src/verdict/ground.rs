@@ -2,7 +2,6 @@
 //! volume. Each costs a few system calls.
 
 use std::fs::{self, Metadata};
-use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::forecast::report::{Forecast, NoRoom};
@@ -33,7 +32,6 @@ pub(super) fn findings(
     let mut findings: Vec<Finding> = volume(data, no_room).into_iter().collect();
     // What cannot be listed, the scan has complained about.
     let blocks = list_blocks(data).unwrap_or_default();
-    findings.extend(blocks.iter().filter_map(|block| undeleted(data, block)));
     findings.extend(rights(target, &blocks, user));
     if !assumed.agent {
         findings.extend(future(target, report, assumed));
@@ -51,17 +49,6 @@ fn future(target: &Target, report: &Report, assumed: Assumed) -> Option<Finding>
 
 fn damage(code: Code, path: String, detail: Detail) -> Finding {
     of_path(None, path, code, Severity::Damage, detail)
-}
-
-/// A block whose tombstones are gone: `meta.json` says how many there were (`Block.Delete`, `tsdb/block.go`).
-fn undeleted(data: &Path, block: &Block) -> Option<Finding> {
-    let tombstones = block.meta.as_ref().ok()?.tombstones;
-    let path = format!("{}/tombstones", block.ulid);
-    let is_missing =
-        data.join(&path).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let detail = Detail::TombstonesMissing { tombstones };
-    (tombstones > 0 && is_missing)
-        .then(|| of_path(None, path, Code::DeletionsLost, Severity::Warning, detail))
 }
 
 /// Space and mount of the volume.

@@ -55,7 +55,7 @@ fn bits(values: &[u64]) -> String {
 }
 
 /// As the oracle prints samples.
-fn printed(sample: &Sample<'_>) -> String {
+pub(crate) fn printed(sample: &Sample<'_>) -> String {
     match sample {
         Sample::Float { t, st, value_bits } => format!("{t} {st} {value_bits:x}"),
         Sample::Histogram { t, st, histogram: h } => {

@@ -1,5 +1,6 @@
 //! The log format and its records: bytes in, records out, and the other way.
 
+mod blocks;
 mod blocks_written;
 mod chunks;
 mod damage;

@@ -1,5 +1,6 @@
 //! What a scan finds, on directories of every sort and on disks that fail.
 
+mod blocks;
 mod findings_document;
 mod fixtures;
 mod fresh;

@@ -11,6 +11,7 @@ mod report;
 mod trouble;
 mod verify;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 pub use self::depth::Depth;
@@ -52,7 +53,8 @@ pub(super) fn read(data: &Path, depth: Depth, progress: &dyn Progress) -> Result
     for (block, one) in &verified {
         // A block that was compacted into one that is loaded is deleted, whatever is wrong with it (`reloadBlocks`, `tsdb/db.go`).
         let is_replaced = parents.contains(&block.ulid.as_str());
-        let findings = if is_replaced { Vec::new() } else { one.findings(block) };
+        let mut findings = if is_replaced { Vec::new() } else { one.findings(block) };
+        findings.extend(undeleted(data, block).filter(|_| !is_replaced));
         let state = if is_replaced {
             BlockState::Replaced
         } else if block.meta.is_err() {
@@ -214,6 +216,17 @@ impl Verified {
             tombstones: self.tombstones,
         }
     }
+}
+
+/// A block whose tombstones are gone: `meta.json` says how many there were (`Block.Delete`, `tsdb/block.go`).
+fn undeleted(data: &Path, block: &Block) -> Option<Finding> {
+    let tombstones = block.meta.as_ref().ok()?.tombstones;
+    let path = format!("{}/tombstones", block.ulid);
+    let is_missing =
+        data.join(&path).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let detail = Detail::TombstonesMissing { tombstones };
+    (tombstones > 0 && is_missing)
+        .then(|| of_path(None, path, Code::DeletionsLost, Severity::Warning, detail))
 }
 
 /// Times between blocks are no gap up to this, ms: a block begins with its first sample, and Prometheus shows a sample for so long

@@ -1,0 +1,148 @@
+//! Damaged blocks: a scan never fails, says what Prometheus says, and overlooks nothing that Prometheus reads in another way.
+//!
+//! `WALFIX_SEEDS=20000 cargo test --release --test scan blocks::` for the long run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+use serde_json::Value;
+use support::oracle::{self, Oracle};
+use support::{note, seeds, test};
+use walfix::scan::blocks::{BlockState, Depth};
+use walfix::scan::code::Code;
+use walfix::scan::report::{Report, Severity};
+use walfix::scan::{Options, scan};
+use walfix::tsdb::Target;
+
+fn scanned(data: &Path, depth: Depth) -> Report {
+    let target = Target::find(data).unwrap();
+    scan(&target, &Options { depth, ..Options::default() }, &()).unwrap().report
+}
+
+/// All that Prometheus reads of a block.
+fn read(oracle: Oracle, block: &Path) -> Vec<Value> {
+    let mut lines = Vec::new();
+    oracle.made(&["verify", "--dump"], block, |line| lines.push(line));
+    if let Some(Value::Object(summary)) = lines.last_mut() {
+        summary.remove("seconds");
+    }
+    lines
+}
+
+/// Files of a block.
+fn files(block: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = ["meta.json", "index", "tombstones"].map(|name| block.join(name)).into();
+    files.extend(fs::read_dir(block.join("chunks")).unwrap().map(|entry| entry.unwrap().path()));
+    files.sort();
+    files
+}
+
+/// Damages one file; says how.
+fn damage(rng: &mut Rng, block: &Path) -> String {
+    let files = files(block);
+    let file = &files[rng.usize(..files.len())];
+    let mut bytes = fs::read(file).unwrap();
+    let at = rng.usize(..bytes.len());
+    let length = 1 + rng.usize(..40.min(bytes.len() - at));
+    let how = match rng.u8(..10) {
+        0..=4 => {
+            bytes[at] ^= 1 << rng.u8(..8);
+            format!("a bit of {at}")
+        }
+        5 => {
+            bytes[at..at + length].fill(0);
+            format!("zeros at {at}, {length}")
+        }
+        6 => {
+            bytes[at..at + length].fill_with(|| rng.u8(..));
+            format!("noise at {at}, {length}")
+        }
+        7 => {
+            bytes.truncate(at);
+            format!("cut at {at}")
+        }
+        8 => {
+            bytes.drain(at..at + length);
+            format!("{length} left out at {at}")
+        }
+        _ => {
+            fs::remove_file(file).unwrap();
+            return format!("{} removed", file.display());
+        }
+    };
+    fs::write(file, bytes).unwrap();
+    format!("{}: {how}", file.display())
+}
+
+/// Without paths, of which each says more than the other.
+fn without_paths(error: &str, data: &Path) -> String {
+    let mut error = error.to_owned();
+    for block in fs::read_dir(data).unwrap() {
+        let block = block.unwrap().path();
+        error = error.replace(&format!("{}/", block.display()), "");
+    }
+    error
+}
+
+#[test]
+fn damage_that_prometheus_sees_is_found() {
+    let oracle = oracle::judge("damaged blocks");
+    let (mut same, mut found, mut not_opened, mut only_here) = (0, 0, 0, 0);
+    for seed in seeds(250) {
+        let mut rng = Rng::with_seed(seed);
+        let data = support::scratch();
+        let (of, series) = (rng.u64(..1000).to_string(), rng.u8(1..8).to_string());
+        let arguments = ["blocks", "--seed", &of, "--blocks", "1", "--series", &series, "--tombstones", "2"];
+        let made =
+            oracle.json(&[&arguments[..], &["--chunks", "3", "--samples", "20"]].concat(), data.path());
+        let block = data.path().join(made[0].as_str().unwrap());
+        let before = read(oracle, &block);
+        let clean = scanned(data.path(), Depth::Samples);
+        let wrong: Vec<String> = clean.of_severity(Severity::Damage).map(|f| f.message()).collect();
+        assert!(wrong.is_empty(), "seed {seed}: {wrong:?}");
+        let how = damage(&mut rng, &block);
+        let after = read(oracle, &block);
+        let report = scanned(data.path(), Depth::Samples);
+        let damages: Vec<String> = report
+            .findings
+            .iter()
+            .filter(|finding| finding.severity != Severity::Note)
+            .map(|finding| format!("{} {}: {}", finding.code, finding.path, finding.message()))
+            .collect();
+        let case = || format!("seed {seed}, {how}: {damages:?}");
+        let error = after.last().unwrap()["open_error"].as_str();
+        match error {
+            Some(error) => {
+                not_opened += 1;
+                let error = without_paths(error, data.path());
+                let state = report.blocks.first().map(|block| block.state);
+                assert!(
+                    matches!(state, Some(BlockState::NotOpened | BlockState::Skipped)),
+                    "{error}: {}",
+                    case()
+                );
+                if state == Some(BlockState::NotOpened) {
+                    let said = report.findings.iter().find(|finding| finding.code == Code::BlockUnusable);
+                    let said = said.unwrap().message();
+                    assert!(said.starts_with(&error), "{error:?} and {said:?}: {}", case());
+                }
+            }
+            None if after == before => {
+                same += 1;
+                only_here += u64::from(!damages.is_empty());
+            }
+            None => {
+                found += 1;
+                assert!(!damages.is_empty(), "overlooked: {}", case());
+            }
+        }
+        for depth in [Depth::Structure, Depth::Checksums] {
+            scanned(data.path(), depth);
+        }
+    }
+    note!(
+        "{not_opened} are not opened, {found} read otherwise, {same} read the same, {only_here} of these have findings"
+    );
+    assert!(not_opened > 0 && found > 0);
+}
