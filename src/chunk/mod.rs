@@ -220,6 +220,16 @@ pub fn each_sample(
     Ok(bits.rest())
 }
 
+/// Whether the samples of a chunk can be decoded, are in order, are from the one time to the other, ms, and have nothing but padding
+/// after them. `None` where only [`each_sample`] tells.
+#[must_use]
+pub fn is_from_to(encoding: Encoding, data: &[u8], times: (i64, i64)) -> Option<bool> {
+    match (encoding, encoding.count(data), data.get(encoding.header()..)) {
+        (Encoding::Xor, Some(count), Some(body)) => Some(xor::is_from_to(body, count, times)),
+        _ => None,
+    }
+}
+
 /// What is wrong with a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {

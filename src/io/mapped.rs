@@ -155,3 +155,67 @@ pub fn end_on_bus_errors() {
 /// Elsewhere the system ends the process.
 #[cfg(not(target_os = "linux"))]
 pub fn end_on_bus_errors() {}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_is_mapped_is_what_is_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("index");
+        for length in [0, 1, 4095, 4096, 4097, 9 << 20] {
+            let bytes: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            let mapped = Mapped::open(&path, u64::MAX).unwrap();
+            let mut proved = 0;
+            mapped.prove(&mut |bytes| proved += bytes).unwrap();
+            assert_eq!(proved, length as u64);
+            assert!(mapped.bytes() == bytes);
+            mapped.forget(1..length as u64 + 10_000);
+            assert!(mapped.bytes() == bytes);
+        }
+        assert!(Mapped::open(&path, 100).is_err());
+    }
+
+    #[test]
+    fn pages_behind_the_end_are_not_readable() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("index");
+        std::fs::write(&path, vec![1; 40_000]).unwrap();
+        let mapped = Mapped::open(&path, u64::MAX).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(20_000).unwrap();
+        let failed = mapped.prove(&mut |_| {}).unwrap_err();
+        assert_eq!(failed.error, "the file has become shorter");
+        assert_eq!(failed.ranges, [16_384..40_000]);
+    }
+
+    /// Only a process of its own may die of it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_bus_error_ends_the_process_with_a_sentence() {
+        const CHILD: &str = "WALFIX_TEST_BUS_ERROR";
+        if let Some(path) = std::env::var_os(CHILD) {
+            end_on_bus_errors();
+            let path = Path::new(&path);
+            let mapped = Mapped::open(path, u64::MAX).unwrap();
+            mapped.prove(&mut |_| {}).unwrap();
+            File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+            std::process::exit(i32::from(std::hint::black_box(mapped.bytes())[5000]));
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("index");
+        std::fs::write(&path, vec![1; 40_000]).unwrap();
+        let name = "io::mapped::tests::a_bus_error_ends_the_process_with_a_sentence";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, &path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.code(), Some(8), "{said}");
+        assert!(said.contains("walfix: a file of a block became shorter or unreadable"), "{said}");
+    }
+}

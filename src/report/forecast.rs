@@ -38,6 +38,27 @@ pub(super) fn write(page: &mut Page<'_>, forecast: &Forecast, report: &Report) -
     write_one(page, without, report, ", with chunk snapshots off")
 }
 
+/// Blocks that are shown one by one.
+const BLOCKS_SHOWN: usize = 10;
+
+/// What becomes of blocks that are not intact.
+pub(super) fn blocks(page: &mut Page<'_>, report: &Report) -> io::Result<()> {
+    let affected = || report.blocks.iter().filter(|block| !block.consequences.is_empty());
+    for block in affected().take(BLOCKS_SHOWN) {
+        let consequences: Vec<&str> =
+            block.consequences.iter().map(|consequence| words::consequence(*consequence)).collect();
+        let lead = format!("  block {}: ", block.ulid);
+        page.paragraph(&lead, &lead, 4, &consequences.join("; "))?;
+    }
+    match affected().count().saturating_sub(BLOCKS_SHOWN) {
+        0 => Ok(()),
+        more => page.line(&format!(
+            "  ... and {}; --format json has all",
+            count(more as u64, "more block", "more blocks")
+        )),
+    }
+}
+
 fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &str) -> io::Result<()> {
     let who = if forecast.agent { "Prometheus (agent)" } else { "Prometheus" };
     let prevented = verdict::prevents_a_start(report);

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::block::StoredChunkError;
 use crate::forecast::report::{Forecast, Outcome, Place, Samples, Start, Truncate};
 use crate::repair::plan::{
     Change, Content, Defect, Loss, Method, Patch, PlanStep, Removal, RepairedFinding, Resolution,
 };
 use crate::repair::{self, Mode, Plan, Plans};
-use crate::scan::blocks::Depth;
+use crate::scan::blocks::detail::BlockDetail;
+use crate::scan::blocks::{BlockReport, BlockState, Consequence, Depth};
 use crate::scan::code::Code;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::detail::Detail;
@@ -192,8 +194,65 @@ pub(crate) fn strange_path() -> Report {
     }
 }
 
+/// Blocks in all states, one of them damaged.
+pub(crate) fn with_blocks() -> Report {
+    let block = |ulid: &str, state, consequences: &[Consequence]| BlockReport {
+        ulid: ulid.to_owned(),
+        state,
+        bytes: 12_000_000,
+        min_time: Some(FROM),
+        max_time: Some(TO),
+        level: Some(1),
+        series: Some(4_614),
+        chunks: Some(27_684),
+        samples: Some(1_591_281),
+        tombstones: 2,
+        consequences: consequences.to_vec(),
+    };
+    let (chunk, index) = ("01M7ZSDEW2NQRH6M2XAA4ZSB2R/chunks/000001", "01M7ZSDEW2NQRH6M2XAA4ZSB2R/index");
+    let damaged = Finding {
+        log: None,
+        segment: None,
+        offset: Some(8),
+        end: Some(1_200),
+        detail: Detail::Block(BlockDetail::ChunkUnreadable {
+            error: StoredChunkError::Checksum { stored: 0xe0_b3_2a, computed: 0xf926_6f7b, end: 1_200 },
+        }),
+        series: Some(1),
+        times: Some(Times { from: Some(FROM), to: Some(TO) }),
+        ..finding(Code::DamagedBlockChunk, Severity::Damage, chunk)
+    };
+    let postings = Finding {
+        log: None,
+        lost: Lost { records: Some(0), entries: Some(0) },
+        detail: Detail::Block(BlockDetail::PostingsDiffer),
+        ..finding(Code::DamagedBlockIndex, Severity::Damage, index)
+    };
+    let fails = [Consequence::QueriesFail, Consequence::CompactionFails, Consequence::DumpsDrop];
+    Report {
+        blocks: vec![
+            block("01M7ZSDEA9DH6MZZGZ90FPAGSY", BlockState::Intact, &[]),
+            block("01M7ZSDEW2NQRH6M2XAA4ZSB2R", BlockState::Damaged, &fails),
+            block("01M7ZSDEW2NQRH6M2XAA4ZSB2S", BlockState::NotOpened, &[Consequence::RefusesToStart]),
+            BlockReport {
+                min_time: None,
+                max_time: None,
+                level: None,
+                series: None,
+                chunks: None,
+                samples: None,
+                bytes: 0,
+                ..block("01M7ZSDEW2NQRH6M2XAA4ZSB2T", BlockState::Skipped, &[Consequence::Invisible])
+            },
+            block("01M7ZSDEW2NQRH6M2XAA4ZSB2V", BlockState::Replaced, &[Consequence::Deleted]),
+        ],
+        depth: Depth::Samples,
+        ..report(Vec::new(), vec![damaged, postings])
+    }
+}
+
 pub(crate) fn by_hand() -> Vec<Report> {
-    vec![empty(), clean(), one_damage(), many(), huge(), strange_path()]
+    vec![empty(), clean(), one_damage(), many(), huge(), strange_path(), with_blocks()]
 }
 
 fn missing(series: u64, samples: u64) -> Samples {

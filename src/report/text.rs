@@ -51,6 +51,7 @@ pub fn write(
     verdict(&mut page, report, totals(report))?;
     if let Some(forecast) = forecast {
         forecast_text::write(&mut page, forecast, report)?;
+        forecast_text::blocks(&mut page, report)?;
     }
     if let Some(plans) = plans {
         plan::outlook(&mut page, &plans.salvage)?;

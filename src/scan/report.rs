@@ -109,7 +109,7 @@ pub enum Reason {
     RefusesSamples,
     /// The next checkpoint fails.
     CheckpointFails,
-    /// The next compaction fails, and so does every one after it.
+    /// The next compaction fails, of the head and so every one after it, or of a damaged block.
     CompactionFails,
     /// A finding is damage.
     Damage,

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 /// A directory that Prometheus takes for a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,40 +73,6 @@ pub(super) fn is_ulid(name: &str) -> bool {
     name.len() == 26 && name.bytes().all(is_digit) && name.as_bytes()[0] <= b'7'
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct MetaFile {
-    version: Option<i64>,
-    ulid: Option<String>,
-    min_time: Option<i64>,
-    max_time: Option<i64>,
-    stats: Option<Stats>,
-    compaction: Option<Compaction>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Parent {
-    ulid: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Stats {
-    num_samples: Option<u64>,
-    num_series: Option<u64>,
-    num_chunks: Option<u64>,
-    num_tombstones: Option<u64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Compaction {
-    level: Option<i64>,
-    hints: Option<Vec<String>>,
-    parents: Option<Vec<Parent>>,
-}
-
 /// More than any block's: it grows by some hundred bytes with each block that was compacted into it.
 const LONGEST_META: u64 = 64 << 20;
 
@@ -117,32 +83,102 @@ fn read_meta(path: &Path) -> Result<BlockMeta, String> {
     parse_meta(&text)
 }
 
+/// As `encoding/json` takes it for a `BlockMeta` (`tsdb/block.go`): keys in any case, bytes that are no UTF-8 replaced, null for
+/// nothing.
 fn parse_meta(text: &[u8]) -> Result<BlockMeta, String> {
-    let meta: MetaFile = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(text);
+    let meta: Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    let meta = Fields::of(Some(&meta), "the file")?;
+    let compaction = Fields::of(meta.get("compaction"), "compaction")?;
+    let stats = Fields::of(meta.get("stats"), "stats")?;
+    for source in compaction.list("sources")? {
+        ulid(Some(source))?;
+    }
+    compaction.flag("deletable")?;
+    compaction.flag("failed")?;
+    for name in ["numFloatSamples", "numHistogramSamples"] {
+        stats.count(name)?;
+    }
+    let hints = compaction.list("hints")?.iter().filter(|hint| !hint.is_null());
+    let mut parents = Vec::new();
+    for parent in compaction.list("parents")? {
+        let parent = Fields::of(Some(parent), "parents")?;
+        parent.number("minTime")?;
+        parent.number("maxTime")?;
+        parents.extend(ulid(parent.get("ulid"))?);
+    }
+    let found = BlockMeta {
+        ulid: ulid(meta.get("ulid"))?,
+        min_time: meta.number("minTime")?,
+        max_time: meta.number("maxTime")?,
+        samples: stats.count("numSamples")?,
+        series: stats.count("numSeries")?,
+        chunks: stats.count("numChunks")?,
+        level: compaction.number("level")?,
+        tombstones: stats.count("numTombstones")?,
+        hints: hints
+            .map(|hint| hint.as_str().map(str::to_owned).ok_or_else(|| wrong("hints", hint)))
+            .collect::<Result<_, _>>()?,
+        parents,
+    };
     // Version 2 is one that Prometheus 2.1 wrote by mistake, and is repaired at every start (`repairBadIndexVersion`,
     // `tsdb/repair.go`).
-    let version = meta.version.unwrap_or_default();
-    if !(1..=2).contains(&version) {
-        return Err(format!("unexpected meta file version {version}"));
+    match meta.number("version")? {
+        1..=2 => Ok(found),
+        version => Err(format!("unexpected meta file version {version}")),
     }
-    let (compaction, stats) = (meta.compaction.unwrap_or_default(), meta.stats.unwrap_or_default());
-    Ok(BlockMeta {
-        ulid: meta.ulid,
-        min_time: meta.min_time.unwrap_or_default(),
-        max_time: meta.max_time.unwrap_or_default(),
-        samples: stats.num_samples.unwrap_or_default(),
-        series: stats.num_series.unwrap_or_default(),
-        chunks: stats.num_chunks.unwrap_or_default(),
-        level: compaction.level.unwrap_or_default(),
-        tombstones: stats.num_tombstones.unwrap_or_default(),
-        hints: compaction.hints.unwrap_or_default(),
-        parents: compaction
-            .parents
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|parent| parent.ulid)
-            .collect(),
-    })
+}
+
+/// The members of an object; none of null, or of what is not there.
+struct Fields<'a>(Option<&'a serde_json::Map<String, Value>>);
+
+impl<'a> Fields<'a> {
+    fn of(value: Option<&'a Value>, name: &str) -> Result<Self, String> {
+        match value {
+            None | Some(Value::Null) => Ok(Self(None)),
+            Some(Value::Object(members)) => Ok(Self(Some(members))),
+            Some(other) => Err(wrong(name, other)),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        let members = self.0?;
+        let in_any_case =
+            || members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        members.get(name).or_else(in_any_case).filter(|value| !value.is_null())
+    }
+
+    fn number(&self, name: &str) -> Result<i64, String> {
+        self.get(name).map_or(Ok(0), |value| value.as_i64().ok_or_else(|| wrong(name, value)))
+    }
+
+    fn count(&self, name: &str) -> Result<u64, String> {
+        self.get(name).map_or(Ok(0), |value| value.as_u64().ok_or_else(|| wrong(name, value)))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, String> {
+        self.get(name).map_or(Ok(false), |value| value.as_bool().ok_or_else(|| wrong(name, value)))
+    }
+
+    fn list(&self, name: &str) -> Result<&'a [Value], String> {
+        self.get(name)
+            .map_or(Ok(&[]), |value| value.as_array().map(Vec::as_slice).ok_or_else(|| wrong(name, value)))
+    }
+}
+
+fn wrong(name: &str, value: &Value) -> String {
+    format!("{name} cannot be {value}")
+}
+
+/// A ULID as `ulid.ULID.UnmarshalText` takes it: 26 bytes, 128 bits.
+fn ulid(value: Option<&Value>) -> Result<Option<String>, String> {
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+    match value.as_str() {
+        Some(text) if text.len() == 26 && text.as_bytes().first().is_some_and(|first| *first <= b'7') => {
+            Ok(Some(text.to_owned()))
+        }
+        _ => Err(wrong("a ULID", value)),
+    }
 }
 
 #[cfg(test)]
@@ -178,10 +214,23 @@ mod tests {
 
     #[test]
     fn meta_that_prometheus_does_not_take() {
-        for text in ["", "{", "[]", "{\"version\":3}", "{}", "{\"version\":1,\"minTime\":\"x\"}"] {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{\"version\":3}",
+            "{}",
+            "{\"version\":1,\"minTime\":\"x\"}",
+            "{\"version\":1,\"minTime\":1.5}",
+            "{\"version\":1,\"ulid\":\"01M7\"}",
+            "{\"version\":1,\"compaction\":{\"sources\":[\"8ZZZZZZZZZZZZZZZZZZZZZZZZZ\"]}}",
+            "{\"version\":1,\"stats\":{\"numSeries\":-1}}",
+        ] {
             assert!(parse_meta(text.as_bytes()).is_err(), "{text:?}");
         }
         assert!(parse_meta(b"{\"version\":1}").is_ok());
+        let other_case = b"{\"Version\":1,\"MINTIME\":7,\"stats\":null,\"hint\xff\":\"\xff\"}";
+        assert_eq!(parse_meta(other_case).map(|meta| meta.min_time), Ok(7));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::forecast::report::{Forecast, Outcome, Samples, Start};
 use crate::repair::plan::{Change, PlanCode, PlanStep};
 use crate::repair::{Mode, Plan, WithoutLabels, without_labels};
+use crate::scan::blocks::Consequence;
 use crate::scan::code::Code;
 use crate::scan::detail::Detail;
 use crate::scan::findings::of_path;
@@ -59,7 +60,13 @@ pub fn judge(target: &Target, report: &mut Report, forecast: Option<&Forecast>, 
         has(&[Code::FutureSamples]) || forecasts().any(|forecast| forecast.refuses_until.is_some()),
     );
     because(Reason::CheckpointFails, forecasts().any(|forecast| forecast.next_checkpoint_error.is_some()));
-    because(Reason::CompactionFails, forecasts().any(|forecast| forecast.next_compaction_error.is_some()));
+    let fails_to_compact = [Consequence::CompactionFails, Consequence::CompactionStops];
+    let mut of_blocks = report.blocks.iter().flat_map(|block| &block.consequences);
+    because(
+        Reason::CompactionFails,
+        forecasts().any(|forecast| forecast.next_compaction_error.is_some())
+            || of_blocks.any(|consequence| fails_to_compact.contains(consequence)),
+    );
     because(Reason::Damage, report.of_severity(Severity::Damage).next().is_some());
     because(Reason::NotRead, has(&[Code::NotRead, Code::RecordTooLarge]));
     because(

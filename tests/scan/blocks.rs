@@ -146,3 +146,47 @@ fn damage_that_prometheus_sees_is_found() {
     );
     assert!(not_opened > 0 && found > 0);
 }
+
+/// A chunk on pages that the disk cannot read is a finding, and the others are verified. Prometheus maps files, and so does walfix: it
+/// does not die of them.
+#[cfg(target_os = "linux")]
+#[test]
+fn chunks_on_bad_pages_are_found() {
+    use support::fuse::{Mounted, Node};
+
+    let oracle = oracle::judge("chunks on bad pages");
+    let data = support::scratch();
+    let made = oracle.json(&["blocks", "--seed", "5", "--blocks", "1", "--series", "60"], data.path());
+    let block = data.path().join(made[0].as_str().unwrap());
+    let chunks = block.join("chunks");
+    let whole = fs::read(chunks.join("000001")).unwrap();
+    assert!(whole.len() > 40_000, "{}", whole.len());
+    let bad = 12_288..12_800;
+    let page = 12_288..16_384;
+    let hit = read(oracle, &block)
+        .iter()
+        .flat_map(|line| line["chunks"].as_array().cloned().unwrap_or_default())
+        .filter_map(|chunk| chunk["ref"].as_u64())
+        .filter(|at| page.contains(at))
+        .count();
+    fs::remove_dir_all(&chunks).unwrap();
+    for fails_whole in [false, true] {
+        let node = Node { fails_whole, ..Node::with_bad(&whole, std::slice::from_ref(&bad)) };
+        let mounted = Mounted::new("chunks on bad pages", vec![node]);
+        std::os::unix::fs::symlink(mounted.path(), &chunks).unwrap();
+        for depth in [Depth::Checksums, Depth::Samples] {
+            let report = scanned(data.path(), depth);
+            let of = |code| report.findings.iter().filter(move |finding| finding.code == code);
+            let unreadable: Vec<_> = of(Code::Unreadable).map(|f| (f.offset, f.end)).collect();
+            assert_eq!(unreadable, [(Some(page.start), Some(page.end))]);
+            let damaged = of(Code::DamagedBlockChunk).count();
+            // One that begins before the page may reach into it.
+            assert!((hit..=hit + 1).contains(&damaged), "{damaged} and {hit}");
+        }
+        // Its chunks are not read.
+        let structure = scanned(data.path(), Depth::Structure);
+        assert_eq!(structure.of_severity(Severity::Damage).count(), 0);
+        fs::remove_file(&chunks).unwrap();
+    }
+    note!("{hit} chunks begin on the bad page");
+}

@@ -7,6 +7,7 @@ mod details;
 mod refusals;
 mod resolutions;
 
+use crate::scan::blocks::Consequence;
 use crate::scan::deletions::DeletionsLost;
 use crate::scan::report::State;
 
@@ -18,6 +19,20 @@ pub(super) fn state(state: State) -> &'static str {
         State::WillNotStart => "WILL NOT START",
         State::WillLoseData => "WILL LOSE DATA",
         State::TakesNoSamples => "TAKES NO SAMPLES",
+    }
+}
+
+/// What Prometheus does with a block.
+pub(super) fn consequence(consequence: Consequence) -> &'static str {
+    match consequence {
+        Consequence::RefusesToStart => "Prometheus does not start with it",
+        Consequence::Crashes => "Prometheus crashes at each start",
+        Consequence::Invisible => "Prometheus starts without it",
+        Consequence::Deleted => "the next start deletes it, since a block that it loads was made from it",
+        Consequence::QueriesFail => "queries that need what is damaged fail",
+        Consequence::CompactionFails => "its next compaction fails, and is not tried again",
+        Consequence::CompactionStops => "compaction stops: no block is compacted any more",
+        Consequence::DumpsDrop => "promtool tsdb dump leaves out samples, and exits with 0",
     }
 }
 

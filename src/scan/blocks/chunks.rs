@@ -6,7 +6,7 @@ use super::depth::Depth;
 use super::detail::BlockDetail;
 use super::opened::ChunkFile;
 use crate::block::{BlockChunk, StoredChunk, StoredChunkError, chunk_at, framed_chunk_at};
-use crate::chunk::{Encoding, each_sample};
+use crate::chunk::{Encoding, each_sample, is_from_to};
 
 /// The files of chunks of a block, in the order of their names.
 pub(crate) struct ChunksOfFiles<'a> {
@@ -117,6 +117,9 @@ fn framed_range(bytes: &[u8], begin: u64, bad: &[Range<u64>]) -> Option<Range<u6
 
 /// What is wrong with the samples of a chunk.
 fn decode(encoding: Encoding, stored: &StoredChunk<'_>, indexed: BlockChunk) -> Option<BlockDetail> {
+    if is_from_to(encoding, stored.data, (indexed.min_time, indexed.max_time)) == Some(true) {
+        return None;
+    }
     let (mut first, mut last, mut backwards) = (None, None::<i64>, None);
     let decoded = each_sample(encoding, stored.data, |sample| {
         let t = sample.t();

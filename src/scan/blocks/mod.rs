@@ -4,6 +4,7 @@
 //! postings and chunks it meets at queries and compactions.
 
 mod chunks;
+mod consequences;
 mod depth;
 pub mod detail;
 mod opened;
@@ -14,6 +15,7 @@ mod verify;
 use std::io::ErrorKind;
 use std::path::Path;
 
+pub use self::consequences::Consequence;
 pub use self::depth::Depth;
 use self::detail::{BlockDetail, Counted};
 use self::opened::{NotOpened, NotOpenedKind, OpenedBlock, missing_chunk_file};
@@ -50,6 +52,11 @@ pub(super) fn read(data: &Path, depth: Depth, progress: &dyn Progress) -> Result
     let loaded = verified.iter().filter(|(_, one)| one.not_opened.is_none());
     let metas = loaded.filter_map(|(block, _)| block.meta.as_ref().ok());
     let parents: Vec<&str> = metas.flat_map(|meta| &meta.parents).map(String::as_str).collect();
+    let times: Vec<(&str, (i64, i64))> = verified
+        .iter()
+        .filter_map(|(block, _)| block.meta.as_ref().ok().map(|meta| (block.ulid.as_str(), meta)))
+        .map(|(ulid, meta)| (ulid, (meta.min_time, meta.max_time)))
+        .collect();
     for (block, one) in &verified {
         // A block that was compacted into one that is loaded is deleted, whatever is wrong with it (`reloadBlocks`, `tsdb/db.go`).
         let is_replaced = parents.contains(&block.ulid.as_str());
@@ -66,7 +73,12 @@ pub(super) fn read(data: &Path, depth: Depth, progress: &dyn Progress) -> Result
         } else {
             BlockState::Intact
         };
-        scanned.blocks.push(one.report(block, state));
+        let overlaps = block.meta.as_ref().is_ok_and(|meta| {
+            let overlaps = |times: (i64, i64)| times.0 < meta.max_time && meta.min_time < times.1;
+            times.iter().any(|(other, times)| *other != block.ulid && overlaps(*times))
+        });
+        let consequences = consequences::of(state, &findings, overlaps);
+        scanned.blocks.push(BlockReport { consequences, ..one.report(block, state) });
         scanned.findings.extend(findings);
     }
     Ok(scanned)
@@ -214,6 +226,7 @@ impl Verified {
             chunks: contents.map(|contents| contents.chunks),
             samples: contents.map(|contents| contents.samples),
             tombstones: self.tombstones,
+            consequences: Vec::new(),
         }
     }
 }

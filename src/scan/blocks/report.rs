@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::consequences::Consequence;
+
 /// A block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BlockReport {
@@ -25,6 +27,8 @@ pub struct BlockReport {
     pub samples: Option<u64>,
     /// Deleted intervals.
     pub tombstones: u64,
+    /// What Prometheus does with it, if it is not intact.
+    pub consequences: Vec<Consequence>,
 }
 
 /// What becomes of a block.
