@@ -1,5 +1,6 @@
 //! What Prometheus does with a directory: forecasts, against its own packages and real servers.
 
+mod blocks;
 mod deletions;
 mod fixtures;
 mod replay;
