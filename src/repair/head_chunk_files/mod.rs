@@ -116,7 +116,7 @@ fn steps_of_chunks<'a>(
         plan.left.extend(rest.into_iter().map(|finding| unrepaired(finding, Refusal::HeadChunksChanged)));
         return Ok(steps);
     }
-    let mut walk = Walk::of(scanned, found)?;
+    let mut walk = Walk::of(scanned, forecast, found)?;
     let mut rest = walk.of_others();
     if walk.nothing_is_left(&mut rest, plan) {
         steps.is_emptied = true;
