@@ -675,6 +675,61 @@ fn chunks_that_cannot_be_decoded() {
     }
 }
 
+/// So it is with a chunk of late samples, which no sample of the WAL has to wait for: the WBL has what was in it, unless it is
+/// gone.
+#[test]
+fn late_chunks_that_cannot_be_decoded() {
+    let oracle = oracle::judge("late head chunks that cannot be decoded");
+    let name = serde_json::json!([["__name__", "m"]]);
+    let sample = |t: i64, v: i64| serde_json::json!({"labels": name, "t": START + t, "v": v});
+    let in_order: Vec<_> = (0..300).map(|n| sample(n * STEP, n)).collect();
+    let late: Vec<_> = (200..290).map(|n| sample(n * STEP + 7_000, n)).collect();
+    let growth = serde_json::json!({
+        "window": 1_800_000,
+        "quiet": true,
+        "steps": [{"append": in_order}, {"append": late}, {"mmap": true}],
+    });
+    let root = support::scratch();
+    let grown = root.path().join("grown");
+    fs::create_dir(&grown).unwrap();
+    let told = oracle.told(&["grow"], &grown, &growth);
+    assert_eq!(told["grown"], true, "{told}");
+    for (what, has_wbl) in [("with a WBL", true), ("without one", false)] {
+        let (data, healthy) = (root.path().join(what), root.path().join(format!("healthy {what}")));
+        for to in [&data, &healthy] {
+            copy_directory(&grown, to).unwrap();
+            if !has_wbl {
+                fs::remove_dir_all(to.join("wbl")).unwrap();
+            }
+        }
+        assert_eq!(Look::at(&healthy).damage(), [""; 0], "{what}");
+        let (mut wanted, error) = queried(oracle, &healthy);
+        assert_eq!(error, None, "{what}");
+        let files = walfix::tsdb::list_head_chunks(&data.join("chunks_head"), "chunks_head").unwrap().files;
+        let chunk = files[0].chunks().unwrap().map(Result::unwrap).find(|chunk| chunk.out_of_order).unwrap();
+        let mut bytes = fs::read(&files[0].path).unwrap();
+        let start = usize::try_from(chunk.chunk_ref & u64::from(u32::MAX)).unwrap();
+        let end = usize::try_from(chunk.end).unwrap() - 4;
+        let count = bytes[start + 25..].iter().position(|&byte| byte < 0x80).unwrap() + start + 26;
+        bytes[count..count + 2].copy_from_slice(&60_000_u16.to_be_bytes());
+        let checksum = crc32c::crc32c(&bytes[start..end]).to_be_bytes();
+        bytes[end..end + 4].copy_from_slice(&checksum);
+        fs::write(&files[0].path, bytes).unwrap();
+        assert_eq!(Look::at(&data).damage(), ["damaged_head_chunk"], "{what}");
+        repaired(&data, what);
+        if !has_wbl {
+            let samples = wanted[0]["samples"].as_array_mut().unwrap();
+            let all = samples.len();
+            samples.retain(|sample| {
+                let t = sample[0].as_i64().unwrap();
+                (t - START) % STEP == 0 || !(chunk.min_time..=chunk.max_time).contains(&t)
+            });
+            assert_eq!(all - samples.len(), usize::from(chunk.samples), "{what}");
+        }
+        assert_eq!(queried(oracle, &data), (wanted, None), "{what}");
+    }
+}
+
 /// Whether what has been found is in the last chunk of its series, and cannot be decoded.
 fn damaged_is_last(look: &Look) -> bool {
     let finding = look.finding("damaged_head_chunk");

@@ -379,7 +379,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn is_of_loaded_chunk(finding: &Finding) -> bool {
+/// Whether it is about a chunk that a start loads all the same.
+pub(super) fn is_of_loaded_chunk(finding: &Finding) -> bool {
     matches!(finding.detail, Detail::HeadChunkDamaged { damage, .. } if damage.is_loaded())
 }
 
