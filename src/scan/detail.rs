@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 
 use super::blocks::detail::BlockDetail;
+use crate::chunk::ChunkError;
+use crate::tsdb::{HeadChunkError, HeadChunkFault};
 use crate::wal::compress::UnpackError;
 use crate::wal::layout::FragmentType;
 
@@ -410,6 +412,37 @@ pub enum HeadChunkDamage {
     Unexpected,
     /// It is longer than the file.
     TooLong,
+    /// It matches its checksum, and its samples cannot be decoded.
+    Undecodable(ChunkError),
+    /// It matches its checksum, and its samples are of other times than it says.
+    OtherTimes,
+}
+
+impl HeadChunkDamage {
+    /// Whether it is in a chunk that Prometheus loads all the same.
+    pub(crate) const fn is_loaded(self) -> bool {
+        matches!(self, Self::Undecodable(_) | Self::OtherTimes)
+    }
+}
+
+impl From<HeadChunkFault> for HeadChunkDamage {
+    fn from(fault: HeadChunkFault) -> Self {
+        match fault {
+            HeadChunkFault::Undecodable(error) => Self::Undecodable(error),
+            HeadChunkFault::Times => Self::OtherTimes,
+        }
+    }
+}
+
+impl From<&HeadChunkError> for HeadChunkDamage {
+    fn from(error: &HeadChunkError) -> Self {
+        match error {
+            HeadChunkError::Checksum { .. } => Self::Checksum,
+            HeadChunkError::Unreadable(_) => Self::Unreadable,
+            HeadChunkError::Zero => Self::Unexpected,
+            _ => Self::TooLong,
+        }
+    }
 }
 
 /// Head chunks.

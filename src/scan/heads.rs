@@ -19,8 +19,8 @@ use super::findings::of_path;
 use super::report::{Cause, Finding, Lost, Severity, Times};
 use crate::tsdb::replay_order::ReplayOrder;
 use crate::tsdb::{
-    BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, Listing, Target,
-    list_blocks, list_head_chunks,
+    BlockMeta, CHUNKS_HEAD, HeadChunk, HeadChunkFile, HeadChunkFiles, Listing, Target, list_blocks,
+    list_head_chunks,
 };
 
 /// By ref, when the first chunk in order begins and ends that a start loads, ms.
@@ -68,7 +68,8 @@ pub(super) struct ScannedHeadChunks {
 #[derive(Default)]
 struct ChunksSeen {
     chunks: Vec<Short>,
-    damage: Vec<(u64, u64, HeadChunkError)>,
+    /// Where, and what.
+    damage: Vec<(u64, u64, HeadChunkDamage)>,
     /// Where its last complete chunk ends.
     end: u64,
 }
@@ -116,7 +117,8 @@ impl ScannedHeadChunks {
         let data = target.path();
         let Ok(listed) = listed(&data.join(CHUNKS_HEAD)) else { return nothing };
         let mut heads = Self { in_blocks: in_blocks(data), listed, ..Self::default() };
-        let seen: Vec<ChunksSeen> = heads.listed.files.par_iter().map(see).collect();
+        let seen: Vec<ChunksSeen> =
+            heads.listed.files.par_iter().map(|file| see(file, |chunk| heads.loads(chunk))).collect();
         let wal = order.wal.map(|at| &listing.logs[at].segments);
         let is_whole = order.checkpoint.is_none()
             && wal.is_some_and(|wal| wal.first().is_some_and(|first| first.index == 0));
@@ -182,7 +184,7 @@ impl ScannedHeadChunks {
             ));
         }
         if let Some(file) = &self.listed.unwritten {
-            let held = see(file).chunks;
+            let held = see(file, |_| false).chunks;
             if !held.is_empty() {
                 let samples = held.iter().map(|chunk| u64::from(chunk.samples)).sum();
                 let detail = Detail::HeadChunksNotOne { chunks: held.len() as u64, samples };
@@ -210,24 +212,18 @@ impl ScannedHeadChunks {
             if file.header_error().is_some() {
                 continue;
             }
-            for (offset, end, error) in &seen.damage {
+            for &(offset, end, damage) in &seen.damage {
                 // A crash leaves the last one half-written, and so does a server that is at work.
-                let is_torn = at == last && *offset >= seen.end && !matches!(error, HeadChunkError::Zero);
+                let is_torn = at == last && offset >= seen.end && damage != HeadChunkDamage::Unexpected;
                 if is_torn && is_written() {
                     continue;
                 }
-                let damage = match error {
-                    HeadChunkError::Checksum { .. } => HeadChunkDamage::Checksum,
-                    HeadChunkError::Unreadable(_) => HeadChunkDamage::Unreadable,
-                    HeadChunkError::Zero => HeadChunkDamage::Unexpected,
-                    _ => HeadChunkDamage::TooLong,
-                };
                 let has_later = self.listed.files.len() - at > 1;
                 let detail = Detail::HeadChunkDamaged { damage, has_later };
                 let severity = if is_torn { Severity::Note } else { Severity::Damage };
                 let finding = of_path(None, Self::path_of(file), Code::DamagedHeadChunk, severity, detail);
                 let cause = is_torn.then_some(Cause::TornByCrash);
-                self.findings.push(Finding { offset: Some(*offset), end: Some(*end), cause, ..finding });
+                self.findings.push(Finding { offset: Some(offset), end: Some(end), cause, ..finding });
             }
         }
         for &(at, chunk) in out_of_sequence.iter().take(1) {
@@ -249,7 +245,8 @@ impl ScannedHeadChunks {
         defined: HighestDefined,
     ) -> (Vec<Finding>, HeadChunkFacts) {
         let files = &self.listed.files;
-        let each = || files.iter().flat_map(|file| see(file).chunks).filter(|chunk| self.loads(chunk));
+        let each =
+            || files.iter().flat_map(|file| see(file, |_| false).chunks).filter(|chunk| self.loads(chunk));
         let mut findings = self.findings.clone();
         let mut facts = HeadChunkFacts::default();
         let is_certain = |chunk: &Short| {
@@ -344,23 +341,34 @@ fn held(chunks: &[Short], times: Option<Times>) -> HeldChunks {
     HeldChunks { chunks: chunks.len() as u64, samples: samples(chunks), times }
 }
 
-fn see(file: &HeadChunkFile) -> ChunksSeen {
+/// The chunks of a file; those that are wanted are decoded.
+fn see(file: &HeadChunkFile, is_decoded: impl Fn(&Short) -> bool) -> ChunksSeen {
     let mut seen = ChunksSeen::default();
     let Ok(mut chunks) = file.chunks() else { return seen };
     loop {
         let from = chunks.at();
-        match chunks.next() {
+        let error = match chunks.next() {
             None => return seen,
             Some(Ok(chunk)) => {
                 seen.end = chunk.end;
-                seen.chunks.push(chunk.into());
+                let short = chunk.into();
+                seen.chunks.push(short);
+                if !is_decoded(&short) {
+                    continue;
+                }
+                match chunks.fault(&chunk) {
+                    Ok(fault) => {
+                        seen.damage.extend(fault.map(|fault| (from, chunk.end, fault.into())));
+                        continue;
+                    }
+                    Err(error) => error,
+                }
             }
-            Some(Err(error)) => {
-                let to = chunks.at();
-                let to = if to > from { to } else { file.length };
-                seen.damage.push((from, to, error));
-            }
-        }
+            Some(Err(error)) => error,
+        };
+        let to = chunks.at();
+        let to = if to > from { to } else { file.length };
+        seen.damage.push((from, to, (&error).into()));
     }
 }
 

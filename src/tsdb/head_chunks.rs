@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::chunk::{ChunkError, Encoding, each_sample};
 use crate::wal::ReadAt;
 use crate::wal::source::read_full;
 
@@ -28,6 +29,10 @@ const CHECKSUM_SIZE: u64 = 4;
 
 /// Bytes that are read at once.
 const WINDOW: usize = 64 << 10;
+
+/// The longest data that are decoded. Prometheus ends a chunk at about 1 KiB, or after ten large histograms; a longer one may
+/// ask for a hundred times its size.
+const MOST_DECODED: u64 = 256 << 10;
 
 /// A chunk, but for its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +103,15 @@ pub enum HeadChunkError {
     Unreadable(String),
 }
 
+/// What is wrong with a chunk that matches its checksum. Prometheus loads it all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadChunkFault {
+    /// It ends before the samples that it says it has, or they are encoded as no writer does it.
+    Undecodable(ChunkError),
+    /// Its samples begin or end at another time than it says, do not follow each other in time, or there are none.
+    Times,
+}
+
 /// Walks over the chunks of one file, a window at a time.
 ///
 /// Behind the first error Prometheus reads no more. Going on is safe: only what has its checksum is given out.
@@ -107,6 +121,8 @@ pub struct HeadChunkIter<S> {
     file: i64,
     length: u64,
     at: u64,
+    /// Where the data of the last chunk is.
+    data: Range<u64>,
     base: u64,
     window: Vec<u8>,
     started: bool,
@@ -121,6 +137,7 @@ impl<S: ReadAt> HeadChunkIter<S> {
             file,
             length,
             at: FILE_HEADER,
+            data: 0..0,
             base: 0,
             window: Vec::new(),
             started: false,
@@ -132,6 +149,37 @@ impl<S: ReadAt> HeadChunkIter<S> {
     #[must_use]
     pub fn at(&self) -> u64 {
         self.at
+    }
+
+    /// What is wrong with the samples of `chunk`, which is the last one that was given out. Nothing is said of a chunk whose
+    /// encoding has no meaning, or that is longer than any that Prometheus writes.
+    ///
+    /// # Errors
+    /// If it has to be read again, and cannot be.
+    pub fn fault(&mut self, chunk: &HeadChunk) -> Result<Option<HeadChunkFault>, HeadChunkError> {
+        let Some(encoding) = Encoding::of(chunk.encoding) else { return Ok(None) };
+        let data = self.data.clone();
+        if data.end - data.start > MOST_DECODED {
+            return Ok(None);
+        }
+        let (mut first, mut last, mut increases) = (None, None, true);
+        let decoded = each_sample(encoding, self.bytes(data)?, |sample| {
+            let t = sample.t();
+            increases &= last.is_none_or(|last| last < t);
+            first.get_or_insert(t);
+            last = Some(t);
+        });
+        if let Err(error) = decoded {
+            return Ok(Some(HeadChunkFault::Undecodable(error)));
+        }
+        // Prometheus 2.54 took a later time for the first when it gave a late chunk new buckets (`ToEncodedChunks`, fixed by
+        // 1ea3781699).
+        let may_begin_before =
+            chunk.out_of_order && matches!(encoding, Encoding::Histogram | Encoding::FloatHistogram);
+        let begins =
+            first.is_some_and(|first| first == chunk.min_time || may_begin_before && first < chunk.min_time);
+        let is_right = begins && last == Some(chunk.max_time) && increases;
+        Ok((!is_right).then_some(HeadChunkFault::Times))
     }
 
     fn chunk(&mut self) -> Result<Option<HeadChunk>, HeadChunkError> {
@@ -170,6 +218,7 @@ impl<S: ReadAt> HeadChunkIter<S> {
         // Prometheus looks at these two whatever the length is.
         let samples = u16::from_be_bytes([head[25 + field], head[26 + field]]);
         self.at = required;
+        self.data = data..end;
         self.verify(start..end)?;
         let encoding = head[24] & 0x7f;
         Ok(Some(HeadChunk {
@@ -186,6 +235,10 @@ impl<S: ReadAt> HeadChunkIter<S> {
     }
 
     fn verify(&mut self, range: Range<u64>) -> Result<(), HeadChunkError> {
+        if range.end + CHECKSUM_SIZE - range.start <= WINDOW as u64 {
+            // Read at once.
+            self.bytes(range.start..range.end + CHECKSUM_SIZE)?;
+        }
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
         self.stretch(range.clone(), |bytes| digest.update(bytes))?;
         let computed = u32::try_from(digest.finalize()).unwrap_or(0);
@@ -212,10 +265,10 @@ impl<S: ReadAt> HeadChunkIter<S> {
         Ok(())
     }
 
-    /// The bytes of a range of at most [`WINDOW`].
+    /// The bytes of a range, which all are in memory then.
     fn bytes(&mut self, range: Range<u64>) -> Result<&[u8], HeadChunkError> {
         if range.start < self.base || range.end > self.base + self.window.len() as u64 {
-            self.fill(range.start).map_err(|e| self.unreadable(&e.to_string()))?;
+            self.fill(range.clone()).map_err(|e| self.unreadable(&e.to_string()))?;
         }
         let place =
             |offset: u64| offset.checked_sub(self.base).and_then(|offset| usize::try_from(offset).ok());
@@ -231,11 +284,12 @@ impl<S: ReadAt> HeadChunkIter<S> {
         HeadChunkError::Unreadable(why.to_owned())
     }
 
-    fn fill(&mut self, at: u64) -> io::Result<()> {
-        self.base = at;
-        let wanted = usize::try_from(self.length.saturating_sub(at)).unwrap_or(WINDOW).min(WINDOW);
+    fn fill(&mut self, range: Range<u64>) -> io::Result<()> {
+        self.base = range.start;
+        let most = usize::try_from(range.end - range.start).unwrap_or(WINDOW).max(WINDOW);
+        let wanted = usize::try_from(self.length.saturating_sub(range.start)).unwrap_or(most).min(most);
         self.window.resize(wanted, 0);
-        let filled = read_full(&self.source, &mut self.window, at);
+        let filled = read_full(&self.source, &mut self.window, range.start);
         self.window.truncate(filled.as_ref().copied().unwrap_or(0));
         filled.map(drop)
     }

@@ -21,8 +21,8 @@ mod version;
 
 pub use blocks::{Block, BlockMeta, list_blocks};
 pub use head_chunks::{
-    CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, HeadChunkFiles, HeadChunkIter,
-    list_head_chunks,
+    CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFault, HeadChunkFile,
+    HeadChunkFiles, HeadChunkIter, list_head_chunks,
 };
 pub use listing::{Listing, LogDirectory, LogKind, Stray, StrayKind};
 pub use target::{Target, TargetError};

@@ -10,7 +10,8 @@ use serde_json::Value;
 use support::oracle::{self, Oracle};
 use support::seeds;
 use support::{note, test};
-use walfix::tsdb::{HeadChunk, list_head_chunks};
+use walfix::chunk::ChunkError;
+use walfix::tsdb::{HeadChunk, HeadChunkFault, HeadChunkIter, list_head_chunks};
 
 /// What one reading comes to.
 #[derive(Debug, Default, PartialEq)]
@@ -205,4 +206,94 @@ fn file(rng: &mut fastrand::Rng) -> Vec<u8> {
     let zeros = [0, 1, 33, 34, 60, 100][rng.usize(..6)];
     bytes.resize(bytes.len() + zeros, 0);
     bytes
+}
+
+/// Chunks that match their checksums: what Prometheus's iterators make of their samples.
+#[test]
+fn what_is_wrong_with_samples() {
+    let oracle = oracle::judge("samples of head chunks against Prometheus's own iterators");
+    let (mut fine, mut undecodable, mut of_other_times) = (0, 0, 0);
+    oracle.chunks(&["--count", "600"], |chunk| {
+        let digits = chunk["data"].as_str().unwrap();
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        let data: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+        let encoding = u8::try_from(chunk["encoding"].as_u64().unwrap()).unwrap();
+        let samples = chunk["samples"].as_array().unwrap().iter();
+        let times: Vec<i64> =
+            samples.map(|s| s.as_str().unwrap().split(' ').next().unwrap().parse().unwrap()).collect();
+        let (first, last) = (*times.first().unwrap_or(&1), *times.last().unwrap_or(&1));
+        let increases = times.is_sorted_by(|a, b| a < b);
+        // As stated, and late chunks as Prometheus 2.54 stated them.
+        for (min, max, late) in [
+            (first, last, 0),
+            (first + 1, last, 0),
+            (first, last - 1, 0),
+            (first, last + 1, 0x80),
+            (first + 1, last, 0x80),
+        ] {
+            let fault = fault(&framed(min, max, encoding | late, &data));
+            let is_right = !times.is_empty()
+                && increases
+                && max == last
+                && (min == first || late != 0 && [2, 3].contains(&encoding));
+            if chunk["error"].is_string() {
+                assert!(matches!(fault, Some(HeadChunkFault::Undecodable(_))), "{fault:?}: {chunk}");
+                undecodable += 1;
+            } else if chunk["damaged"] == true
+                && matches!(fault, Some(HeadChunkFault::Undecodable(ChunkError::CutShort { .. })))
+            {
+                // Prometheus reads bits that are not there, see `chunks.rs`.
+            } else if is_right {
+                assert_eq!(fault, None, "{chunk}");
+                fine += 1;
+            } else {
+                assert_eq!(fault, Some(HeadChunkFault::Times), "{chunk}");
+                of_other_times += 1;
+            }
+        }
+    });
+    note!("fine {fine}, undecodable {undecodable}, of other times {of_other_times}");
+    assert!(fine > 600 && undecodable > 600 && of_other_times > 600);
+}
+
+/// A file of one chunk.
+fn framed(min: i64, max: i64, encoding: u8, data: &[u8]) -> Vec<u8> {
+    let mut chunk = 7_u64.to_be_bytes().to_vec();
+    chunk.extend(min.to_be_bytes());
+    chunk.extend(max.to_be_bytes());
+    chunk.push(encoding);
+    let mut length = data.len();
+    while length >= 0x80 {
+        chunk.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+        length >>= 7;
+    }
+    chunk.push(u8::try_from(length).unwrap());
+    chunk.extend(data);
+    chunk.extend(crc32c::crc32c(&chunk).to_be_bytes());
+    [&[0x01, 0x30, 0xBC, 0x91, 1, 0, 0, 0], &chunk[..], &[0; 100]].concat()
+}
+
+fn fault(file: &[u8]) -> Option<HeadChunkFault> {
+    let mut chunks = HeadChunkIter::new(file, file.len() as u64, 1);
+    let chunk = chunks.next().unwrap().unwrap();
+    let fault = chunks.fault(&chunk).unwrap();
+    assert!(chunks.next().is_none());
+    fault
+}
+
+/// The data need not lie in what is read at once; what is longer than any chunk is not decoded.
+#[test]
+fn long_chunks_are_decoded_up_to_a_bound() {
+    let floats = |count: i64| {
+        let samples: Vec<(i64, u64)> =
+            (0..count).map(|n| (n * 1000, n.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+        (count * 1000 - 1000, walfix::chunk::encode_floats(&samples))
+    };
+    let (max, data) = floats(20_000);
+    assert!(data.len() > 100 << 10);
+    assert_eq!(fault(&framed(0, max, 1, &data)), None);
+    assert_eq!(fault(&framed(0, max + 1, 1, &data)), Some(HeadChunkFault::Times));
+    let (max, data) = floats(40_000);
+    assert!(data.len() > 256 << 10);
+    assert_eq!(fault(&framed(0, max + 1, 1, &data)), None);
 }

@@ -565,6 +565,177 @@ fn files_that_are_missing_or_damaged() {
     }
 }
 
+/// A chunk that says it has another number of samples, under a checksum that is right.
+fn recounted(chunk: Chunk, count: u16) -> Vec<u8> {
+    let mut bytes = chunk.bytes();
+    let end = bytes.len() - 4;
+    bytes[26..28].copy_from_slice(&count.to_be_bytes());
+    let checksum = crc32c::crc32c(&bytes[..end]);
+    bytes[end..].copy_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
+/// What a query of all of the head gives, with its error.
+fn queried(oracle: Oracle, data: &Path) -> (serde_json::Value, Option<String>) {
+    let opened = oracle.json(&["open", "--head"], data);
+    assert!(opened["open_error"].is_null() && opened["crash"].is_null(), "{opened}");
+    (opened["series"].clone(), opened["query_error"].as_str().map(str::to_owned))
+}
+
+/// Chunks whose checksum is right, and whose samples cannot be had: a start loads them, and takes nothing of their time from
+/// the log. What is served afterwards is what was served before the damage, as far as the log has it.
+#[test]
+fn chunks_that_cannot_be_decoded() {
+    let oracle = oracle::judge_of_part("head chunks that cannot be decoded");
+    // Of each ref three chunks; two files. `count` is of the chunk of ref 7 that begins at `damaged`.
+    let files = |damaged: i64, count: u16| {
+        let file = |parts: &[i64]| {
+            let mut bytes = heads::file(&[]);
+            bytes.truncate(8);
+            for &from in parts {
+                for chunk in chunks(1..=20, from..from + 60, NEW) {
+                    let is_it = chunk.series_ref == 7 && from == damaged;
+                    bytes.extend(if is_it { recounted(chunk, count) } else { chunk.bytes() });
+                }
+            }
+            bytes.resize(bytes.len() + 100, 0);
+            bytes
+        };
+        [("chunks_head/000001", file(&[0, 60])), ("chunks_head/000002", file(&[120]))]
+    };
+    let log = || run(1..=20, "new", 0..300);
+    // Its series record is there, and samples after the chunks; bytes that say nothing are where others were.
+    let cut_log = || {
+        let mut records = log();
+        records.splice(1..=180, [vec![2]]);
+        records
+    };
+    let only_chunks = || vec![series(1..=20, "new")];
+    for (what, records, damaged, count, skipped, lost) in [
+        ("the first of three", log(), 0, 60_000, 3, 0),
+        ("the second, and the third is in another file", log(), 60, 60_000, 2, 0),
+        ("the last", log(), 120, 60_000, 1, 0),
+        ("it has no samples", log(), 60, 0, 2, 0),
+        ("it ends before it says", log(), 60, 50, 2, 0),
+        ("the log has nothing of that time", cut_log(), 0, 60_000, 1, 60),
+        ("the log has no samples", only_chunks(), 120, 60_000, 1, 60),
+        ("the log has no samples, and some are of other times", only_chunks(), 60, 50, 1, 60),
+    ] {
+        let root = support::scratch();
+        let (data, healthy) = (root.path().join("data"), root.path().join("healthy"));
+        let state = |count| {
+            let mut state = Files::from(files(damaged, count));
+            state.push(("wal/00000000", segment(records.clone())));
+            state
+        };
+        write(&healthy, &state(60));
+        assert_eq!(Look::at(&healthy).damage(), [""; 0], "{what}: {:?}", Look::at(&healthy).report.findings);
+        write(&data, &state(count));
+        let look = Look::at(&data);
+        assert_eq!(look.damage(), ["damaged_head_chunk"], "{what}: {:?}", look.report.findings);
+        let before = contents(&data);
+        let of_healthy = oracle.map(|oracle| {
+            let copy = root.path().join("copy");
+            copy_directory(&data, &copy).unwrap();
+            let (all, error) = queried(oracle, &healthy);
+            assert_eq!(error, None, "{what}");
+            let (damaged, error) = queried(oracle, &copy);
+            // The error of a chunk is lost as soon as a later one of the series is read.
+            let is_last = matches!(&*records, [_]) && damaged_is_last(&look);
+            assert_eq!(error.is_some(), is_last, "{what}: {error:?}");
+            assert_ne!(damaged, all, "{what}");
+            all
+        });
+        repaired(&data, what);
+        let unknown = walfix::tsdb::list_head_chunks(&data.join("chunks_head"), "chunks_head").unwrap().files;
+        let unknown = unknown.iter().flat_map(|file| file.chunks().unwrap()).filter(|chunk| {
+            let chunk = chunk.as_ref().unwrap();
+            assert!(chunk.encoding == 1 || chunk.series_ref == 7, "{what}: {chunk:?}");
+            chunk.encoding == 0x7f
+        });
+        assert_eq!(unknown.count(), skipped, "{what}");
+        let after = contents(&data);
+        for (path, bytes) in before.iter().filter(|(path, _)| path.starts_with("chunks_head/")) {
+            assert_eq!(after[path].as_ref().map(Vec::len), bytes.as_ref().map(Vec::len), "{what}: {path}");
+        }
+        if let (Some(oracle), Some(mut wanted)) = (oracle, of_healthy) {
+            let (served, error) = queried(oracle, &data);
+            assert_eq!(error, None, "{what}");
+            for series in wanted.as_array_mut().unwrap() {
+                if lost > 0 && series["labels"][0][1] == "new_7" {
+                    let samples = series["samples"].as_array_mut().unwrap();
+                    let (from, to) = (START + damaged * STEP, START + (damaged + 60) * STEP);
+                    let all = samples.len();
+                    samples.retain(|sample| !(from..to).contains(&sample[0].as_i64().unwrap()));
+                    assert_eq!(all - samples.len(), lost, "{what}");
+                }
+            }
+            assert_eq!(served, wanted, "{what}");
+        }
+    }
+}
+
+/// So it is with a chunk of late samples, which no sample of the WAL has to wait for: the WBL has what was in it, unless it is
+/// gone.
+#[test]
+fn late_chunks_that_cannot_be_decoded() {
+    let oracle = oracle::judge("late head chunks that cannot be decoded");
+    let name = serde_json::json!([["__name__", "m"]]);
+    let sample = |t: i64, v: i64| serde_json::json!({"labels": name, "t": START + t, "v": v});
+    let in_order: Vec<_> = (0..300).map(|n| sample(n * STEP, n)).collect();
+    let late: Vec<_> = (200..290).map(|n| sample(n * STEP + 7_000, n)).collect();
+    let growth = serde_json::json!({
+        "window": 1_800_000,
+        "quiet": true,
+        "steps": [{"append": in_order}, {"append": late}, {"mmap": true}],
+    });
+    let root = support::scratch();
+    let grown = root.path().join("grown");
+    fs::create_dir(&grown).unwrap();
+    let told = oracle.told(&["grow"], &grown, &growth);
+    assert_eq!(told["grown"], true, "{told}");
+    for (what, has_wbl) in [("with a WBL", true), ("without one", false)] {
+        let (data, healthy) = (root.path().join(what), root.path().join(format!("healthy {what}")));
+        for to in [&data, &healthy] {
+            copy_directory(&grown, to).unwrap();
+            if !has_wbl {
+                fs::remove_dir_all(to.join("wbl")).unwrap();
+            }
+        }
+        assert_eq!(Look::at(&healthy).damage(), [""; 0], "{what}");
+        let (mut wanted, error) = queried(oracle, &healthy);
+        assert_eq!(error, None, "{what}");
+        let files = walfix::tsdb::list_head_chunks(&data.join("chunks_head"), "chunks_head").unwrap().files;
+        let chunk = files[0].chunks().unwrap().map(Result::unwrap).find(|chunk| chunk.out_of_order).unwrap();
+        let mut bytes = fs::read(&files[0].path).unwrap();
+        let start = usize::try_from(chunk.chunk_ref & u64::from(u32::MAX)).unwrap();
+        let end = usize::try_from(chunk.end).unwrap() - 4;
+        let count = bytes[start + 25..].iter().position(|&byte| byte < 0x80).unwrap() + start + 26;
+        bytes[count..count + 2].copy_from_slice(&60_000_u16.to_be_bytes());
+        let checksum = crc32c::crc32c(&bytes[start..end]).to_be_bytes();
+        bytes[end..end + 4].copy_from_slice(&checksum);
+        fs::write(&files[0].path, bytes).unwrap();
+        assert_eq!(Look::at(&data).damage(), ["damaged_head_chunk"], "{what}");
+        repaired(&data, what);
+        if !has_wbl {
+            let samples = wanted[0]["samples"].as_array_mut().unwrap();
+            let all = samples.len();
+            samples.retain(|sample| {
+                let t = sample[0].as_i64().unwrap();
+                (t - START) % STEP == 0 || !(chunk.min_time..=chunk.max_time).contains(&t)
+            });
+            assert_eq!(all - samples.len(), usize::from(chunk.samples), "{what}");
+        }
+        assert_eq!(queried(oracle, &data), (wanted, None), "{what}");
+    }
+}
+
+/// Whether what has been found is in the last chunk of its series, and cannot be decoded.
+fn damaged_is_last(look: &Look) -> bool {
+    let finding = look.finding("damaged_head_chunk");
+    finding.path == "chunks_head/000002" && finding.message().contains("cannot be decoded")
+}
+
 /// A start takes from the log no sample that is older than the last head chunk of its series.
 #[test]
 fn what_hides_samples_goes() {

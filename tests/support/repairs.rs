@@ -15,6 +15,7 @@ use walfix::repair::fill::fill;
 use walfix::wal::writer::SegmentWriter;
 use walfix::wal::{Compression, Event, SegmentReader};
 
+use super::heads::Chunk;
 use super::oracle::Oracle;
 use super::tree;
 
@@ -330,13 +331,11 @@ fn begun_anew(at: &Path) {
     write("wal/00000002", &[series_record(44..=44, "new"), samples_record(1..=44, T + 15_000)]);
     fs::write(data.join("wal/00000003"), []).unwrap();
     write("wbl/00000000", &[samples_record(20..=40, T - 7_200_000)]);
-    // A chunk of one sample (`tsdb/chunks/head_chunks.go`), of a series that had the ref 39 before.
-    let time = (T - 10_000_000).to_be_bytes();
-    let mut chunk = [&39_u64.to_be_bytes()[..], &time, &time, &[1, 12, 0, 1]].concat();
-    chunk.extend([0xD0, 0x0F, 0x40, 0x45, 0, 0, 0, 0, 0, 0]);
-    let checksum = crc32c::crc32c(&chunk).to_be_bytes();
+    // Of a series that had the ref 39 before.
+    let from = T - 10_000_000;
+    let chunk = Chunk { series_ref: 39, from, step: 0, samples: 1, value: 42.0, out_of_order: false };
     fs::create_dir(data.join("chunks_head")).unwrap();
-    let file = [&[0x01, 0x30, 0xBC, 0x91, 1, 0, 0, 0][..], &chunk, &checksum].concat();
+    let file = [&[0x01, 0x30, 0xBC, 0x91, 1, 0, 0, 0][..], &chunk.bytes()].concat();
     fs::write(data.join("chunks_head/000001"), file).unwrap();
 }
 

@@ -118,6 +118,16 @@ pub enum Resolution {
         /// How many.
         chunks: u64,
     },
+    /// A head chunk that cannot be decoded is marked to be skipped.
+    UndecodableHeadChunkSkipped {
+        /// The log has what was in it.
+        is_in_log: bool,
+    },
+    /// Head chunks that hide what the log has of a skipped one are marked to be skipped, too.
+    LaterHeadChunksSkipped {
+        /// How many.
+        chunks: u64,
+    },
     /// All files of head chunks are set aside.
     AllHeadChunksSetAside,
     /// A file of head chunks is set aside, since it comes after a fault.

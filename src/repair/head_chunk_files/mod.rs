@@ -5,6 +5,13 @@
 //! backup; what stood there is in the WAL. Before that no chunk moves, since markers in the WBL name chunks by file and offset:
 //! one that is not of the series whose ref it has gets an encoding that nobody knows. Files at the beginning of the sequence that
 //! are of a run that is gone as a whole go into the backup: any number may come first.
+//!
+//! A chunk that matches its checksum and cannot be decoded does not end its file: its ref and its end are certain. A start loads
+//! it, so what the log has of its time is hidden already, and it can only get better if the chunk is skipped. All later chunks in
+//! order of its series would go on to hide that; so they are skipped too, if the log has more of it than would be lost with what
+//! is in head chunks alone. Then the start takes all of that from the log, as it does after a file has been truncated, but of this
+//! series only. Where the checksum is wrong, the ref may be, too: nobody can tell whose later chunks would hide what the log has,
+//! and so the file ends there.
 
 mod planned;
 mod walk;
@@ -13,7 +20,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use self::planned::{HeadChunkSteps, aside, path_of};
-use self::walk::Walk;
+use self::walk::{Walk, is_of_loaded_chunk};
 use super::chunks::CHUNKS_HEAD;
 use super::{Refusal, Scanned, repaired, unrepaired};
 use crate::change::plan::{Change, Defect, Plan, PlanStep, RepairedFinding, Resolution};
@@ -110,13 +117,16 @@ fn steps_of_chunks<'a>(
         return Ok(steps);
     }
     if has_generations {
-        let damage = found.iter().filter(|finding| finding.severity == Severity::Damage);
+        // Prometheus starts with a chunk that cannot be decoded: it can wait for the next repair.
+        let damage = found
+            .iter()
+            .filter(|finding| finding.severity == Severity::Damage && !is_of_loaded_chunk(finding));
         let (above, rest): (Vec<_>, Vec<_>) = damage.partition(|finding| is_above(finding));
         steps.wants_fence = !above.is_empty();
         plan.left.extend(rest.into_iter().map(|finding| unrepaired(finding, Refusal::HeadChunksChanged)));
         return Ok(steps);
     }
-    let mut walk = Walk::of(scanned, found)?;
+    let mut walk = Walk::of(scanned, forecast, found)?;
     let mut rest = walk.of_others();
     if walk.nothing_is_left(&mut rest, plan) {
         steps.is_emptied = true;

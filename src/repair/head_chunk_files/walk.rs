@@ -1,6 +1,6 @@
 //! The files of head chunks, one after the other, up to the first fault.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -8,10 +8,13 @@ use super::planned::{HeadChunkSteps, aside, path_of};
 use crate::change::plan::{
     Change, Content, Loss, Method, Patch, Plan, PlanStep, RepairedFinding, Resolution,
 };
+use crate::chunk::Encoding;
+use crate::forecast::report::Forecast;
 use crate::repair::chunks::{CHUNKS_HEAD, neutral};
 use crate::repair::no_step::NoStep;
 use crate::repair::{Refusal, Scanned, repaired, unrepaired};
 use crate::scan::code::Code;
+use crate::scan::detail::Detail;
 use crate::scan::heads::in_blocks;
 use crate::scan::report::{Finding, LogKind};
 use crate::tsdb::{HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFile, list_head_chunks};
@@ -26,10 +29,25 @@ pub(super) struct Walk<'a> {
     files: Vec<HeadChunkFile>,
     /// What is older in order is in blocks, ms.
     in_blocks: i64,
+    /// Whether the log has more of what is in chunks that cannot be decoded than is in head chunks alone.
+    is_in_log: bool,
+}
+
+/// What is known of the chunks so far.
+#[derive(Default)]
+struct Before<'a> {
+    /// By series, the times and samples of the last chunk in order.
+    last: HashMap<u64, (i64, i64, u16)>,
+    /// Series whose samples from some time on are to come from the log, since a chunk is skipped.
+    from_log: HashMap<u64, &'a Finding>,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn of(scanned: &Scanned<'a>, findings: Vec<&'a Finding>) -> io::Result<Self> {
+    pub(super) fn of(
+        scanned: &Scanned<'a>,
+        forecast: Option<&Forecast>,
+        findings: Vec<&'a Finding>,
+    ) -> io::Result<Self> {
         let listed = list_head_chunks(&scanned.target.path().join(CHUNKS_HEAD), CHUNKS_HEAD)?;
         let mut files = listed.files;
         // Without a chunk it is removed without a word, and nothing is lost.
@@ -39,7 +57,39 @@ impl<'a> Walk<'a> {
                 .any(|finding| finding.code == Code::HeadChunksHeader && finding.path == path_of(file))
         };
         files.extend(listed.unwritten.filter(is_wanted));
-        Ok(Self { scanned: *scanned, findings, files, in_blocks: in_blocks(scanned.target.path()) })
+        let in_blocks = in_blocks(scanned.target.path());
+        let mut walk = Self { scanned: *scanned, findings, files, in_blocks, is_in_log: false };
+        let starts = forecast.into_iter().flat_map(|forecast| &forecast.starts);
+        if let Some(only) = starts.map(|start| start.only_in_head_chunks.samples).max() {
+            walk.is_in_log = walk.undecodable()? > only;
+        }
+        Ok(walk)
+    }
+
+    /// How many samples the chunks say they have that a start loads and no query can read.
+    fn undecodable(&self) -> io::Result<u64> {
+        let mut samples = 0;
+        for file in self.files.iter().filter(|file| self.has_undecodable(&path_of(file))) {
+            let mut chunks = file.chunks()?;
+            while let Some(chunk) = chunks.next() {
+                let Ok(chunk) = chunk else { continue };
+                if self.is_loaded(&chunk) && chunks.fault(&chunk).is_ok_and(|fault| fault.is_some()) {
+                    // Of none it says nothing: the log may have some.
+                    samples += u64::from(chunk.samples.max(1));
+                }
+            }
+        }
+        Ok(samples)
+    }
+
+    /// Whether chunks of this file match their checksums and cannot be decoded.
+    fn has_undecodable(&self, path: &str) -> bool {
+        self.findings.iter().any(|finding| finding.path == path && is_of_loaded_chunk(finding))
+    }
+
+    /// Whether a start takes in such a chunk.
+    fn is_loaded(&self, chunk: &HeadChunk) -> bool {
+        Encoding::of(chunk.encoding).is_some() && (chunk.out_of_order || chunk.max_time >= self.in_blocks)
     }
 
     pub(super) fn find(&self, code: Code) -> Option<&'a Finding> {
@@ -108,7 +158,9 @@ impl<'a> Walk<'a> {
 
     /// Goes through the files up to the first fault; or why nothing is done.
     pub(super) fn files(&self, rest: &mut Vec<PlanStep>, steps: &mut HeadChunkSteps) -> Result<(), NoStep> {
-        let mut last: HashMap<u64, (i64, i64, u16)> = HashMap::new();
+        let mut seen = Before::default();
+        // What is skipped in a later file is skipped first: a chunk that stays hides what the log has.
+        let asides = rest.len();
         let mut before: Option<i64> = None;
         for (at, file) in self.files.iter().enumerate() {
             let path = path_of(file);
@@ -128,7 +180,8 @@ impl<'a> Walk<'a> {
                 }
                 continue;
             }
-            let found = self.chunks(file, &mut last)?;
+            let found = self.chunks(file, &mut seen)?;
+            steps.takes_chunks |= found.takes_chunks;
             if let Some(finding) = header {
                 if found.kept == 0 || found.end.is_some() || file.length < HEAD_CHUNKS_HEADER.len() as u64 {
                     return Ok(self.end(at, finding, steps, Order::Last)?);
@@ -162,7 +215,7 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
             if !found.patches.is_empty() {
-                rest.push(self.patch(&path, Method::Replace, found.patches, found.repairs)?);
+                rest.insert(asides, self.patch(&path, Method::Replace, found.patches, found.repairs)?);
             }
         }
         Ok(())
@@ -211,17 +264,26 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// What has been found of the chunk there, that a start loads and no query can read.
+    fn undecodable_at(&self, path: &str, offset: u64) -> Option<&'a Finding> {
+        let of_file = || {
+            self.findings
+                .iter()
+                .filter(|finding| finding.path == path && is_of_loaded_chunk(finding))
+                .copied()
+        };
+        of_file().find(|finding| finding.offset == Some(offset)).or_else(|| of_file().next())
+    }
+
     /// What is to be done in a file.
-    fn chunks(
-        &self,
-        file: &HeadChunkFile,
-        last: &mut HashMap<u64, (i64, i64, u16)>,
-    ) -> Result<FileSteps<'a>, NoStep> {
+    fn chunks(&self, file: &HeadChunkFile, before: &mut Before<'a>) -> Result<FileSteps<'a>, NoStep> {
         let path = path_of(file);
         let source = crate::io::open(&self.scanned.target.path_of(&path))?;
         let can_pass_over = self.scanned.options.assumed.version.passes_over_unknown_encodings();
         let mut found = FileSteps::default();
         let (mut of_others, mut twice) = (0_u64, 0_u64);
+        let mut later: BTreeMap<u64, (u64, &'a Finding)> = BTreeMap::new();
+        let has_undecodable = self.has_undecodable(&path);
         let mut chunks = file.chunks()?;
         loop {
             let from = chunks.at();
@@ -232,14 +294,42 @@ impl<'a> Walk<'a> {
                     found.patches.extend(neutral(&source, from, chunk.end)?);
                 }
                 Some(Ok(chunk)) => {
-                    let is_loaded = !chunk.out_of_order
-                        && (1..=6).contains(&chunk.encoding)
-                        && chunk.max_time >= self.in_blocks;
+                    let is_loaded = self.is_loaded(&chunk);
+                    if has_undecodable
+                        && is_loaded
+                        && chunks.fault(&chunk).map_err(|_| Refusal::DiskFails)?.is_some()
+                        && let Some(finding) = self.undecodable_at(&path, from)
+                    {
+                        // Samples out of order come back from the WBL if no later chunk is there.
+                        if !can_pass_over
+                            || chunk.out_of_order && self.is_in_log
+                            || self.find(Code::HeadChunksOutOfSequence).is_some()
+                        {
+                            found.end = Some((from, finding));
+                            break;
+                        }
+                        let is_in_log = self.is_in_log && !chunk.out_of_order;
+                        found.patches.extend(neutral(&source, from, chunk.end)?);
+                        found
+                            .repairs
+                            .push(repaired(finding, Resolution::UndecodableHeadChunkSkipped { is_in_log }));
+                        found.takes_chunks = true;
+                        if is_in_log {
+                            before.from_log.entry(chunk.series_ref).or_insert(finding);
+                        }
+                        continue;
+                    }
+                    let is_loaded = is_loaded && !chunk.out_of_order;
+                    if is_loaded && let Some(&finding) = before.from_log.get(&chunk.series_ref) {
+                        found.patches.extend(neutral(&source, from, chunk.end)?);
+                        later.entry(chunk.series_ref).or_insert((0, finding)).0 += 1;
+                        continue;
+                    }
                     let this = (chunk.min_time, chunk.max_time, chunk.samples);
-                    let before = last.get(&chunk.series_ref).filter(|_| is_loaded);
-                    if before.is_some_and(|&(_, max_time, _)| max_time >= chunk.min_time) {
+                    let earlier = before.last.get(&chunk.series_ref).filter(|_| is_loaded);
+                    if earlier.is_some_and(|&(_, max_time, _)| max_time >= chunk.min_time) {
                         let Some(finding) = self.find(Code::HeadChunksOutOfSequence) else { continue };
-                        if before != Some(&this) {
+                        if earlier != Some(&this) {
                             found.end = Some((from, finding));
                             break;
                         }
@@ -248,7 +338,7 @@ impl<'a> Walk<'a> {
                         continue;
                     }
                     if is_loaded {
-                        last.insert(chunk.series_ref, this);
+                        before.last.insert(chunk.series_ref, this);
                     }
                     found.kept += 1;
                 }
@@ -256,8 +346,11 @@ impl<'a> Walk<'a> {
                     return Err(Refusal::DiskFails.into());
                 }
                 Some(Err(_)) => {
-                    let is_it =
-                        |finding: &&&Finding| finding.code == Code::DamagedHeadChunk && finding.path == path;
+                    let is_it = |finding: &&&Finding| {
+                        finding.code == Code::DamagedHeadChunk
+                            && finding.path == path
+                            && !is_of_loaded_chunk(finding)
+                    };
                     let finding = self
                         .findings
                         .iter()
@@ -279,8 +372,16 @@ impl<'a> Walk<'a> {
                 found.repairs.extend(self.find(code).map(|finding| repaired(finding, resolution)));
             }
         }
+        for (chunks, finding) in later.into_values() {
+            found.repairs.push(repaired(finding, Resolution::LaterHeadChunksSkipped { chunks }));
+        }
         if found.patches.is_empty() || can_pass_over { Ok(found) } else { Err(Refusal::TooOld.into()) }
     }
+}
+
+/// Whether it is about a chunk that a start loads all the same.
+pub(super) fn is_of_loaded_chunk(finding: &Finding) -> bool {
+    matches!(finding.detail, Detail::HeadChunkDamaged { damage, .. } if damage.is_loaded())
 }
 
 /// When files are set aside.
@@ -300,6 +401,8 @@ struct FileSteps<'a> {
     /// Chunks that are skipped.
     patches: Vec<Patch>,
     repairs: Vec<RepairedFinding>,
+    /// Whether chunks are skipped whose samples come from the log.
+    takes_chunks: bool,
     /// Where the first fault is.
     end: Option<(u64, &'a Finding)>,
 }

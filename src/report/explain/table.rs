@@ -441,10 +441,21 @@ pub(super) const fn entry(code: Code) -> Explanation {
         },
         Code::DamagedHeadChunk => Explanation {
             group: Group::HeadChunks,
-            title: "A chunk does not match its checksum, or is longer than its file.",
+            title: "A chunk does not match its checksum, or is longer than its file; or its samples cannot be decoded, or are not of \
+                    the times that it states.",
+            means: "A chunk that matches its checksum is decoded if a start loads it; one of more than 256 KiB is not, which is \
+                    more than Prometheus writes. First times of late histograms may be too high: Prometheus 2.54 wrote such.",
             severity: "A note at the end of the last file, where a crash leaves that.",
-            prometheus: "removes that file and all later ones, and takes from the WAL what was in them.",
-            repair: "ends the file before the chunk, and moves all later files to the backup. The WAL has what was in them.",
+            prometheus: "removes that file and all later ones, and takes from the WAL what was in them. If the checksum is right, it \
+                         loads the chunk without a word, and takes nothing of its time from the WAL. A query that ends in it \
+                         fails (`EOF`); any other gets the samples before the fault, and **silently lacks the rest**, as it has \
+                         too many or too few samples if the count is wrong. Compaction copies the chunk into a block as it is, or \
+                         fails if it has to encode it again.",
+            repair: "ends the file before the chunk, and moves all later files to the backup. The WAL has what was in them. If the \
+                     checksum is right, the chunk gets an encoding that no reader knows, and nothing else changes. If the WAL has \
+                     more of its time than is in head chunks alone, so do all later chunks of its series, so that Prometheus takes \
+                     these samples from the WAL; a chunk of late samples then is treated like one with a wrong checksum. \
+                     Before Prometheus 2.39, which knows no such chunks, every one is treated so.",
             ..EMPTY
         },
         Code::HeadChunksOutOfSequence => Explanation {

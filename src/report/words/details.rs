@@ -366,6 +366,20 @@ impl fmt::Display for Detail {
                     HeadChunkDamage::Unreadable => "the disk cannot read these bytes",
                     HeadChunkDamage::Unexpected => "Prometheus does not expect a file of this number",
                     HeadChunkDamage::TooLong => "a chunk that is longer than the file",
+                    HeadChunkDamage::Undecodable(error) => {
+                        return write!(
+                            f,
+                            "a chunk matches its checksum and cannot be decoded ({error}): Prometheus loads it; a query that \
+                             ends there fails, and any other silently lacks samples"
+                        );
+                    }
+                    HeadChunkDamage::OtherTimes => {
+                        return write!(
+                            f,
+                            "a chunk matches its checksum, and its samples are not of the times that it states: Prometheus \
+                             loads it, and serves what it holds"
+                        );
+                    }
                 };
                 let then = if *has_later {
                     "the next start removes this file and all later ones"

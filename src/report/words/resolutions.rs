@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::amounts::count;
 use crate::change::plan::{Removal, Resolution, SeparatedRecord};
 
 impl fmt::Display for Resolution {
@@ -116,6 +117,18 @@ impl fmt::Display for Resolution {
                 return write!(
                     f,
                     "{chunks} chunks here are there twice; Prometheus skips the second from now on"
+                );
+            }
+            Self::UndecodableHeadChunkSkipped { is_in_log: true } => {
+                "Prometheus skips it from now on, and takes its samples from the WAL"
+            }
+            Self::UndecodableHeadChunkSkipped { is_in_log: false } => "Prometheus skips it from now on",
+            Self::LaterHeadChunksSkipped { chunks } => {
+                return write!(
+                    f,
+                    "{} here of the same series would hide what the WAL has of it; Prometheus skips them from now on, and takes \
+                     their samples from the WAL",
+                    count(*chunks, "later chunk")
                 );
             }
             Self::AllHeadChunksSetAside => {
