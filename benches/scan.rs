@@ -29,7 +29,8 @@ fn scan(c: &mut Criterion) {
         logs::write(directory.path(), &logs::log(kind, compression, SEGMENTS, SEGMENT_BYTES));
         let target = Target::find(directory.path()).expect("a log");
         for (threads, by) in [(NonZeroUsize::new(1), "one thread"), (None, "all threads")] {
-            let read = || scan::scan(&target, &Options { threads }, &()).expect("a report");
+            let read =
+                || scan::scan(&target, &Options { threads, ..Options::default() }, &()).expect("a report");
             let report = read();
             assert_eq!((report.verdict, report.findings.len()), (Verdict::Clean, 0), "{name}");
             group.throughput(Throughput::Bytes(report.logs.iter().map(|log| log.bytes).sum()));

@@ -112,7 +112,7 @@ fn scan_all(segments: &[Vec<u8>], rounds: u32, then: impl Fn(&Target, Scan)) {
     std::fs::create_dir(&wal).expect("room for it");
     logs::write(&wal, segments);
     let target = Target::find(directory.path()).expect("a data directory");
-    let options = Options { threads: NonZeroUsize::new(1) };
+    let options = Options { threads: NonZeroUsize::new(1), ..Options::default() };
     for _ in 0..rounds {
         then(&target, scan::scan(&target, &options, &()).expect("a report"));
     }

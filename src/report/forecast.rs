@@ -82,8 +82,10 @@ fn write_one(page: &mut Page<'_>, forecast: &Forecast, report: &Report, with: &s
         }
         let skips = report.reasons.contains(&Reason::SkipsBlock);
         let but = if skips { ", but for a block" } else { "" };
+        // Blocks are read of a data directory.
+        let of = if report.blocks.is_empty() { " of its logs" } else { "" };
         let words =
-            format!("{who} {} starts normally{with} and loads all readable data{but}", forecast.version);
+            format!("{who} {} starts normally{with} and loads all readable data{of}{but}", forecast.version);
         return page.indented(2, &words);
     }
     match prevented {
