@@ -1,19 +1,24 @@
 //! What becomes of a damaged block is what real Prometheus servers, and its newest packages, make of it: each of the faults at which
 //! a block is not opened, and of those that only queries and compactions meet.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use serde_json::Value;
 use support::oracle::{self, Oracle};
 use support::server::{Error, LogLine, Options, Server, Servers, Started, copy_directory};
-use support::{note, test};
+use support::{note, test, tree};
 use walfix::block::{Index, postings_at, series_at};
+use walfix::fix::{Keep, Outcome, Request, fix};
 use walfix::scan::blocks::{BlockReport, Consequence, Depth};
 use walfix::scan::code::Code;
-use walfix::scan::report::Report;
+use walfix::scan::report::{Report, Severity};
 use walfix::scan::{self, scan};
 use walfix::tsdb::Target;
+use walfix::verdict;
 
 /// What is done to a block.
 type Damage = fn(&Path);
@@ -194,15 +199,20 @@ fn compact(oracle: Oracle, data: &Path, name: &str, ulid: &str) {
     assert_eq!(fails, wanted, "{name}: {:?}: {answer}", block.consequences);
 }
 
-#[test(long)]
-fn damaged_blocks_become_what_is_said() -> Result<(), Error> {
-    const WHAT: &str = "damaged blocks";
-    let oracle = oracle::judge(WHAT);
+/// A healthy directory, one of its blocks, and copies in which this one is damaged.
+struct States {
+    healthy: PathBuf,
+    ulid: String,
+    damaged: Vec<(&'static str, PathBuf)>,
+    _scratch: tempfile::TempDir,
+}
+
+fn states(oracle: Oracle) -> States {
     let scratch = support::scratch();
     let healthy_data = scratch.path().join("healthy");
     let ulid = healthy(oracle, &healthy_data).swap_remove(1);
     assert!(of_block(&scanned(&healthy_data), &ulid).consequences.is_empty());
-    let states: Vec<_> = DAMAGES
+    let damaged = DAMAGES
         .iter()
         .map(|(name, damage)| {
             let data = scratch.path().join(name.replace(' ', "-"));
@@ -211,12 +221,169 @@ fn damaged_blocks_become_what_is_said() -> Result<(), Error> {
             (*name, data)
         })
         .collect();
-    for (name, data) in &states {
-        compact(oracle, data, name, &ulid);
+    States { healthy: healthy_data, ulid, damaged, _scratch: scratch }
+}
+
+#[test(long)]
+fn damaged_blocks_become_what_is_said() -> Result<(), Error> {
+    const WHAT: &str = "damaged blocks";
+    let oracle = oracle::judge(WHAT);
+    let States { ulid, damaged: states, .. } = &states(oracle);
+    for (name, data) in states {
+        compact(oracle, data, name, ulid);
     }
     Servers::each(WHAT, |server| {
-        states.iter().try_for_each(|(name, data)| compare(server, data, name, &ulid))
+        states.iter().try_for_each(|(name, data)| compare(server, data, name, ulid))
     })?;
     note!("{} states of a block", states.len());
     Ok(())
 }
+
+/// All samples that a server serves, of whatever time.
+fn served(server: &Server, data: &Path) -> Result<BTreeSet<(String, i64, String)>, Error> {
+    let running = server.start_on_copy(data, &Options::default())?.ready()?;
+    let samples = running.samples("{__name__=~\".+\"}", None)?;
+    running.stop()?;
+    let each = |(labels, samples): (String, Vec<(i64, String)>)| {
+        samples.into_iter().map(move |(t, value)| (labels.clone(), t, value)).collect::<Vec<_>>()
+    };
+    Ok(samples.into_iter().flat_map(each).collect())
+}
+
+/// How many samples a repair may cost: those of the damage.
+enum Cost {
+    Nothing,
+    /// Some of the block's.
+    Some,
+    /// All of the block's.
+    Block,
+}
+
+fn cost_of(name: &str) -> Cost {
+    match name {
+        "index missing" | "index empty" | "index of 4 bytes" | "index of 40 bytes" | "symbols" | "chunks missing"
+        | "file of chunks empty" | "file of chunks of 4 bytes" => Cost::Block,
+        "a chunk" | "a series" | "chunks cut" => Cost::Some,
+        _ => Cost::Nothing,
+    }
+}
+
+/// All files but the lock.
+fn tree_of(data: &Path) -> tree::Tree {
+    let mut tree = tree::tree(data);
+    tree.retain(|path, _| path != "lock" && !path.is_empty());
+    tree
+}
+
+/// Repairs a copy: the kinds of its resolutions, what a server serves then, and how the newest packages compact it.
+fn repaired(
+    oracle: Oracle,
+    server: &Server,
+    (name, damaged): (&str, &Path),
+) -> Result<(String, BTreeSet<(String, i64, String)>), Error> {
+    let scratch = support::scratch();
+    let data = scratch.path().join("data");
+    copy_directory(damaged, &data)?;
+    let before = tree_of(&data);
+    let target = Target::find(&data).unwrap();
+    let how = verdict::Options { depth: Depth::Samples, ..verdict::Options::default() };
+    let request = Request { how, keep: Keep::InPlace, ..Request::default() };
+    let fixed = fix(&target, &request, &()).unwrap();
+    let Outcome::Repaired(repaired) = &fixed.outcome else { panic!("{name}: {:?}", fixed.planned.plan) };
+    let left: Vec<_> = repaired.after.of_severity(Severity::Damage).collect();
+    assert!(left.is_empty(), "{name}: {left:?}");
+    let steps = fixed.planned.plan.steps.iter().flat_map(|step| &step.repairs);
+    let mut how: Vec<String> = steps.map(|repaired| repaired.resolution.to_string()).collect();
+    how.dedup();
+    let after = served(server, &data)?;
+    let compacted = scratch.path().join("compacted");
+    copy_directory(&data, &compacted)?;
+    let answer: Value = oracle.json(&["compact"], &compacted);
+    assert!(answer["error"].is_null(), "{name}: {answer}");
+    walfix::repair::undo(repaired.backup.as_ref().unwrap()).unwrap();
+    assert!(tree_of(&data) == before, "{name}: undo");
+    Ok((how.join("; "), after))
+}
+
+/// The faults of blocks, what Prometheus says and does, and what a repair does: `docs/blocks.md`. After each repair every server
+/// serves all that was not damaged.
+#[test(long)]
+fn repaired_blocks_are_served() -> Result<(), Error> {
+    const WHAT: &str = "repaired blocks";
+    let oracle = oracle::judge(WHAT);
+    let States { healthy, ulid, damaged, .. } = &states(oracle);
+    let block = of_block(&scanned(healthy), ulid);
+    let (from, to) = (block.min_time.unwrap(), block.max_time.unwrap());
+    let resolutions = Mutex::new(BTreeMap::new());
+    Servers::each(WHAT, |server| {
+        let all = served(server, healthy)?;
+        let of_others = all.iter().filter(|(_, t, _)| !(from..to).contains(t)).count();
+        assert!(of_others > 0 && of_others < all.len(), "{of_others} of {}", all.len());
+        for (name, data) in damaged {
+            let (how, after) = repaired(oracle, server, (name, data))?;
+            let kept = all.intersection(&after).count();
+            let case = format!("{}: {name}: {kept} of {}, {of_others} of other blocks: {how}", server.version, all.len());
+            match cost_of(name) {
+                Cost::Nothing => assert_eq!(kept, all.len(), "{case}"),
+                Cost::Some => assert!(kept < all.len() && kept > of_others, "{case}"),
+                Cost::Block => assert_eq!(kept, of_others, "{case}"),
+            }
+            resolutions.lock().unwrap().insert(*name, how);
+        }
+        Ok::<(), Error>(())
+    })?;
+    let resolutions = resolutions.into_inner().unwrap();
+    if resolutions.is_empty() {
+        return Ok(());
+    }
+    let mut document = String::from(HEAD);
+    for (name, data) in damaged {
+        let report = scanned(data);
+        let error = report
+            .findings
+            .iter()
+            .find(|finding| finding.code == Code::BlockUnusable)
+            .map_or_else(String::new, |_| format!("`{}`", error_of(&report)));
+        let of_this = of_block(&report, ulid);
+        let does: Vec<String> =
+            of_this.consequences.iter().map(|one| format!("`{}`", serde_json::to_value(one).unwrap().as_str().unwrap())).collect();
+        let cost = match cost_of(name) {
+            Cost::Nothing => "nothing",
+            Cost::Some => "what is damaged",
+            Cost::Block => "the block",
+        };
+        let how = resolutions[name].replace(ulid.as_str(), "ULID");
+        let _ = writeln!(document, "| {name} | {error} | {} | {how} | {cost} |", does.join(", "));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/blocks.md");
+    if std::env::var_os("WALFIX_WRITE_BLOCKS").is_some() {
+        fs::write(&path, &document).unwrap();
+    }
+    let there = fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == document, "docs/blocks.md is another; WALFIX_WRITE_BLOCKS=1 writes it");
+    Ok(())
+}
+
+const HEAD: &str = "\
+# Damaged blocks
+
+The method: one of three blocks is damaged, and the servers 2.42.0, 2.53.3 and 3.5.3 are started on a copy. They do what the table
+says, with the error that it has. The compactor of 3.16.0 compacts another copy. Then `walfix repair` repairs it: each server starts,
+and serves every sample but those that the last column names; the compactor compacts the blocks; undo restores every byte. The test that
+compares also writes this page:
+
+    WALFIX_WRITE_BLOCKS=1 cargo test --release --test forecast blocks::
+
+| consequence | |
+|---|---|
+| `refuses_to_start` | Prometheus does not start: `opening storage failed: ... corrupted block` and the error |
+| `crashes` | Prometheus crashes at each start |
+| `invisible` | Prometheus starts without the block |
+| `queries_fail` | queries that need what is damaged fail |
+| `compaction_fails` | a compaction of the block fails, and is not tried again |
+| `compaction_stops` | no block is compacted any more |
+| `dumps_drop` | `promtool tsdb dump` leaves out samples, and exits with 0 |
+
+| damage | error | consequences | repair | lost |
+|---|---|---|---|---|
+";
