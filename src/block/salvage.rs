@@ -86,6 +86,15 @@ impl<'a> SalvagedIndex<'a> {
         None
     }
 
+    /// The chunks of the series that postings and tombstones call `id`.
+    #[must_use]
+    pub fn chunks_of(&self, id: u64) -> Option<Vec<BlockChunk>> {
+        let (mut labels, mut chunks) = (Vec::new(), Vec::new());
+        let at = id.checked_mul(ALIGNED).filter(|&at| at >= self.begin() && at < self.end)?;
+        let series = series_at(self.file, at).ok()?;
+        series.read(&mut labels, &mut chunks).ok().map(|()| chunks)
+    }
+
     /// Whether the bytes there are like a series: a checksum is not computed of all that is none.
     fn may_begin(&self, at: u64) -> bool {
         let bytes = usize::try_from(at).ok().and_then(|at| self.file.get(at..)).unwrap_or_default();
