@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::oracle::{self, Oracle};
 use support::tree::{self, Tree};
-use support::{scratch, test};
+use support::{note, scratch, seeds, test};
 use tempfile::TempDir;
 use walfix::block::{Index, postings_at};
 use walfix::fix::{self, Outcome, Request};
@@ -70,6 +70,7 @@ struct Blocks {
 impl Blocks {
     fn new(oracle: Oracle, args: &[&str]) -> Self {
         let dir = scratch();
+        fs::create_dir(dir.path().join("wal")).unwrap();
         let made = oracle.json(&[&["blocks"], args].concat(), dir.path());
         let ulids = made.as_array().unwrap().iter().map(|ulid| ulid.as_str().unwrap().to_owned()).collect();
         Self { dir, ulids, oracle }
@@ -193,6 +194,136 @@ fn none() -> BTreeSet<(String, u64)> {
 /// Chunks in the file at that place, from 0 on.
 fn of_file(dump: &Dump, place: u64) -> BTreeSet<(String, u64)> {
     dump.chunks.keys().filter(|(_, reference)| reference >> 32 == place).cloned().collect()
+}
+
+/// Damages a file of a block, and says how.
+fn damage(blocks: &Blocks, rng: &mut fastrand::Rng) -> String {
+    let mut names: Vec<String> = ["index"; 6].map(ToOwned::to_owned).to_vec();
+    names.extend(["meta.json", "tombstones"].map(ToOwned::to_owned));
+    let mut of_chunks: Vec<String> = fs::read_dir(blocks.file("chunks"))
+        .unwrap()
+        .map(|entry| format!("chunks/{}", entry.unwrap().file_name().to_str().unwrap()))
+        .collect();
+    of_chunks.sort_unstable();
+    names.extend(of_chunks);
+    let name = names[rng.usize(..names.len())].clone();
+    let Ok(mut bytes) = fs::read(blocks.file(&name)) else { return String::new() };
+    if bytes.is_empty() {
+        return String::new();
+    }
+    let at = rng.usize(..bytes.len());
+    let until = (at + [1, 16, 300, 5000][rng.usize(..4)]).min(bytes.len());
+    // What stays JSON is for nobody to notice.
+    let kind = if name == "meta.json" { [2, 3, 6][rng.usize(..3)] } else { rng.usize(..7) };
+    match kind {
+        0 | 1 => bytes[at] ^= 1 << rng.u32(..8),
+        2 => bytes.truncate(at),
+        3 => bytes[at..until].fill(0),
+        4 => bytes[at..until].iter_mut().for_each(|byte| *byte = rng.u8(..)),
+        5 => bytes.rotate_left(at % 64),
+        _ if name.starts_with("chunks/") || name == "meta.json" || rng.u8(..8) == 0 => {
+            // A missing file of tombstones is none that is damaged.
+            if name != "tombstones" {
+                fs::remove_file(blocks.file(&name)).unwrap();
+                return format!("{name} removed");
+            }
+        }
+        _ => bytes.truncate(bytes.len() - (bytes.len() - at).min(100)),
+    }
+    fs::write(blocks.file(&name), bytes).unwrap();
+    format!("{name} {kind} {at}..{until}")
+}
+
+/// The chunks of which nothing is damaged: neither their bytes, nor their series, nor the symbols.
+fn undamaged(blocks: &Blocks, before: &Dump, intact: &Tree) -> BTreeSet<(String, u64)> {
+    let bytes_of = |name: &str| {
+        let old = intact.get(&format!("{}/{name}", blocks.ulids[0])).and_then(|entry| entry.bytes.clone());
+        (old.unwrap_or_default(), fs::read(blocks.file(name)).unwrap_or_default())
+    };
+    let same = |(old, new): &(Vec<u8>, Vec<u8>), from: usize, to: usize| {
+        old.get(from..to).is_some_and(|old| new.get(from..to) == Some(old))
+    };
+    let index = bytes_of("index");
+    let opened = Index::open(&index.0).unwrap();
+    if !same(&index, 5, usize::try_from(opened.symbols.end()).unwrap()) {
+        return none();
+    }
+    let files: Vec<_> = (0..40).map(|place| bytes_of(&chunk_file(place))).collect();
+    let is_intact = |(labels, reference): &(String, u64)| {
+        let at = before.ids[labels] * 16;
+        let series = walfix::block::series_at(&index.0, at).unwrap();
+        let file = &files[usize::try_from(reference >> 32).unwrap()];
+        let offset = reference & 0xffff_ffff;
+        let end = walfix::block::chunk_at(&file.0, offset).unwrap().end;
+        let place = |offset: u64| usize::try_from(offset).unwrap();
+        same(&index, place(at), place(series.end)) && same(file, place(offset), place(end))
+    };
+    before.chunks.keys().filter(|chunk| is_intact(chunk)).cloned().collect()
+}
+
+#[test]
+fn whatever_is_damaged_all_that_is_not_is_kept() {
+    let oracle = oracle::judge("blocks with random damage");
+    let bases: Vec<Blocks> = [
+        vec!["--seed", "1", "--series", "60", "--hard", "--tombstones", "9"],
+        vec!["--seed", "2", "--series", "15", "--chunks", "9"],
+        vec!["--seed", "3", "--series", "150", "--hard", "--chunks", "2"],
+    ]
+    .iter()
+    .map(|args| Blocks::new(oracle, args))
+    .collect();
+    let befores: Vec<(Dump, Tree)> = bases.iter().map(|base| (base.dump(), base.tree())).collect();
+    let (mut repaired, mut renamed, mut rewritten, mut as_is, mut lost, mut kept) = (0, 0, 0, 0, 0, 0);
+    for seed in seeds(60) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let which = rng.usize(..bases.len());
+        let (before, intact) = &befores[which];
+        let dir = scratch();
+        for name in ["wal", &bases[which].ulids[0]] {
+            tree::copy(&bases[which].data().join(name), &dir.path().join(name));
+        }
+        let blocks = Blocks { dir, ulids: bases[which].ulids.clone(), oracle };
+        let damages: Vec<String> = (0..rng.usize(1..5)).map(|_| damage(&blocks, &mut rng)).collect();
+        let name = format!("seed {seed}: {damages:?}");
+        let (damaged, readable) = (blocks.tree(), blocks.dump());
+        let expected = undamaged(&blocks, before, intact);
+        let (plan, done) = blocks.fix(&blocks.request());
+        let after = if blocks.block().exists() { blocks.dump() } else { Dump::default() };
+        let of_after: BTreeSet<_> = after.chunks.keys().cloned().collect();
+        let missing: Vec<_> = expected.difference(&of_after).take(3).collect();
+        assert!(missing.is_empty() || !plan.left.is_empty(), "{name}: {missing:?} {plan:#?}");
+        for (chunk, samples) in &readable.chunks {
+            assert_eq!(after.chunks.get(chunk), Some(samples), "{name}: {chunk:?}");
+        }
+        for (chunk, samples) in &after.chunks {
+            assert_eq!(before.chunks.get(chunk), Some(samples), "{name}: {chunk:?}");
+        }
+        kept += after.chunks.len();
+        lost += before.chunks.len() - after.chunks.len();
+        let Some(done) = done else {
+            as_is += 1;
+            continue;
+        };
+        repaired += 1;
+        if plan.left.is_empty() {
+            let damage = done.after.of_severity(Severity::Damage).next();
+            assert!(damage.is_none(), "{name}: {damage:?} {plan:#?}");
+        }
+        if !blocks.block().exists() {
+            renamed += 1;
+        } else if plan.left.is_empty() {
+            assert!(after.errors.is_empty(), "{name}: {:?}", after.errors);
+            blocks.opens_and_compacts(&name);
+        }
+        rewritten += usize::from(plan.steps.iter().any(|step| step.change.is_rewrite()));
+        repair::undo(&done.backup.unwrap()).unwrap();
+        assert_eq!(tree::difference(&damaged, &blocks.tree()), None, "{name}");
+    }
+    note!(
+        "{repaired} repaired, of these {rewritten} with a rewritten index and {renamed} renamed; {as_is} as they were"
+    );
+    note!("{kept} chunks kept, {lost} lost");
+    assert!(rewritten > 0 && renamed > 0, "{rewritten} {renamed}");
 }
 
 fn chunk_file(place: u64) -> String {

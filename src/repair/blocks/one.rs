@@ -7,7 +7,7 @@ use super::files::{Files, empty_file};
 use super::tombstones::{NewTombstones, rewritten};
 use super::uploaded::Uploaded;
 use super::walk::{Walk, intact_chunks, is_lost};
-use crate::block::write::MetaJson;
+use crate::block::write::{BlockStats, MetaJson};
 use crate::block::{CHUNK_FILE_HEADER, Index, SalvagedIndex, parse_tombstones};
 use crate::change::plan::{
     Change, Content, Defect, Loss, Method, Patch, PlanCode, PlanStep, RepairedFinding, Resolution,
@@ -50,6 +50,8 @@ struct Steps {
     index: Option<PlanStep>,
     meta: Option<PlanStep>,
     tombstones: Option<PlanStep>,
+    /// Whether all chunks that stay are what the index says.
+    are_as_indexed: bool,
 }
 
 /// More than any `meta.json` has.
@@ -142,6 +144,7 @@ impl<'a> DamagedBlock<'a> {
             // No chunk can be read.
             return self.given_up(&Refusal::NothingReadable);
         };
+        steps.are_as_indexed = !walk.has_others;
         for &(place, error) in &files.headers {
             if let Some(file) = files.files.get(place) {
                 let step = self.header(&file.name, file.mapped.bytes().len() as u64, &error.to_string());
@@ -179,15 +182,17 @@ impl<'a> DamagedBlock<'a> {
         } else if needs_index
             && let Some(mut meta) = self.meta.as_deref().and_then(|meta| MetaJson::parse(meta).ok())
         {
-            meta.set_times(times.0, times.1);
-            meta.set_stats(&stats);
+            if !self.is_described(&stats, times) {
+                meta.set_times(times.0, times.1);
+                meta.set_stats(&stats);
+            }
             let stated = self.block.meta.as_ref().ok().and_then(|meta| meta.ulid.as_ref());
             if stated.is_some_and(|stated| !stated.eq_ignore_ascii_case(&self.block.ulid)) {
                 meta.set(&["ulid"], self.block.ulid.as_str().into());
             }
-            let new = meta.to_bytes();
-            if self.meta.as_ref() != Some(&new) {
-                steps.meta = Some(self.meta(new, "", Resolution::MetaUpdated));
+            let old = self.meta.as_deref().and_then(|old| MetaJson::parse(old).ok());
+            if old.as_ref() != Some(&meta) {
+                steps.meta = Some(self.meta(meta.to_bytes(), "", Resolution::MetaUpdated));
             }
         }
         let rest = if self.is_final { Refusal::BlockUploaded } else { Refusal::NotYet };
@@ -312,6 +317,15 @@ impl<'a> DamagedBlock<'a> {
         }
     }
 
+    /// Whether `meta.json` is right: Prometheus may state more time than there are samples of.
+    fn is_described(&self, stats: &BlockStats, times: (i64, i64)) -> bool {
+        self.block.meta.as_ref().is_ok_and(|meta| {
+            (meta.series, meta.chunks, meta.samples) == (stats.series, stats.chunks, stats.samples)
+                && meta.min_time <= times.0
+                && times.1 < meta.max_time
+        })
+    }
+
     /// A step, with what it repairs if there is no finding for it.
     fn step(&self, change: Change, defect: &str, resolution: Resolution) -> PlanStep {
         let code = if self.is_not_loaded() { Code::BlockUnusable } else { Code::DamagedBlockIndex };
@@ -339,6 +353,10 @@ impl<'a> DamagedBlock<'a> {
                 (Code::BlockSkipped | Code::BlockUnusable, "index") => index,
                 (Code::BlockSkipped | Code::BlockUnusable, _) => headers().or(index),
                 (Code::BlockIncomplete, _) => headers(),
+                // They were looked for in the wrong files.
+                (Code::DamagedBlockChunk, _) if steps.are_as_indexed && !steps.made.is_empty() => {
+                    steps.made.first()
+                }
                 (Code::DamagedBlockChunk, _) => index
                     .filter(|_| detail.is_none_or(|detail| is_lost(detail) || *detail == BlockDetail::More)),
                 (Code::DamagedBlockIndex, _) => index,
@@ -379,7 +397,7 @@ impl<'a> DamagedBlock<'a> {
                 refusal: Refusal::BlockOrder,
             });
         }
-        let Steps { headers, made, index, meta, tombstones } = &mut steps;
+        let Steps { headers, made, index, meta, tombstones, .. } = &mut steps;
         // The block is loaded once it has a `meta.json`, and Prometheus starts once the tombstones can be read.
         let all = headers.drain(..).chain(made.drain(..)).chain(index.take()).chain(meta.take());
         for mut step in all.chain(tombstones.take()) {

@@ -29,6 +29,8 @@ pub(super) struct Walk {
     pub(super) times: Option<(i64, i64)>,
     /// Whether some bytes among the series are none, or it is not known where the series end.
     pub(super) loses_series: bool,
+    /// Whether some chunk that stays is not what the index says.
+    pub(super) has_others: bool,
 }
 
 /// What is wrong with a chunk so that nothing can be read of it. Of all else Prometheus returns the samples.
@@ -101,6 +103,7 @@ impl Walk {
                 }
                 continue;
             }
+            self.has_others |= chunk.wrong.is_some();
             let samples = u64::from(chunk.samples);
             self.stats.samples += samples;
             match chunk.encoding {
@@ -112,9 +115,9 @@ impl Walk {
     }
 }
 
-/// How many chunks have the right checksum.
+/// How many chunks are what the index says. The checksum is not enough: the first chunk of each file is at the same offset.
 pub(super) fn intact_chunks(index: &SalvagedIndex<'_>, files: &[ChunkFile]) -> u64 {
-    let checks = ChunksOfFiles::new(files, Depth::Checksums);
+    let checks = ChunksOfFiles::new(files, Depth::Samples);
     let (mut labels, mut chunks) = (Vec::new(), Vec::new());
     let (mut at, mut intact) = (index.begin(), 0);
     while let Some(series) = index.next_series(at, &mut labels, &mut chunks) {
