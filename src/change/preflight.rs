@@ -27,7 +27,7 @@ pub(super) fn check(data: &Data, plan: &Plan, backup: &Place) -> Result<(), Repa
                 writable(&place, *method == Method::Replace).at("write to", &place)?;
             }
             Change::Rewrite { .. } | Change::RewriteIndex { .. } => {
-                writable(&place, true).at("write to", &place)?
+                writable(&place, true).at("write to", &place)?;
             }
             Change::SetAside { .. } | Change::Rename { .. } => {
                 place.parent().names_can_change().at("rename", &place)?;

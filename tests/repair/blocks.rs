@@ -9,7 +9,8 @@ use support::oracle::{self, Oracle};
 use support::tree::{self, Tree};
 use support::{note, scratch, seeds, test};
 use tempfile::TempDir;
-use walfix::block::{Index, postings_at};
+use walfix::block::write::{EachSeries, EachSymbol, IndexVersion, IndexWriter};
+use walfix::block::{BlockChunk, Index, SalvagedIndex, postings_at};
 use walfix::fix::{self, Outcome, Request};
 use walfix::record::DeletionsLost;
 use walfix::repair::plan::{Change, Plan};
@@ -194,6 +195,59 @@ fn none() -> BTreeSet<(String, u64)> {
 /// Chunks in the file at that place, from 0 on.
 fn of_file(dump: &Dump, place: u64) -> BTreeSet<(String, u64)> {
     dump.chunks.keys().filter(|(_, reference)| reference >> 32 == place).cloned().collect()
+}
+
+/// A series never needs more room without some of its chunks: the next one is where it was.
+#[test]
+fn a_series_without_some_of_its_chunks_fits_where_it_was() {
+    let symbols = |each: &mut EachSymbol<'_>| ["", "a", "b", "c"].iter().try_for_each(|s| each(s.as_bytes()));
+    for seed in seeds(3000) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let number = |rng: &mut fastrand::Rng| rng.u64(..) >> rng.u32(1..64);
+        // As far as a 64-bit number goes, or from there back.
+        let mut time = number(&mut rng).cast_signed() >> rng.u32(..20);
+        time = if rng.bool() { time } else { -time };
+        let mut reference = number(&mut rng) >> 20;
+        let mut chunks = Vec::new();
+        for _ in 0..rng.usize(1..8) {
+            let (min_time, steps) = (time, (number(&mut rng) >> 8, number(&mut rng) >> 8));
+            let Some(max_time) = min_time.checked_add_unsigned(steps.0) else { break };
+            chunks.push(BlockChunk { reference, min_time, max_time });
+            let Some(next) = max_time.checked_add_unsigned(steps.1 + 1) else { break };
+            time = next;
+            reference += number(&mut rng) >> 20;
+        }
+        let after = BlockChunk { reference: u64::MAX, min_time: 5, max_time: 9 };
+        let mut writer = IndexWriter::new(Vec::new(), IndexVersion::V2, symbols).unwrap();
+        writer.series(&[(1, 2)], &chunks).unwrap();
+        writer.series(&[(1, 3)], &[after]).unwrap();
+        let text = |number: u32, out: &mut Vec<u8>| {
+            out.extend_from_slice(["", "a", "b", "c"][number as usize].as_bytes());
+            Ok(())
+        };
+        let walk =
+            |each: &mut EachSeries<'_>| [[(1, 2)], [(1, 3)]].iter().try_for_each(|labels| each(labels));
+        let whole = writer.finish(walk, text).unwrap();
+        let index = SalvagedIndex::open(&whole).unwrap();
+        let (mut labels, mut found) = (Vec::new(), Vec::new());
+        let first = index.next_series(0, &mut labels, &mut found).unwrap();
+        assert_eq!(found, chunks, "seed {seed}");
+        let mut some = chunks.clone();
+        some.retain(|_| rng.u8(..3) > 0);
+        let mut again = IndexWriter::continuing(Vec::new(), &index).unwrap();
+        again.series_at(first.offset, &labels, &some).unwrap();
+        let second = index.next_series(first.end, &mut labels, &mut found).unwrap();
+        assert_eq!(found, [after], "seed {seed}");
+        again
+            .stored_series(&second, &labels)
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}: {chunks:?} {some:?}"));
+        let written = again.finish(walk, text).unwrap();
+        if some.len() == chunks.len() {
+            assert!(written == whole, "seed {seed}");
+        }
+        assert!(written.len() <= whole.len());
+        Index::open(&written).unwrap();
+    }
 }
 
 /// Damages a file of a block, and says how.
@@ -542,11 +596,16 @@ fn what_cannot_be_repaired_gets_another_name() {
         repair::undo(&repaired.backup.unwrap()).unwrap();
         assert_eq!(tree::difference(&damaged, &blocks.tree()), None, "{name}");
     };
-    for (name, at) in [("symbols", 20), ("version 1", 4)] {
-        blocks.change("index", |bytes| if at == 4 { bytes[4] = 1 } else { flip(bytes, at) });
-        renamed(name);
-        restore(&blocks, &intact);
-    }
+    blocks.change("index", |bytes| flip(bytes, 20));
+    renamed("symbols");
+    restore(&blocks, &intact);
+    // Prometheus opens it, and reads something else.
+    blocks.change("index", |bytes| bytes[4] = 1);
+    let (plan, repaired) = blocks.fix(&blocks.request());
+    assert!(
+        repaired.is_none() && plan.left.iter().all(|left| left.refusal == Refusal::BlockIndex),
+        "{plan:#?}"
+    );
     fs::write(blocks.file("index"), "").unwrap();
     renamed("empty index");
     fs::remove_file(blocks.file("index")).unwrap();

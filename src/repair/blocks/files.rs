@@ -13,7 +13,7 @@ const MADE: u64 = 1000;
 /// The files of a block.
 pub(super) struct Files {
     /// In the order of their names. Those that are missing have no bytes.
-    pub(super) files: Vec<ChunkFile>,
+    pub(super) all: Vec<ChunkFile>,
     /// Names of files that are missing.
     pub(super) missing: Vec<String>,
     /// Files without a header, by their place, and what is wrong.
@@ -23,13 +23,13 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens those in `directory`. `fills`: what the numbers lack is among them, with no bytes.
-    pub(super) fn open(directory: &Path, fills: bool) -> io::Result<Self> {
+    /// Opens those in `directory`. `with_missing`: what the numbers lack is among them, with no bytes.
+    pub(super) fn open(directory: &Path, with_missing: bool) -> io::Result<Self> {
         let names = match chunk_file_names(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             names => names?,
         };
-        let missing = if fills { missing(&names) } else { Vec::new() };
+        let missing = if with_missing { missing(&names) } else { Vec::new() };
         let mut files = Vec::new();
         let mut has_bad_pages = false;
         for name in names {
@@ -52,7 +52,7 @@ impl Files {
             };
             files.iter().enumerate().filter_map(wrong).collect()
         };
-        Ok(Self { files, missing, headers, has_bad_pages })
+        Ok(Self { all: files, missing, headers, has_bad_pages })
     }
 }
 

@@ -10,8 +10,7 @@ use super::walk::{Walk, intact_chunks, is_lost};
 use crate::block::write::{BlockStats, MetaJson};
 use crate::block::{CHUNK_FILE_HEADER, Index, SalvagedIndex, parse_tombstones};
 use crate::change::plan::{
-    Change, Content, Defect, Loss, Method, Patch, PlanCode, PlanStep, RepairedFinding, Resolution,
-    UnrepairedFinding,
+    Change, Content, Defect, Loss, Method, Patch, PlanStep, RepairedFinding, Resolution, UnrepairedFinding,
 };
 use crate::io::mapped::Mapped;
 use crate::record::DeletionsLost;
@@ -85,7 +84,7 @@ impl<'a> DamagedBlock<'a> {
     pub(super) fn refused(&self, steps: &[PlanStep], refusal: &Refusal) -> Vec<UnrepairedFinding> {
         let is_in = |finding: &&&Finding| {
             let repairs = |found: &RepairedFinding| {
-                found.code == PlanCode::from(finding.code)
+                found.code == finding.code
                     && found.offset == finding.offset
                     && found.defect == Defect::Words(finding.message())
             };
@@ -111,9 +110,8 @@ impl<'a> DamagedBlock<'a> {
         };
         let opened = Index::open(index.bytes());
         let salvaged = SalvagedIndex::open(index.bytes());
-        let stones = match read(&self.path.join("tombstones"), LONGEST_TOMBSTONES) {
-            Ok(stones) => stones,
-            Err(_) => return self.given_up(&Refusal::DiskFails),
+        let Ok(stones) = read(&self.path.join("tombstones"), LONGEST_TOMBSTONES) else {
+            return self.given_up(&Refusal::DiskFails);
         };
         let new_stones = stones.as_deref().and_then(|stones| rewritten(stones, salvaged.as_ref()));
         let mut steps = Steps::default();
@@ -134,19 +132,19 @@ impl<'a> DamagedBlock<'a> {
         };
         if !files.missing.is_empty() {
             let without = Files::open(&self.path.join("chunks"), false)?;
-            if intact_chunks(&salvaged, &without.files) > intact_chunks(&salvaged, &files.files) {
+            if intact_chunks(&salvaged, &without.all) > intact_chunks(&salvaged, &files.all) {
                 // The numbers have nothing to do with the places.
                 files = without;
             }
         }
-        let walk = Walk::of(&salvaged, index.bytes(), &files.files);
+        let walk = Walk::of(&salvaged, index.bytes(), &files.all);
         let Some(times) = walk.times else {
             // No chunk can be read.
             return self.given_up(&Refusal::NothingReadable);
         };
         steps.are_as_indexed = !walk.has_others;
         for &(place, error) in &files.headers {
-            if let Some(file) = files.files.get(place) {
+            if let Some(file) = files.all.get(place) {
                 let step = self.header(&file.name, file.mapped.bytes().len() as u64, &error.to_string());
                 steps.headers.push(step);
             }
@@ -156,7 +154,7 @@ impl<'a> DamagedBlock<'a> {
         let opens = opened.is_ok();
         drop((opened, salvaged));
         let structure = opens.then(|| {
-            let chunk_files = std::mem::take(&mut files.files);
+            let chunk_files = std::mem::take(&mut files.all);
             structure_of(&OpenedBlock { index, chunk_files, tombstones: Vec::new(), bytes })
         });
         let wants_index = structure.is_none_or(|found| found.is_index_damaged) || !walk.dropped.is_empty();
@@ -202,10 +200,10 @@ impl<'a> DamagedBlock<'a> {
     /// All of it stays, but for what keeps Prometheus from starting, or its compactions from going on.
     fn given_up(&self, refusal: &Refusal) -> io::Result<Planned> {
         let is_useless = *refusal == Refusal::NothingReadable && !self.is_final;
-        if !self.is_not_loaded() && !is_useless {
-            return Ok(self.left(refusal));
-        }
-        if self.block.meta.is_err() && !self.keeps_from_starting() && self.is_final {
+        // A disk may read it again, and who has uploaded it has it.
+        let may_be_had = *refusal == Refusal::DiskFails || self.is_final;
+        let is_in_the_way = self.keeps_from_starting() || self.block.meta.is_err() && !may_be_had;
+        if !is_in_the_way && !is_useless {
             return Ok(self.left(refusal));
         }
         let name = free_name(self.data, &self.block.ulid)?;
@@ -311,8 +309,8 @@ impl<'a> DamagedBlock<'a> {
         match length {
             None => Change::Create { path, bytes },
             Some(replaces) => {
-                let patch = Patch { offset: 0, replaces, with: Content::Bytes(bytes) };
-                Change::Patch { path, method: Method::Replace, patches: vec![patch] }
+                let patches = vec![Patch { offset: 0, replaces, with: Content::Bytes(bytes) }];
+                Change::Patch { path, method: Method::Replace, patches }
             }
         }
     }
@@ -350,8 +348,6 @@ impl<'a> DamagedBlock<'a> {
             let step = match (finding.code, name) {
                 (Code::BlockSkipped, "meta.json") => steps.meta.as_ref(),
                 (Code::BlockSkipped | Code::BlockUnusable, "tombstones") => steps.tombstones.as_ref(),
-                (Code::BlockSkipped | Code::BlockUnusable, "index") => index,
-                (Code::BlockSkipped | Code::BlockUnusable, _) => headers().or(index),
                 (Code::BlockIncomplete, _) => headers(),
                 // They were looked for in the wrong files.
                 (Code::DamagedBlockChunk, _) if steps.are_as_indexed && !steps.made.is_empty() => {
@@ -359,7 +355,8 @@ impl<'a> DamagedBlock<'a> {
                 }
                 (Code::DamagedBlockChunk, _) => index
                     .filter(|_| detail.is_none_or(|detail| is_lost(detail) || *detail == BlockDetail::More)),
-                (Code::DamagedBlockIndex, _) => index,
+                (Code::DamagedBlockIndex, _) | (Code::BlockSkipped | Code::BlockUnusable, "index") => index,
+                (Code::BlockSkipped | Code::BlockUnusable, _) => headers().or(index),
                 _ => None,
             };
             let resolution = step.and_then(|step| step.repairs.first()).map(|found| found.resolution.clone());
@@ -374,18 +371,17 @@ impl<'a> DamagedBlock<'a> {
                 ) => Some(Resolution::SeriesDropped),
                 (.., resolution) => resolution,
             };
-            match step.zip(resolution) {
-                Some((step, resolution)) => given.push((path_of(step), repaired(finding, resolution))),
-                None => {
-                    let refusal = match finding.code {
-                        Code::DamagedBlockChunk if !detail.is_some_and(is_lost) => Refusal::ChunkKept,
-                        Code::BlockOutOfOrder => Refusal::BlockOrder,
-                        Code::BlockIncomplete => Refusal::BlockNumbers,
-                        _ => rest.clone(),
-                    };
-                    planned.left.push(unrepaired(finding, refusal));
-                }
+            if let Some((step, resolution)) = step.zip(resolution) {
+                given.push((path_of(step), repaired(finding, resolution)));
+                continue;
             }
+            let refusal = match finding.code {
+                Code::DamagedBlockChunk if !detail.is_some_and(is_lost) => Refusal::ChunkKept,
+                Code::BlockOutOfOrder => Refusal::BlockOrder,
+                Code::BlockIncomplete => Refusal::BlockNumbers,
+                _ => rest.clone(),
+            };
+            planned.left.push(unrepaired(finding, refusal));
         }
         let is_known = self.findings.iter().any(|finding| finding.code == Code::BlockOutOfOrder);
         if out_of_order && !is_known {
