@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub corrections: Corrections,
     /// Whether it may continue although many entries have lost their labels ([`Plan::needs_accept_orphans`]).
     pub accept_orphans: bool,
+    /// Whether index and `meta.json` of blocks are changed that have been uploaded to object storage.
+    pub rewrite_uploaded: bool,
     /// Where the old bytes go.
     pub keep: Keep<'a>,
 }
@@ -48,7 +50,12 @@ pub enum Keep<'a> {
 
 impl Request<'_> {
     fn options(&self) -> Options {
-        Options { mode: self.mode, assumed: self.how.assumed, corrections: self.corrections }
+        Options {
+            mode: self.mode,
+            assumed: self.how.assumed,
+            corrections: self.corrections,
+            rewrite_uploaded: self.rewrite_uploaded,
+        }
     }
 }
 

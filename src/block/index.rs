@@ -14,6 +14,9 @@ use crate::wal::crc;
 /// What an index begins with.
 const MAGIC: u32 = 0xBAAA_D700;
 
+/// Where the symbols begin: after the header.
+pub(super) const SYMBOLS: u64 = 5;
+
 /// Six offsets and their checksum, at the end of the file (`indexTOCLen`).
 const TOC: usize = 6 * 8 + 4;
 

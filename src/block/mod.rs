@@ -6,6 +6,7 @@
 mod chunk_file;
 mod index;
 mod postings;
+mod salvage;
 mod section;
 mod series;
 mod symbols;
@@ -18,6 +19,7 @@ pub use self::chunk_file::{
 };
 pub use self::index::{Index, IndexError, Toc, version_of};
 pub use self::postings::{PostingsEntry, PostingsError, PostingsTable, TableError, postings_at};
+pub use self::salvage::SalvagedIndex;
 pub use self::section::SectionError;
 pub use self::series::{BlockChunk, LabelSymbols, SeriesError, StoredSeries, series_at};
 pub use self::symbols::Symbols;

@@ -78,7 +78,13 @@ pub fn series_at(file: &[u8], offset: u64) -> Result<StoredSeries<'_>, SectionEr
     Ok(StoredSeries { offset, end: offset + bytes, body })
 }
 
-impl StoredSeries<'_> {
+impl<'a> StoredSeries<'a> {
+    /// What its checksum covers.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// Whether there is a body: zeros between series pass for one that has none.
     pub(super) fn has_body(&self) -> bool {
         self.body.len() >= 2

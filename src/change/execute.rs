@@ -21,7 +21,7 @@ pub(super) fn execute(data: &Data, backup: &Backup, change: &Change) -> io::Resu
             let splices = splices(backup, change);
             patch(&place, *method, &splices, |file| progress_of(backup, change, file))
         }
-        Change::Rewrite { .. } => stage::put(data, change),
+        Change::Rewrite { .. } | Change::RewriteIndex { .. } => stage::put(data, change),
         Change::Create { bytes, .. } => {
             replace(&place, data.owner_of_new(&place)?, |out| out.write_all(bytes))
         }

@@ -12,16 +12,24 @@ use super::marker_name::MARKER;
 use super::plan::{Change, Plan};
 
 use crate::io::beneath::{Kind, Place};
-use crate::tsdb::CHUNKS_HEAD;
 use crate::tsdb::liveness::LOCK;
 use crate::tsdb::losses::is_record;
+use crate::tsdb::{CHUNKS_HEAD, is_in_block};
 use crate::wal::segments::segment_index;
 
 /// Names that what `plan` sets aside has in the data directory while it goes, or comes back: files and directories alike.
 pub(super) fn of_plan(plan: &Plan) -> BTreeSet<PathBuf> {
     let changes = plan.steps.iter().map(|step| &step.change);
     let staged = changes.filter(|change| {
-        matches!(change, Change::SetAside { .. } | Change::CreateDirectory { .. } | Change::Rewrite { .. })
+        match change {
+            Change::SetAside { .. }
+            | Change::CreateDirectory { .. }
+            | Change::Rewrite { .. }
+            | Change::RewriteIndex { .. } => true,
+            // Those of logs are known by their names.
+            Change::Patch { path, .. } | Change::Create { path, .. } => is_in_block(path),
+            Change::Rename { .. } => false,
+        }
     });
     staged.map(|change| PathBuf::from(format!("{}{STAGED}", change.path()))).collect()
 }

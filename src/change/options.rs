@@ -13,6 +13,8 @@ pub struct Options {
     pub assumed: Assumed,
     /// Which flipped bits are corrected.
     pub corrections: Corrections,
+    /// Whether index and `meta.json` of blocks are changed that have been uploaded to object storage.
+    pub rewrite_uploaded: bool,
 }
 
 impl Options {

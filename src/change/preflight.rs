@@ -26,7 +26,9 @@ pub(super) fn check(data: &Data, plan: &Plan, backup: &Place) -> Result<(), Repa
             Change::Patch { method, .. } => {
                 writable(&place, *method == Method::Replace).at("write to", &place)?;
             }
-            Change::Rewrite { .. } => writable(&place, true).at("write to", &place)?,
+            Change::Rewrite { .. } | Change::RewriteIndex { .. } => {
+                writable(&place, true).at("write to", &place)?;
+            }
             Change::SetAside { .. } | Change::Rename { .. } => {
                 place.parent().names_can_change().at("rename", &place)?;
             }
@@ -50,9 +52,9 @@ pub(super) fn probe(data: &Data, plan: &Plan) -> io::Result<()> {
     for step in &plan.steps {
         let place = data.join(step.change.path());
         let owner = match &step.change {
-            Change::Patch { method: Method::Replace, .. } | Change::Rewrite { .. } => {
-                Owner::of(&place.look()?)
-            }
+            Change::Patch { method: Method::Replace, .. }
+            | Change::Rewrite { .. }
+            | Change::RewriteIndex { .. } => Owner::of(&place.look()?),
             Change::Create { .. } if place.parent().is_directory() => data.owner_of_new(&place)?,
             _ => continue,
         };
@@ -102,7 +104,7 @@ fn room(data: &Place, plan: &Plan, backup: &Place) -> Result<(), RepairError> {
                 let (_, largest) = largest_copy.entry(there).or_insert_with(|| (directory.clone(), 0));
                 *largest = (*largest).max(copy.next_multiple_of(BLOCK));
             }
-            Change::Rewrite { .. } => {
+            Change::Rewrite { .. } | Change::RewriteIndex { .. } => {
                 need(backup_device, backup_is_in, replaced);
                 let staged = step.change.staged().map_or(0, |staged| staged.bytes);
                 need(there, &directory, staged.next_multiple_of(BLOCK));

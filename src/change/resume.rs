@@ -7,7 +7,6 @@ use super::backup::{self, Backup};
 use super::data::Data;
 use super::error::{At as _, RepairError};
 use super::marker::{Marker, forget};
-use super::plan::Change;
 use super::state::{Progress, progress};
 use super::transaction::{discard_unchanged, finish, no_links};
 use super::unfinished::{UnfinishedRepair, find_unfinished};
@@ -41,6 +40,8 @@ pub(super) fn resume(data: &Data, asked: Options) -> Result<Resumed, RepairError
                 mode: plan.mode,
                 assumed: Assumed { version: plan.prometheus, agent: plan.agent },
                 corrections: plan.corrections,
+                // What was started has its steps.
+                rewrite_uploaded: asked.rewrite_uploaded,
             };
             if started != asked {
                 return Err(RepairError::OtherOptions { started, backup: backup.path });
@@ -66,7 +67,7 @@ pub(super) fn resume(data: &Data, asked: Options) -> Result<Resumed, RepairError
 /// Whether every file that is yet to be written as a whole has been staged.
 fn all_staged(data: &Data, backup: &Backup) -> Result<(), RepairError> {
     for change in backup.plan.steps.iter().map(|step| &step.change) {
-        let is_to_be_staged = matches!(change, Change::Rewrite { staged: None, .. });
+        let is_to_be_staged = change.is_rewrite() && change.staged().is_none();
         let at = data.join(change.path());
         if is_to_be_staged && progress(backup, data.place(), change).at("read", &at)? == Progress::Before {
             return Err(stage::not_staged(&backup.plan, change, &backup.path));

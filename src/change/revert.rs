@@ -49,7 +49,7 @@ pub(super) fn revert(data: &Data, backup: &Backup, change: &Change) -> io::Resul
                 }
             }
         }
-        Change::Rewrite { .. } => {
+        Change::Rewrite { .. } | Change::RewriteIndex { .. } => {
             let changed = changed()?;
             let mut old = backup.old(&changed.old)?;
             put_back(data, backup, &place, changed, |out| io::copy(&mut old, out).map(drop))

@@ -50,10 +50,12 @@ pub(super) fn all(
     go_on: &dyn Fn() -> Result<(), RepairError>,
 ) -> Result<(), RepairError> {
     for change in plan.steps.iter().map(|step| &step.change) {
-        let Change::Rewrite { staged, .. } = change else { continue };
+        if !change.is_rewrite() {
+            continue;
+        }
         go_on()?;
         let place = data.join(change.path());
-        let known = staged.as_ref().ok_or_else(|| not_staged(plan, change, backup))?;
+        let known = change.staged().ok_or_else(|| not_staged(plan, change, backup))?;
         let written = stage(data, &place, change, contents).at("write the new bytes of", &place)?;
         if written != (known.checksum.clone(), known.bytes) {
             let what = "its new bytes are not those of the plan".to_owned();

@@ -31,7 +31,7 @@ pub(super) fn progress(backup: &Backup, data: &Place, change: &Change) -> io::Re
     let path = data.join(change.path());
     let is_there = |place: &Place| place.find().map(|found| found.is_some());
     match change {
-        Change::Patch { .. } | Change::Rewrite { .. } => {
+        Change::Patch { .. } | Change::Rewrite { .. } | Change::RewriteIndex { .. } => {
             let path = now_at(backup, data, change.path());
             match path.open_file() {
                 Ok(mut file) => progress_of(backup, change, &mut file),
@@ -134,7 +134,10 @@ fn makes(change: &Change, path: &str) -> bool {
     match change {
         Change::Create { path: made, .. } | Change::CreateDirectory { path: made } => made == path,
         Change::Rename { to, .. } => to == path,
-        Change::Patch { .. } | Change::Rewrite { .. } | Change::SetAside { .. } => false,
+        Change::Patch { .. }
+        | Change::Rewrite { .. }
+        | Change::RewriteIndex { .. }
+        | Change::SetAside { .. } => false,
     }
 }
 

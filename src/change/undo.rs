@@ -146,7 +146,10 @@ fn copy_aside(backup: &Backup, data: &Data, changes: &[&Change]) -> Result<Optio
 fn force(data: &Data, backup: &Backup, change: &Change) -> io::Result<()> {
     let place = data.join(change.path());
     match change {
-        Change::Patch { .. } | Change::Rewrite { .. } | Change::Rename { .. } => revert(data, backup, change),
+        Change::Patch { .. }
+        | Change::Rewrite { .. }
+        | Change::RewriteIndex { .. }
+        | Change::Rename { .. } => revert(data, backup, change),
         Change::Create { .. } | Change::CreateDirectory { .. } => {
             place.remove_any()?;
             sync_directory(&place.parent())
@@ -247,7 +250,7 @@ fn restore_file(backup: &Backup, data: &Place, input: &Input, to: &Place) -> io:
                     Progress::Other(_) => return Ok(false),
                 }
             }
-            Change::Rewrite { path, .. } if *path == input.path => {
+            Change::Rewrite { path, .. } | Change::RewriteIndex { path, .. } if *path == input.path => {
                 (from, is_kept) = (backup.aside(path), true);
             }
             Change::SetAside { path, .. }

@@ -50,6 +50,10 @@ pub(super) struct Repair {
     /// record with a wrong value would be taken as intact.
     #[arg(long)]
     correct_large: bool,
+    /// Rewrite index and meta.json of damaged blocks even if these have been uploaded to object storage (Thanos, Mimir), which
+    /// has another copy then: it may be intact, so take it from there if you can.
+    #[arg(long)]
+    rewrite_uploaded: bool,
 }
 
 /// What becomes of the old bytes.
@@ -179,7 +183,8 @@ impl Repair {
         };
         let corrections =
             if self.correct_large { repair::Corrections::Large } else { repair::Corrections::Sure };
-        Request { how: global.how(), mode, corrections, accept_orphans: self.accept_orphans, keep }
+        let (accept_orphans, rewrite_uploaded) = (self.accept_orphans, self.rewrite_uploaded);
+        Request { how: global.how(), mode, corrections, accept_orphans, rewrite_uploaded, keep }
     }
 }
 

@@ -21,7 +21,8 @@ const PAGE: u64 = 4096;
 /// A mapped file. It is never written through.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    file: File,
+    /// None for what is no file.
+    file: Option<File>,
     /// An empty file cannot be mapped.
     map: Option<Mmap>,
 }
@@ -41,7 +42,18 @@ impl Mapped {
         let file = super::open::open_up_to(path, longest)?;
         let length = file.metadata()?.len();
         let map = (length > 0).then(|| map(&file)).transpose()?;
-        Ok(Self { file, map })
+        Ok(Self { file: Some(file), map })
+    }
+
+    /// Maps a file that is open.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let map = (file.metadata()?.len() > 0).then(|| map(file)).transpose()?;
+        Ok(Self { file: Some(file.try_clone()?), map })
+    }
+
+    /// What stands for a file that is not there: no bytes.
+    pub(crate) const fn nothing() -> Self {
+        Self { file: None, map: None }
     }
 
     /// All of it. Pages that [`Self::prove`] has not read may be unreadable.
@@ -99,7 +111,8 @@ impl Mapped {
         while at < piece.end {
             let end = piece.end.min(at + PAGE);
             let page = buffer.get_mut(..usize::try_from(end - at).unwrap_or(0)).unwrap_or_default();
-            if let Err(error) = self.file.read_exact_at(page, at) {
+            let read = self.file.as_ref().map_or(Ok(()), |file| file.read_exact_at(page, at));
+            if let Err(error) = read {
                 let failed = failed.get_or_insert_with(|| UnreadablePages {
                     ranges: Vec::new(),
                     error: match error.kind() {

@@ -1,6 +1,7 @@
 //! Decides what is done about what a scan has found, so that only the damaged bytes are lost. It changes nothing:
 //! [`plan()`] makes a [`Plan`] from a report, and [`crate::change`] executes it, resumes it, and undoes it.
 
+mod blocks;
 mod chunks;
 mod deletions;
 mod fence;
@@ -24,6 +25,8 @@ mod sequence;
 mod snapshots;
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 pub(crate) use self::record::{WithoutLabels, without_labels};
@@ -31,7 +34,7 @@ use self::segment::{RewrittenSegments, SegmentRules};
 pub use crate::change::plan::Refusal;
 pub use crate::change::plan::{self, Mode, Plan};
 use crate::change::plan::{Change, Defect, Loss, RepairedFinding, Resolution, UnrepairedFinding};
-use crate::change::{At as _, Execution, input};
+use crate::change::{At as _, Execution, NewBytes, input};
 pub use crate::change::{
     Backup, Forced, Lock, Options, RepairError, Restored, Resumed, Undone, UnfinishedRepair, copy_logs,
     default_backup, restore_into, resume, undo, undo_by_force, unfinished,
@@ -140,6 +143,9 @@ fn sketch(
     };
     let counted = planned.at("read", target.path())?;
     plan.steps.extend(record::step(target, report, &plan, counted).at("list", target.path())?);
+    if options.mode == Mode::Salvage {
+        blocks::plan(target, report, options, &mut plan).at("read", target.path())?;
+    }
     deletions::note(target, report, &mut plan).at("read", target.path())?;
     plan.lost = plan.steps.iter().fold(Loss::NOTHING, |sum, step| sum.and(step.lost));
     let touched: HashSet<&str> = plan.steps.iter().map(|step| step.change.path()).collect();
@@ -157,20 +163,32 @@ fn sketch(
 
 /// Settles the bytes of the files that the plan writes as a whole.
 fn stage(target: &Target, report: &Scan, plan: &mut Plan) -> Result<(), RepairError> {
-    let contents = RewrittenSegments { settled: &report.settled };
+    let contents = RewrittenFiles { segments: RewrittenSegments { settled: &report.settled } };
     for step in &mut plan.steps {
         let source = target.path_of(step.change.source());
-        let settled = match &step.change {
-            Change::Rewrite { .. } => segment::open(&source)
+        if step.change.is_rewrite() {
+            let settled = segment::open(&source)
                 .and_then(|(file, length)| crate::change::staged(&contents, &step.change, &file, length))
-                .at("read", &source)?,
-            _ => continue,
-        };
-        if let Change::Rewrite { staged, .. } = &mut step.change {
-            *staged = Some(settled);
+                .at("read", &source)?;
+            step.change.set_staged(settled);
         }
     }
     Ok(())
+}
+
+/// Makes the bytes of files that are rewritten.
+#[derive(Clone, Copy, Debug, Default)]
+struct RewrittenFiles<'a> {
+    segments: RewrittenSegments<'a>,
+}
+
+impl NewBytes for RewrittenFiles<'_> {
+    fn write(&self, change: &Change, source: &File, length: u64, out: &mut dyn io::Write) -> io::Result<()> {
+        match change {
+            Change::RewriteIndex { dropped, .. } => blocks::rewrite(source, length, dropped, out),
+            _ => self.segments.write(change, source, length, out),
+        }
+    }
 }
 
 /// What either mode comes to.
@@ -215,7 +233,7 @@ pub(crate) fn apply_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    let contents = &RewrittenSegments::default();
+    let contents = &RewrittenFiles::default();
     crate::change::apply(target, &Execution { plan, contents, lock, cancel }, backup)
 }
 
@@ -226,6 +244,6 @@ pub(crate) fn apply_for_good_unless_cancelled(
     lock: &Lock,
     cancel: &dyn Cancel,
 ) -> Result<(), RepairError> {
-    let contents = &RewrittenSegments::default();
+    let contents = &RewrittenFiles::default();
     crate::change::apply_for_good(target, &Execution { plan, contents, lock, cancel })
 }

@@ -6,8 +6,8 @@ use std::io;
 use super::generations::{self, Generations};
 use super::refs::RefBounds;
 use super::{
-    Options, Refusal, Scanned, fence, half_repaired, head_chunk_files, is_to_be_repaired, labels, misplaced,
-    reissued_chunks, segments, sequence, snapshots, unrepaired,
+    Options, Refusal, Scanned, blocks, fence, half_repaired, head_chunk_files, is_to_be_repaired, labels,
+    misplaced, reissued_chunks, segments, sequence, snapshots, unrepaired,
 };
 use crate::change::plan::Plan;
 use crate::forecast::report::Forecast;
@@ -46,7 +46,7 @@ pub(super) fn plan(
     let (of_names, rest): (Vec<&Finding>, Vec<&Finding>) = report
         .findings
         .iter()
-        .filter(|finding| is_to_be_repaired(finding))
+        .filter(|finding| is_to_be_repaired(finding) && !blocks::is_of_block(finding))
         .filter(|finding| !generations.is_some_and(|generations| generations.repairs(finding)))
         .filter(|finding| finding.code != Code::SnapshotAhead || generations.is_none())
         .partition(|finding| sequence::is_about_names(&listing, finding));
@@ -127,8 +127,11 @@ pub(super) fn plan(
 /// Nothing is touched.
 fn refuse(report: &Report, reason: &Refusal, plan: &mut Plan) {
     plan.steps.clear();
-    let damage = report.findings.iter().filter(|finding| is_to_be_repaired(finding));
-    plan.left.extend(damage.map(|finding| unrepaired(finding, reason.clone())));
+    let mut damage: Vec<&Finding> =
+        report.findings.iter().filter(|finding| is_to_be_repaired(finding)).collect();
+    // Blocks have nothing to do with it.
+    damage.retain(|finding| !blocks::is_of_block(finding));
+    plan.left.extend(damage.into_iter().map(|finding| unrepaired(finding, reason.clone())));
 }
 
 /// The segments of the newest generation come to be replayed, last of all.

@@ -227,6 +227,14 @@ fn step(page: &mut Page<'_>, step: &PlanStep) -> io::Result<()> {
             let pages = if pages.is_empty() { "" } else { ", its pages where they belong," };
             format!("rewritten{pages} with its {}{series}", count(*records, "record", "records"))
         }
+        Change::RewriteIndex { series, chunks, dropped, .. } => {
+            let lost = match dropped.iter().map(|run| run.count).sum() {
+                0 => String::new(),
+                chunks => format!("; {} dropped", count(chunks, "chunk", "chunks")),
+            };
+            let (series, chunks) = (count(*series, "series", "series"), count(*chunks, "chunk", "chunks"));
+            format!("rewritten with its {series} and {chunks}{lost}")
+        }
         Change::Create { bytes, .. } if bytes.is_empty() => "made, empty".to_owned(),
         Change::Create { bytes, .. } => format!("made, {}", size(bytes.len() as u64)),
         Change::CreateDirectory { .. } => "made, an empty directory".to_owned(),

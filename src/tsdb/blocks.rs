@@ -73,6 +73,11 @@ pub(super) fn is_ulid(name: &str) -> bool {
     name.len() == 26 && name.bytes().all(is_digit) && name.as_bytes()[0] <= b'7'
 }
 
+/// Whether a path of a data directory is that of a block, or below one.
+pub(crate) fn is_in_block(path: &str) -> bool {
+    is_ulid(path.split('/').next().unwrap_or_default())
+}
+
 /// More than any block's: it grows by some hundred bytes with each block that was compacted into it.
 const LONGEST_META: u64 = 64 << 20;
 

@@ -19,6 +19,7 @@ mod target;
 mod user;
 mod version;
 
+pub(crate) use blocks::is_in_block;
 pub use blocks::{Block, BlockMeta, list_blocks};
 pub use head_chunks::{
     CHUNKS_HEAD, HEAD_CHUNKS_HEADER, HeadChunk, HeadChunkError, HeadChunkFault, HeadChunkFile,

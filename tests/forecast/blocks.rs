@@ -261,8 +261,14 @@ enum Cost {
 
 fn cost_of(name: &str) -> Cost {
     match name {
-        "index missing" | "index empty" | "index of 4 bytes" | "index of 40 bytes" | "symbols" | "chunks missing"
-        | "file of chunks empty" | "file of chunks of 4 bytes" => Cost::Block,
+        "index missing"
+        | "index empty"
+        | "index of 4 bytes"
+        | "index of 40 bytes"
+        | "symbols"
+        | "chunks missing"
+        | "file of chunks empty"
+        | "file of chunks of 4 bytes" => Cost::Block,
         "a chunk" | "a series" | "chunks cut" => Cost::Some,
         _ => Cost::Nothing,
     }
@@ -322,7 +328,11 @@ fn repaired_blocks_are_served() -> Result<(), Error> {
         for (name, data) in damaged {
             let (how, after) = repaired(oracle, server, (name, data))?;
             let kept = all.intersection(&after).count();
-            let case = format!("{}: {name}: {kept} of {}, {of_others} of other blocks: {how}", server.version, all.len());
+            let case = format!(
+                "{}: {name}: {kept} of {}, {of_others} of other blocks: {how}",
+                server.version,
+                all.len()
+            );
             match cost_of(name) {
                 Cost::Nothing => assert_eq!(kept, all.len(), "{case}"),
                 Cost::Some => assert!(kept < all.len() && kept > of_others, "{case}"),
@@ -345,8 +355,11 @@ fn repaired_blocks_are_served() -> Result<(), Error> {
             .find(|finding| finding.code == Code::BlockUnusable)
             .map_or_else(String::new, |_| format!("`{}`", error_of(&report)));
         let of_this = of_block(&report, ulid);
-        let does: Vec<String> =
-            of_this.consequences.iter().map(|one| format!("`{}`", serde_json::to_value(one).unwrap().as_str().unwrap())).collect();
+        let does: Vec<String> = of_this
+            .consequences
+            .iter()
+            .map(|one| format!("`{}`", serde_json::to_value(one).unwrap().as_str().unwrap()))
+            .collect();
         let cost = match cost_of(name) {
             Cost::Nothing => "nothing",
             Cost::Some => "what is damaged",

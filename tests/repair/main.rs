@@ -1,6 +1,7 @@
 //! What a repair decides, and what Prometheus then serves.
 
 mod as_prometheus;
+mod blocks;
 mod combined;
 mod correct_large;
 mod delivered;

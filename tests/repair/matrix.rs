@@ -199,7 +199,8 @@ fn document(results: &[(&Case<'_>, Judged)]) -> String {
          - did so again at its second start;\n\
          - made its next checkpoint successfully.\n\
          \n\
-         [forecast.md](forecast.md) describes the sorts of directories.\n\
+         [forecast.md](forecast.md) describes the sorts of directories, and [repair-blocks.md](repair-blocks.md) what is done \
+         about blocks.\n\
          \n\
          This page is written by `WALFIX_WRITE_REPAIRS=docs/repair.md cargo test --release --test repair matrix::`.\n\
          \n\

@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 
 use super::WriteError;
 use super::out::Out;
-use crate::block::BlockChunk;
+use crate::block::{BlockChunk, LabelSymbols, SalvagedIndex, StoredSeries};
 use crate::record::put;
 
 /// `MagicIndex` (`tsdb/index/index.go`).
@@ -115,17 +115,37 @@ impl<W: Write> IndexWriter<W> {
             return Err(WriteError::Changed("symbols"));
         }
         out.put_checksum()?;
-        Ok(Self {
+        Ok(Self { buffer, ..Self::of(out, lengths) })
+    }
+
+    /// Continues after the header and the symbols of an index that is there, which are written as they are, but for a header that
+    /// is damaged. Series are given by [`Self::series_at`] and [`Self::stored_series`] then.
+    ///
+    /// # Errors
+    /// Those of the output, and if the symbols are too large.
+    pub fn continuing(out: W, index: &SalvagedIndex<'_>) -> Result<Self, WriteError> {
+        let too_large = |_| WriteError::TooLarge("the symbols are");
+        let lengths = index.symbols.iter().map(|symbol| u32::try_from(symbol.len()).map_err(too_large));
+        let lengths = lengths.collect::<Result<Vec<u32>, _>>()?;
+        let mut out = Out::new(out);
+        out.be32(MAGIC)?;
+        out.put(&[index.version])?;
+        out.put(index.symbols_section())?;
+        Ok(Self::of(out, lengths))
+    }
+
+    fn of(out: Out<W>, symbols: Vec<u32>) -> Self {
+        Self {
             series: out.position(),
             out,
-            symbols: lengths,
+            symbols,
             ids: Vec::new(),
             uses: HashMap::default(),
             last_labels: Vec::new(),
             last_reference: 0,
             ids_per_pass: IDS_PER_PASS,
-            buffer,
-        })
+            buffer: Vec::new(),
+        }
     }
 
     /// How many ids a pass holds if no label name needs more. Fewer need more passes; the file is the same.
@@ -142,8 +162,62 @@ impl<W: Write> IndexWriter<W> {
         let number = self.ids.len() as u64;
         let last_reference = self.check(number, labels, chunks)?;
         let begin = self.out.position().next_multiple_of(SERIES_ALIGNMENT);
-        let id = u32::try_from(begin / SERIES_ALIGNMENT).map_err(|_| WriteError::TooLarge("the index is"))?;
+        let id = id_at(begin)?;
+        self.encode(labels, chunks);
+        self.out.pad(SERIES_ALIGNMENT)?;
+        self.entry_of_series(id, labels.iter().map(|&(name, _)| name))?;
+        self.last_labels.clear();
+        self.last_labels.extend_from_slice(labels);
+        self.last_reference = last_reference;
+        Ok(id)
+    }
 
+    /// Writes a series of an index that is there, at the offset that it has there, with these of its chunks, and returns its id.
+    /// Nothing is demanded of its order.
+    ///
+    /// # Errors
+    /// Those of the output, and if there is something at this offset already, or a symbol is not there.
+    pub fn series_at(
+        &mut self,
+        offset: u64,
+        labels: &[LabelSymbols],
+        chunks: &[BlockChunk],
+    ) -> Result<u32, WriteError> {
+        let pairs: Vec<(u32, u32)> = labels.iter().map(|label| (label.name, label.value)).collect();
+        self.encode(&pairs, chunks);
+        self.buffered_at(offset, labels)
+    }
+
+    /// As [`Self::series_at`], with all of its chunks, byte for byte.
+    ///
+    /// # Errors
+    /// As those of [`Self::series_at`].
+    pub fn stored_series(
+        &mut self,
+        series: &StoredSeries<'_>,
+        labels: &[LabelSymbols],
+    ) -> Result<u32, WriteError> {
+        self.buffer.clear();
+        self.buffer.extend_from_slice(series.body());
+        self.buffered_at(series.offset, labels)
+    }
+
+    fn buffered_at(&mut self, offset: u64, labels: &[LabelSymbols]) -> Result<u32, WriteError> {
+        let number = self.ids.len() as u64;
+        if offset < self.out.position() || !offset.is_multiple_of(SERIES_ALIGNMENT) {
+            return Err(WriteError::Place(number));
+        }
+        let id = id_at(offset)?;
+        for symbol in labels.iter().flat_map(|label| [label.name, label.value]) {
+            self.symbol_size(symbol)?;
+        }
+        self.out.zeros_up_to(offset)?;
+        self.entry_of_series(id, labels.iter().map(|label| label.name))?;
+        Ok(id)
+    }
+
+    /// Encodes a series into the buffer.
+    fn encode(&mut self, labels: &[(u32, u32)], chunks: &[BlockChunk]) {
         let body = &mut self.buffer;
         body.clear();
         put::length(body, labels.len());
@@ -167,23 +241,21 @@ impl<W: Write> IndexWriter<W> {
             }
             before = Some(chunk);
         }
+    }
 
+    /// Writes the series in the buffer.
+    fn entry_of_series(&mut self, id: u32, names: impl Iterator<Item = u32>) -> Result<(), WriteError> {
         let mut length = Vec::with_capacity(10);
-        put::length(&mut length, body.len());
-        self.out.pad(SERIES_ALIGNMENT)?;
+        put::length(&mut length, self.buffer.len());
         self.out.put(&length)?;
         self.out.begin_checksum();
-        self.out.put(body)?;
+        self.out.put(&self.buffer)?;
         self.out.put_checksum()?;
-
-        for &(name, _) in labels {
+        for name in names {
             *self.uses.entry(name).or_default() += 1;
         }
         self.ids.push(id);
-        self.last_labels.clear();
-        self.last_labels.extend_from_slice(labels);
-        self.last_reference = last_reference;
-        Ok(id)
+        Ok(())
     }
 
     /// What `AddSeries` demands of a series (`tsdb/index/index.go`). Returns the last ref of a chunk.
@@ -406,6 +478,11 @@ const fn varint_size(value: u64) -> u64 {
         0 => 1,
         bytes => bytes as u64,
     }
+}
+
+/// The id of the series that begins at `offset`.
+fn id_at(offset: u64) -> Result<u32, WriteError> {
+    u32::try_from(offset / SERIES_ALIGNMENT).map_err(|_| WriteError::TooLarge("the index is"))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "that is what is asked")]

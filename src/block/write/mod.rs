@@ -46,6 +46,9 @@ pub enum WriteError {
     /// A chunk begins before the one before it has ended, or ends before it begins.
     #[error("series {0} has chunks that overlap, or a chunk that ends before it begins")]
     ChunkTimes(u64),
+    /// A series does not fit where it was.
+    #[error("there is no room for series {0} where it was")]
+    Place(u64),
     /// A length or an offset does not fit its field.
     #[error("{0} too large for the format")]
     TooLarge(&'static str),

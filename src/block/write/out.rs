@@ -31,8 +31,16 @@ impl<W: Write> Out<W> {
         if self.piece.len() + bytes.len() > PIECE {
             self.write()?;
         }
+        if bytes.len() > PIECE {
+            // It is as good as gathered, and what is written already is not copied.
+            return self.put_long(bytes);
+        }
         self.piece.extend_from_slice(bytes);
         Ok(())
+    }
+
+    fn put_long(&mut self, bytes: &[u8]) -> io::Result<()> {
+        bytes.chunks(PIECE).try_for_each(|piece| self.put(piece))
     }
 
     pub(super) fn be32(&mut self, value: u32) -> io::Result<()> {
@@ -44,6 +52,16 @@ impl<W: Write> Out<W> {
         let past = self.position() % alignment;
         for _ in past..if past == 0 { 0 } else { alignment } {
             self.put(&[0])?;
+        }
+        Ok(())
+    }
+
+    /// Zeros up to an offset; none if it is past that.
+    pub(super) fn zeros_up_to(&mut self, offset: u64) -> io::Result<()> {
+        while self.position() < offset {
+            let zeros = [0; 4096];
+            let count = usize::try_from(offset - self.position()).unwrap_or(usize::MAX).min(zeros.len());
+            self.put(zeros.get(..count).unwrap_or_default())?;
         }
         Ok(())
     }

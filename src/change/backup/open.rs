@@ -107,7 +107,7 @@ impl Backup {
 
     /// Whether the plan has the bytes of every file that it writes as a whole. Those of earlier versions have not.
     pub(crate) fn is_staged(&self) -> bool {
-        self.plan.steps.iter().all(|step| !matches!(step.change, Change::Rewrite { staged: None, .. }))
+        self.plan.steps.iter().all(|step| !step.change.is_rewrite() || step.change.staged().is_some())
     }
 
     /// The directory, held open.

@@ -41,7 +41,9 @@ pub(in crate::change) fn text(plan: &Plan, data: &Path) -> String {
                 }
                 continue;
             }
-            Change::Rewrite { .. } => format!("cp -p BACKUP/old/{path} DATA/{path}"),
+            Change::Rewrite { .. } | Change::RewriteIndex { .. } => {
+                format!("cp -p BACKUP/old/{path} DATA/{path}")
+            }
             Change::Create { .. } => format!("rm DATA/{path}"),
             Change::CreateDirectory { .. } => format!("rmdir DATA/{path}"),
             Change::Rename { from, to } => format!("mv -n DATA/{} DATA/{}", printable(to), printable(from)),

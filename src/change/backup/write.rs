@@ -76,7 +76,7 @@ impl Backup {
             let below = step.change.path();
             let full = data.join(below);
             match &step.change {
-                Change::Patch { .. } | Change::Rewrite { .. } => {
+                Change::Patch { .. } | Change::Rewrite { .. } | Change::RewriteIndex { .. } => {
                     let changed = save(unfinished, data.place(), &step.change, owner)
                         .at("save the old bytes of", &full)?;
                     manifest.files.push(changed);

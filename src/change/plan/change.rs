@@ -50,6 +50,24 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         staged: Option<Staged>,
     },
+    /// The index of a block is rewritten: its symbols and series as they are and where they are, without chunks that cannot be read
+    /// and series that keep none, and all that is made of them.
+    RewriteIndex {
+        /// The index.
+        path: String,
+        /// Its size before.
+        bytes: u64,
+        /// Series that it keeps.
+        series: u64,
+        /// Chunks that it keeps.
+        chunks: u64,
+        /// Chunks that it names no more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<DroppedChunks>,
+        /// Its new bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        staged: Option<Staged>,
+    },
     /// A file that was not there.
     Create {
         /// Where.
@@ -86,6 +104,7 @@ impl Change {
         match self {
             Self::Patch { path, .. }
             | Self::Rewrite { path, .. }
+            | Self::RewriteIndex { path, .. }
             | Self::Create { path, .. }
             | Self::CreateDirectory { path }
             | Self::Rename { from: path, .. }
@@ -102,13 +121,26 @@ impl Change {
         }
     }
 
-    /// The new bytes of a rewritten segment.
+    /// The new bytes of a file that is rewritten.
     #[must_use]
     pub fn staged(&self) -> Option<&Staged> {
         match self {
-            Self::Rewrite { staged, .. } => staged.as_ref(),
+            Self::Rewrite { staged, .. } | Self::RewriteIndex { staged, .. } => staged.as_ref(),
             _ => None,
         }
+    }
+
+    /// Has these bytes written, if it is one that has a file rewritten.
+    pub(crate) fn set_staged(&mut self, settled: Staged) {
+        if let Self::Rewrite { staged, .. } | Self::RewriteIndex { staged, .. } = self {
+            *staged = Some(settled);
+        }
+    }
+
+    /// Whether it has a file rewritten, as a whole.
+    #[must_use]
+    pub fn is_rewrite(&self) -> bool {
+        matches!(self, Self::Rewrite { .. } | Self::RewriteIndex { .. })
     }
 
     /// Series that a rewritten segment begins with.
@@ -134,10 +166,21 @@ impl Change {
     pub fn replaced_bytes(&self) -> u64 {
         match self {
             Self::Patch { patches, .. } => patches.iter().map(|patch| patch.replaces).sum(),
-            Self::Rewrite { bytes, .. } | Self::SetAside { bytes, .. } => *bytes,
+            Self::Rewrite { bytes, .. } | Self::RewriteIndex { bytes, .. } | Self::SetAside { bytes, .. } => {
+                *bytes
+            }
             Self::Create { .. } | Self::CreateDirectory { .. } | Self::Rename { .. } => 0,
         }
     }
+}
+
+/// Chunks that follow one another in an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedChunks {
+    /// The first, counted from 0 on among the chunks of all series that can be read.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
 }
 
 /// A file that is written as a whole before anything is changed, beside the one whose place it takes by one rename.

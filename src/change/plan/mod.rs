@@ -18,7 +18,7 @@ mod value;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::change::{Change, Content, Method, PageRun, Patch, Staged};
+pub use self::change::{Change, Content, DroppedChunks, Method, PageRun, Patch, Staged};
 pub use self::code::PlanCode;
 pub use self::defect::{Defect, LaterRun};
 pub use self::finding::{RepairedFinding, UnrepairedFinding};
@@ -30,7 +30,7 @@ pub use self::resolution::{Removal, Resolution, SeparatedRecord};
 pub use self::series::{Series, SeriesLabels};
 pub(crate) use self::series::{segment as segment_of_series, write as write_series};
 use super::Options;
-use crate::tsdb::Version;
+use crate::tsdb::{Version, is_in_block};
 use crate::wal::Corrections;
 
 /// The identity of the JSON form.
@@ -115,10 +115,12 @@ impl Plan {
     #[must_use]
     pub fn needs_accept_orphans(&self) -> bool {
         self.orphans.is_some_and(|orphans| orphans.are_many())
-            && self
-                .steps
-                .iter()
-                .any(|step| matches!(step.change, Change::Patch { .. } | Change::Rewrite { .. }))
+            && self.steps.iter().any(|step| match &step.change {
+                // A block has its labels itself.
+                Change::Patch { path, .. } => !is_in_block(path),
+                Change::Rewrite { .. } => true,
+                _ => false,
+            })
     }
 
     /// Bytes that a backup keeps.

@@ -78,6 +78,20 @@ pub enum Refusal {
     SnapshotMayLoad,
     /// There is no repair for it yet.
     NotYet,
+    /// The index or `meta.json` of a block would be changed that has been uploaded.
+    BlockUploaded,
+    /// The symbols of an index are damaged or not sorted, or it is of version 1.
+    BlockIndex,
+    /// Something in a block is not in order.
+    BlockOrder,
+    /// Files of chunks have other numbers than places.
+    BlockNumbers,
+    /// A newer Prometheus has written the `meta.json`.
+    BlockNewer,
+    /// No chunk of a block can be read.
+    NothingReadable,
+    /// A chunk is not what the index says, and can be read.
+    ChunkKept,
     /// There is no segment in which labels could be written.
     NoSegmentForLabels,
     /// A chunk snapshot continues within the first segment.

@@ -151,6 +151,38 @@ pub enum Resolution {
     /// A file of head chunks is truncated.
     HeadChunksTruncated,
 
+    /// The index of a block is rewritten.
+    IndexRewritten {
+        /// How many chunks it names no more.
+        chunks: u64,
+    },
+    /// The index of a block does not name a chunk any more.
+    ChunkDropped,
+    /// The index of a block is rewritten without a series.
+    SeriesDropped,
+    /// The `meta.json` of a block is written again.
+    MetaRebuilt,
+    /// Counts and times in the `meta.json` of a block are set.
+    MetaUpdated,
+    /// The tombstones of a block are written again.
+    TombstonesRewritten {
+        /// Deletions that are kept.
+        kept: u64,
+        /// Whether these are all.
+        all: bool,
+    },
+    /// The header of a file of chunks is written.
+    ChunkFileHeaderWritten,
+    /// An empty file of chunks takes the place of one that is missing.
+    ChunkFileMade,
+    /// A block gets a name that Prometheus ignores.
+    BlockRenamed {
+        /// The name.
+        name: String,
+        /// From the one time on, up to the other, ms, as far as it is known.
+        times: Option<(i64, i64)>,
+    },
+
     /// As Prometheus does, all segments after a damaged one are removed.
     SegmentsAfterFaultSetAside,
     /// As Prometheus does, a segment is truncated at the first fault.

@@ -132,6 +132,8 @@ impl Layout {
                     let kept = kept.entry(from.clone()).or_default();
                     (kept.refs_up_to, kept.places) = (*refs_up_to, places(&step.change));
                 }
+                // A block has its labels itself.
+                Change::RewriteIndex { .. } => {}
                 Change::Patch { path, patches, .. } if is_at_or_below(path, CHUNKS_HEAD) => {
                     chunks.entry(path.clone()).or_default().extend(patches.iter().map(|patch| patch.offset));
                 }

@@ -507,6 +507,8 @@ pub(super) const fn entry(code: Code) -> Explanation {
                     for in the wrong file.",
             prometheus: "starts with the block. Queries that need these chunks fail (`cannot populate chunk`), or return other \
                          chunks.",
+            repair: "makes a file without chunks in its place, so that the index finds the chunks of the other files again, and \
+                     rewrites the index without those of the missing file.",
             to_do: "restore the file or the block, or move its directory out of the data directory and do without its samples.",
             ..EMPTY
         },
@@ -519,6 +521,9 @@ pub(super) const fn entry(code: Code) -> Explanation {
                          at the chunk, and says nothing.",
             causes: "a disk, a copy that was interrupted, or memory.",
             lost: "the samples of this chunk.",
+            repair: "rewrites the index without the chunk; files of chunks stay as they are. A chunk that can be read stays, even if \
+                     the index says something else of it. A block that has been uploaded to object storage is only rewritten with \
+                     `--rewrite-uploaded`.",
             to_do: "restore the block from object storage or a backup, if there is one.",
             ..EMPTY
         },
@@ -531,6 +536,8 @@ pub(super) const fn entry(code: Code) -> Explanation {
                          fails.",
             causes: "a disk, a copy that was interrupted, or memory.",
             lost: "of a damaged series, all its chunks: nothing else says which they are. Of damaged postings, nothing.",
+            repair: "rewrites the index: symbols and intact series stay where they are, and postings, tables and offsets are made from \
+                     these. With `--rewrite-uploaded` also that of a block which has been uploaded to object storage.",
             to_do: "restore the block from object storage or a backup, if there is one.",
             ..EMPTY
         },
@@ -543,6 +550,7 @@ pub(super) const fn entry(code: Code) -> Explanation {
                          added`, `chunk minT ... is not higher than previous chunk maxT`).",
             causes: "a tool that writes or rewrites blocks, or an old bug of Prometheus.",
             lost: "nothing.",
+            repair: "leaves it: walfix does not sort a block.",
             ..EMPTY
         },
         Code::BlockMetaDiffers => Explanation {
@@ -587,7 +595,11 @@ pub(super) const fn entry(code: Code) -> Explanation {
         Code::BlockSkipped => Explanation {
             group: Group::Blocks,
             title: "The `meta.json` of a block is missing, empty or invalid.",
-            prometheus: "starts without the block (`Failed to read meta.json for a block`), and serves none of its samples.",
+            prometheus: "starts without the block (`Failed to read meta.json for a block`), and serves none of its samples. \
+                         **No block is compacted any more.**",
+            repair: "writes the file again from the index. Hints cannot be known: if the block was of out-of-order samples, Prometheus \
+                     does not load samples of the WAL from before its end that are in no block. If the index cannot be read either, it \
+                     renames the block to `corrupted-<ULID>`.",
             to_do: "take the file from a backup or from a copy in object storage, or restore the whole block.",
             ..EMPTY
         },
@@ -598,6 +610,9 @@ pub(super) const fn entry(code: Code) -> Explanation {
             means: "The finding has Prometheus's own error.",
             prometheus: "does not start (`opening storage failed: reloadBlocks: corrupted block ...`), unless a block that it loads was \
                          made from this one. A file of tombstones of 8 bytes makes it crash.",
+            repair: "rewrites the index from its symbols and series, writes headers of files of chunks, and writes tombstones again with \
+                     the deletions that can be read. A block whose symbols are damaged, or of which no chunk can be read, it renames to \
+                     `corrupted-<ULID>`, which Prometheus ignores.",
             to_do: "restore the block, or move its directory out of the data directory and do without its samples.",
             ..EMPTY
         },

@@ -76,6 +76,21 @@ impl fmt::Display for Refusal {
                 "Prometheus may still load this snapshot, or ignores it; it makes a new one when it stops"
             }
             Self::NotYet => "walfix does not repair this yet",
+            Self::BlockUploaded => {
+                "the block has been uploaded to object storage, which has another copy: restore it from there, or repair with --rewrite-uploaded"
+            }
+            Self::BlockIndex => {
+                "the symbols of its index are damaged or not sorted, or it is of version 1: restore the block from a copy"
+            }
+            Self::BlockOrder => "walfix does not sort a block: Prometheus serves it, and cannot compact it",
+            Self::BlockNumbers => {
+                "the chunks are where the index looks for them, whatever the numbers of their files"
+            }
+            Self::BlockNewer => "a newer Prometheus has written its meta.json: use a newer walfix",
+            Self::NothingReadable => "no chunk of the block can be read: restore it from a copy",
+            Self::ChunkKept => {
+                "Prometheus reads the samples of this chunk, and walfix drops nothing that can be read"
+            }
             Self::NoSegmentForLabels => "there is no segment of the WAL in which they could be written",
             Self::SnapshotInFirst => {
                 "a chunk snapshot continues in the middle of the first segment, so that cannot be rewritten"

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::amounts::count;
+use super::amounts::{count, span};
 use crate::change::plan::{Removal, Resolution, SeparatedRecord};
 
 impl fmt::Display for Resolution {
@@ -150,6 +150,50 @@ impl fmt::Display for Resolution {
             }
             Self::HeadChunksTruncated => {
                 "the file is truncated here; Prometheus takes what followed from the WAL"
+            }
+
+            Self::IndexRewritten { chunks: 0 } => {
+                "the index is rewritten: series and labels as they are, and all else made from these"
+            }
+            Self::IndexRewritten { chunks } => {
+                let chunks = count(*chunks, "chunk");
+                return write!(
+                    f,
+                    "the index is rewritten without {chunks}; files of chunks stay as they are"
+                );
+            }
+            Self::ChunkDropped => "the index does not name this chunk any more",
+            Self::SeriesDropped => "the index is rewritten without it",
+            Self::MetaRebuilt => {
+                "it is written again from the index. Hints cannot be known: if the block was of out-of-order samples, Prometheus \
+                 does not load samples of the WAL from before its end that are in no block"
+            }
+            Self::MetaUpdated => "its counts and times are set to those of the rewritten index",
+            Self::TombstonesRewritten { all: true, .. } => {
+                "the file is written again with all of its deletions"
+            }
+            Self::TombstonesRewritten { kept: 0, .. } => {
+                "an empty file takes its place: samples that were deleted, and that no compaction has removed, are served again"
+            }
+            Self::TombstonesRewritten { kept, .. } => {
+                let deletions = count(*kept, "deletion");
+                return write!(
+                    f,
+                    "the file is written again with {deletions} that can be read; samples of any other are served again"
+                );
+            }
+            Self::ChunkFileHeaderWritten => {
+                "the header of a file of chunks is written, which is always the same; what follows it stays"
+            }
+            Self::ChunkFileMade => {
+                "a file without chunks takes its place, so that the index finds those of the other files"
+            }
+            Self::BlockRenamed { name, times } => {
+                write!(f, "the block is renamed to {name}, which Prometheus ignores and nobody deletes")?;
+                return match times {
+                    Some((from, to)) => write!(f, "; its samples of {} are not served", span(*from, *to)),
+                    None => f.write_str("; its samples are not served"),
+                };
             }
 
             Self::SegmentsAfterFaultSetAside => {

@@ -15,10 +15,13 @@ pub(crate) struct ChunksOfFiles<'a> {
 }
 
 /// What came of a chunk.
+#[derive(Default)]
 pub(crate) struct Checked {
     /// Samples that it says it has; 0 if it is not read.
     pub(crate) samples: u16,
     pub(crate) wrong: Option<BlockDetail>,
+    /// How its samples are encoded, if it is read and that is known.
+    pub(crate) encoding: Option<Encoding>,
     /// Where it is in its file, if it is known.
     pub(crate) range: Option<Range<u64>>,
 }
@@ -57,7 +60,7 @@ impl<'a> ChunksOfFiles<'a> {
         let Some(file) = usize::try_from(chunk.file()).ok().and_then(|file| self.files.get(file)) else {
             let (place, files) = (chunk.file().saturating_add(1), self.files.len() as u64);
             let wrong = Some(BlockDetail::ChunkFileMissing { place, files });
-            return Checked { samples: 0, wrong, range: None };
+            return Checked { wrong, ..Checked::default() };
         };
         let bytes = file.mapped.bytes();
         if self.depth == Depth::Structure {
@@ -65,16 +68,17 @@ impl<'a> ChunksOfFiles<'a> {
             let (required, available) = (begin + 5, bytes.len() as u64);
             let error = StoredChunkError::NoLength { required, available };
             let wrong = (required > available).then_some(BlockDetail::ChunkUnreadable { error });
-            return Checked { samples: 0, wrong, range: Some(begin..available.max(begin)) };
+            return Checked { wrong, range: Some(begin..available.max(begin)), ..Checked::default() };
         }
         if file.is_unreadable(&(begin..begin + 5)) {
             let range = Some(begin..begin + 5);
-            return Checked { samples: 0, wrong: Some(BlockDetail::ChunkOnBadPages), range };
+            return Checked { wrong: Some(BlockDetail::ChunkOnBadPages), range, ..Checked::default() };
         }
         if let Some(bad) = file.unreadable.as_ref().filter(|bad| !bad.ranges.is_empty()) {
             let whole = framed_range(bytes, begin, &bad.ranges);
             if whole.as_ref().is_none_or(|range| file.is_unreadable(range)) {
-                return Checked { samples: 0, wrong: Some(BlockDetail::ChunkOnBadPages), range: whole };
+                let wrong = Some(BlockDetail::ChunkOnBadPages);
+                return Checked { wrong, range: whole, ..Checked::default() };
             }
         }
         match chunk_at(bytes, begin) {
@@ -84,7 +88,7 @@ impl<'a> ChunksOfFiles<'a> {
                     _ => bytes.len() as u64,
                 };
                 let range = Some(begin..end.max(begin));
-                Checked { samples: 0, wrong: Some(BlockDetail::ChunkUnreadable { error }), range }
+                Checked { wrong: Some(BlockDetail::ChunkUnreadable { error }), range, ..Checked::default() }
             }
             Ok(stored) => {
                 let encoding = Encoding::of(stored.encoding);
@@ -94,7 +98,7 @@ impl<'a> ChunksOfFiles<'a> {
                     Some(encoding) if self.depth == Depth::Samples => decode(encoding, &stored, chunk),
                     Some(_) => None,
                 };
-                Checked { samples, wrong, range: Some(begin..stored.end) }
+                Checked { samples, wrong, encoding, range: Some(begin..stored.end) }
             }
         }
     }

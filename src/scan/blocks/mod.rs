@@ -3,11 +3,11 @@
 //! Prometheus checks of a block at a start its `meta.json`, and headers, tables and tombstones (`OpenBlock`, `tsdb/block.go`). Series,
 //! postings and chunks it meets at queries and compactions.
 
-mod chunks;
+pub(crate) mod chunks;
 mod consequences;
 mod depth;
 pub mod detail;
-mod opened;
+pub(crate) mod opened;
 mod report;
 mod trouble;
 mod verify;
@@ -82,6 +82,28 @@ pub(super) fn read(data: &Path, depth: Depth, progress: &dyn Progress) -> Result
         scanned.findings.extend(findings);
     }
     Ok(scanned)
+}
+
+/// What is wrong with the index of a block, all of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Structure {
+    /// Series or postings cannot be read, or do not fit together.
+    pub(crate) is_index_damaged: bool,
+    /// Something is not in order, so that compactions fail.
+    pub(crate) is_out_of_order: bool,
+}
+
+/// Verifies the index of a block.
+pub(crate) fn structure_of(opened: &OpenedBlock) -> Structure {
+    let mut troubles = Troubles::default();
+    // Nobody cancels it.
+    let _ = verify::verify(opened, Depth::Structure, &(), &mut troubles);
+    let is_index_damaged = troubles.has(Code::DamagedBlockIndex);
+    let is_out_of_order = troubles
+        .into_kept()
+        .iter()
+        .any(|trouble| trouble.code == Code::BlockOutOfOrder && trouble.severity == Severity::Damage);
+    Structure { is_index_damaged, is_out_of_order }
 }
 
 /// What came of one block.

@@ -10,13 +10,13 @@ use crate::io::mapped::{Mapped, UnreadablePages};
 use crate::tsdb::BlockMeta;
 
 /// The most bytes that an index has (`Writer.write`, `tsdb/index/index.go`).
-const LONGEST_INDEX: u64 = 64 << 30;
+pub(crate) const LONGEST_INDEX: u64 = 64 << 30;
 
 /// More than a file of chunks has: 512 MiB (`DefaultChunkSegmentSize`, `tsdb/chunks/chunks.go`), and others are told to write more.
-const LONGEST_CHUNKS: u64 = 4 << 30;
+pub(crate) const LONGEST_CHUNKS: u64 = 4 << 30;
 
 /// More than any file of tombstones.
-const LONGEST_TOMBSTONES: u64 = 64 << 20;
+pub(crate) const LONGEST_TOMBSTONES: u64 = 64 << 20;
 
 /// The files of a block that Prometheus opens.
 #[derive(Debug)]

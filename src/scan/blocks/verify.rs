@@ -89,7 +89,7 @@ fn verify_round(files: &ChunksOfFiles<'_>, round: &[BlockChunk]) -> (u64, Vec<Tr
         .map(|chunks| {
             let (mut samples, mut troubles) = (0, Vec::new());
             for chunk in chunks {
-                let Checked { samples: of_this, wrong, range } = files.check(*chunk);
+                let Checked { samples: of_this, wrong, range, .. } = files.check(*chunk);
                 samples += u64::from(of_this);
                 troubles.extend(wrong.into_iter().map(|detail| {
                     let file = files.path_of(chunk.file());
