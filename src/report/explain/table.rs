@@ -441,8 +441,8 @@ pub(super) const fn entry(code: Code) -> Explanation {
         },
         Code::DamagedHeadChunk => Explanation {
             group: Group::HeadChunks,
-            title: "A chunk does not match its checksum, or is longer than its file; or its samples cannot be decoded, or are not of \
-                    the times that it states.",
+            title: "A chunk does not match its checksum, is longer than its file, or does not decode to samples of the times that it \
+                    states.",
             means: "A chunk that matches its checksum is decoded if a start loads it; one of more than 256 KiB is not, which is \
                     more than Prometheus writes. First times of late histograms may be too high: Prometheus 2.54 wrote such.",
             severity: "A note at the end of the last file, where a crash leaves that.",
