@@ -171,7 +171,10 @@ impl Target {
 /// Names that are in a data directory without a WAL: of a new volume, of blocks that were restored, of a server that was
 /// stopped and its logs removed, and walfix's own.
 fn may_stand_alone(name: &str) -> bool {
-    is_ulid(name)
+    // A block, one that is being made or deleted, and one that a repair has set aside.
+    let block = name.strip_prefix("corrupted-").unwrap_or(name);
+    let (ulid, rest) = block.split_at_checked(26).unwrap_or((block, ""));
+    is_ulid(ulid) && (rest.is_empty() || rest.starts_with(['.', '-']))
         || matches!(name, "lost+found" | "lock" | "queries.active" | "snapshots")
         || name.starts_with("chunk_snapshot.")
         || name.starts_with("walfix-")

@@ -180,9 +180,12 @@ impl<'a> DamagedBlock<'a> {
         } else if needs_index
             && let Some(mut meta) = self.meta.as_deref().and_then(|meta| MetaJson::parse(meta).ok())
         {
-            if !self.is_described(&stats, times) {
-                meta.set_times(times.0, times.1);
+            if !self.counts(&stats) {
                 meta.set_stats(&stats);
+            }
+            // A block of the head has the range of its compaction, in which samples need not go up to the end.
+            if !self.covers(times) {
+                meta.set_times(times.0, times.1);
             }
             let stated = self.block.meta.as_ref().ok().and_then(|meta| meta.ulid.as_ref());
             if stated.is_some_and(|stated| !stated.eq_ignore_ascii_case(&self.block.ulid)) {
@@ -316,12 +319,15 @@ impl<'a> DamagedBlock<'a> {
     }
 
     /// Whether `meta.json` is right: Prometheus may state more time than there are samples of.
-    fn is_described(&self, stats: &BlockStats, times: (i64, i64)) -> bool {
+    fn counts(&self, stats: &BlockStats) -> bool {
         self.block.meta.as_ref().is_ok_and(|meta| {
             (meta.series, meta.chunks, meta.samples) == (stats.series, stats.chunks, stats.samples)
-                && meta.min_time <= times.0
-                && times.1 < meta.max_time
         })
+    }
+
+    /// Whether `meta.json` states times that have these in them.
+    fn covers(&self, (first, last): (i64, i64)) -> bool {
+        self.block.meta.as_ref().is_ok_and(|meta| meta.min_time <= first && last < meta.max_time)
     }
 
     /// A step, with what it repairs if there is no finding for it.
