@@ -156,7 +156,7 @@ codes! {
     /// A block without a valid `meta.json`.
     BlockSkipped = "block_skipped" [Damage],
     /// A chunk of a block that cannot be read, or is not what the index says.
-    DamagedBlockChunk = "damaged_block_chunk" [Damage],
+    DamagedBlockChunk = "damaged_block_chunk" [Damage, Warning],
     /// Series or postings of a block that cannot be read, or do not fit together.
     DamagedBlockIndex = "damaged_block_index" [Damage],
     /// Series, labels or chunks of a block that are not in order.

@@ -9,7 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::chunk::{ChunkError, Encoding, each_sample};
+use crate::chunk::{ChunkError, Encoding, each_sample, is_from_to};
 use crate::wal::ReadAt;
 use crate::wal::source::read_full;
 
@@ -162,8 +162,12 @@ impl<S: ReadAt> HeadChunkIter<S> {
         if data.end - data.start > MOST_DECODED {
             return Ok(None);
         }
+        let bytes = self.bytes(data)?;
+        if is_from_to(encoding, bytes, (chunk.min_time, chunk.max_time)) == Some(true) {
+            return Ok(None);
+        }
         let (mut first, mut last, mut increases) = (None, None, true);
-        let decoded = each_sample(encoding, self.bytes(data)?, |sample| {
+        let decoded = each_sample(encoding, bytes, |sample| {
             let t = sample.t();
             increases &= last.is_none_or(|last| last < t);
             first.get_or_insert(t);

@@ -295,7 +295,11 @@ fn repaired(
     let how = verdict::Options { depth: Depth::Samples, ..verdict::Options::default() };
     let request = Request { how, keep: Keep::InPlace, ..Request::default() };
     let fixed = fix(&target, &request, &()).unwrap();
-    let Outcome::Repaired(repaired) = &fixed.outcome else { panic!("{name}: {:?}", fixed.planned.plan) };
+    let Outcome::Repaired(repaired) = &fixed.outcome else {
+        let left: Vec<String> = fixed.planned.plan.left.iter().map(|left| left.refusal.to_string()).collect();
+        assert!(!left.is_empty() && name == "meta.json of version 3", "{name}: {left:?}");
+        return Ok((format!("none: {}", left.join("; ")), served(server, &data)?));
+    };
     let left: Vec<_> = repaired.after.of_severity(Severity::Damage).collect();
     assert!(left.is_empty(), "{name}: {left:?}");
     let steps = fixed.planned.plan.steps.iter().flat_map(|step| &step.repairs);

@@ -318,7 +318,7 @@ impl<'a> DamagedBlock<'a> {
         }
     }
 
-    /// Whether `meta.json` is right: Prometheus may state more time than there are samples of.
+    /// Whether `meta.json` has the right counts.
     fn counts(&self, stats: &BlockStats) -> bool {
         self.block.meta.as_ref().is_ok_and(|meta| {
             (meta.series, meta.chunks, meta.samples) == (stats.series, stats.chunks, stats.samples)

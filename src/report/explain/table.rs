@@ -515,6 +515,8 @@ pub(super) const fn entry(code: Code) -> Explanation {
         Code::DamagedBlockChunk => Explanation {
             group: Group::Blocks,
             title: "A chunk of a block cannot be read, or is not what the index says.",
+            severity: "A warning where its samples begin or end within the times that the index states, or reach beyond them: late \
+                       histograms of Prometheus 2.54 do.",
             prometheus: "starts with the block. Each query that needs the chunk **fails as a whole** (`cannot populate chunk`). A \
                          compaction of the block fails: Prometheus marks the blocks of that compaction as failed and compacts them \
                          no more. If they overlap, it tries the same compaction for ever, and no other. `promtool tsdb dump` ends \
