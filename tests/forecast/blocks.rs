@@ -268,7 +268,8 @@ fn cost_of(name: &str) -> Cost {
         | "symbols"
         | "chunks missing"
         | "file of chunks empty"
-        | "file of chunks of 4 bytes" => Cost::Block,
+        | "file of chunks of 4 bytes"
+        | "meta.json of version 3" => Cost::Block,
         "a chunk" | "a series" | "chunks cut" => Cost::Some,
         _ => Cost::Nothing,
     }
