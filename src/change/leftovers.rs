@@ -39,6 +39,12 @@ pub(super) fn of_plan(plan: &Plan) -> BTreeSet<PathBuf> {
 pub(super) fn remove(data: &Data, known: &BTreeSet<PathBuf>) -> io::Result<()> {
     let mut directories: BTreeSet<PathBuf> = ["", "wal", "wbl", CHUNKS_HEAD].map(PathBuf::from).into();
     directories.extend(data.list()?.logs.iter().map(|log| PathBuf::from(&log.relative)));
+    for (name, kind) in data.place().list()? {
+        if kind == Kind::Directory && name.to_str().is_some_and(is_in_block) {
+            directories.insert(Path::new(&name).join("chunks"));
+            directories.insert(name.into());
+        }
+    }
     directories.extend(known.iter().map(|path| path.parent().unwrap_or(Path::new("")).to_owned()));
     directories.iter().try_for_each(|directory| remove_in(&data.join(directory), known))
 }
@@ -52,7 +58,8 @@ pub(super) fn remove_in(directory: &Place, known: &BTreeSet<PathBuf>) -> io::Res
     let mut removed = false;
     for (name, kind) in directory.list()? {
         let place = directory.join(&name);
-        if known.contains(place.below()) || (is_ours(&name) && kind == Kind::File) {
+        let is_of_block = || directory.below().to_str().is_some_and(is_in_block) && is_ours_of_block(&name);
+        if known.contains(place.below()) || (kind == Kind::File && (is_ours(&name) || is_of_block())) {
             place.remove_any()?;
             removed = true;
         }
@@ -62,6 +69,12 @@ pub(super) fn remove_in(directory: &Place, known: &BTreeSet<PathBuf>) -> io::Res
         sync_directory(directory)?;
     }
     Ok(())
+}
+
+/// Whether a file is called like one of a block before it gets its name. Those of chunks are called like segments.
+fn is_ours_of_block(name: &OsStr) -> bool {
+    let stem = name.to_str().and_then(|name| name.strip_suffix(STAGED));
+    stem.is_some_and(|stem| ["index", "meta.json", "tombstones"].contains(&stem))
 }
 
 /// Whether a file is called like a segment, the lock or the file of an unfinished repair before they get their names.

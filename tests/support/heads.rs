@@ -33,7 +33,7 @@ impl Chunk {
     }
 
     /// XOR: of equal values and distances all bits behind the second sample are 0.
-    fn data(&self) -> Vec<u8> {
+    pub fn data(&self) -> Vec<u8> {
         let mut data = self.samples.to_be_bytes().to_vec();
         uvarint(&mut data, (self.from << 1 ^ self.from >> 63).cast_unsigned());
         data.extend(self.value.to_bits().to_be_bytes());

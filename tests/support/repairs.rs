@@ -10,6 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use walfix::block::BlockChunk;
+use walfix::block::write::{
+    BlockStats, ChunkFileWriter, EachSeries, EachSymbol, IndexVersion, IndexWriter, MetaJson,
+    chunk_reference, tombstones,
+};
 use walfix::record::{SampleEntry, encode_samples, encode_series};
 use walfix::repair::fill::fill;
 use walfix::wal::writer::SegmentWriter;
@@ -131,6 +136,19 @@ pub const CASES: &[Case] = &[
         make: |at| fixture("chunk_snapshot_damaged", at),
         is_elsewhere: true,
         plan_has: &[r#""set_aside""#],
+    },
+    Case {
+        name: "blocks",
+        make: blocks,
+        is_elsewhere: false,
+        plan_has: &[
+            r#""rewrite_index""#,
+            "corrupted-",
+            "/meta.json",
+            "/tombstones",
+            "/chunks/000001",
+            "wal/",
+        ],
     },
 ];
 
@@ -258,6 +276,50 @@ pub fn fixture(name: &str, at: &Path) {
 
 pub fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
+}
+
+/// Blocks that are damaged each in its own way, beside a damaged log.
+fn blocks(at: &Path) {
+    fixture("payload_bit_flip", at);
+    let data = at.join("data");
+    let path = |number: u64, name: &str| data.join(format!("01JXT53C00NY6NZBPNDJEQ33X{number}/{name}"));
+    for number in 0..3 {
+        block(&path(number, ""), 1_749_960_000_000 + i64::try_from(number).unwrap() * 7_200_000);
+    }
+    overwrite(&path(0, "chunks/000001"), 20, &[0xff]);
+    fs::write(path(0, "tombstones"), [0x01, 0x30, 0xBA, 0x30, 1, 0, 0, 0]).unwrap();
+    overwrite(&path(1, "chunks/000001"), 0, &[0]);
+    fs::remove_file(path(1, "meta.json")).unwrap();
+    fs::write(path(2, "index"), "").unwrap();
+}
+
+/// A block of three series, each with a chunk.
+fn block(path: &Path, from: i64) {
+    fs::create_dir_all(path.join("chunks")).unwrap();
+    let symbols = ["", "__name__", "a", "b", "c"];
+    let each = |each: &mut EachSymbol<'_>| symbols.iter().try_for_each(|symbol| each(symbol.as_bytes()));
+    let mut index = IndexWriter::new(Vec::new(), IndexVersion::V2, each).unwrap();
+    let mut chunks = ChunkFileWriter::new(Vec::new()).unwrap();
+    for value in 2..5 {
+        let chunk =
+            Chunk { series_ref: 0, from, step: 15_000, samples: 100, value: 1.5, out_of_order: false };
+        let reference = chunk_reference(0, chunks.chunk(1, &chunk.data()).unwrap());
+        let (min_time, max_time) = (from, chunk.to());
+        index.series(&[(1, value)], &[BlockChunk { reference, min_time, max_time }]).unwrap();
+    }
+    let walk = |each: &mut EachSeries<'_>| (2..5).try_for_each(|value| each(&[(1, value)]));
+    let text = |number: u32, out: &mut Vec<u8>| {
+        out.extend_from_slice(symbols[number as usize].as_bytes());
+        Ok(())
+    };
+    fs::write(path.join("index"), index.finish(walk, text).unwrap()).unwrap();
+    fs::write(path.join("chunks/000001"), chunks.finish().unwrap()).unwrap();
+    fs::write(path.join("tombstones"), tombstones([])).unwrap();
+    let ulid = path.file_name().unwrap().to_str().unwrap();
+    let stats =
+        BlockStats { samples: 300, float_samples: 300, series: 3, chunks: 3, ..BlockStats::default() };
+    let meta = MetaJson::new(ulid, from, from + 99 * 15_000, &stats);
+    fs::write(path.join("meta.json"), meta.to_bytes()).unwrap();
 }
 
 fn several(at: &Path) {

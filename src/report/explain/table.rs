@@ -553,6 +553,7 @@ pub(super) const fn entry(code: Code) -> Explanation {
             causes: "a tool that writes or rewrites blocks, or an old bug of Prometheus.",
             lost: "nothing.",
             repair: "leaves it: walfix does not sort a block.",
+            to_do: "restore the block from a copy, if compactions fail.",
             ..EMPTY
         },
         Code::BlockMetaDiffers => Explanation {
