@@ -41,7 +41,7 @@ fn dump(oracle: Oracle, block: &Path) -> Dump {
             dump.errors.extend(texts.iter().filter_map(|text| text.as_str()).map(ToOwned::to_owned));
             let errors = line["errors"].as_array().unwrap();
             dump.errors.extend(errors.iter().map(ToString::to_string));
-            dump.tombstones = line["tombstones"].as_array().unwrap().clone();
+            dump.tombstones.clone_from(line["tombstones"].as_array().unwrap());
         } else if let Some(id) = line.get("id") {
             let labels = line["labels"].to_string();
             for chunk in line["chunks"].as_array().unwrap() {
@@ -110,7 +110,7 @@ impl Blocks {
         fs::write(self.file(name), bytes).unwrap();
     }
 
-    fn request<'a>(&self) -> Request<'a> {
+    fn request<'a>() -> Request<'a> {
         let how = walfix::verdict::Options { depth: Depth::Samples, ..Default::default() };
         Request { how, ..Request::default() }
     }
@@ -124,7 +124,7 @@ impl Blocks {
     }
 
     fn scan(&self) -> Report {
-        let request = self.request();
+        let request = Self::request();
         let preview = fix::preview(&Target::find(self.data()).unwrap(), &request, &()).unwrap();
         preview.planned.report
     }
@@ -132,7 +132,7 @@ impl Blocks {
     /// Repairs all; what is served then is all that was, but for the chunks in `lost`. Then all is put back.
     fn repaired(&self, name: &str, before: &Dump, lost: &BTreeSet<(String, u64)>) -> Plan {
         let damaged = self.tree();
-        let (plan, repaired) = self.fix(&self.request());
+        let (plan, repaired) = self.fix(&Self::request());
         let repaired = repaired.unwrap_or_else(|| panic!("{name}: {plan:#?}"));
         assert!(plan.left.is_empty(), "{name}: {:#?}", plan.left);
         is_clean(name, &repaired.after);
@@ -337,11 +337,11 @@ fn whatever_is_damaged_all_that_is_not_is_kept() {
             tree::copy(&bases[which].data().join(name), &dir.path().join(name));
         }
         let blocks = Blocks { dir, ulids: bases[which].ulids.clone(), oracle };
-        let damages: Vec<String> = (0..rng.usize(1..5)).map(|_| damage(&blocks, &mut rng)).collect();
-        let name = format!("seed {seed}: {damages:?}");
+        let made: Vec<String> = (0..rng.usize(1..5)).map(|_| damage(&blocks, &mut rng)).collect();
+        let name = format!("seed {seed}: {made:?}");
         let (damaged, readable) = (blocks.tree(), blocks.dump());
         let expected = undamaged(&blocks, before, intact);
-        let (plan, done) = blocks.fix(&blocks.request());
+        let (plan, done) = blocks.fix(&Blocks::request());
         let after = if blocks.block().exists() { blocks.dump() } else { Dump::default() };
         let of_after: BTreeSet<_> = after.chunks.keys().cloned().collect();
         let missing: Vec<_> = expected.difference(&of_after).take(3).collect();
@@ -422,6 +422,9 @@ fn restore(blocks: &Blocks, tree: &Tree) {
     }
 }
 
+/// A damage of an index.
+type Damage<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
+
 #[test]
 fn all_of_an_index_is_made_again_from_its_symbols_and_series() {
     let blocks = Blocks::usual(oracle::judge("blocks with damaged indices"));
@@ -433,7 +436,6 @@ fn all_of_an_index_is_made_again_from_its_symbols_and_series() {
     let list = index.table.iter().nth(40).unwrap().unwrap().offset;
     assert!(postings_at(&original, list).is_ok());
     let length = original.len();
-    type Damage<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
     let damages: Vec<(&str, Damage<'_>)> = vec![
         ("magic", Box::new(|bytes| flip(bytes, 1))),
         ("version", Box::new(|bytes| flip(bytes, 4))),
@@ -452,7 +454,7 @@ fn all_of_an_index_is_made_again_from_its_symbols_and_series() {
         let plan = blocks.repaired(name, &before, &none());
         assert_eq!(plan.steps.len(), 1, "{name}: {plan:#?}");
         // Nothing is lost, so it is as it was.
-        let (_, repaired) = blocks.fix(&blocks.request());
+        let (_, repaired) = blocks.fix(&Blocks::request());
         assert!(fs::read(blocks.file("index")).unwrap() == original, "{name}");
         fs::remove_dir_all(repaired.unwrap().backup.unwrap()).unwrap();
         restore(&blocks, &intact);
@@ -483,7 +485,7 @@ fn meta_json_is_made_again() {
         blocks.repaired(text, &before, &none());
     }
     // Of the same counts.
-    blocks.fix(&blocks.request());
+    blocks.fix(&Blocks::request());
     let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
     let (old, new) = (read(&original), read(&fs::read(blocks.file("meta.json")).unwrap()));
     for key in ["ulid", "stats", "compaction", "version"] {
@@ -493,7 +495,7 @@ fn meta_json_is_made_again() {
     assert!(new["maxTime"].as_i64() <= old["maxTime"].as_i64());
     // A newer one is nobody's to overwrite.
     fs::write(blocks.file("meta.json"), "{\"version\": 3}").unwrap();
-    let (plan, repaired) = blocks.fix(&blocks.request());
+    let (plan, repaired) = blocks.fix(&Blocks::request());
     assert!(repaired.is_none());
     assert_eq!(plan.left[0].refusal, Refusal::BlockNewer);
 }
@@ -512,7 +514,7 @@ fn other_keys_of_meta_json_stay() {
     let at = usize::try_from(reference & 0xffff_ffff).unwrap();
     blocks.change(&chunk_file(reference >> 32), |bytes| flip(bytes, at + 4));
     blocks.repaired("keys", &before, &[(key.clone(), *reference)].into());
-    blocks.fix(&blocks.request());
+    blocks.fix(&Blocks::request());
     let meta: Value = serde_json::from_slice(&fs::read(blocks.file("meta.json")).unwrap()).unwrap();
     assert_eq!(meta["own"]["a"][1], 2.5);
     assert_eq!(meta["compaction"]["hints"][0], "from-out-of-order");
@@ -541,7 +543,7 @@ fn tombstones_that_can_be_read_are_kept() {
         let plan = blocks.repaired(name, &before, &none());
         // The oracle's deletions go beyond the chunks of a series, unlike those of a server.
         assert_eq!(plan.lost.deletions, deletions, "{name}: {plan:#?}");
-        let (_, repaired) = blocks.fix(&blocks.request());
+        let (_, repaired) = blocks.fix(&Blocks::request());
         let after = blocks.dump();
         match deletions {
             DeletionsLost::None => assert_eq!(after.tombstones, before.tombstones, "{name}"),
@@ -586,7 +588,7 @@ fn what_cannot_be_repaired_gets_another_name() {
     let intact = blocks.tree();
     let renamed = |name: &str| {
         let damaged = blocks.tree();
-        let (plan, repaired) = blocks.fix(&blocks.request());
+        let (plan, repaired) = blocks.fix(&Blocks::request());
         let repaired = repaired.unwrap();
         assert!(plan.left.is_empty() && plan.steps.len() == 1, "{name}: {plan:#?}");
         assert!(matches!(&plan.steps[0].change, Change::Rename { .. }), "{name}");
@@ -601,7 +603,7 @@ fn what_cannot_be_repaired_gets_another_name() {
     restore(&blocks, &intact);
     // Prometheus opens it, and reads something else.
     blocks.change("index", |bytes| bytes[4] = 1);
-    let (plan, repaired) = blocks.fix(&blocks.request());
+    let (plan, repaired) = blocks.fix(&Blocks::request());
     assert!(
         repaired.is_none() && plan.left.iter().all(|left| left.refusal == Refusal::BlockIndex),
         "{plan:#?}"
@@ -624,14 +626,14 @@ fn uploaded_blocks_are_not_rewritten_unasked() {
     let (labels, reference) = before.chunks.keys().next().unwrap().clone();
     let at = usize::try_from(reference & 0xffff_ffff).unwrap();
     blocks.change(&chunk_file(reference >> 32), |bytes| flip(bytes, at + 4));
-    let (plan, repaired) = blocks.fix(&blocks.request());
+    let (plan, repaired) = blocks.fix(&Blocks::request());
     assert!(repaired.is_none() && plan.steps.is_empty());
     assert_eq!(plan.left[0].refusal, Refusal::BlockUploaded);
     // Tombstones are not uploaded, and keep Prometheus from starting.
     blocks.change("tombstones", |bytes| bytes.truncate(8));
-    let (plan, repaired) = blocks.fix(&blocks.request());
+    let (plan, repaired) = blocks.fix(&Blocks::request());
     assert!(repaired.is_some() && plan.steps.len() == 1, "{plan:#?}");
-    let asked = Request { rewrite_uploaded: true, ..blocks.request() };
+    let asked = Request { rewrite_uploaded: true, ..Blocks::request() };
     let (plan, repaired) = blocks.fix(&asked);
     assert!(plan.left.is_empty(), "{plan:#?}");
     is_clean("asked", &repaired.unwrap().after);
@@ -648,6 +650,6 @@ fn a_block_that_was_compacted_is_left_alone() {
     meta["compaction"]["parents"] = serde_json::json!([{ "ulid": blocks.ulids[0] }]);
     fs::write(other, serde_json::to_vec(&meta).unwrap()).unwrap();
     fs::write(blocks.file("index"), "").unwrap();
-    let (plan, repaired) = blocks.fix(&blocks.request());
+    let (plan, repaired) = blocks.fix(&Blocks::request());
     assert!(repaired.is_none() && plan.left.is_empty() && plan.steps.is_empty(), "{plan:#?}");
 }

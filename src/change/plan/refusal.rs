@@ -88,6 +88,8 @@ pub enum Refusal {
     BlockNumbers,
     /// A newer Prometheus has written the `meta.json`.
     BlockNewer,
+    /// The disk cannot read all of a block, or something that is no file is in it.
+    BlockUnreadable,
     /// No chunk of a block can be read.
     NothingReadable,
     /// A chunk is not what the index says, and can be read.

@@ -62,7 +62,7 @@ fn missing(names: &[String]) -> Vec<String> {
     let numbers: Vec<u64> = names.iter().filter_map(|name| name.parse().ok()).collect();
     let Some(&last) = numbers.iter().max() else { return Vec::new() };
     let is_usual = names.iter().zip(&numbers).all(|(name, &number)| *name == name_of(number));
-    if !is_usual || last - numbers.len() as u64 > MADE || numbers.contains(&0) {
+    if !is_usual || last.saturating_sub(numbers.len() as u64) > MADE || numbers.contains(&0) {
         return Vec::new();
     }
     (1..last).filter(|number| !numbers.contains(number)).map(name_of).collect()

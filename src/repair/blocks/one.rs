@@ -98,20 +98,20 @@ impl<'a> DamagedBlock<'a> {
             return Ok(self.left(&refusal));
         }
         let Ok(mut files) = Files::open(&self.path.join("chunks"), true) else {
-            return self.given_up(&Refusal::DiskFails);
+            return self.given_up(&Refusal::BlockUnreadable);
         };
         if files.has_bad_pages {
-            return self.given_up(&Refusal::DiskFails);
+            return self.given_up(&Refusal::BlockUnreadable);
         }
         let index = match Mapped::open(&self.path.join("index"), LONGEST_INDEX) {
             Ok(index) if index.prove(&mut |_| {}).is_ok() => index,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Mapped::nothing(),
-            _ => return self.given_up(&Refusal::DiskFails),
+            _ => return self.given_up(&Refusal::BlockUnreadable),
         };
         let opened = Index::open(index.bytes());
         let salvaged = SalvagedIndex::open(index.bytes());
         let Ok(stones) = read(&self.path.join("tombstones"), LONGEST_TOMBSTONES) else {
-            return self.given_up(&Refusal::DiskFails);
+            return self.given_up(&Refusal::BlockUnreadable);
         };
         let new_stones = stones.as_deref().and_then(|stones| rewritten(stones, salvaged.as_ref()));
         let mut steps = Steps::default();
@@ -204,7 +204,7 @@ impl<'a> DamagedBlock<'a> {
     fn given_up(&self, refusal: &Refusal) -> io::Result<Planned> {
         let is_useless = *refusal == Refusal::NothingReadable && !self.is_final;
         // A disk may read it again, and who has uploaded it has it.
-        let may_be_had = *refusal == Refusal::DiskFails || self.is_final;
+        let may_be_had = *refusal == Refusal::BlockUnreadable || self.is_final;
         let is_in_the_way = self.keeps_from_starting() || self.block.meta.is_err() && !may_be_had;
         if !is_in_the_way && !is_useless {
             return Ok(self.left(refusal));

@@ -87,6 +87,9 @@ impl fmt::Display for Refusal {
                 "the chunks are where the index looks for them, whatever the numbers of their files"
             }
             Self::BlockNewer => "a newer Prometheus has written its meta.json: use a newer walfix",
+            Self::BlockUnreadable => {
+                "not all of its files can be read: copy the block to another disk, or restore it from a copy"
+            }
             Self::NothingReadable => "no chunk of the block can be read: restore it from a copy",
             Self::ChunkKept => {
                 "Prometheus reads the samples of this chunk, and walfix drops nothing that can be read"
