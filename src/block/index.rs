@@ -7,7 +7,7 @@ use byteorder::{BigEndian, ReadBytesExt as _};
 
 use super::postings::{PostingsTable, TableError};
 use super::section::SectionError;
-use super::series::{ALIGNED, StoredSeries, series_at};
+use super::series::{ALIGNED, StoredSeries, found_at, series_at};
 use super::symbols::Symbols;
 use crate::wal::crc;
 
@@ -199,12 +199,17 @@ impl<'a> Index<'a> {
     #[must_use]
     pub fn next_series(&self, from: u64) -> Option<StoredSeries<'a>> {
         let (step, end) = (self.alignment(), self.series_end());
-        let mut at = from.max(self.toc.series).checked_next_multiple_of(step)?;
+        let first = from.max(self.toc.series).checked_next_multiple_of(step)?;
+        let is_one = |series: &StoredSeries<'_>| series.has_body() && series.end <= end;
+        if let Some(series) = series_at(self.file, first).ok().filter(is_one) {
+            return Some(series);
+        }
+        let mut at = first;
         while at < end {
-            match series_at(self.file, at) {
-                Ok(series) if series.has_body() && series.end <= end => return Some(series),
-                _ => at += step,
+            if let Some(series) = found_at(self.file, at).filter(is_one) {
+                return Some(series);
             }
+            at += step;
         }
         None
     }

@@ -3,7 +3,7 @@
 
 use super::index::{SYMBOLS, Toc, version_of};
 use super::section::uvarint;
-use super::series::{ALIGNED, BlockChunk, LabelSymbols, StoredSeries, series_at};
+use super::series::{ALIGNED, BlockChunk, LabelSymbols, StoredSeries, found_at, series_at};
 use super::symbols::Symbols;
 use crate::record::Cursor;
 
@@ -71,10 +71,13 @@ impl<'a> SalvagedIndex<'a> {
         labels: &mut Vec<LabelSymbols>,
         chunks: &mut Vec<BlockChunk>,
     ) -> Option<StoredSeries<'a>> {
-        let mut at = from.max(self.begin()).checked_next_multiple_of(ALIGNED)?;
+        let first = from.max(self.begin()).checked_next_multiple_of(ALIGNED)?;
+        let mut at = first;
         while at < self.end {
+            let here = || (at == first).then(|| series_at(self.file, at).ok())?;
             if self.may_begin(at)
-                && let Ok(series) = series_at(self.file, at)
+                && let Some(series) = here().or_else(|| found_at(self.file, at))
+                && series.has_body()
                 && series.end <= self.end
                 && series.read(labels, chunks).is_ok()
                 && labels.iter().all(|label| self.symbols.has(label.name) && self.symbols.has(label.value))

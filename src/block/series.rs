@@ -4,11 +4,17 @@
 //! count of chunks, of the first varint min time, uvarint max time − min time, uvarint ref, of each later one uvarint min time − max
 //! time before, uvarint max time − min time, varint ref − ref before (`Decoder.Series`, `tsdb/index/index.go`).
 
-use super::section::{SectionError, uvarint_section};
+use super::section::{SectionError, uvarint, uvarint_section};
 use crate::record::{Cursor, CutShort};
 
 /// Bytes to which series are aligned from version 2 on (`seriesByteAlign`).
 pub(super) const ALIGNED: u64 = 16;
+
+/// More bytes than a series has: those of some million chunks.
+const LONGEST_BODY: usize = 64 << 20;
+
+/// Bytes of a series that is looked for where none is known to begin.
+const LONGEST_FOUND: u64 = 1 << 20;
 
 /// A series whose checksum is right.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +84,21 @@ pub fn series_at(file: &[u8], offset: u64) -> Result<StoredSeries<'_>, SectionEr
     Ok(StoredSeries { offset, end: offset + bytes, body })
 }
 
+/// The series at `offset`, where bytes before it are damaged. Of what does not look like one no checksum is computed: it would be
+/// computed of the rest of the file at each place.
+pub(super) fn found_at(file: &[u8], offset: u64) -> Option<StoredSeries<'_>> {
+    let rest = usize::try_from(offset).ok().and_then(|at| file.get(at..))?;
+    let (length, size) = uvarint(rest.get(..rest.len().min(5))?)?;
+    if !(2..=LONGEST_FOUND).contains(&length) {
+        return None;
+    }
+    let body = rest.get(size..size + usize::try_from(length).ok()?)?;
+    let like_one = StoredSeries { offset, end: offset, body };
+    let (mut labels, mut chunks) = (Vec::new(), Vec::new());
+    like_one.read(&mut labels, &mut chunks).ok()?;
+    series_at(file, offset).ok()
+}
+
 impl<'a> StoredSeries<'a> {
     /// What its checksum covers.
     #[must_use]
@@ -85,9 +106,9 @@ impl<'a> StoredSeries<'a> {
         self.body
     }
 
-    /// Whether there is a body: zeros between series pass for one that has none.
+    /// Whether there is a body: zeros between series pass for one that has none. One that is too long is none, either.
     pub(super) fn has_body(&self) -> bool {
-        self.body.len() >= 2
+        (2..=LONGEST_BODY).contains(&self.body.len())
     }
 
     /// Its labels and chunks, into vectors that are emptied first.

@@ -2,13 +2,13 @@
 //!
 //! A mapped page that cannot be read, or that is behind the end of a file which has become shorter, kills the process with SIGBUS.
 //! So a file is proved first: every page is read once, and what fails is known. What fails later ends the process with a sentence
-//! ([`end_on_bus_errors`]). Nothing is mapped while a directory is changed.
+//! ([`end_on_bus_errors`]). Nothing is mapped once the first change of a directory is made.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, UncheckedAdvice};
 
@@ -16,13 +16,15 @@ use memmap2::{Mmap, UncheckedAdvice};
 const PIECE: u64 = 4 << 20;
 
 /// Bytes of which the system reads all or none.
-const PAGE: u64 = 4096;
+const PAGE: u64 = PAGE_SIZE as u64;
+const PAGE_SIZE: usize = 4096;
 
 /// A mapped file. It is never written through.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    /// None for what is no file.
+    /// Until every page has been read.
     file: Option<File>,
+    path: PathBuf,
     /// An empty file cannot be mapped.
     map: Option<Mmap>,
 }
@@ -42,18 +44,18 @@ impl Mapped {
         let file = super::open::open_up_to(path, longest)?;
         let length = file.metadata()?.len();
         let map = (length > 0).then(|| map(&file)).transpose()?;
-        Ok(Self { file: Some(file), map })
+        Ok(Self { file: Some(file), path: path.to_owned(), map })
     }
 
     /// Maps a file that is open.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         let map = (file.metadata()?.len() > 0).then(|| map(file)).transpose()?;
-        Ok(Self { file: Some(file.try_clone()?), map })
+        Ok(Self { file: Some(file.try_clone()?), path: PathBuf::new(), map })
     }
 
     /// What stands for a file that is not there: no bytes.
-    pub(crate) const fn nothing() -> Self {
-        Self { file: None, map: None }
+    pub(crate) fn nothing() -> Self {
+        Self { file: None, path: PathBuf::new(), map: None }
     }
 
     /// All of it. Pages that [`Self::prove`] has not read may be unreadable.
@@ -65,7 +67,7 @@ impl Mapped {
     ///
     /// # Errors
     /// With what cannot be read.
-    pub(crate) fn prove(&self, advance: &mut dyn FnMut(u64)) -> Result<(), UnreadablePages> {
+    pub(crate) fn prove(&mut self, advance: &mut dyn FnMut(u64)) -> Result<(), UnreadablePages> {
         let length = self.bytes().len() as u64;
         let mut failed: Option<UnreadablePages> = None;
         let mut at = 0;
@@ -78,7 +80,13 @@ impl Mapped {
             advance(piece.end - piece.start);
             at = piece.end;
         }
+        self.close();
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Gives the descriptor back: a block may have more files than a process may open. The map stays.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
     }
 
     /// Takes the pages of a range out of memory; they can be read again.
@@ -106,12 +114,19 @@ impl Mapped {
 
     /// Reads a piece page by page, as a file.
     fn read_pages(&self, piece: &Range<u64>, failed: &mut Option<UnreadablePages>) {
-        let mut buffer = [0; PAGE as usize];
+        let file = match &self.file {
+            Some(file) => file.try_clone(),
+            None => super::open::open_up_to(&self.path, u64::MAX),
+        };
+        let mut buffer = [0; PAGE_SIZE];
         let mut at = piece.start;
         while at < piece.end {
             let end = piece.end.min(at + PAGE);
             let page = buffer.get_mut(..usize::try_from(end - at).unwrap_or(0)).unwrap_or_default();
-            let read = self.file.as_ref().map_or(Ok(()), |file| file.read_exact_at(page, at));
+            let read = file.as_ref().map_or_else(
+                |error: &io::Error| Err(io::Error::new(error.kind(), error.to_string())),
+                |file| file.read_exact_at(page, at),
+            );
             if let Err(error) = read {
                 let failed = failed.get_or_insert_with(|| UnreadablePages {
                     ranges: Vec::new(),
@@ -182,7 +197,7 @@ mod tests {
         for length in [0, 1, 4095, 4096, 4097, 9 << 20] {
             let bytes: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
             std::fs::write(&path, &bytes).unwrap();
-            let mapped = Mapped::open(&path, u64::MAX).unwrap();
+            let mut mapped = Mapped::open(&path, u64::MAX).unwrap();
             let mut proved = 0;
             mapped.prove(&mut |bytes| proved += bytes).unwrap();
             assert_eq!(proved, length as u64);
@@ -198,7 +213,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("index");
         std::fs::write(&path, vec![1; 40_000]).unwrap();
-        let mapped = Mapped::open(&path, u64::MAX).unwrap();
+        let mut mapped = Mapped::open(&path, u64::MAX).unwrap();
         File::options().write(true).open(&path).unwrap().set_len(20_000).unwrap();
         let failed = mapped.prove(&mut |_| {}).unwrap_err();
         assert_eq!(failed.error, "the file has become shorter");
@@ -213,7 +228,7 @@ mod tests {
         if let Some(path) = std::env::var_os(CHILD) {
             end_on_bus_errors();
             let path = Path::new(&path);
-            let mapped = Mapped::open(path, u64::MAX).unwrap();
+            let mut mapped = Mapped::open(path, u64::MAX).unwrap();
             mapped.prove(&mut |_| {}).unwrap();
             File::options().write(true).open(path).unwrap().set_len(0).unwrap();
             std::process::exit(i32::from(std::hint::black_box(mapped.bytes())[5000]));

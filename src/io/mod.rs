@@ -12,6 +12,6 @@ mod printable;
 
 pub use self::cancel::Cancel;
 pub use self::mapped::end_on_bus_errors;
-pub(crate) use self::open::open_if_file;
 pub use self::open::{LONGEST, is_no_file, open};
+pub(crate) use self::open::{is_refusal, open_if_file, read};
 pub use self::printable::printable;

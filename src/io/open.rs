@@ -57,6 +57,24 @@ pub(super) fn open_up_to(path: &Path, longest: u64) -> io::Result<File> {
     }
 }
 
+/// All bytes of a file, of which it has at most `longest`.
+///
+/// # Errors
+/// If it cannot be opened or read, or is longer.
+pub(crate) fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    let file = open_up_to(path, longest)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, longest), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether the system refuses to open a file that may be as it should be: too many are open, memory is short, or a right is missing.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let refusals = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS, Errno::PERM];
+    error.raw_os_error().is_some_and(|number| refusals.iter().any(|errno| errno.raw_os_error() == number))
+}
+
 /// Opens a file, and says how many bytes it has; `None` if there is something else than a file that can be read.
 ///
 /// # Errors

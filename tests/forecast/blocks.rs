@@ -397,6 +397,7 @@ compares also writes this page:
 | `refuses_to_start` | Prometheus does not start: `opening storage failed: ... corrupted block` and the error |
 | `crashes` | Prometheus crashes at each start |
 | `invisible` | Prometheus starts without the block |
+| `deleted` | the next start deletes the block, since one that it loads was made from it |
 | `queries_fail` | queries that need what is damaged fail |
 | `compaction_fails` | a compaction of the block fails, and is not tried again |
 | `compaction_stops` | no block is compacted any more |

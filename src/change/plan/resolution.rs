@@ -161,7 +161,16 @@ pub enum Resolution {
     /// The index of a block is rewritten without a series.
     SeriesDropped,
     /// The `meta.json` of a block is written again.
-    MetaRebuilt,
+    MetaRebuilt {
+        /// It gets the hint `from-out-of-order`.
+        #[serde(default)]
+        hint: bool,
+    },
+    /// A block is renamed, since those that it was made from are all there.
+    ParentsInstead {
+        /// Its name.
+        name: String,
+    },
     /// Counts and times in the `meta.json` of a block are set.
     MetaUpdated,
     /// The tombstones of a block are written again.

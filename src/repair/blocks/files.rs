@@ -33,7 +33,7 @@ impl Files {
         let mut files = Vec::new();
         let mut has_bad_pages = false;
         for name in names {
-            let mapped = Mapped::open(&directory.join(&name), LONGEST_CHUNKS)?;
+            let mut mapped = Mapped::open(&directory.join(&name), LONGEST_CHUNKS)?;
             let unreadable = mapped.prove(&mut |_| {}).err();
             has_bad_pages |= unreadable.is_some();
             files.push(ChunkFile { name, mapped, unreadable });
@@ -62,7 +62,7 @@ fn missing(names: &[String]) -> Vec<String> {
     let numbers: Vec<u64> = names.iter().filter_map(|name| name.parse().ok()).collect();
     let Some(&last) = numbers.iter().max() else { return Vec::new() };
     let is_usual = names.iter().zip(&numbers).all(|(name, &number)| *name == name_of(number));
-    if !is_usual || last.saturating_sub(numbers.len() as u64) > MADE || numbers.contains(&0) {
+    if !is_usual || numbers.contains(&0) || last.saturating_sub(numbers.len() as u64) > MADE {
         return Vec::new();
     }
     (1..last).filter(|number| !numbers.contains(number)).map(name_of).collect()

@@ -17,7 +17,7 @@ pub(in crate::repair) fn rewrite(
     dropped: &[DroppedChunks],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mapped = Mapped::of(source)?;
+    let mut mapped = Mapped::of(source)?;
     mapped.prove(&mut |_| {}).map_err(|pages| io::Error::other(pages.error))?;
     let bytes = usize::try_from(length).ok().and_then(|length| mapped.bytes().get(..length));
     let index = bytes.and_then(SalvagedIndex::open).ok_or(io::ErrorKind::InvalidData)?;

@@ -21,7 +21,7 @@ use self::uploaded::Uploaded;
 use super::{Options, Refusal, unrepaired};
 use crate::change::plan::Plan;
 use crate::scan::Scan;
-use crate::scan::report::{Finding, Severity};
+use crate::scan::report::{Finding, LogKind, Severity};
 use crate::tsdb::{Target, is_in_block, list_blocks};
 
 /// Whether a finding is about a block, and damage.
@@ -41,6 +41,8 @@ pub(super) fn plan(target: &Target, report: &Scan, options: Options, plan: &mut 
     }
     let blocks = list_blocks(target.path())?;
     let uploaded = Uploaded::read(target.path());
+    let logs = report.logs.iter().filter(|log| matches!(log.kind, LogKind::Wal | LogKind::Checkpoint));
+    let log_begins = logs.filter_map(|log| log.min_time).min();
     let (mut first, mut last) = (Vec::new(), Vec::new());
     let (mut left, mut lifted) = (Vec::new(), Vec::new());
     for (ulid, findings) in of_blocks {
@@ -48,7 +50,7 @@ pub(super) fn plan(target: &Target, report: &Scan, options: Options, plan: &mut 
             left.extend(findings.into_iter().map(|finding| unrepaired(finding, Refusal::NotYet)));
             continue;
         };
-        let damaged = DamagedBlock::new(target.path(), block, findings, options, &uploaded);
+        let damaged = DamagedBlock::new(target.path(), block, findings, options, &uploaded, log_begins);
         let planned = damaged.plan()?;
         left.extend(planned.left);
         if damaged.keeps_from_starting() {

@@ -1,6 +1,6 @@
 //! What is done about one block.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, empty_file};
@@ -32,6 +32,8 @@ pub(super) struct DamagedBlock<'a> {
     meta: Option<Vec<u8>>,
     /// Whether its index and `meta.json` stay as they are.
     is_final: bool,
+    /// The first time of the WAL and its checkpoint, ms.
+    log_begins: Option<i64>,
 }
 
 /// What is done, and what stays.
@@ -63,11 +65,12 @@ impl<'a> DamagedBlock<'a> {
         findings: Vec<&'a Finding>,
         options: Options,
         uploaded: &Uploaded,
+        log_begins: Option<i64>,
     ) -> Self {
         let path = data.join(&block.ulid);
         let meta = read(&path.join("meta.json"), LONGEST_META).ok().flatten();
         let is_final = !options.rewrite_uploaded && uploaded.has(&block.ulid, meta.as_deref());
-        Self { path, data, block, findings, meta, is_final }
+        Self { path, data, block, findings, meta, is_final, log_begins }
     }
 
     /// Whether Prometheus does not start because of it.
@@ -97,21 +100,29 @@ impl<'a> DamagedBlock<'a> {
         if let Some(refusal) = self.refuses_links() {
             return Ok(self.left(&refusal));
         }
-        let Ok(mut files) = Files::open(&self.path.join("chunks"), true) else {
-            return self.given_up(&Refusal::BlockUnreadable);
+        let mut files = match Files::open(&self.path.join("chunks"), true) {
+            Ok(files) => files,
+            Err(error) if crate::io::is_refusal(&error) => return Err(error),
+            Err(_) => return self.given_up(&Refusal::BlockUnreadable),
         };
         if files.has_bad_pages {
             return self.given_up(&Refusal::BlockUnreadable);
         }
         let index = match Mapped::open(&self.path.join("index"), LONGEST_INDEX) {
-            Ok(index) if index.prove(&mut |_| {}).is_ok() => index,
+            Ok(mut index) => match index.prove(&mut |_| {}) {
+                Ok(()) => index,
+                Err(_) => return self.given_up(&Refusal::BlockUnreadable),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Mapped::nothing(),
+            Err(error) if crate::io::is_refusal(&error) => return Err(error),
             _ => return self.given_up(&Refusal::BlockUnreadable),
         };
         let opened = Index::open(index.bytes());
         let salvaged = SalvagedIndex::open(index.bytes());
-        let Ok(stones) = read(&self.path.join("tombstones"), LONGEST_TOMBSTONES) else {
-            return self.given_up(&Refusal::BlockUnreadable);
+        let stones = match read(&self.path.join("tombstones"), LONGEST_TOMBSTONES) {
+            Ok(stones) => stones,
+            Err(error) if crate::io::is_refusal(&error) => return Err(error),
+            Err(_) => return self.given_up(&Refusal::BlockUnreadable),
         };
         let new_stones = stones.as_deref().and_then(|stones| rewritten(stones, salvaged.as_ref()));
         let mut steps = Steps::default();
@@ -157,6 +168,11 @@ impl<'a> DamagedBlock<'a> {
             let chunk_files = std::mem::take(&mut files.all);
             structure_of(&OpenedBlock { index, chunk_files, tombstones: Vec::new(), bytes })
         });
+        let loses = !walk.dropped.is_empty() || walk.loses_series;
+        if loses && self.has_whole_parents() {
+            // A block that is loaded makes Prometheus delete what it was made from.
+            return self.set_aside(|name, _| Resolution::ParentsInstead { name });
+        }
         let wants_index = structure.is_none_or(|found| found.is_index_damaged) || !walk.dropped.is_empty();
         let out_of_order = structure.is_some_and(|found| found.is_out_of_order);
         let needs_index = wants_index && !self.is_final;
@@ -175,8 +191,14 @@ impl<'a> DamagedBlock<'a> {
             if self.is_of_newer_version() {
                 return Ok(self.left(&Refusal::BlockNewer));
             }
-            let new = MetaJson::new(&self.block.ulid, times.0, times.1, &stats).to_bytes();
-            steps.meta = Some(self.meta(new, error, Resolution::MetaRebuilt));
+            let mut new = MetaJson::new(&self.block.ulid, times.0, times.1, &stats);
+            // A block without the hint hides what the WAL has from before its end (`inOrderBlocksMaxTime`, `tsdb/db.go`). With it,
+            // samples that both have are merged.
+            let hint = self.log_begins.is_some_and(|begins| begins <= times.1);
+            if hint {
+                new.set(&["compaction", "hints"], serde_json::json!(["from-out-of-order"]));
+            }
+            steps.meta = Some(self.meta(new.to_bytes(), error, Resolution::MetaRebuilt { hint }));
         } else if needs_index
             && let Some(mut meta) = self.meta.as_deref().and_then(|meta| MetaJson::parse(meta).ok())
         {
@@ -209,10 +231,29 @@ impl<'a> DamagedBlock<'a> {
         if !is_in_the_way && !is_useless {
             return Ok(self.left(refusal));
         }
+        self.set_aside(|name, times| Resolution::BlockRenamed { name, times })
+    }
+
+    /// Whether the blocks that it was made from are all there, with a `meta.json` and an index.
+    fn has_whole_parents(&self) -> bool {
+        let parents = self.block.meta.as_ref().map(|meta| meta.parents.as_slice()).unwrap_or_default();
+        let opens = |ulid: &String| {
+            let path = self.data.join(ulid);
+            let meta = read(&path.join("meta.json"), LONGEST_META);
+            meta.is_ok_and(|meta| meta.is_some()) && OpenedBlock::open(&path, false, &mut |_| {}).is_ok()
+        };
+        !parents.is_empty() && parents.iter().all(opens)
+    }
+
+    /// It gets a name that Prometheus ignores.
+    fn set_aside(
+        &self,
+        resolution: impl FnOnce(String, Option<(i64, i64)>) -> Resolution,
+    ) -> io::Result<Planned> {
         let name = free_name(self.data, &self.block.ulid)?;
         let stated =
             self.block.meta.as_ref().ok().map(|meta| (meta.min_time, meta.max_time.saturating_sub(1)));
-        let resolution = Resolution::BlockRenamed { name: name.clone(), times: stated };
+        let resolution = resolution(name.clone(), stated);
         let change = Change::Rename { from: self.block.ulid.clone(), to: name };
         let repairs = self.findings.iter().map(|finding| repaired(finding, resolution.clone())).collect();
         Ok(Planned { steps: vec![PlanStep { change, repairs, lost: Loss::default() }], left: Vec::new() })
@@ -400,9 +441,14 @@ impl<'a> DamagedBlock<'a> {
             });
         }
         let Steps { headers, made, index, meta, tombstones, .. } = &mut steps;
-        // The block is loaded once it has a `meta.json`, and Prometheus starts once the tombstones can be read.
-        let all = headers.drain(..).chain(made.drain(..)).chain(index.take()).chain(meta.take());
-        for mut step in all.chain(tombstones.take()) {
+        let before = headers.drain(..).chain(made.drain(..)).chain(index.take());
+        // Without a `meta.json` the block is not loaded, so that it comes last. Else the tombstones keep Prometheus from starting.
+        let last = if self.block.meta.is_err() {
+            [tombstones.take(), meta.take()]
+        } else {
+            [meta.take(), tombstones.take()]
+        };
+        for mut step in before.chain(last.into_iter().flatten()) {
             let path = step.change.path();
             let own = given.iter().filter(|(of, _)| of == path).map(|(_, found)| found.clone());
             let own: Vec<RepairedFinding> = own.collect();
@@ -431,11 +477,8 @@ fn free_name(data: &Path, ulid: &str) -> io::Result<String> {
 
 /// A small file; `None` if it is not there.
 fn read(path: &Path, longest: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match crate::io::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
-    let mut bytes = Vec::new();
-    file.take(longest).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    match crate::io::read(path, longest) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        bytes => bytes.map(Some),
+    }
 }

@@ -516,7 +516,8 @@ pub(super) const fn entry(code: Code) -> Explanation {
             group: Group::Blocks,
             title: "A chunk of a block cannot be read, or is not what the index says.",
             severity: "A warning where its samples begin or end within the times that the index states, or reach beyond them: late \
-                       histograms of Prometheus 2.54 do.",
+                       histograms of Prometheus 2.54 do. A warning, too, of an encoding that walfix does not know: a newer \
+                       Prometheus has others, and so have blocks that Thanos has downsampled, which Prometheus cannot query.",
             prometheus: "starts with the block. Each query that needs the chunk **fails as a whole** (`cannot populate chunk`). A \
                          compaction of the block fails: Prometheus marks the blocks of that compaction as failed and compacts them \
                          no more. If they overlap, it tries the same compaction for ever, and no other. `promtool tsdb dump` ends \
@@ -580,7 +581,7 @@ pub(super) const fn entry(code: Code) -> Explanation {
         Code::BlockGap => Explanation {
             group: Group::Blocks,
             title: "No block has these times, and there are blocks before and after them.",
-            causes: "Prometheus did not run, or scraped nothing. Or a block is missing: compare with what you remember.",
+            causes: "Prometheus did not run, or scraped nothing. Or a block is missing: check whether one was removed.",
             lost: "nothing, unless a block is missing.",
             to_do: NOTHING,
             ..EMPTY

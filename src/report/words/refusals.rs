@@ -84,7 +84,7 @@ impl fmt::Display for Refusal {
             }
             Self::BlockOrder => "walfix does not sort a block: Prometheus serves it, and cannot compact it",
             Self::BlockNumbers => {
-                "the chunks are where the index looks for them, whatever the numbers of their files"
+                "files of chunks are not numbered from 1 on without a gap, and the index finds the chunks all the same"
             }
             Self::BlockNewer => "a newer Prometheus has written its meta.json: use a newer walfix",
             Self::BlockUnreadable => {

@@ -164,9 +164,19 @@ impl fmt::Display for Resolution {
             }
             Self::ChunkDropped => "the index does not name this chunk any more",
             Self::SeriesDropped => "the index is rewritten without it",
-            Self::MetaRebuilt => {
-                "it is written again from the index. Hints cannot be known: if the block was of out-of-order samples, Prometheus \
-                 does not load samples of the WAL from before its end that are in no block"
+            Self::MetaRebuilt { hint: false } => {
+                "it is written again from the index; the WAL has no samples from before the end of the block"
+            }
+            Self::MetaRebuilt { hint: true } => {
+                "it is written again from the index, with the hint from-out-of-order, so that Prometheus also loads what the WAL \
+                 has from before the end of the block"
+            }
+            Self::ParentsInstead { name } => {
+                return write!(
+                    f,
+                    "the block is renamed to {name}, which Prometheus ignores and nobody deletes: the blocks that it was made from are \
+                     all there, and Prometheus would delete them for it"
+                );
             }
             Self::MetaUpdated => "its counts and times are set to those of the rewritten index",
             Self::TombstonesRewritten { all: true, .. } => {

@@ -43,10 +43,11 @@ pub(super) fn read(data: &Path, depth: Depth, progress: &dyn Progress) -> Result
     let mut scanned = ScannedBlocks::default();
     let mut verified = Vec::new();
     for block in &blocks {
-        let one = verify(&data.join(&block.ulid), block, depth, progress)?;
-        // A server has deleted it meanwhile.
-        if let Some(one) = one.filter(|_| data.join(&block.ulid).is_dir()) {
-            verified.push((block, one));
+        let path = data.join(&block.ulid);
+        let one = verify(&path, block, depth, progress);
+        // A server may have deleted it meanwhile.
+        if path.is_dir() {
+            verified.push((block, one?));
         }
     }
     let loaded = verified.iter().filter(|(_, one)| one.not_opened.is_none());
@@ -115,25 +116,19 @@ struct Verified {
     tombstones: u64,
 }
 
-/// Verifies one block; `None` if it is an empty directory, which holds nothing.
-fn verify(
-    path: &Path,
-    block: &Block,
-    depth: Depth,
-    progress: &dyn Progress,
-) -> Result<Option<Verified>, ScanError> {
-    let nothing =
-        ["meta.json", "index", "chunks"].iter().all(|name| path.join(name).symlink_metadata().is_err());
-    if block.meta.is_err() && nothing {
-        return Ok(None);
-    }
+/// Verifies one block.
+fn verify(path: &Path, block: &Block, depth: Depth, progress: &dyn Progress) -> Result<Verified, ScanError> {
     let opened = OpenedBlock::open(path, depth > Depth::Structure, &mut |bytes| progress.advance(bytes));
     let opened = match opened {
         Ok(opened) => opened,
+        Err(NotOpened { name, kind: NotOpenedKind::Refused(number), .. }) => {
+            let source = std::io::Error::from_raw_os_error(number);
+            return Err(ScanError::Open { path: path.join(name), source });
+        }
         Err(not_opened) => {
             let troubles = Vec::new();
             let not_opened = Some(not_opened);
-            return Ok(Some(Verified { not_opened, contents: None, bytes: 0, troubles, tombstones: 0 }));
+            return Ok(Verified { not_opened, contents: None, bytes: 0, troubles, tombstones: 0 });
         }
     };
     let mut troubles = Troubles::default();
@@ -152,7 +147,7 @@ fn verify(
     }
     let (bytes, tombstones) = (opened.bytes, opened.tombstones.len() as u64);
     let troubles = troubles.into_kept();
-    Ok(Some(Verified { not_opened: None, contents: Some(contents), bytes, troubles, tombstones }))
+    Ok(Verified { not_opened: None, contents: Some(contents), bytes, troubles, tombstones })
 }
 
 /// Where `meta.json` and the block disagree.

@@ -15,8 +15,8 @@ pub(crate) const LONGEST_INDEX: u64 = 64 << 30;
 /// More than a file of chunks has: 512 MiB (`DefaultChunkSegmentSize`, `tsdb/chunks/chunks.go`), and others are told to write more.
 pub(crate) const LONGEST_CHUNKS: u64 = 4 << 30;
 
-/// More than any file of tombstones.
-pub(crate) const LONGEST_TOMBSTONES: u64 = 64 << 20;
+/// More than any file of tombstones: those of some ten million series.
+pub(crate) const LONGEST_TOMBSTONES: u64 = 1 << 30;
 
 /// The files of a block that Prometheus opens.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub(crate) enum NotOpenedKind {
     Unreadable,
     /// Prometheus crashes on it.
     Crash,
+    /// It is not the file that is wrong: the system refuses to open it, with this error number.
+    Refused(i32),
 }
 
 impl NotOpened {
@@ -71,7 +73,12 @@ impl NotOpened {
         let name = name.into();
         let missing = error.kind() == io::ErrorKind::NotFound;
         let words = if missing { "no such file or directory".to_owned() } else { error.to_string() };
-        let kind = if missing { NotOpenedKind::Missing } else { NotOpenedKind::Unreadable };
+        let refused = error.raw_os_error().filter(|_| crate::io::is_refusal(error));
+        let kind = match refused {
+            Some(number) => NotOpenedKind::Refused(number),
+            None if missing => NotOpenedKind::Missing,
+            None => NotOpenedKind::Unreadable,
+        };
         Self { error: format!("{doing}open {name}: {words}"), name, kind }
     }
 
@@ -88,7 +95,7 @@ impl OpenedBlock {
         advance: &mut dyn FnMut(u64),
     ) -> Result<Self, NotOpened> {
         let mut chunk_files = chunk_files(&path.join("chunks"))?;
-        let index = open_mapped(&path.join("index"), "index", "try lock file: ", LONGEST_INDEX)?;
+        let mut index = open_mapped(&path.join("index"), "index", "try lock file: ", LONGEST_INDEX)?;
         // Prometheus maps it, and dies of a page that cannot be read.
         index.prove(advance).map_err(|pages| NotOpened::of_pages("index", &pages))?;
         Index::open(index.bytes()).map_err(|error| NotOpened::wrong("index", error))?;
@@ -110,7 +117,8 @@ fn chunk_files(directory: &Path) -> Result<Vec<ChunkFile>, NotOpened> {
     let mut files = Vec::new();
     for name in names {
         let below = format!("chunks/{name}");
-        let mapped = open_mapped(&directory.join(&name), &below, "mmap files: ", LONGEST_CHUNKS)?;
+        let mut mapped = open_mapped(&directory.join(&name), &below, "mmap files: ", LONGEST_CHUNKS)?;
+        mapped.close();
         files.push(ChunkFile { name, mapped, unreadable: None });
     }
     for (rank, file) in (0..).zip(&files) {
@@ -153,14 +161,11 @@ fn open_mapped(path: &PathBuf, name: &str, doing: &str, longest: u64) -> Result<
 
 /// `ReadTombstones` (`tsdb/tombstones/tombstones.go`); a block needs none. With the size of the file.
 fn tombstones(path: &Path) -> Result<(Vec<BlockTombstone>, u64), NotOpened> {
-    let mut bytes = Vec::new();
-    let read = crate::io::open(path)
-        .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, LONGEST_TOMBSTONES), &mut bytes));
-    match read {
+    let bytes = match crate::io::read(path, LONGEST_TOMBSTONES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
         Err(error) => return Err(NotOpened::of_io("tombstones", "", &error)),
-        Ok(_) => {}
-    }
+        Ok(bytes) => bytes,
+    };
     let found = parse_tombstones(&bytes).map_err(|error| NotOpened {
         kind: if error == TombstonesError::Panics { NotOpenedKind::Crash } else { NotOpenedKind::Wrong },
         ..NotOpened::wrong("tombstones", error)
