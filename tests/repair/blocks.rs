@@ -6,18 +6,21 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::oracle::{self, Oracle};
+use support::server::copy_directory;
 use support::tree::{self, Tree};
 use support::{note, scratch, seeds, test};
 use tempfile::TempDir;
 use walfix::block::write::{EachSeries, EachSymbol, IndexVersion, IndexWriter};
 use walfix::block::{BlockChunk, Index, SalvagedIndex, postings_at};
 use walfix::fix::{self, Outcome, Request};
-use walfix::record::DeletionsLost;
+use walfix::record::{DeletionsLost, SampleEntry, encode_samples, encode_series};
 use walfix::repair::plan::{Change, Plan};
 use walfix::repair::{self, Refusal};
 use walfix::scan::blocks::Depth;
 use walfix::scan::report::{Report, Severity, Verdict};
 use walfix::tsdb::Target;
+use walfix::wal::Compression;
+use walfix::wal::writer::SegmentWriter;
 
 /// What is read of a block: the samples of each chunk, by the labels of its series and its ref.
 type Chunks = BTreeMap<(String, u64), Vec<String>>;
@@ -652,4 +655,67 @@ fn a_block_that_was_compacted_is_left_alone() {
     fs::write(blocks.file("index"), "").unwrap();
     let (plan, repaired) = blocks.fix(&Blocks::request());
     assert!(repaired.is_none() && plan.left.is_empty() && plan.steps.is_empty(), "{plan:#?}");
+}
+
+/// A block that is loaded makes Prometheus delete what it was made from. If that is all there, it is better than a block that lacks
+/// something.
+#[test]
+fn what_a_damaged_block_was_made_from_takes_its_place() {
+    let mut blocks = Blocks::usual(oracle::judge("a damaged block beside what it was made from"));
+    let made = blocks.oracle.json(&["compact"], blocks.data());
+    let ulid = made["ulids"][0].as_str().unwrap().to_owned();
+    let parents: Vec<Dump> =
+        blocks.ulids.iter().map(|ulid| dump(blocks.oracle, &blocks.data().join(ulid))).collect();
+    blocks.ulids.insert(0, ulid.clone());
+    let file = chunk_file(0);
+    blocks.change(&file, |bytes| flip(bytes, 30));
+    let damaged = blocks.tree();
+    let (plan, repaired) = blocks.fix(&Blocks::request());
+    let repaired = repaired.unwrap();
+    assert!(plan.left.is_empty() && plan.steps.len() == 1, "{plan:#?}");
+    is_clean("parents", &repaired.after);
+    assert!(!blocks.block().exists() && blocks.data().join(format!("corrupted-{ulid}")).is_dir());
+    for (ulid, before) in blocks.ulids[1..].iter().zip(&parents) {
+        assert_eq!(dump(blocks.oracle, &blocks.data().join(ulid)).chunks, before.chunks);
+    }
+    blocks.opens_and_compacts("parents");
+    repair::undo(&repaired.backup.unwrap()).unwrap();
+    assert_eq!(tree::difference(&damaged, &blocks.tree()), None);
+    // Without one of them it keeps what can be read.
+    fs::remove_dir_all(blocks.data().join(&blocks.ulids[1])).unwrap();
+    let (plan, repaired) = blocks.fix(&Blocks::request());
+    assert!(repaired.is_some() && blocks.block().exists(), "{plan:#?}");
+}
+
+/// Samples of the WAL from before the end of a block whose hints are lost are loaded.
+#[test]
+fn a_block_that_reaches_into_the_wal_gets_its_hint() {
+    let blocks = Blocks::usual(oracle::judge("blocks beside a WAL"));
+    let meta: Value = serde_json::from_slice(&fs::read(blocks.file("meta.json")).unwrap()).unwrap();
+    let hints = |time: i64| {
+        let mut writer = SegmentWriter::new(Vec::new());
+        let (mut series, mut samples) = (Vec::new(), Vec::new());
+        encode_series([(1, [(&b"__name__"[..], &b"of_the_wal"[..])])].into_iter(), &mut series);
+        encode_samples(&[SampleEntry { series_ref: 1, t: time, st: 0, value_bits: 0 }], &mut samples);
+        for record in [series, samples] {
+            writer.record(Compression::None, &record).unwrap();
+        }
+        fs::write(blocks.data().join("wal/00000000"), writer.finish().unwrap()).unwrap();
+        fs::remove_file(blocks.file("meta.json")).unwrap();
+        let (plan, repaired) = blocks.fix(&Blocks::request());
+        assert!(repaired.is_some_and(|repaired| repaired.after.verdict == Verdict::Clean), "{plan:#?}");
+        let meta: Value = serde_json::from_slice(&fs::read(blocks.file("meta.json")).unwrap()).unwrap();
+        let copy = scratch();
+        let data = copy.path().join("data");
+        copy_directory(blocks.data(), &data).unwrap();
+        let opened = blocks.oracle.json(&["open"], &data);
+        let is_served = opened["series"].to_string().contains("of_the_wal");
+        assert!(is_served, "{time}");
+        meta["compaction"]["hints"].clone()
+    };
+    let (from, to) = (meta["minTime"].as_i64().unwrap(), meta["maxTime"].as_i64().unwrap());
+    // The later block ends later.
+    fs::remove_dir_all(blocks.data().join(&blocks.ulids[1])).unwrap();
+    assert_eq!(hints(from + 1000), serde_json::json!(["from-out-of-order"]));
+    assert!(hints(to + 1000).is_null());
 }

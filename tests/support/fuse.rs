@@ -22,6 +22,8 @@ pub struct Node {
     pub bad: Vec<Range<u64>>,
     /// Whether a read that only runs into a bad range fails as a whole; else it is cut short before it.
     pub fails_whole: bool,
+    /// Whether the page cache holds it, without which it cannot be mapped.
+    pub is_cached: bool,
     /// What becomes of it while it is read.
     pub then: Option<Change>,
     /// Reads that were asked for.
@@ -187,10 +189,11 @@ fn answer(opcode: u32, node: u64, body: &[u8], nodes: &mut [Node]) -> Result<Vec
             out.extend(attributes(node, nodes)?);
             Ok(out)
         }
-        // OPEN with FOPEN_DIRECT_IO: the page cache would ask for whole pages and more. OPENDIR.
+        // OPEN with FOPEN_DIRECT_IO where it may be: the page cache asks for whole pages and more. OPENDIR.
         14 => {
-            at(node, nodes).ok_or(ENOENT)?.opens += 1;
-            Ok(words64(&[0, 1]))
+            let node = at(node, nodes).ok_or(ENOENT)?;
+            node.opens += 1;
+            Ok(words64(&[0, u64::from(!node.is_cached)]))
         }
         27 => Ok(words64(&[0, 0])),
         15 => Ok(at(node, nodes).ok_or(ENOENT)?.read(u64_at(body, 8), u32_at(body, 16).into())?.to_vec()),
