@@ -23,14 +23,17 @@ fn index_of(version: u8, symbols: &[u8], series: &[&[u8]], list: &[u8], table: &
         // One byte of length is enough.
         let body = &body[..body.len().min(127)];
         file.push(u8::try_from(body.len()).unwrap_or(0));
-        file.extend(*body);
+        file.extend(body);
         file.extend(crc32c::crc32c(body).to_be_bytes());
     }
     let end = file.len() as u64;
     file.resize(file.len().next_multiple_of(4), 0);
     put_section(&mut file, list);
     let table_at = put_section(&mut file, table);
-    let toc: Vec<u8> = [symbols_at, series_at, end, table_at, end, table_at].iter().flat_map(|at| at.to_be_bytes()).collect();
+    let toc: Vec<u8> = [symbols_at, series_at, end, table_at, end, table_at]
+        .iter()
+        .flat_map(|at| at.to_be_bytes())
+        .collect();
     file.extend(&toc);
     file.extend(crc32c::crc32c(&toc).to_be_bytes());
     file

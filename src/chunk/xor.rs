@@ -60,20 +60,17 @@ pub(super) fn is_from_to(body: &[u8], count: u16, (first, last): (i64, i64)) -> 
         let mut word = word_at(body, at);
         if number > 1 {
             let class = word.leading_ones();
-            let change = match CLASSES.get(class as usize) {
-                Some(&(control, size, highest)) => {
-                    let change = word << control >> 1 >> (63 - size);
-                    at += (control + size) as usize;
-                    word <<= control + size;
-                    change.wrapping_sub(u64::from(change > highest) << size)
-                }
-                None => {
-                    let high = word_at(body, at + 4) >> 32;
-                    let change = high << 32 | word_at(body, at + 36) >> 32;
-                    at += 68;
-                    word = word_at(body, at);
-                    change
-                }
+            let change = if let Some(&(control, size, highest)) = CLASSES.get(class as usize) {
+                let change = word << control >> 1 >> (63 - size);
+                at += (control + size) as usize;
+                word <<= control + size;
+                change.wrapping_sub(u64::from(change > highest) << size)
+            } else {
+                let high = word_at(body, at + 4) >> 32;
+                let change = high << 32 | word_at(body, at + 36) >> 32;
+                at += 68;
+                word = word_at(body, at);
+                change
             };
             step = step.wrapping_add(change.cast_signed());
         }

@@ -239,8 +239,11 @@ fn damaged_blocks_become_what_is_said() -> Result<(), Error> {
     Ok(())
 }
 
+/// Samples: labels, time in ms, and value.
+type Samples = BTreeSet<(String, i64, String)>;
+
 /// All samples that a server serves, of whatever time.
-fn served(server: &Server, data: &Path) -> Result<BTreeSet<(String, i64, String)>, Error> {
+fn served(server: &Server, data: &Path) -> Result<Samples, Error> {
     let running = server.start_on_copy(data, &Options::default())?.ready()?;
     let samples = running.samples("{__name__=~\".+\"}", None)?;
     running.stop()?;
@@ -287,7 +290,7 @@ fn repaired(
     oracle: Oracle,
     server: &Server,
     (name, damaged): (&str, &Path),
-) -> Result<(String, BTreeSet<(String, i64, String)>), Error> {
+) -> Result<(String, Samples), Error> {
     let scratch = support::scratch();
     let data = scratch.path().join("data");
     copy_directory(damaged, &data)?;

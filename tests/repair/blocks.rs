@@ -695,7 +695,7 @@ fn a_block_that_reaches_into_the_wal_gets_its_hint() {
     let hints = |time: i64| {
         let mut writer = SegmentWriter::new(Vec::new());
         let (mut series, mut samples) = (Vec::new(), Vec::new());
-        encode_series([(1, [(&b"__name__"[..], &b"of_the_wal"[..])])].into_iter(), &mut series);
+        encode_series([(1, [(&b"__name__"[..], &b"of_the_wal"[..])])], &mut series);
         encode_samples(&[SampleEntry { series_ref: 1, t: time, st: 0, value_bits: 0 }], &mut samples);
         for record in [series, samples] {
             writer.record(Compression::None, &record).unwrap();

@@ -11,7 +11,7 @@ use support::oracle::{self, Oracle};
 use support::{note, seeds, test};
 use walfix::scan::blocks::{BlockState, Depth};
 use walfix::scan::code::Code;
-use walfix::scan::report::{Report, Severity};
+use walfix::scan::report::{Finding, Report, Severity};
 use walfix::scan::{Options, scan};
 use walfix::tsdb::Target;
 
@@ -99,7 +99,7 @@ fn damage_that_prometheus_sees_is_found() {
         let block = data.path().join(made[0].as_str().unwrap());
         let before = read(oracle, &block);
         let clean = scanned(data.path(), Depth::Samples);
-        let wrong: Vec<String> = clean.of_severity(Severity::Damage).map(|f| f.message()).collect();
+        let wrong: Vec<String> = clean.of_severity(Severity::Damage).map(Finding::message).collect();
         assert!(wrong.is_empty(), "seed {seed}: {wrong:?}");
         let how = damage(&mut rng, &block);
         let after = read(oracle, &block);

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::block::{BlockTombstone, Index, TombstonesError, header_error, parse_tombstones};
 use crate::io::mapped::{Mapped, UnreadablePages};
@@ -65,7 +65,7 @@ pub(crate) enum NotOpenedKind {
 }
 
 impl NotOpened {
-    fn wrong(name: impl Into<String>, error: impl ToString) -> Self {
+    fn wrong(name: impl Into<String>, error: &dyn ToString) -> Self {
         Self { name: name.into(), error: error.to_string(), kind: NotOpenedKind::Wrong }
     }
 
@@ -98,7 +98,7 @@ impl OpenedBlock {
         let mut index = open_mapped(&path.join("index"), "index", "try lock file: ", LONGEST_INDEX)?;
         // Prometheus maps it, and dies of a page that cannot be read.
         index.prove(advance).map_err(|pages| NotOpened::of_pages("index", &pages))?;
-        Index::open(index.bytes()).map_err(|error| NotOpened::wrong("index", error))?;
+        Index::open(index.bytes()).map_err(|error| NotOpened::wrong("index", &error))?;
         let (tombstones, size) = tombstones(&path.join("tombstones"))?;
         let mut bytes = index.bytes().len() as u64 + size;
         for file in &mut chunk_files {
@@ -129,7 +129,7 @@ fn chunk_files(directory: &Path) -> Result<Vec<ChunkFile>, NotOpened> {
             .and_then(|opened| io::Read::read_to_end(&mut io::Read::take(opened, 8), &mut header));
         read.map_err(|error| NotOpened::of_io(below(), "mmap files: ", &error))?;
         if let Some(error) = header_error(&header, rank) {
-            return Err(NotOpened::wrong(below(), error));
+            return Err(NotOpened::wrong(below(), &error));
         }
     }
     Ok(files)
@@ -150,11 +150,11 @@ pub(crate) fn chunk_file_names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn open_mapped(path: &PathBuf, name: &str, doing: &str, longest: u64) -> Result<Mapped, NotOpened> {
+fn open_mapped(path: &Path, name: &str, doing: &str, longest: u64) -> Result<Mapped, NotOpened> {
     let mapped = Mapped::open(path, longest).map_err(|error| NotOpened::of_io(name, doing, &error))?;
     if mapped.bytes().is_empty() {
         let doing = if name == "index" { "" } else { doing };
-        return Err(NotOpened::wrong(name, format!("{doing}mmap, size 0: invalid argument")));
+        return Err(NotOpened::wrong(name, &format!("{doing}mmap, size 0: invalid argument")));
     }
     Ok(mapped)
 }
@@ -168,7 +168,7 @@ fn tombstones(path: &Path) -> Result<(Vec<BlockTombstone>, u64), NotOpened> {
     };
     let found = parse_tombstones(&bytes).map_err(|error| NotOpened {
         kind: if error == TombstonesError::Panics { NotOpenedKind::Crash } else { NotOpenedKind::Wrong },
-        ..NotOpened::wrong("tombstones", error)
+        ..NotOpened::wrong("tombstones", &error)
     })?;
     Ok((found, bytes.len() as u64))
 }
