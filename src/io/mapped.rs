@@ -194,15 +194,15 @@ mod tests {
     fn what_is_mapped_is_what_is_there() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("index");
-        for length in [0, 1, 4095, 4096, 4097, 9 << 20] {
+        for length in [0_u32, 1, 4095, 4096, 4097, 9 << 20] {
             let bytes: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
             std::fs::write(&path, &bytes).unwrap();
             let mut mapped = Mapped::open(&path, u64::MAX).unwrap();
             let mut proved = 0;
             mapped.prove(&mut |bytes| proved += bytes).unwrap();
-            assert_eq!(proved, length as u64);
+            assert_eq!(proved, u64::from(length));
             assert!(mapped.bytes() == bytes);
-            mapped.forget(1..length as u64 + 10_000);
+            mapped.forget(1..u64::from(length) + 10_000);
             assert!(mapped.bytes() == bytes);
         }
         assert!(Mapped::open(&path, 100).is_err());
@@ -217,7 +217,7 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(20_000).unwrap();
         let failed = mapped.prove(&mut |_| {}).unwrap_err();
         assert_eq!(failed.error, "the file has become shorter");
-        assert_eq!(failed.ranges, [16_384..40_000]);
+        assert!(matches!(&failed.ranges[..], [range] if *range == (16_384..40_000)), "{:?}", failed.ranges);
     }
 
     /// Only a process of its own may die of it.
