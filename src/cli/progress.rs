@@ -46,9 +46,9 @@ impl Cancel for Bar {}
 
 impl Progress for Bar {
     fn total(&self, bytes: u64) {
-        self.total.store(bytes, Relaxed);
+        let total = self.total.fetch_add(bytes, Relaxed).saturating_add(bytes);
         if let Some(bar) = self.shown.get() {
-            bar.set_length(bytes);
+            bar.set_length(total);
         }
     }
 

@@ -56,7 +56,7 @@ pub struct Options {
 
 /// Hears how far a scan is, from any thread, and can give it up.
 pub trait Progress: Cancel {
-    /// So many bytes are to be read.
+    /// So many more bytes are to be read.
     fn total(&self, bytes: u64);
     /// So many more have been.
     fn advance(&self, bytes: u64);

@@ -40,6 +40,9 @@ pub(super) struct ScannedBlocks {
 pub(super) fn read(data: &Path, depth: Depth, progress: &dyn Progress) -> Result<ScannedBlocks, ScanError> {
     // What cannot be listed, others complain about.
     let blocks = list_blocks(data).unwrap_or_default();
+    progress.total(
+        blocks.iter().map(|block| bytes_of(&data.join(&block.ulid), depth)).fold(0, u64::saturating_add),
+    );
     let mut scanned = ScannedBlocks::default();
     let mut verified = Vec::new();
     for block in &blocks {
@@ -105,6 +108,16 @@ pub(crate) fn structure_of(opened: &OpenedBlock) -> Structure {
         .iter()
         .any(|trouble| trouble.code == Code::BlockOutOfOrder && trouble.severity == Severity::Damage);
     Structure { is_index_damaged, is_out_of_order }
+}
+
+/// Bytes of a block that are read, as far as its files can be looked at.
+fn bytes_of(block: &Path, depth: Depth) -> u64 {
+    let length = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+    let chunks = || {
+        let names = opened::chunk_file_names(&block.join("chunks")).unwrap_or_default();
+        names.iter().map(|name| length(&block.join("chunks").join(name))).fold(0, u64::saturating_add)
+    };
+    length(&block.join("index")).saturating_add(if depth > Depth::Structure { chunks() } else { 0 })
 }
 
 /// What came of one block.
