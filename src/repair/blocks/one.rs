@@ -53,6 +53,8 @@ struct Steps {
     tombstones: Option<PlanStep>,
     /// Whether all chunks that stay are what the index says.
     are_as_indexed: bool,
+    /// Chunks that stay as damage.
+    kept_damage: u64,
 }
 
 /// More than any `meta.json` has.
@@ -154,6 +156,7 @@ impl<'a> DamagedBlock<'a> {
             return self.given_up(&Refusal::NothingReadable);
         };
         steps.are_as_indexed = !walk.has_others;
+        steps.kept_damage = walk.kept_damage;
         for &(place, error) in &files.headers {
             if let Some(file) = files.all.get(place) {
                 let step = self.header(&file.name, file.mapped.bytes().len() as u64, &error.to_string());
@@ -429,6 +432,16 @@ impl<'a> DamagedBlock<'a> {
                 _ => rest.clone(),
             };
             planned.left.push(unrepaired(finding, refusal));
+        }
+        // A block that Prometheus does not open has no findings of its chunks.
+        if steps.kept_damage > 0 && !planned.left.iter().any(|left| left.refusal == Refusal::ChunkKept) {
+            planned.left.push(UnrepairedFinding {
+                code: Code::DamagedBlockChunk.into(),
+                path: self.below("chunks"),
+                offset: None,
+                end: None,
+                refusal: Refusal::ChunkKept,
+            });
         }
         let is_known = self.findings.iter().any(|finding| finding.code == Code::BlockOutOfOrder);
         if out_of_order && !is_known {

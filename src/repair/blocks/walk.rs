@@ -7,10 +7,10 @@ use crate::block::write::BlockStats;
 use crate::block::{BlockChunk, SalvagedIndex, postings_at};
 use crate::change::plan::DroppedChunks;
 use crate::chunk::Encoding;
-use crate::scan::blocks::Depth;
 use crate::scan::blocks::chunks::{Checked, ChunksOfFiles};
 use crate::scan::blocks::detail::BlockDetail;
 use crate::scan::blocks::opened::ChunkFile;
+use crate::scan::blocks::{Depth, is_damage};
 
 /// Chunks of a round.
 const ROUND: usize = 1 << 15;
@@ -31,18 +31,22 @@ pub(super) struct Walk {
     pub(super) loses_series: bool,
     /// Whether some chunk that stays is not what the index says.
     pub(super) has_others: bool,
+    /// How many of these stay as damage.
+    pub(super) kept_damage: u64,
 }
 
-/// What is wrong with a chunk so that nothing can be read of it. Of all else Prometheus returns the samples.
+/// What is wrong with a chunk so that nothing can be read of it, or only what is of another one: of quite other times than the index
+/// says. Of all else Prometheus returns the samples.
 pub(super) fn is_lost(wrong: &BlockDetail) -> bool {
-    matches!(
-        wrong,
+    match wrong {
         BlockDetail::ChunkUnreadable { .. }
-            | BlockDetail::ChunkOnBadPages
-            | BlockDetail::ChunkFileMissing { .. }
-            | BlockDetail::ChunkUndecodable { .. }
-            | BlockDetail::ChunkEmpty
-    )
+        | BlockDetail::ChunkOnBadPages
+        | BlockDetail::ChunkFileMissing { .. }
+        | BlockDetail::ChunkUndecodable { .. }
+        | BlockDetail::ChunkEmpty => true,
+        BlockDetail::ChunkTimes { indexed, found } => indexed.1 < found.0 || found.1 < indexed.0,
+        _ => false,
+    }
 }
 
 impl Walk {
@@ -104,6 +108,7 @@ impl Walk {
                 continue;
             }
             self.has_others |= chunk.wrong.is_some();
+            self.kept_damage += u64::from(chunk.wrong.as_ref().is_some_and(is_damage));
             let samples = u64::from(chunk.samples);
             self.stats.samples += samples;
             match chunk.encoding {

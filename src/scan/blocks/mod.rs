@@ -29,6 +29,11 @@ use super::report::{Finding, Log, LogKind, Severity, Times};
 use super::{Progress, ScanError};
 use crate::tsdb::{Block, BlockMeta, list_blocks};
 
+/// Whether what is wrong with a chunk is damage.
+pub(crate) fn is_damage(detail: &BlockDetail) -> bool {
+    verify::severity_of(detail) == Severity::Damage
+}
+
 /// The blocks of a directory, and what is wrong with them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ScannedBlocks {

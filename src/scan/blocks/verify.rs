@@ -111,7 +111,7 @@ fn verify_round(files: &ChunksOfFiles<'_>, round: &[BlockChunk]) -> (u64, Vec<Tr
 
 /// Prometheus 2.54 gave chunks of late histograms a later time than their first sample has (`ToEncodedChunks`, fixed by 1ea3781699), and
 /// lives with that. A chunk of quite another time is not the one that belongs there.
-fn severity_of(detail: &BlockDetail) -> Severity {
+pub(crate) fn severity_of(detail: &BlockDetail) -> Severity {
     match detail {
         BlockDetail::ChunkTimes { indexed, found } if indexed.0 <= found.1 && found.0 <= indexed.1 => {
             Severity::Warning
