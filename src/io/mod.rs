@@ -13,5 +13,5 @@ mod printable;
 pub use self::cancel::Cancel;
 pub use self::mapped::end_on_bus_errors;
 pub use self::open::{LONGEST, is_no_file, open};
-pub(crate) use self::open::{is_refusal, open_if_file, read};
+pub(crate) use self::open::{is_refusal, open_if_file, open_up_to, read};
 pub use self::printable::printable;

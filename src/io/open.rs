@@ -27,7 +27,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// As [`open`], of a file that has at most `longest` bytes.
-pub(super) fn open_up_to(path: &Path, longest: u64) -> io::Result<File> {
+pub(crate) fn open_up_to(path: &Path, longest: u64) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY;
     let above = path.parent().filter(|above| {
         let name = above.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -44,6 +44,7 @@ use crate::forecast::report::Forecast;
 use crate::io::Cancel;
 use crate::io::beneath::Place;
 use crate::scan::Scan;
+use crate::scan::blocks::opened::LONGEST_INDEX;
 use crate::scan::code::Code;
 use crate::scan::report::{Finding, Severity};
 use crate::tsdb::{Listing, Target};
@@ -167,7 +168,13 @@ fn stage(target: &Target, report: &Scan, plan: &mut Plan) -> Result<(), RepairEr
     for step in &mut plan.steps {
         let source = target.path_of(step.change.source());
         if step.change.is_rewrite() {
-            let settled = segment::open(&source)
+            // An index may be longer than any other file.
+            let opened = match step.change {
+                Change::RewriteIndex { .. } => crate::io::open_up_to(&source, LONGEST_INDEX)
+                    .and_then(|file| file.metadata().map(|metadata| (file, metadata.len()))),
+                _ => segment::open(&source),
+            };
+            let settled = opened
                 .and_then(|(file, length)| crate::change::staged(&contents, &step.change, &file, length))
                 .at("read", &source)?;
             step.change.set_staged(settled);
