@@ -125,10 +125,18 @@ impl Deref for Scan {
 /// # Errors
 /// If a directory cannot be listed, or a segment not be opened.
 pub fn scan(target: &Target, options: &Options, progress: &dyn Progress) -> Result<Scan, ScanError> {
-    let listing =
-        target.list().map_err(|source| ScanError::List { path: target.path().to_owned(), source })?;
     let threads = rayon::ThreadPoolBuilder::new().num_threads(threads(options.threads)).build()?;
-    threads.install(|| read(target, &listing, options.depth, progress))
+    threads.install(|| {
+        // Blocks first: a server at work changes its logs, and the forecast reads them again soon after.
+        let of_blocks = if target.is_data_directory() {
+            blocks::read(target.path(), options.depth, progress)?
+        } else {
+            blocks::ScannedBlocks::default()
+        };
+        let listing =
+            target.list().map_err(|source| ScanError::List { path: target.path().to_owned(), source })?;
+        read(target, &listing, (options.depth, of_blocks), progress)
+    })
 }
 
 /// Threads for each processor, at most: more only take memory.
@@ -144,7 +152,7 @@ pub fn threads(asked: Option<NonZeroUsize>) -> usize {
 fn read(
     target: &Target,
     listing: &Listing,
-    depth: blocks::Depth,
+    (depth, of_blocks): (blocks::Depth, blocks::ScannedBlocks),
     progress: &dyn Progress,
 ) -> Result<Scan, ScanError> {
     let dialects: Vec<Dialect> = listing.logs.par_iter().map(segment::dialect).collect();
@@ -247,13 +255,9 @@ fn read(
     report.findings.extend(of_heads);
     let head_chunks = HeadChunkFacts { may_lack_first: references.chunks_lack, ..facts };
     report.findings.extend(findings::of_strays(&listing.strays));
-    // Alone, a segment is all that is to be read.
-    if !listing.alone && target.is_data_directory() {
-        let of_blocks = blocks::read(target.path(), depth, progress)?;
-        report.findings.extend(of_blocks.findings);
-        report.findings.extend(blocks::of_times(&of_blocks.blocks, &report.logs));
-        report.blocks = of_blocks.blocks;
-    }
+    report.findings.extend(of_blocks.findings);
+    report.findings.extend(blocks::of_times(&of_blocks.blocks, &report.logs));
+    report.blocks = of_blocks.blocks;
     debug_assert!(
         report.findings.iter().all(Finding::has_a_severity_of_its_code),
         "a severity that the documents do not have"

@@ -92,10 +92,14 @@ pub fn diagnose(
     }
 }
 
-/// Whether a segment is no longer there that the scan has read.
+/// Whether a segment or a log is no longer there that the scan has read: a checkpoint may go before its segments are listed.
 fn lacks_a_segment(target: &Target, report: &Report) -> bool {
+    let is_gone = |path: &str| target.path_of(path).symlink_metadata().is_err();
+    if report.logs.iter().any(|log| is_gone(&log.path)) {
+        return true;
+    }
     let mut segments = report.logs.iter().flat_map(|log| &log.segments);
-    segments.any(|segment| target.path_of(&segment.path).symlink_metadata().is_err())
+    segments.any(|segment| is_gone(&segment.path))
 }
 
 /// What is wrong beside the logs: blocks, rights, space, the clock. Nothing for a part of a data directory.
