@@ -195,7 +195,7 @@ impl<'a> Index<'a> {
     }
 
     /// The first series at or after `from`, and before [`Self::series_end`]; `None` if there is no more. Series whose checksum is
-    /// wrong are passed over.
+    /// wrong are skipped.
     #[must_use]
     pub fn next_series(&self, from: u64) -> Option<StoredSeries<'a>> {
         let (step, end) = (self.alignment(), self.series_end());

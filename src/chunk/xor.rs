@@ -43,7 +43,7 @@ pub(super) fn decode(
 const CLASSES: [(u32, u32, u64); 4] = [(1, 0, 0), (2, 14, 1 << 13), (3, 17, 1 << 16), (4, 20, 1 << 19)];
 
 /// Whether the samples can be decoded, are in order from the one time to the other, ms, and are followed by padding. As [`decode`] has
-/// it, and faster: values are passed over, and one load is enough for most samples.
+/// it, and faster: values are skipped, and one load is enough for most samples.
 pub(super) fn is_from_to(body: &[u8], count: u16, (first, last): (i64, i64)) -> bool {
     let mut bits = BitReader::new(body);
     let mut beginning = || {

@@ -29,8 +29,8 @@ Examples:
 
 /// Read everything; say what is damaged, and what Prometheus would do about it; change nothing.
 ///
-/// Reads every byte of the write-ahead log, its checkpoints, the write-behind log and chunk snapshots, and says what is damaged,
-/// where, and what that costs. It opens files for reading only, so it works beside a running Prometheus, on a read-only
+/// Reads every byte of the write-ahead log, its checkpoints, the write-behind log, chunk snapshots and head chunks, and blocks as far
+/// as --depth says. It says what is damaged, where, and what that costs. It opens files for reading only, so it works beside a running Prometheus, on a read-only
 /// mount and on a failing disk.
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
